@@ -1,0 +1,1 @@
+"""What a run costs: FLOPs counted, memory measured and predicted."""

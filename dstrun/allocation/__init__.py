@@ -1,0 +1,1 @@
+"""How many connections each layer gets: shapes x sparsity -> exact active counts."""

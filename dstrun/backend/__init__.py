@@ -1,0 +1,1 @@
+"""How a sparse layer is stored and computed."""

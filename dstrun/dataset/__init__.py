@@ -1,0 +1,1 @@
+"""Data sets, one file a family: an option class with ``load()`` that decodes once and caches."""

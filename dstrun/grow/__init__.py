@@ -1,0 +1,1 @@
+"""Candidates for growth and their scores: the highest are grown first."""

@@ -1,0 +1,1 @@
+"""Optimisers and the learning rate as a function of training progress."""

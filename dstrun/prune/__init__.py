@@ -1,0 +1,1 @@
+"""Scores of active connections: the lowest are pruned first."""

@@ -1,0 +1,1 @@
+"""What a run leaves on disk, and its mirror on Weights & Biases."""

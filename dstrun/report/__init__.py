@@ -1,0 +1,1 @@
+"""From records to rows, tables and figures. Reads files only; never torch."""

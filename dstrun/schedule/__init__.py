@@ -1,0 +1,1 @@
+"""When the topology is updated, and which fraction of it."""

@@ -1,0 +1,1 @@
+"""From which distribution guided stochastic exploration draws its candidates: p(a, b) ~ f[a] g[b]."""
