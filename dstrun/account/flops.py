@@ -1,0 +1,198 @@
+"""FLOPs, counted: RigL's convention (Evci et al. 2020).
+
+A multiply and an add are two FLOPs; linear and convolution layers count, zero weights do not; a training step costs
+three forward passes (outputs, input gradients, weight gradients). Biases, normalization, activations, loss, sampling
+and ranking are left out; attention products are reported apart. *Algorithmic* is what the method claims; *executed*
+is what the backend really computes: for ``masked`` the dense products, less the input gradient of the first layer.
+All counts are exact integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dstrun.geometry import ConvGeometry, geometry
+from dstrun.grow.criterion import Cost
+from dstrun.layer import prunable
+
+if TYPE_CHECKING:
+    from dstrun.grow.criterion import GrowCriterion
+    from dstrun.method.procedure import Update
+
+CONVENTION = "2 FLOPs a multiply-add; linear and convolution layers, zero weights excluded; a training step is 3 forwards"
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one prunable layer costs.
+
+    Attributes:
+        name: the module's path.
+        shape: of the dense weight.
+        uses: how often each connection is used for one sample, in one forward pass.
+        first: whether its input is the network's, which needs no gradient.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    uses: int
+    first: bool
+
+    @property
+    def size(self) -> int:
+        """Connections of the dense layer."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of a dense forward pass for one sample."""
+        return self.size * self.uses
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """The prunable layers in order, and what the attention products of a forward pass add for one sample."""
+
+    layers: list[LayerCost]
+    attention: int
+
+    def forward(self, active: Sequence[int] | None = None) -> int:
+        """Count the FLOPs of one sample's forward pass with so many active connections a layer (dense if ``None``)."""
+        counts = [layer.size for layer in self.layers] if active is None else active
+        return sum(2 * count * layer.uses for count, layer in zip(counts, self.layers, strict=True))
+
+    def aggregation(self) -> int:
+        """Count the FLOPs of one sample's input sums, each a convolution with one output: forward / outputs."""
+        return sum(2 * layer.macs // layer.shape[0] for layer in self.layers)
+
+    def first_input_gradient(self) -> int:
+        """Count the FLOPs that an executed backward pass saves because the images need no gradient."""
+        return sum(2 * layer.macs for layer in self.layers if layer.first)
+
+
+def network_cost(model: nn.Module, image: tuple[int, int, int]) -> NetworkCost:
+    """Count how often each connection is used, by one forward pass of one sample on the meta device.
+
+    Args:
+        model: on the meta device.
+        image: (C, H, W) of the input.
+    """
+    uses: dict[str, int] = {}
+    first: dict[str, bool] = {}
+
+    def hook(name: str):  # noqa: ANN202
+        def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            convolution = isinstance(geometry(module), ConvGeometry)
+            items = output[0, 0].numel() if convolution else output.numel() // output.shape[-1]
+            uses[name] = uses.get(name, 0) + items
+            first[name] = not inputs[0].requires_grad
+
+        return count
+
+    layers = prunable(model)
+    hooks = [module.register_forward_hook(hook(name)) for name, module in layers]
+    was_training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, *image, device="meta"))
+    model.train(was_training)
+    for handle in hooks:
+        handle.remove()
+    costs = [LayerCost(name, tuple(module.weight.shape), uses[name], first[name]) for name, module in layers]
+    total = NetworkCost(costs, 0)
+    return NetworkCost(costs, counter.get_total_flops() - total.forward())
+
+
+def update_extra(cost: NetworkCost, grow: Cost, aggregates: bool, candidates: Sequence[int]) -> int:
+    """Count one sample's FLOPs for scoring candidates: their weight gradients, and the sums they are drawn from."""
+    if grow is Cost.NONE:
+        return 0
+    if grow is Cost.DENSE_GRAD:
+        return cost.forward()
+    return cost.forward(candidates) + (cost.aggregation() if aggregates else 0)
+
+
+def paper_ratio(grow: Cost, sparse: float, dense: float, interval: float, gamma: float = 1.0) -> float:
+    """Give a method's training cost relative to dense training, by the formula of its paper.
+
+    Args:
+        grow: what the grow criterion needs.
+        sparse: f_S, forward cost of the sparse network.
+        dense: f_D, of the dense one.
+        interval: steps between updates, DT.
+        gamma: GSE's subset size relative to the active connections.
+
+    Returns:
+        3 f_S without gradients for growth; (3 f_S DT + 2 f_S + f_D) / (DT + 1) with the dense gradient; with the
+        candidates' (3 f_S DT + 2 f_S + gamma f_S) / (DT + 1); each divided by 3 f_D.
+    """
+    extra = {Cost.NONE: sparse, Cost.DENSE_GRAD: dense, Cost.CANDIDATE_GRAD: gamma * sparse}[grow]
+    return (3 * sparse * interval + 2 * sparse + extra) / (interval + 1) / (3 * dense)
+
+
+class FlopMeter:
+    """Adds up a run's training FLOPs as its topology changes."""
+
+    def __init__(self, cost: NetworkCost, grow: GrowCriterion | None) -> None:
+        self.cost = cost
+        self.aggregates = grow is not None and grow.aggregates
+        self.train = 0
+        self.executed = 0
+        self.samples = 0
+
+    def step(self, samples: int, active: Sequence[int], updates: Sequence[Update]) -> None:
+        """Add one step.
+
+        Args:
+            samples: in the batch.
+            active: connections of each layer during the step.
+            updates: of the topology in this step.
+        """
+        self.samples += samples
+        forward = self.cost.forward(active)
+        dense = 3 * self.cost.forward() - self.cost.first_input_gradient()
+        weight_gradient = forward
+        for update in updates:
+            extra = update_extra(self.cost, update.cost, self.aggregates, [c.candidates for c in update.changes])
+            sums = self.cost.aggregation() if self.aggregates else 0
+            if update.replaces_step:
+                weight_gradient = extra
+                self.executed += samples * sums
+            elif update.samples:
+                self.train += update.samples * (2 * forward + extra)
+                self.executed += update.samples * (dense + sums)
+        self.train += samples * (2 * forward + weight_gradient)
+        self.executed += samples * dense
+
+    def record(self, active: Sequence[int]) -> dict[str, Any]:
+        """Give the record's ``flops`` group for the final topology."""
+        return flops_record(self.cost, active, self.train, self.executed, self.samples)
+
+    def state(self) -> dict[str, int]:
+        """Give the sums, for a checkpoint."""
+        return {"train": self.train, "executed": self.executed, "samples": self.samples}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        """Continue from a checkpoint's sums."""
+        self.train, self.executed, self.samples = state["train"], state["executed"], state["samples"]
+
+
+def flops_record(cost: NetworkCost, active: Sequence[int], train: int, executed: int, samples: int) -> dict[str, Any]:
+    """Give the ``flops`` group that records and plans share: whole run; inference for one sample."""
+    inference, dense = cost.forward(active), cost.forward()
+    return {
+        "inference": inference,
+        "inference_x_dense": inference / dense,
+        "train": train,
+        "train_x_dense": train / (3 * dense * samples),
+        "executed_train": executed,
+        "executed_x_dense": executed / (3 * dense * samples),
+        "attention_inference": cost.attention,
+        "convention": CONVENTION,
+    }

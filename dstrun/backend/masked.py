@@ -1,0 +1,175 @@
+"""Dense storage kept at zero outside the topology: simulates sparsity, saves neither memory nor time.
+
+The weight is a dense parameter whose inactive entries are exactly zero. Gradients are masked before the optimizer
+sees them, so momentum and weight decay leave inactive entries at zero; the forward pass multiplies nothing.
+
+Shape letters: A active connections, M candidates, N connections of the dense layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dstrun.geometry import geometry
+from dstrun.initial import initial_bias, initial_values
+from dstrun.layer import Exploration, Proposal, SparseLayer, best, prunable
+from dstrun.stream import generator
+from dstrun.topology import Topology
+
+if TYPE_CHECKING:
+    from dstrun.grow.criterion import GrowCriterion
+
+
+class MaskedLayer:
+    """One ``Linear`` or ``Conv2d`` with a topology (see ``dstrun.layer.SparseLayer``).
+
+    Args:
+        name: the module's path in the network.
+        module: left in place; its weight is overwritten.
+        topology: which connections are active; on the weight's device.
+    """
+
+    def __init__(self, name: str, module: nn.Linear | nn.Conv2d, topology: Topology) -> None:
+        self.name = name
+        self.module = module
+        self.geometry = geometry(module)
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._found: Proposal | None = None
+        self.ever = torch.zeros(self.weight.shape, dtype=torch.bool, device=self.weight.device)
+        self._set_topology(topology)
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The dense parameter, (O, ...), zero outside the topology."""
+        return self.module.weight
+
+    def _set_topology(self, topology: Topology) -> None:
+        self.topology = topology
+        self.mask = torch.zeros(self.weight.shape, dtype=torch.bool, device=self.weight.device)
+        self.mask.view(-1)[topology.positions] = True
+        self.ever |= self.mask
+
+    def values(self) -> Tensor:
+        """Give the weights of the active connections: (A,)."""
+        return self.weight.detach().view(-1)[self.topology.positions]
+
+    def set_values(self, values: Tensor) -> None:
+        """Set the weights of the active connections, (A,), and zero all others."""
+        with torch.no_grad():
+            self.weight.zero_().view(-1)[self.topology.positions] = values.to(self.weight)
+
+    def grad(self) -> Tensor:
+        """Give the gradient on the active connections: (A,)."""
+        return self._dense_grad()[self.topology.positions]
+
+    def confine_gradient(self) -> None:
+        """Zero the gradient of inactive connections."""
+        if self.weight.grad is not None:
+            self.weight.grad.mul_(self.mask)
+
+    def explore(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> None:
+        """Arm the next backward: candidates are drawn inside it, then scored by the weight's gradient."""
+        seen: list[Exploration] = []
+        candidates: list[Tensor | None] = []
+
+        def on_forward(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = inputs[0].detach()
+            output.register_hook(lambda delta: on_delta(x, delta))
+
+        def on_delta(x: Tensor, delta: Tensor) -> None:
+            exploration = Exploration(
+                self.geometry, self.topology.count, blocked, limit, generator, x, delta.to(x.dtype)
+            )
+            candidates.append(criterion.candidates(exploration))
+            seen.append(exploration)
+
+        def on_gradient(_weight: Tensor) -> None:
+            forward_hook.remove()
+            gradient_hook.remove()
+            self._found = self._score(criterion, seen.pop(), candidates.pop())
+
+        forward_hook = self.module.register_forward_hook(on_forward)
+        gradient_hook = self.weight.register_post_accumulate_grad_hook(on_gradient)
+
+    def propose(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> Proposal:
+        """Choose and score candidates at once, for a criterion that needs no gradient."""
+        exploration = Exploration(self.geometry, self.topology.count, blocked, limit, generator)
+        positions = criterion.candidates(exploration)
+        return best(criterion.score(None, positions, exploration), positions, exploration)
+
+    def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
+        gradient = self._dense_grad()
+        if positions is not None:
+            return best(criterion.score(gradient[positions], positions, exploration), positions, exploration)
+        scores = criterion.score(gradient, None, exploration).clone()
+        scores[exploration.blocked] = -torch.inf
+        return best(scores, None, exploration)
+
+    def proposal(self) -> Proposal:
+        """Give what the armed backward found, and disarm."""
+        if self._found is None:
+            raise RuntimeError(f"{self.name}: no armed backward has run")
+        found, self._found = self._found, None
+        return found
+
+    def rewire(self, prune: Tensor, grow: Tensor) -> None:
+        """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
+        self.topology = self.topology.rewired(prune, grow)
+        self.mask.view(-1)[prune] = False
+        self.mask.view(-1)[grow] = True
+        self.ever.view(-1)[grow] = True
+        changed = torch.cat([prune, grow])
+        state = self.optimizer.state.get(self.weight, {}) if self.optimizer is not None else {}
+        for tensor in [self.weight.detach(), *state.values()]:
+            if isinstance(tensor, Tensor) and tensor.shape == self.weight.shape:
+                tensor.view(-1)[changed] = 0
+
+    def index_bytes(self) -> int:
+        """Count the bytes of positions and masks."""
+        return self.topology.positions.nbytes + self.mask.nbytes + self.ever.nbytes
+
+    def explored(self) -> float:
+        """Give the share of all connections that have been active at any time."""
+        return self.ever.sum().item() / self.ever.numel()
+
+    def state(self) -> dict[str, Tensor]:
+        """Give the positions and the mask of connections ever active."""
+        return {"positions": self.topology.positions, "ever": self.ever}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take the topology of a checkpoint; the weight is loaded with the network."""
+        self.ever = state["ever"].to(self.weight.device)
+        self._set_topology(Topology(self.topology.shape, state["positions"].to(self.weight.device)))
+
+    def _dense_grad(self) -> Tensor:
+        if self.weight.grad is None:
+            raise RuntimeError(f"{self.name}: no gradient yet")
+        return self.weight.grad.view(-1)
+
+
+def sparsify(model: nn.Module, counts: Sequence[int], seed: int) -> list[SparseLayer]:
+    """Give every linear and convolution layer a random topology and weights scaled by the actual fan-in.
+
+    Args:
+        model: changed in place; its other parameters stay.
+        counts: active connections of each prunable layer, in the order of ``model.named_modules()``.
+        seed: of topologies and weights; each layer has its own stream.
+
+    Raises:
+        ValueError: there are more or fewer counts than prunable layers.
+    """
+    layers: list[SparseLayer] = []
+    for index, ((name, module), count) in enumerate(zip(prunable(model), counts, strict=True)):
+        device = module.weight.device
+        topology = Topology.random(tuple(module.weight.shape), count, generator(seed, "topology", index))
+        values = initial_values(topology, generator(seed, "weights", index))
+        if module.bias is not None:
+            module.bias.data.copy_(initial_bias(topology, generator(seed, "bias", index)))
+        layer = MaskedLayer(name, module, Topology(topology.shape, topology.positions.to(device)))
+        layer.set_values(values)
+        layers.append(layer)
+    return layers

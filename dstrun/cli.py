@@ -1,0 +1,249 @@
+"""The command line: verbs; anything else is a list of Hydra overrides and runs. Imports torch only inside a run.
+
+Exit codes: 0 done, 1 a run failed, 2 bad usage or configuration, 3 nothing matched, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dstrun.option import ConfigError, nearest
+from dstrun.progress import say
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from dstrun.config import Experiment
+
+FORMATS = ("md", "csv", "json", "latex")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            from dstrun.help import text
+
+            print(text())
+            return 0
+        if words[0] == "--version":
+            from dstrun import __version__
+
+            print(f"dstrun {__version__}")
+            return 0
+        if words[0] in VERBS:
+            return VERBS[words[0]](words[1:])
+        return train(words)
+    except ConfigError as error:
+        say(f"dstrun: {error}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def train(words: list[str]) -> int:
+    """Run one configuration, or a sweep; check all of it before anything starts."""
+    if "-sc" in words or "--shell-completion" in words:
+        return complete(words)
+    from dstrun import config
+
+    flags, overrides = split_flags(words)
+    if flags.cfg or flags.info or flags.hydra_help or flags.package or flags.resolve:
+        return hydra_main(words)
+    directories = [flags.config_dir] if flags.config_dir else []
+    name = flags.config_name or "config"
+    if not flags.multirun:
+        return run_one(config.compose(overrides, directories, name))
+    experiments = config.compose_sweep(overrides, directories, name)
+    say(f"{len(experiments)} runs")
+    hydra_main(words)
+    return summarize(experiments)
+
+
+def run_one(experiment: Experiment) -> int:
+    """Run one configuration and tell how it ended."""
+    from dstrun.run import report, run
+
+    return report(run(experiment))
+
+
+def split_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Part Hydra's own flags from the overrides."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    known = parser.parse_args(words)
+    return known, known.overrides
+
+
+def refuse(message: str) -> NoReturn:
+    """End argparse's complaints as every other wrong input ends."""
+    raise ConfigError(message)
+
+
+def hydra_main(words: list[str]) -> int:
+    """Hand over to Hydra: sweeps, launchers, ``--cfg``, ``--info``, completion."""
+    import hydra
+
+    sys.argv = ["dstrun", *words]
+    hydra.main(config_path="pkg://dstrun.conf", config_name="config", version_base="1.3")(job)()
+    return 0
+
+
+def job(composed: DictConfig) -> None:
+    """Run one job of a sweep; a failure is on record and stops no other job."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from dstrun import config
+
+    if run_one(config.experiment(composed, HydraConfig.get().runtime.choices)) == 130:
+        raise KeyboardInterrupt
+
+
+def summarize(experiments: Sequence[Experiment]) -> int:
+    """Say how a sweep's runs ended, from their folders, whichever launcher ran them."""
+    import json
+
+    from dstrun.record.folder import RunFolder
+
+    failed = []
+    folders = [RunFolder(experiment.config, experiment.choices) for experiment in experiments]
+    for folder in folders:
+        if folder.record() is None:
+            try:
+                status = json.loads((folder.path / "status.json").read_text())
+            except FileNotFoundError:
+                status = {"state": "not started", "message": None}
+            failed.append(f"  {folder.id}: {status['state']}{': ' + status['message'] if status['message'] else ''}")
+    say(f"{len(folders) - len(failed)} of {len(folders)} runs done")
+    if failed:
+        say("\n".join(["not done:", *failed]))
+    say("next: " + " ".join(["dstrun table", *sorted({str(folder.path.parent) for folder in folders})]))
+    return 1 if failed else 0
+
+
+def complete(words: list[str]) -> int:
+    """Complete verbs, then leave the rest to Hydra's own completion."""
+    line = os.environ.get("COMP_LINE", "").split(" ")
+    if any(word.startswith("query=") for word in words) and len(line) > 1:
+        if len(line) == 2:
+            print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))
+        if line[1] in VERBS and line[1] != "plan":
+            return 0
+        if line[1] == "plan":
+            os.environ["COMP_LINE"] = " ".join([line[0], *line[2:]])
+            os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    return hydra_main(words)
+
+
+def parser(verb: str, description: str, *, rows: bool = True, results: bool = True) -> argparse.ArgumentParser:
+    """Make a verb's parser: an optional results folder, and ``--format`` where it prints rows."""
+    made = argparse.ArgumentParser(f"dstrun {verb}", description=description, allow_abbrev=False)
+    made.error = refuse  # type: ignore[method-assign]
+    if results:
+        made.add_argument("results", nargs="*", type=Path, default=[Path("results")], help="folders (default: results)")
+    if rows:
+        made.add_argument("--format", choices=FORMATS, default="md", help="how to print rows (default: md)")
+    return made
+
+
+def found_runs(folders: Sequence[Path]) -> list[Any]:
+    """Load the runs below the folders."""
+    from dstrun.report import load
+
+    return [run for folder in folders for run in load.runs(folder)]
+
+
+def nothing(folders: Sequence[Path]) -> int:
+    """Say that no run was found."""
+    say(f"no run below {', '.join(map(str, folders))}")
+    return 3
+
+
+def plan(words: list[str]) -> int:
+    """Show layers, densities, parameters, FLOPs and predicted memory; train nothing."""
+    made = parser("plan", "What a configuration would train and cost; trains nothing.", results=False)
+    made.add_argument("overrides", nargs="*", help="as for a run, e.g. model=resnet50 dataset=imagenet sparsity=0.9")
+    arguments = made.parse_args(words)
+    from dstrun import config
+
+    experiment = config.compose(arguments.overrides)
+    from dstrun.plan import plan as make_plan
+    from dstrun.report.plan import render
+
+    print(render(make_plan(experiment), arguments.format))
+    return 0
+
+
+def status(words: list[str]) -> int:
+    """Show every run: state, epoch, accuracy, time left, memory."""
+    made = parser("status", "Every run: state, epoch, accuracy, time left, memory.")
+    made.add_argument("--watch", action="store_true", help="show again every 5 seconds until all runs have ended")
+    arguments = made.parse_args(words)
+    from dstrun.report.status import watch
+
+    return watch(arguments.results, arguments.format, every=5.0 if arguments.watch else None)
+
+
+def table(words: list[str]) -> int:
+    """Make a table of finished runs."""
+    from dstrun.report import table as tables
+
+    made = parser("table", "Methods x sparsities, mean and standard deviation over seeds.")
+    made.add_argument("--preset", choices=tables.PRESETS, default="accuracy", help="which table (default: accuracy)")
+    arguments = made.parse_args(words)
+    runs = found_runs(arguments.results)
+    if not runs:
+        return nothing(arguments.results)
+    print(tables.build(runs, arguments.preset).render(arguments.format))
+    return 0
+
+
+def plot(words: list[str]) -> int:
+    """Draw a figure of finished runs."""
+    from dstrun.report import plot as plots
+
+    made = parser("plot", "Draw a figure.", rows=False, results=False)
+    made.add_argument("preset", choices=plots.PRESETS, help="which figure")
+    made.add_argument("results", nargs="*", type=Path, default=[Path("results")], help="folders (default: results)")
+    made.add_argument("--out", type=Path, help="file ending in .png, .pdf or .svg (default: PRESET.png)")
+    arguments = made.parse_args(words)
+    runs = found_runs(arguments.results)
+    if not runs:
+        return nothing(arguments.results)
+    out = arguments.out or Path(f"{arguments.preset}.png")
+    plots.PRESETS[arguments.preset](runs, out)
+    print(out)
+    return 0
+
+
+def doctor(words: list[str]) -> int:
+    """Say what works on this machine."""
+    arguments = parser("doctor", "What works here.", results=False).parse_args(words)
+    from dstrun.doctor import examine
+    from dstrun.report.format import render
+
+    rows, columns = examine()
+    print(render(rows, columns, arguments.format))
+    return 1 if any(row["state"] == "broken" for row in rows) else 0
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "plan": plan,
+    "status": status,
+    "table": table,
+    "plot": plot,
+    "doctor": doctor,
+}

@@ -1,0 +1,33 @@
+"""Grow the inactive connections of largest gradient (RigL: Evci et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dstrun.grow.criterion import Cost
+from dstrun.option import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dstrun.layer import Exploration
+
+
+@option
+class Gradient:
+    """Score every inactive connection by |dL/dw|, the dense gradient of the current batch.
+
+    A connection pruned in the same update may grow again, and then keeps its value, as in the authors' code.
+    """
+
+    cost: ClassVar[Cost] = Cost.DENSE_GRAD
+    regrow: ClassVar[bool] = True
+    aggregates: ClassVar[bool] = False
+
+    def candidates(self, exploration: Exploration) -> None:
+        """Choose all inactive connections."""
+
+    def score(self, gradient: Tensor | None, positions: Tensor | None, exploration: Exploration) -> Tensor:
+        """Score by the gradient's magnitude."""
+        assert gradient is not None
+        return gradient.abs()

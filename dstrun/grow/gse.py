@@ -1,0 +1,51 @@
+"""Guided stochastic exploration: grow the best of a drawn subset (Heddes et al. 2024, Algorithm 2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from dstrun.grow.criterion import Cost
+from dstrun.option import Above, OneOf, option
+from dstrun.subset.criterion import SubsetDistribution
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dstrun.layer import Exploration
+
+
+@option
+class GSE:
+    """Draw a subset S of about gamma A inactive connections and score them by |dL/dw|.
+
+    ``sampling=exact`` draws until |S| = min(gamma A, N - A): successive sampling without replacement among the
+    inactive connections. ``sampling=single`` is Algorithm 2 to the letter: ceil(gamma A) draws with replacement among
+    all connections, of which repeated and active ones are lost.
+    """
+
+    subset: SubsetDistribution
+    gamma: Annotated[float, Above(0)] = 1.0
+    sampling: Annotated[str, OneOf("exact", "single")] = "exact"
+
+    cost: ClassVar[Cost] = Cost.CANDIDATE_GRAD
+    regrow: ClassVar[bool] = False
+
+    @property
+    def aggregates(self) -> bool:
+        """Say whether the subset's distribution looks at the pass."""
+        return self.subset.aggregates
+
+    def candidates(self, exploration: Exploration) -> Tensor:
+        """Draw the subset from this pass's input and output gradient."""
+        import math
+
+        from dstrun.subset.draw import draw
+
+        wanted = math.ceil(self.gamma * exploration.active)
+        f, g = self.subset.factors(exploration)
+        return draw(f, g, exploration, wanted, exact=self.sampling == "exact")
+
+    def score(self, gradient: Tensor | None, positions: Tensor | None, exploration: Exploration) -> Tensor:
+        """Score by the gradient's magnitude."""
+        assert gradient is not None
+        return gradient.abs()

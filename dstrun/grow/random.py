@@ -1,0 +1,45 @@
+"""Grow inactive connections uniformly at random (SET: Mocanu et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dstrun.grow.criterion import Cost
+from dstrun.option import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dstrun.layer import Exploration
+
+
+@option
+class Random:
+    """Score every inactive connection by an independent uniform number.
+
+    Only the ``limit`` highest are ever of use, so only these are drawn: which connections they are is uniform, and
+    their scores are the highest order statistics of n independent uniforms, U_(n-j) = prod_{i<=j} V_i^(1/(n-i)).
+    Ranked across layers (``scope=global``) a layer thus grows in proportion to its inactive connections.
+    """
+
+    cost: ClassVar[Cost] = Cost.NONE
+    regrow: ClassVar[bool] = True
+    aggregates: ClassVar[bool] = False
+
+    def candidates(self, exploration: Exploration) -> Tensor:
+        """Draw ``limit`` inactive connections uniformly without replacement."""
+        from dstrun.topology import draw_distinct, inactive
+
+        count = min(exploration.limit, exploration.free)
+        ranks = draw_distinct(exploration.free, count, exploration.generator)
+        return inactive(exploration.blocked, ranks.to(exploration.blocked.device))
+
+    def score(self, gradient: Tensor | None, positions: Tensor | None, exploration: Exploration) -> Tensor:
+        """Draw the highest order statistics of the scores of all inactive connections."""
+        import torch
+
+        assert positions is not None
+        count = positions.numel()
+        uniform = torch.rand(count, generator=exploration.generator, dtype=torch.float64)
+        left = exploration.free - torch.arange(count, dtype=torch.float64)
+        return (uniform.log() / left).cumsum(0).exp().to(positions.device)

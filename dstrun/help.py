@@ -1,0 +1,46 @@
+"""The text of ``dstrun --help``, read off the schema and the folders of ``conf/``; does not import torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from dstrun.config import GROUPS, HERE, SETTINGS
+from dstrun.option import Bound
+
+EXAMPLES = """\
+dstrun: train sparse networks, measure what they cost, table the results.
+
+  dstrun model=resnet56 sparsity=0.98 grow=gse              one run; the same words again continue or skip it
+  dstrun -m sparsity=0.9,0.95 method=set,rigl seed=0,1,2     a sweep: every combination
+  dstrun plan model=resnet50 dataset=imagenet sparsity=0.9   layers, parameters, FLOPs, memory; trains nothing
+  dstrun status [RESULTS] [--watch]                          every run: state, epoch, accuracy, time left
+  dstrun table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]
+  dstrun plot curves|sparsity [RESULTS] [--out FILE.png|pdf|svg]
+  dstrun doctor                                              what works on this machine
+"""
+
+ENDING = """\
+A method is a paper's whole recipe; grow=, prune=, allocation=, subset= and scope= each move one part of it.
+Any value of the composed configuration can be set: dstrun --cfg job shows it, with the words of a run after it.
+Completion: eval "$(dstrun -sc install=bash)"
+Exit codes: 0 done, 1 a run failed, 2 wrong usage or configuration, 3 nothing matched, 130 interrupted.
+"""
+
+
+def options(group: str) -> list[str]:
+    """List the options of a config group by name: the yaml files of its folder."""
+    names = [entry.name for entry in files(HERE).joinpath(group).iterdir()]
+    return sorted((n.removesuffix(".yaml") for n in names if n.endswith(".yaml")), key=lambda n: (len(n) > 10, n))
+
+
+def text() -> str:
+    """Put the help together."""
+    lines = [EXAMPLES, "Groups (NAME=OPTION, and NAME.KEY=VALUE for an option's own settings):"]
+    lines += [f"  {group:<16}{' '.join(options(group))}" for group in GROUPS]
+    lines += ["", "Settings:"]
+    for item in SETTINGS:
+        bound = item.metadata["bound"]
+        allowed = f"; {bound.text}" if isinstance(bound, Bound) else f"; {'|'.join(bound)}" if bound else ""
+        default = "null" if item.default is None else item.default
+        lines.append(f"  {f'{item.name}={default}':<22}  {item.metadata['help']}{allowed}")
+    return "\n".join([*lines, "", ENDING]).rstrip()

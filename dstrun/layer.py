@@ -1,0 +1,159 @@
+"""What a method may see of one sparse layer and do to it, whatever stores it.
+
+Shape letters: A active connections, M candidates, N connections of the dense layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from dstrun.geometry import Geometry
+    from dstrun.grow.criterion import GrowCriterion
+    from dstrun.topology import Topology
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What a grow criterion is asked of one layer, and what it may look at.
+
+    Attributes:
+        geometry: how connections relate to inputs and outputs.
+        active: A, the layer's number of active connections.
+        blocked: sorted positions that may not grow.
+        limit: no more than this many candidates are of use; the best ``limit`` are kept.
+        generator: on the CPU, so that every device draws the same.
+        x: the layer's input in this pass; ``None`` where the criterion needs no gradient.
+        delta: the gradient of its output in this pass.
+    """
+
+    geometry: Geometry
+    active: int
+    blocked: Tensor
+    limit: int
+    generator: torch.Generator
+    x: Tensor | None = None
+    delta: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """N, connections of the dense layer."""
+        out, *rest = self.geometry.shape
+        for extent in rest:
+            out *= extent
+        return out
+
+    @property
+    def free(self) -> int:
+        """Connections that may grow."""
+        return self.size - self.blocked.numel()
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Candidates of one layer, the highest score first.
+
+    Attributes:
+        positions: (M,) int64, none of them blocked.
+        scores: (M,) float, descending.
+        drawn: how many candidates were scored to find these; their gradients are what growth costs.
+    """
+
+    positions: Tensor
+    scores: Tensor
+    drawn: int
+
+
+def best(scores: Tensor, positions: Tensor | None, exploration: Exploration) -> Proposal:
+    """Keep the ``limit`` highest scores.
+
+    Args:
+        scores: (M,) of the candidates.
+        positions: (M,) the candidates, or ``None`` where all N positions are scored and blocked ones are -inf.
+        exploration: names the limit.
+    """
+    drawn = exploration.free if positions is None else scores.numel()
+    count = min(exploration.limit, drawn)
+    if positions is None:
+        top = scores.topk(count)
+        return Proposal(top.indices, top.values, drawn)
+    ranked = scores.sort(descending=True, stable=True)  # equal scores keep the order drawn, on every backend
+    return Proposal(positions[ranked.indices[:count]], ranked.values[:count], drawn)
+
+
+class SparseLayer(Protocol):
+    """One layer with a topology. ``masked`` and later backends implement it; every method works on every one."""
+
+    name: str
+    geometry: Geometry
+    topology: Topology
+    optimizer: torch.optim.Optimizer | None
+    """Whose state ``rewire`` clears; set once the optimizer exists."""
+
+    def values(self) -> Tensor:
+        """Give the weights of the active connections: (A,), in the order of ``topology.positions``."""
+        ...
+
+    def set_values(self, values: Tensor) -> None:
+        """Set the weights of the active connections: (A,)."""
+        ...
+
+    def grad(self) -> Tensor:
+        """Give the gradient on the active connections: (A,)."""
+        ...
+
+    def confine_gradient(self) -> None:
+        """Drop what the backward left outside the topology, before the optimizer sees it."""
+        ...
+
+    def explore(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> None:
+        """Arm the next backward: candidates are drawn inside it, from that pass's input and output gradient."""
+        ...
+
+    def propose(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> Proposal:
+        """Choose and score candidates at once, for a criterion that needs no gradient."""
+        ...
+
+    def proposal(self) -> Proposal:
+        """Give what the armed backward found, and disarm.
+
+        Raises:
+            RuntimeError: no armed backward has run.
+        """
+        ...
+
+    def rewire(self, prune: Tensor, grow: Tensor) -> None:
+        """Replace connections at once in topology, weights and optimizer state; grown weights and their state are 0.
+
+        Args:
+            prune: active positions.
+            grow: inactive positions.
+        """
+        ...
+
+    def explored(self) -> float:
+        """Give the share of all connections that have been active at any time (R_s: Liu et al. 2021)."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what a checkpoint needs besides the parameters."""
+        ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take the topology of a checkpoint; parameters are loaded apart."""
+        ...
+
+    def index_bytes(self) -> int:
+        """Count the bytes that say which connections are active."""
+        ...
+
+
+def prunable(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
+    """List the layers whose weights are prunable, every linear and convolution, in the order of ``named_modules``."""
+    from torch import nn
+
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]

@@ -1,0 +1,32 @@
+"""Dynamic sparse training by composition: at each update prune the worst connections and grow as many others."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from dstrun.method.procedure import Procedure, Setting
+from dstrun.option import AtLeast, OneOf, option
+
+
+@option
+class DST:
+    """Replace the fraction a_t of the active connections at every update (``schedule`` says when and how many).
+
+    A criterion that needs gradients takes those of the current batch, and the update replaces that batch's step, as in
+    RigL and in Algorithm 2 of GSE (``batch=current``); or it scores ``samples_per_class`` fresh samples of each class
+    in one batch and the step is taken besides, as in the GSE authors' code (``batch=fresh``). A criterion that needs
+    none updates after the step, as SET does. ``rounding`` makes k of a_t A: ``ceil`` (GSE) or ``floor`` (RigL, SET).
+    """
+
+    batch: Annotated[str, OneOf("current", "fresh")] = "current"
+    samples_per_class: Annotated[int, AtLeast(1)] = 10
+    rounding: Annotated[str, OneOf("ceil", "floor")] = "ceil"
+
+    parts: ClassVar[tuple[str, ...]] = ("allocation", "prune", "grow", "schedule")
+    why: ClassVar[str] = ""
+
+    def procedure(self, setting: Setting) -> Procedure:
+        """Start updating."""
+        from dstrun.method.rewiring import Rewiring
+
+        return Rewiring(self, setting)

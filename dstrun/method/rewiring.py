@@ -1,0 +1,151 @@
+"""The updates of dynamic sparse training: which connections go, which come, in which order.
+
+Connections are ranked within a pool of layers: one layer each, or all layers together (``scope=global``).
+Shape letters: A active connections of a layer, K replaced in a pool.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dstrun.grow.criterion import Cost
+from dstrun.layer import Proposal, SparseLayer
+from dstrun.method.procedure import Change, Procedure, Setting, Update
+from dstrun.stream import generator
+from dstrun.topology import contains
+
+if TYPE_CHECKING:
+    from dstrun.method.dst import DST
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Connections of a pool in order: ``owner[r]`` is the layer (index in the pool) of the r-th, at ``position[r]``."""
+
+    owner: Tensor
+    position: Tensor
+
+    def __len__(self) -> int:
+        return self.owner.numel()
+
+    def of(self, index: int, first: int) -> Tensor:
+        """Give one layer's positions among the ``first`` ranked."""
+        return self.position[:first][self.owner[:first] == index]
+
+
+class Rewiring(Procedure):
+    """Prunes and grows at the steps of the schedule."""
+
+    def __init__(self, option: DST, setting: Setting) -> None:
+        self.option, self.setting = option, setting
+        self.layers = setting.layers
+        self.steps = {s for s in setting.schedule.steps(setting.total_steps) if self._fraction(s) > 0}
+        indices = range(len(self.layers))
+        self.pools = [list(indices)] if setting.scope == "global" else [[i] for i in indices]
+        self.pruned: list[Ranking] = []
+
+    def updates_at(self, step: int) -> bool:
+        """Say whether the schedule has an update at a step."""
+        return step in self.steps
+
+    def before_step(self, step: int) -> Update | None:
+        """Arm the backward pass of an update step; with ``batch=fresh``, run a pass of its own and update."""
+        if step not in self.steps or self.setting.grow.cost is Cost.NONE:
+            return None
+        self.pruned = self._rank_for_pruning(step)
+        for index, layer in enumerate(self.layers):
+            layer.explore(self.setting.grow, *self._request(index), self._stream("grow", step, index))
+        if self.option.batch == "current":
+            return None
+        samples = self.setting.fresh_pass(step, self.option.samples_per_class * self.setting.classes)
+        return self._update(step, [layer.proposal() for layer in self.layers], samples)
+
+    def after_backward(self, step: int) -> Update | None:
+        """Update on the current batch, in place of the optimizer's step."""
+        if step not in self.steps or self.setting.grow.cost is Cost.NONE or self.option.batch == "fresh":
+            return None
+        return self._update(step, [layer.proposal() for layer in self.layers])
+
+    def after_step(self, step: int) -> Update | None:
+        """Update after the optimizer's step where the criterion needs no gradient."""
+        if step not in self.steps or self.setting.grow.cost is not Cost.NONE:
+            return None
+        self.pruned = self._rank_for_pruning(step)
+        proposals = [
+            layer.propose(self.setting.grow, *self._request(index), self._stream("grow", step, index))
+            for index, layer in enumerate(self.layers)
+        ]
+        return self._update(step, proposals)
+
+    def _fraction(self, step: int) -> float:
+        return self.setting.schedule.fraction_at(step, self.setting.total_steps)
+
+    def _stream(self, what: str, step: int, index: int) -> torch.Generator:
+        return generator(self.setting.seed, what, step, index)
+
+    def _rank_for_pruning(self, step: int) -> list[Ranking]:
+        """Rank each pool's K worst active connections, worst first; the best of every layer is never pruned."""
+        rankings = []
+        for pool in self.pools:
+            layers = [self.layers[index] for index in pool]
+            active = sum(layer.topology.count for layer in layers)
+            replaced = self._fraction(step) * active
+            wanted = math.ceil(replaced) if self.option.rounding == "ceil" else math.floor(replaced)
+            wanted = min(wanted, active - len(layers))
+            scores = []
+            for index, layer in zip(pool, layers, strict=True):
+                score = self.setting.prune.score(layer, self._stream("prune", step, index)).clone()
+                score[score.argmax()] = torch.inf
+                scores.append(score)
+            order = torch.cat(scores).sort(stable=True).indices[:wanted]
+            rankings.append(Ranking(_owners(scores)[order], torch.cat([x.topology.positions for x in layers])[order]))
+        return rankings
+
+    def _request(self, index: int) -> tuple[Tensor, int]:
+        """Say which positions of a layer may not grow, and how many candidates are of use."""
+        ranking, place = next(
+            (ranking, pool.index(index))
+            for ranking, pool in zip(self.pruned, self.pools, strict=True)
+            if index in pool
+        )
+        blocked = self.layers[index].topology.positions
+        if self.setting.grow.regrow:
+            blocked = blocked[~contains(ranking.of(place, len(ranking)).sort().values, blocked)]
+        return blocked, len(ranking)
+
+    def _update(self, step: int, proposals: Sequence[Proposal], samples: int = 0) -> Update:
+        """Grow each pool's best candidates and prune as many of its worst connections."""
+        changes: dict[int, Change] = {}
+        for pool, pruned in zip(self.pools, self.pruned, strict=True):
+            scores = [proposals[index].scores for index in pool]
+            order = torch.cat(scores).sort(descending=True, stable=True).indices[: len(pruned)]
+            grown = Ranking(_owners(scores)[order], torch.cat([proposals[index].positions for index in pool])[order])
+            replaced = len(grown)  # fewer than wanted where candidates run out: then as many fewer are pruned
+            for place, index in enumerate(pool):
+                out, new = pruned.of(place, replaced), grown.of(place, replaced)
+                changes[index] = self._rewire(self.layers[index], out, new, proposals[index].drawn)
+        self.pruned = []
+        cost = self.setting.grow.cost
+        replaces = cost is not Cost.NONE and self.option.batch == "current"
+        return Update(step, cost, replaces, samples, [changes[index] for index in range(len(self.layers))])
+
+    @staticmethod
+    def _rewire(layer: SparseLayer, out: Tensor, new: Tensor, drawn: int) -> Change:
+        """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
+        stays = contains(out.sort().values, new)
+        back = new[stays].sort().values
+        out, new = out[~contains(back, out)], new[~stays]
+        layer.rewire(out, new)
+        return Change(layer.name, layer.topology.count, out.numel(), new.numel(), drawn, layer.explored())
+
+
+def _owners(parts: Sequence[Tensor]) -> Tensor:
+    """Name for each entry of the concatenated parts the part it comes from."""
+    lengths = torch.tensor([part.numel() for part in parts], device=parts[0].device)
+    return torch.repeat_interleave(torch.arange(len(parts), device=parts[0].device), lengths)

@@ -1,0 +1,39 @@
+"""The learning rate as a function of training progress, so that it scales with ``epochs``."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from dstrun.option import AtLeast, ConfigError, OneOf, Within, option
+
+
+@option
+class Rate:
+    """Settings that every optimizer shares.
+
+    ``lr_warmup`` rises linearly over that share of training. Then ``multistep`` multiplies by ``lr_drop`` at each of
+    ``lr_milestones`` (shares of training), ``cosine`` falls to zero at the end, ``constant`` stays.
+    """
+
+    lr: Annotated[float, Within(0, 1e6, low_open=True)] = 0.1
+    weight_decay: Annotated[float, AtLeast(0)] = 1e-4
+    lr_schedule: Annotated[str, OneOf("multistep", "cosine", "constant")] = "multistep"
+    lr_milestones: tuple[Annotated[float, Within(0, 1)], ...] = (0.4, 0.6)
+    lr_drop: Annotated[float, Within(0, 1, low_open=True)] = 0.1
+    lr_warmup: Annotated[float, Within(0, 1, high_open=True)] = 0.0
+
+    def __post_init__(self) -> None:
+        if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
+            raise ConfigError(f"optimizer.lr_milestones={list(self.lr_milestones)} must increase")
+
+    def lr_at(self, step: int, total: int) -> float:
+        """Give the learning rate of a step, counted from 0, of ``total``."""
+        warm = self.lr_warmup * total
+        if step < warm:
+            return self.lr * (step + 1) / (math.floor(warm) + 1)
+        if self.lr_schedule == "multistep":
+            return self.lr * self.lr_drop ** sum(step >= round(m * total) for m in self.lr_milestones)
+        if self.lr_schedule == "cosine":
+            return self.lr / 2 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
+        return self.lr

@@ -1,0 +1,34 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+from dstrun.optimizer.rate import Rate
+from dstrun.option import ConfigError, Within, option
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+
+@option
+class SGD(Rate):
+    """``torch.optim.SGD``; weight decay acts on every parameter, and on active connections only where sparse."""
+
+    momentum: Annotated[float, Within(0, 1, high_open=True)] = 0.9
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("optimizer.nesterov=true makes no sense with optimizer.momentum=0")
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Make the optimizer."""
+        import torch
+
+        return torch.optim.SGD(
+            parameters, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+        )

@@ -1,0 +1,127 @@
+"""What a configuration would train and cost: layers, densities, parameters, FLOPs, memory. Trains nothing."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
+
+from dstrun.account.flops import FlopMeter, NetworkCost, flops_record, paper_ratio
+from dstrun.account.memory import saved_for_backward, tensor_bytes
+from dstrun.config import Experiment
+from dstrun.grow.criterion import Cost
+from dstrun.method.procedure import Change, Update
+from dstrun.run import allocate, count_network, parameters_record
+from dstrun.train.precision import Precision
+
+
+def plan(experiment: Experiment) -> dict[str, Any]:
+    """Plan a run: the record's ``parameters``, ``flops`` and ``memory`` groups, and ``layers``.
+
+    FLOPs of ``scope=global`` are those of the initial allocation, which training then changes.
+
+    Raises:
+        ConfigError: parts that do not fit together.
+    """
+    cost = count_network(experiment)
+    active = allocate(experiment, cost)
+    memory = predict_memory(experiment, cost, active)
+    layers = [
+        {
+            "name": layer.name,
+            "shape": "x".join(map(str, layer.shape)),
+            "connections": layer.size,
+            "active": count,
+            "density": count / layer.size,
+            "macs": layer.macs,
+            "active_macs": count * layer.uses,
+        }
+        for layer, count in zip(cost.layers, active, strict=True)
+    ]
+    total = memory.pop("parameters")
+    return {
+        "parameters": parameters_record(total, [layer.size for layer in cost.layers], active),
+        "flops": plan_flops(experiment, cost, active),
+        "memory": memory,
+        "layers": layers,
+    }
+
+
+def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> dict[str, Any]:
+    """Count the FLOPs of the whole run by its schedule; and by the formula of the method's paper, per step."""
+    config, dataset = experiment.config, experiment.build("dataset")
+    schedule, grow, method = (experiment.build(name) for name in ("schedule", "grow", "method"))
+    batch = config["batch_size"]
+    steps = config["epochs"] * (dataset.train_images // batch)
+    update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
+    meter = FlopMeter(cost, grow)
+    updates: list[Update] = []
+    if update_steps:
+        free = [layer.size - count for layer, count in zip(cost.layers, active, strict=True)]
+        gamma = getattr(grow, "gamma", 1.0)
+        candidates = [min(math.ceil(gamma * a), f) for a, f in zip(active, free, strict=True)]
+        changes = [Change(x.name, a, 0, 0, c, 0.0) for x, a, c in zip(cost.layers, active, candidates, strict=True)]
+        fresh = method.batch == "fresh" and grow.cost is not Cost.NONE
+        samples = method.samples_per_class * dataset.classes * len(update_steps) if fresh else 0
+        replaces = not fresh and grow.cost is not Cost.NONE
+        updates = [Update(update_steps[0], grow.cost, replaces, samples, changes)]
+    meter.step(batch * (steps - len(update_steps)), active, [])
+    meter.step(batch * len(update_steps), active, updates)
+    found = flops_record(cost, active, meter.train, meter.executed, meter.samples)
+    if schedule is not None:
+        interval = schedule.interval_steps or schedule.recipe_interval_steps
+        sparse, dense = cost.forward(active), cost.forward()
+        ratio = paper_ratio(grow.cost, sparse, dense, interval, getattr(grow, "gamma", 1.0))
+        found |= {"paper_interval_steps": interval, "train_x_dense_paper": ratio}
+    return found | {"steps": steps, "updates": len(update_steps)}
+
+
+def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int]) -> dict[str, Any]:
+    """Predict the peak of a step by running one on fake tensors, which compute nothing; ``masked`` backend.
+
+    Temporaries inside kernels are unknown to it, so the measured peak is a little higher.
+    """
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    config, dataset = experiment.config, experiment.build("dataset")
+    with warnings.catch_warnings(), FakeTensorMode():
+        warnings.simplefilter("ignore")
+        model = experiment.build("model").build(dataset.image, dataset.classes).train()
+        optimizer = experiment.build("optimizer").build(model.parameters())
+        precision = Precision(config["precision"], torch.device("cpu"))
+        tracker = MemTracker()
+        tracker.track_external(model, optimizer)
+        known = [*model.parameters(), *model.buffers()]
+        with tracker:
+            for _ in range(2):  # optimizer state exists from the second step on
+                x = torch.empty(config["batch_size"], *dataset.image)
+                y = torch.empty(config["batch_size"], dtype=torch.int64)
+                with saved_for_backward(known) as saved, precision.autocast():
+                    loss = functional.cross_entropy(model(x).float(), y)
+                activations = sum(saved.values())
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                del loss
+        peak = sum(totals["Total"] for totals in tracker.get_tracker_snapshot("peak").values())
+        parameters = list(model.parameters())
+        state = [t for s in optimizer.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
+        model_bytes, optimizer_bytes = tensor_bytes(known), tensor_bytes(state) + tensor_bytes(parameters)
+    sparse = experiment.choices["allocation"] is not None
+    sizes = sum(layer.size for layer in cost.layers)
+    index = 8 * sum(active) + 2 * sizes if sparse else 0  # positions, and two masks of a byte a weight
+    parts = model_bytes + optimizer_bytes + activations + index
+    return {
+        "peak_bytes": peak + index,
+        "model_bytes": model_bytes,
+        "optimizer_bytes": optimizer_bytes,
+        "activation_bytes": activations,
+        "transient_bytes": max(0, peak + index - parts),
+        "index_bytes": index,
+        "how": "predicted: one step on fake tensors; temporaries inside kernels excluded",
+        "parameters": sum(p.numel() for p in parameters),
+    }

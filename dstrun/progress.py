@@ -1,0 +1,64 @@
+"""What a person sees of a run while it trains: a bar on a terminal, else one plain line an epoch; on stderr."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+
+def say(line: str) -> None:
+    """Print a line of the log, which never mixes with results on stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def human(number: float) -> str:
+    """Shorten a count: ``4.46 G``."""
+    power = min(int(math.log10(abs(number)) // 3), 6) if number else 0
+    return f"{number / 1000**power:.3g} {['', 'K', 'M', 'G', 'T', 'P', 'E'][power]}".strip()
+
+
+class Progress:
+    """Follows one run.
+
+    Args:
+        total_steps: of the run.
+        steps_per_epoch: to tell the epoch from the step.
+    """
+
+    def __init__(self, total_steps: int, steps_per_epoch: int) -> None:
+        self.epochs = total_steps // steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            columns = ("epoch {task.fields[epoch]}", BarColumn(), MofNCompleteColumn())
+            more = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            self.bar = RichProgress(*columns, *more, console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task("", total=total_steps, epoch=f"1/{self.epochs}", note="")
+            self.bar.start()
+
+    def step(self, step: int) -> None:
+        """Move on to a step that is done, counted from 1."""
+        if self.bar is not None:
+            epoch = min(step // self.steps_per_epoch + 1, self.epochs)
+            self.bar.update(self.task, completed=step, epoch=f"{epoch}/{self.epochs}")
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Tell the results of an epoch."""
+        line = (
+            f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {row['split']} loss {row['loss']:.4f}  "
+            f"top-1 {row['top1']:.2f} %  lr {row['lr']:g}  {row['seconds']:.1f} s"
+        )
+        if self.bar is not None:
+            self.bar.update(self.task, note=f"top-1 {row['top1']:.2f} %")
+        else:
+            say(line)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self.bar is not None:
+            self.bar.stop()

@@ -1,0 +1,19 @@
+"""What a prune criterion is: a score of every active connection; the lowest is pruned first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dstrun.layer import SparseLayer
+
+
+class PruneCriterion(Protocol):
+    """Scores active connections."""
+
+    def score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        """Score the active connections: (A,), in the order of ``layer.topology.positions``."""
+        ...

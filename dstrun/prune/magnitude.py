@@ -1,0 +1,22 @@
+"""Prune the weights of smallest magnitude."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dstrun.option import option
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dstrun.layer import SparseLayer
+
+
+@option
+class Magnitude:
+    """Score |w|."""
+
+    def score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        """Score the active connections by magnitude: (A,)."""
+        return layer.values().abs()

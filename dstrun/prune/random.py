@@ -1,0 +1,25 @@
+"""Prune connections uniformly at random: the control for every other criterion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dstrun.option import option
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dstrun.layer import SparseLayer
+
+
+@option
+class Random:
+    """Score by an independent uniform number."""
+
+    def score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        """Draw a score for every active connection: (A,)."""
+        import torch
+
+        values = layer.values()
+        return torch.rand(values.numel(), generator=generator).to(values.device)

@@ -1,0 +1,132 @@
+"""The folder of one run: named by its content, locked by its owner, complete once ``record.json`` is there."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dstrun.option import ConfigError
+from dstrun.record.writer import Rows, write_atomic
+
+SCHEMA = 1
+
+VOLATILE = ("experiment", "results", "wandb", "threads", "dataset.root", "dataset.download")
+"""Settings that cannot change a result, left out of a run's identity."""
+
+METRICS = (
+    "epoch", "step", "train_loss", "loss", "top1", "top5", "lr", "seconds", "flops", "peak_bytes",
+    "resident_peak_bytes", "split",
+)  # fmt: skip
+TOPOLOGY = ("step", "layer", "active", "pruned", "grown", "candidates", "explored")
+
+
+def label(choices: dict[str, str | None]) -> str:
+    """Name the method as a reader would: the preset, or the grow criterion of a composed one; the subset if special."""
+    name = choices["grow"] if choices["method"] == "dst" else choices["method"]
+    subset = choices.get("subset")
+    return f"{name}-{subset}" if subset not in (None, "uniform") else str(name)
+
+
+def run_id(config: dict[str, Any], choices: dict[str, str | None]) -> str:
+    """Name a run: readable, and ended by a hash of everything that can change its result."""
+    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    parts = [choices["model"], choices["dataset"], label(choices)]
+    return "-".join(str(p) for p in parts) + f"-s{config['sparsity']:g}-seed{config['seed']}-{digest}"
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Give the configuration without what cannot change the result."""
+    kept = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
+    for key in VOLATILE:
+        group, _, leaf = key.partition(".")
+        if leaf:
+            kept[group].pop(leaf, None)
+        else:
+            kept.pop(group, None)
+    return kept
+
+
+class Busy(Exception):
+    """Another process works on this run; the message says which."""
+
+
+class RunFolder:
+    """``results/<experiment>/<run>/`` of one run.
+
+    Args:
+        config: the resolved configuration.
+        choices: the option of each group by name.
+    """
+
+    def __init__(self, config: dict[str, Any], choices: dict[str, str | None]) -> None:
+        self.id = run_id(config, choices)
+        self.path = Path(config["results"]) / config["experiment"] / self.id
+        self.config, self.choices = config, choices
+        self.metrics = Rows(self.path / "metrics.csv", METRICS)
+        self.topology = Rows(self.path / "topology.csv", TOPOLOGY)
+        self._status: dict[str, Any] = {}
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the checkpoint goes."""
+        return self.path / "checkpoint.pt"
+
+    def record(self) -> dict[str, Any] | None:
+        """Read the record of a finished run."""
+        try:
+            return json.loads((self.path / "record.json").read_text())
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Create the folder and hold it for this process, until it ends however it ends.
+
+        Raises:
+            Busy: another process holds it.
+            ConfigError: it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "a+")  # noqa: SIM115
+        except OSError as error:
+            raise ConfigError(f"results={self.config['results']} cannot be written: {error.strerror}") from error
+        with lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which a forked child would keep
+            except OSError as error:
+                lock.seek(0)
+                raise Busy(f"{self.id} is being run by {lock.read().strip() or 'another process'}") from error
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
+
+    def begin(self, config_text: str, resumed_step: int) -> None:
+        """Write the configuration, and cut the rows back to what the checkpoint has seen (0: none)."""
+        write_atomic(self.path / "config.yaml", config_text)
+        for rows in (self.metrics, self.topology):
+            rows.restart(lambda row: int(row["step"]) <= resumed_step)
+
+    def status(self, **changes: Any) -> None:
+        """Replace ``status.json`` with the last status and these changes."""
+        self._status |= {
+            "id": self.id,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "job": os.environ.get("SLURM_JOB_ID"),
+            "heartbeat": time.time(),
+        } | changes
+        write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Write the record: the run is done."""
+        write_atomic(self.path / "record.json", json.dumps(record, indent=1))

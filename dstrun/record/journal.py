@@ -1,0 +1,55 @@
+"""Tells everyone who follows a run what happened: its files, Weights & Biases, the terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from dstrun.progress import Progress
+from dstrun.record.folder import RunFolder
+from dstrun.record.wandb import Mirror
+
+if TYPE_CHECKING:
+    from dstrun.method.procedure import Update
+    from dstrun.train.training import Training
+
+HEARTBEAT_SECONDS = 10
+
+
+class Journal:
+    """Writes a run as it goes; the files are the truth, the others mirror them."""
+
+    def __init__(self, folder: RunFolder, mirror: Mirror, progress: Progress) -> None:
+        self.folder, self.mirror, self.progress = folder, mirror, progress
+        self._beat = 0.0
+
+    def step(self, step: int, updates: list[Update]) -> None:
+        """Note a step's updates; refresh the heartbeat now and then."""
+        for update in updates:
+            rows = [{"step": step, **vars(change)} for change in update.changes]
+            self.folder.topology.append(rows)
+        self.progress.step(step)
+        if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
+            self.folder.status(state="running")
+            self._beat = time.monotonic()
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Note an epoch's row; before the checkpoint, so that a kill between the two repeats the epoch."""
+        self.folder.metrics.append([row])
+
+    def epoch(self, row: dict[str, Any], training: Training) -> None:
+        """Tell that an epoch is done and saved."""
+        per_epoch = training.data.steps_per_epoch
+        self.folder.status(
+            state="running",
+            epoch=row["epoch"],
+            epochs=training.total_steps // per_epoch,
+            top1=row["top1"],
+            epoch_seconds=row["seconds"],
+            eta_seconds=row["seconds"] * (training.total_steps - training.step) / per_epoch,
+            peak_bytes=row["peak_bytes"],
+        )
+        shown = {key: value for key, value in row.items() if key not in ("step", "split")}
+        density = {f"density/{layer.name}": layer.topology.density for layer in training.layers}
+        self.mirror.log(shown | density, step=row["step"])
+        self.progress.epoch(row)

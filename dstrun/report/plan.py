@@ -1,0 +1,51 @@
+"""A plan as text: one row a layer, then the totals."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dstrun.progress import human
+from dstrun.report.format import Column, in_bytes
+from dstrun.report.format import render as render_rows
+
+LAYERS = [
+    Column("name", "layer"),
+    Column("shape", "shape"),
+    Column("connections", "connections", "number", 0),
+    Column("active", "active", "number", 0),
+    Column("density", "density", "number", 4),
+    Column("macs", "dense MACs", "number", 0),
+    Column("active_macs", "active MACs", "number", 0),
+]
+
+
+def render(plan: dict[str, Any], fmt: str) -> str:
+    """Render a plan: ``json`` is the whole of it, ``csv`` and ``latex`` its layers, ``md`` layers and totals."""
+    if fmt == "json":
+        return json.dumps(plan, indent=1)
+    layers = render_rows(plan["layers"], LAYERS, fmt)
+    return layers if fmt != "md" else f"{layers}\n\n{totals(plan)}"
+
+
+def totals(plan: dict[str, Any]) -> str:
+    """Say the totals in a few lines."""
+    parameters, flops, memory = plan["parameters"], plan["flops"], plan["memory"]
+    lines = [
+        f"parameters  {parameters['active']:,} active of {parameters['dense']:,}; "
+        f"prunable {parameters['prunable']:,} at sparsity {parameters['sparsity']:.4f}",
+        f"inference   {human(flops['inference'])} FLOPs an image, {flops['inference_x_dense']:.4f} x dense"
+        + (f"; attention products besides: {human(flops['attention_inference'])}"
+           if flops["attention_inference"] else ""),
+        f"training    {human(flops['train'])} FLOPs in {flops['steps']:,} steps with {flops['updates']} updates, "
+        f"{flops['train_x_dense']:.4f} x dense; this backend executes {flops['executed_x_dense']:.4f} x",
+    ]  # fmt: skip
+    if "train_x_dense_paper" in flops:
+        lines.append(
+            f"            by the paper's formula with an update every {flops['paper_interval_steps']} steps: "
+            f"{flops['train_x_dense_paper']:.4f} x dense"
+        )
+    parts = ("model", "optimizer", "activation", "transient", "index")
+    split = ", ".join(f"{part} {in_bytes(memory[f'{part}_bytes'])}" for part in parts)
+    lines += [f"memory      {in_bytes(memory['peak_bytes'])} at the peak of a step, predicted: {split}"]
+    return "\n".join([*lines, "", flops["convention"]])

@@ -1,0 +1,335 @@
+"""From a configuration to a record: the one module that knows every package."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from dstrun import __version__
+from dstrun.account.flops import FlopMeter, NetworkCost, network_cost
+from dstrun.account.memory import MemoryMeter
+from dstrun.backend import masked
+from dstrun.config import Experiment
+from dstrun.dataset.loader import Resident
+from dstrun.layer import SparseLayer
+from dstrun.method.procedure import Setting
+from dstrun.option import ConfigError
+from dstrun.progress import Progress, human, say
+from dstrun.record import wandb
+from dstrun.record.folder import SCHEMA, Busy, RunFolder, label
+from dstrun.record.journal import Journal
+from dstrun.stream import stream
+from dstrun.train import checkpoint
+from dstrun.train.clock import Clock
+from dstrun.train.fit import Diverged, Interrupted, fit
+from dstrun.train.precision import Precision
+from dstrun.train.stop import Stop
+from dstrun.train.training import Training
+
+log = logging.getLogger("dstrun")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``done``, ``busy``, ``failed``, ``diverged`` or ``interrupted``; ``record`` where it is done."""
+
+    state: str
+    folder: RunFolder
+    record: dict[str, Any] | None = None
+    message: str | None = None
+
+
+def run(experiment: Experiment) -> Outcome:
+    """Train what the configuration says, or continue, or skip it where its record is there.
+
+    Raises:
+        ConfigError: it cannot be run here; nothing is written to its folder.
+    """
+    config = experiment.config
+    folder = RunFolder(config, experiment.choices)
+    done = folder.record()
+    if done is not None:
+        return Outcome("done", folder, done, "already done")
+    device = pick_device(config["device"])
+    mode, reason = wandb.decide(config["wandb"])
+    training = assemble(experiment, device)
+    try:
+        with folder.owned():
+            return _train(experiment, folder, training, mode, reason)
+    except Busy as busy:
+        return Outcome("busy", folder, None, str(busy))
+
+
+def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: str, reason: str) -> Outcome:
+    resumed = checkpoint.load(folder.checkpoint, training)
+    folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
+    folder.status(state="running", epochs=experiment.config["epochs"])
+    _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
+    mirror = wandb.Mirror()
+    mirror.open(
+        mode,
+        folder.path,
+        folder.id,
+        name=folder.id,
+        group=folder.id.replace(f"-seed{training.seed}", "").rsplit("-", 1)[0],
+        tags=[str(v) for k, v in experiment.choices.items() if k in ("model", "dataset", "allocation") and v]
+        + [label(experiment.choices), experiment.config["backend"]],
+        config=experiment.config,
+    )
+    progress = Progress(training.total_steps, training.data.steps_per_epoch)
+    journal = Journal(folder, mirror, progress)
+    try:
+        with Stop() as stop:
+            fit(training, journal, stop)
+        record = make_record(experiment, folder, training)
+        folder.finish(record)
+        outcome = Outcome("done", folder, record)
+    except Interrupted as event:
+        outcome = Outcome("interrupted", folder, None, str(event))
+    except Diverged as event:
+        outcome = Outcome("diverged", folder, None, str(event))
+    except Exception as error:
+        (folder.path / "error.txt").write_text(traceback.format_exc())
+        outcome = Outcome("failed", folder, None, f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+    finally:
+        progress.close()
+    folder.status(state=outcome.state, message=outcome.message, eta_seconds=None)
+    summary = wandb_summary(outcome.record) if outcome.record else {}
+    mirror.finish(summary, 0 if outcome.state == "done" else 1)
+    return outcome
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Choose where to train; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: the device asked for is not there.
+    """
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, there in here.items() if there)
+    if not here[wanted]:
+        there = ", ".join(name for name, is_there in here.items() if is_there)
+        raise ConfigError(f"device={wanted} is not available: this machine has {there}")
+    return torch.device(wanted)
+
+
+def make_deterministic(device: torch.device, threads: int | None) -> None:
+    """Make the same seed give the same numbers on the same device."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
+
+
+def count_network(experiment: Experiment) -> NetworkCost:
+    """Count the network's layers on the meta device, without weights."""
+    option, dataset = experiment.build("model"), experiment.build("dataset")
+    with torch.device("meta"):
+        model = option.build(dataset.image, dataset.classes)
+    return network_cost(model, dataset.image)
+
+
+def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
+    """Give the active connections of every layer: by the allocation, or all of them."""
+    allocation = experiment.build("allocation")
+    if allocation is None:
+        return [layer.size for layer in cost.layers]
+    return allocation.counts([layer.shape for layer in cost.layers], experiment.config["sparsity"])
+
+
+def assemble(experiment: Experiment, device: torch.device) -> Training:
+    """Build everything a run trains with.
+
+    Raises:
+        ConfigError: the data set is missing or damaged, or parts do not fit together.
+    """
+    config = experiment.config
+    make_deterministic(device, config["threads"])
+    seed, dataset = config["seed"], experiment.build("dataset")
+    cost = count_network(experiment)
+    counts = allocate(experiment, cost)
+    data = Resident(
+        dataset.load(), dataset, device, config["batch_size"], seed, augment=getattr(dataset, "augment", False)
+    )
+    torch.manual_seed(stream(seed, "model"))
+    model: nn.Module = experiment.build("model").build(dataset.image, dataset.classes).to(device)
+    method = experiment.build("method")
+    layers: list[SparseLayer] = masked.sparsify(model, counts, seed) if "allocation" in method.parts else []
+    rate = experiment.build("optimizer")
+    optimizer = rate.build(model.parameters())
+    for layer in layers:
+        layer.optimizer = optimizer
+    grow = experiment.build("grow")
+    training = Training(
+        model=model,
+        layers=layers,
+        optimizer=optimizer,
+        rate=rate,
+        precision=Precision(config["precision"], device),
+        data=data,
+        device=device,
+        seed=seed,
+        label_smoothing=config["label_smoothing"],
+        total_steps=config["epochs"] * data.steps_per_epoch,
+        flops=FlopMeter(cost, grow),
+        memory=MemoryMeter(model, optimizer, layers, device),
+        clock=Clock(device),
+    )
+    training.procedure = method.procedure(
+        Setting(
+            layers=layers,
+            prune=experiment.build("prune"),
+            grow=grow,
+            schedule=experiment.build("schedule"),
+            scope=config["scope"],
+            total_steps=training.total_steps,
+            classes=dataset.classes,
+            seed=seed,
+            fresh_pass=training.fresh_pass,
+        )
+    )
+    return training
+
+
+def parameters_record(total: int, sizes: list[int], active: list[int]) -> dict[str, Any]:
+    """Give the ``parameters`` group: ``dense`` and ``active`` count every parameter, ``prunable`` the weights."""
+    prunable = sum(sizes)
+    return {
+        "dense": total,
+        "active": total - prunable + sum(active),
+        "prunable": prunable,
+        "sparsity": 1 - sum(active) / prunable,
+    }
+
+
+def make_record(experiment: Experiment, folder: RunFolder, training: Training) -> dict[str, Any]:
+    """Put the record of a finished run together (``docs/record.md``)."""
+    config, last, active = experiment.config, training.last, training.active()
+    return {
+        "schema": SCHEMA,
+        "id": folder.id,
+        "experiment": config["experiment"],
+        "state": "done",
+        "label": label(experiment.choices),
+        "choices": experiment.choices | {k: config[k] for k in ("scope", "backend", "precision")},
+        "config": config,
+        "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
+        "parameters": parameters_record(
+            sum(p.numel() for p in training.model.parameters()), training.sizes, active
+        ),
+        "flops": training.flops.record(active),
+        "memory": training.memory.record(),
+        "seconds": training.clock.record(),
+        "updates": training.updates,
+        "seed": training.seed,
+        "data": {"source": training.data.source},
+        "code": {"version": __version__, **_git()},
+        "env": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": _device_name(training.device),
+            "host": platform.node(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def wandb_summary(record: dict[str, Any]) -> dict[str, Any]:
+    """Flatten the numbers of a record for the W&B summary."""
+    groups = ("accuracy", "parameters", "flops", "memory", "seconds")
+    return {f"{group}/{key}": value for group in groups for key, value in record[group].items()}
+
+
+def _introduce(experiment: Experiment, folder: RunFolder, training: Training, resumed: int, mirror: str) -> None:
+    """Say what is about to be trained."""
+    config, data = experiment.config, training.data
+    say(f"{folder.id}  ({f'continues after step {resumed}' if resumed else 'new'})")
+    say(
+        f"  {experiment.choices['model']} on {experiment.choices['dataset']}: {data.train_count:,} images, "
+        f"{training.total_steps:,} steps of {config['batch_size']}, {_device_name(training.device)}, "
+        f"{config['precision']}, W&B {mirror}"
+    )
+    active, sizes = training.active(), training.sizes
+    densities = [a / s for a, s in zip(active, sizes, strict=True)]
+    cost = training.flops.cost
+    say(
+        f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
+        f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; backend {config['backend']} "
+        "(simulated on dense storage)"
+    )
+    schedule = experiment.build("schedule")
+    if schedule is not None:
+        steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
+        if steps:
+            say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
+        else:
+            log.warning(
+                "the topology will never be updated: no update fits into %d steps; "
+                "raise epochs or set schedule.updates or schedule.interval_steps",
+                training.total_steps,
+            )
+
+
+def _git() -> dict[str, Any]:
+    """Say which commit of the code runs, where it runs from a clone."""
+
+    def ask(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if ask("ls-files", "--error-unmatch", "run.py") != "run.py":
+            raise FileNotFoundError
+        return {"git_commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"git_commit": None, "dirty": None}
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def report(outcome: Outcome) -> int:
+    """Tell how a run ended and what to do next; returns the exit code."""
+    path = outcome.folder.path
+    if outcome.state == "done":
+        assert outcome.record is not None
+        record, note = outcome.record, f"  ({outcome.message})" if outcome.message else ""
+        memory, flops = record["memory"], record["flops"]
+        peak = f"{memory['peak_bytes'] / 1e6:.1f} MB" if memory["peak_bytes"] else "not measured"
+        print(
+            f"top-1 {record['accuracy']['top1']:.2f} % on {record['accuracy']['split']}, final epoch{note}\n"
+            f"FLOPs {human(flops['train'])} to train ({flops['train_x_dense']:.3f} x dense), "
+            f"{human(flops['inference'])} an image ({flops['inference_x_dense']:.3f} x dense), "
+            f"executed {flops['executed_x_dense']:.3f} x dense\n"
+            f"peak memory {peak}, {record['seconds']['train']:.1f} s of training, {record['updates']} updates\n"
+            f"record {path / 'record.json'}"
+        )
+        if record["choices"]["grow"] and record["updates"] == 0:
+            log.warning("this dynamic run never updated its topology: it trained as static (updates: 0)")
+        say(f"next: dstrun table {path.parent}")
+        return 0
+    if outcome.state == "busy":
+        say(outcome.message or "")
+        return 0
+    say(f"{outcome.folder.id} {outcome.state}: {outcome.message}")
+    if outcome.state == "interrupted":
+        say("saved; the same command continues it")
+        return 130
+    say(f"see {path / ('error.txt' if outcome.state == 'failed' else 'metrics.csv')}")
+    return 1
+

@@ -1,0 +1,26 @@
+"""Gradient bound: |dL/dw| <= (sum |h|)(sum |delta|) (GraBo: Heddes et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dstrun.option import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dstrun.layer import Exploration
+
+
+@option
+class GraBo:
+    """f[a] = sum_p |h[p, a]|, g[b] = sum_p |delta[p, b]|, over the items p of the batch."""
+
+    aggregates: ClassVar[bool] = True
+
+    def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
+        """Give f, (G, I), and g, (O,), from the pass's activations h and output gradients delta."""
+        assert exploration.x is not None
+        assert exploration.delta is not None
+        geometry = exploration.geometry
+        return geometry.input_sums(exploration.x, None), geometry.output_sums(exploration.delta, None)

@@ -1,0 +1,32 @@
+"""Gradient estimate: E[(sum s h)(sum s delta)] = dL/dw for random signs s (GraEst: Heddes et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dstrun.option import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dstrun.layer import Exploration
+
+
+@option
+class GraEst:
+    """f[a] = |sum_p s[p] h[p, a]|, g[b] = |sum_p s[p] delta[p, b]|, one Rademacher sign s[p] an item.
+
+    Deviation: signs are drawn afresh for every layer and batch and, for convolutions, for every sample and output
+    position; the authors' code reuses them over batches and reads only the first position of a convolution.
+    """
+
+    aggregates: ClassVar[bool] = True
+
+    def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
+        """Give f, (G, I), and g, (O,), from the pass's activations h and output gradients delta."""
+        assert exploration.x is not None
+        assert exploration.delta is not None
+        geometry = exploration.geometry
+        signs = geometry.signs(exploration.delta, exploration.generator)
+        f = geometry.input_sums(exploration.x, signs).abs()
+        return f, geometry.output_sums(exploration.delta, signs).abs()

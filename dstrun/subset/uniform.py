@@ -1,0 +1,27 @@
+"""Every inactive connection is as likely as any other; what the paper recommends (Heddes et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dstrun.option import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dstrun.layer import Exploration
+
+
+@option
+class Uniform:
+    """f = 1, g = 1."""
+
+    aggregates: ClassVar[bool] = False
+
+    def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
+        """Give f, (G, I), and g, (O,): ones."""
+        import torch
+
+        out, groups = exploration.geometry.shape[0], exploration.geometry.groups
+        device = exploration.blocked.device
+        return torch.ones(groups, exploration.size // out, device=device), torch.ones(out, device=device)

@@ -1,0 +1,121 @@
+"""Which connections of a layer are active: sorted flat positions, an exact count.
+
+A position is an index into the flattened weight of shape (O, I): ``position = o * I + i``, where I is in / groups
+times the kernel area. Nothing here allocates a tensor of the dense size.
+
+Shape letters: N connections of the dense layer, A active (the field's nnz), K drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The active connections of one layer.
+
+    Attributes:
+        shape: dense shape of the weight, (out, in) or (out, in / groups, kh, kw).
+        positions: (A,) int64, sorted, unique, each in [0, N).
+    """
+
+    shape: tuple[int, ...]
+    positions: Tensor
+
+    @classmethod
+    def random(cls, shape: tuple[int, ...], count: int, generator: torch.Generator) -> Topology:
+        """Draw ``count`` connections uniformly among all, exactly."""
+        drawn = draw_distinct(math.prod(shape), count, generator)
+        return cls(shape, drawn.sort().values)
+
+    @property
+    def size(self) -> int:
+        """N, connections of the dense layer."""
+        return math.prod(self.shape)
+
+    @property
+    def count(self) -> int:
+        """A, active connections."""
+        return self.positions.numel()
+
+    @property
+    def density(self) -> float:
+        """Active share, A / N."""
+        return self.count / self.size
+
+    def fan_in(self) -> Tensor:
+        """Count the active inputs of every output: (O,) int64."""
+        return torch.bincount(self.positions // (self.size // self.shape[0]), minlength=self.shape[0])
+
+    def rewired(self, prune: Tensor, grow: Tensor) -> Topology:
+        """Remove the positions ``prune`` and add ``grow``.
+
+        Args:
+            prune: active positions.
+            grow: inactive positions; as many as pruned unless layers trade connections (``scope=global``).
+
+        Raises:
+            ValueError: a pruned position is not active, a grown one already is, or one is named twice.
+        """
+        kept = self.positions[~contains(prune.sort().values, self.positions)]
+        if kept.numel() != self.count - prune.numel():
+            raise ValueError("a pruned connection was not active, or was named twice")
+        positions = torch.cat([kept, grow]).sort().values
+        if bool((positions[1:] == positions[:-1]).any()):
+            raise ValueError("a grown connection was already active, or was named twice")
+        return Topology(self.shape, positions)
+
+
+def contains(sorted_positions: Tensor, query: Tensor) -> Tensor:
+    """Say for each query whether it is among the sorted positions: bool, the query's shape."""
+    if sorted_positions.numel() == 0:
+        return torch.zeros_like(query, dtype=torch.bool)
+    at = torch.searchsorted(sorted_positions, query).clamp_(max=sorted_positions.numel() - 1)
+    return sorted_positions[at] == query
+
+
+def inactive(blocked: Tensor, ranks: Tensor) -> Tensor:
+    """Map ranks to positions: rank r names the r-th position that is not blocked.
+
+    Args:
+        blocked: (A,) sorted positions.
+        ranks: (K,) int64 in [0, N - A).
+
+    Returns:
+        (K,) int64 positions outside ``blocked``.
+    """
+    gaps = blocked - torch.arange(blocked.numel(), device=blocked.device)
+    return ranks + torch.searchsorted(gaps, ranks, right=True)
+
+
+def draw_distinct(size: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw ``count`` of ``size`` integers uniformly without replacement, in random order: (count,) int64.
+
+    Time and memory follow ``count``, not ``size``, unless more than half of all are wanted.
+
+    Raises:
+        ValueError: more are wanted than there are.
+    """
+    if not 0 <= count <= size:
+        raise ValueError(f"cannot draw {count} of {size}")
+    if 2 * count > size:
+        return torch.randperm(size, generator=generator)[:count]
+    drawn = torch.empty(0, dtype=torch.int64)
+    while drawn.numel() < count:
+        missing = count - drawn.numel()
+        fresh = torch.randint(size, (missing + missing // 8 + 8,), generator=generator)
+        drawn = first_of_each(torch.cat([drawn, fresh]))
+    return drawn[:count]
+
+
+def first_of_each(codes: Tensor) -> Tensor:
+    """Drop repeated codes, keeping the order in which each came first (``torch.unique`` would sort)."""
+    ordered, origin = codes.sort(stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return codes[origin[first].sort().values]

@@ -1,0 +1,34 @@
+"""Accuracy and loss over a held-out split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dstrun.train.precision import Precision
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> dict[str, float]:
+    """Evaluate every image of the split once.
+
+    Returns:
+        ``top1`` and ``top5`` in percent (top-5 counts all classes where there are fewer), ``loss`` the mean
+        cross-entropy without label smoothing.
+    """
+    model.eval()
+    top1 = top5 = total = 0
+    loss = 0.0
+    for x, y in batches:
+        with precision.autocast():
+            logits = model(x)
+        logits = logits.float()
+        ranked = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
+        top1 += int(ranked[:, 0].sum())
+        top5 += int(ranked.sum())
+        loss += float(functional.cross_entropy(logits, y, reduction="sum"))
+        total += len(y)
+    return {"top1": 100 * top1 / total, "top5": 100 * top5 / total, "loss": loss / total}

@@ -1,0 +1,82 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+
+import torch
+
+from dstrun.account.memory import resident_peak_bytes
+from dstrun.record.journal import Journal
+from dstrun.train import checkpoint
+from dstrun.train.stop import Stop
+from dstrun.train.training import Training
+
+CHECK_STEPS = 20
+"""A loss that is no number is noticed within so many steps; reading it every step would stall a GPU."""
+
+
+class Diverged(Exception):
+    """The loss became infinite or no number; the message says when."""
+
+
+class Interrupted(Exception):
+    """A signal asked to stop; the run is saved and continues when started again."""
+
+
+def fit(training: Training, journal: Journal, stop: Stop) -> None:
+    """Train to the last step, or until asked to stop; what is done is in the journal and its checkpoint.
+
+    Raises:
+        Diverged: the loss is not finite.
+        Interrupted: after the step during which a signal came.
+    """
+    per_epoch = training.data.steps_per_epoch
+    training.model.train()
+    while training.step < training.total_steps:
+        started = time.perf_counter()
+        while True:
+            take_timed_step(training, journal)
+            ends_epoch = training.step % per_epoch == 0
+            if (ends_epoch or training.step % CHECK_STEPS == 0) and not torch.isfinite(training.loss_sum):
+                raise Diverged(f"the loss is not finite at step {training.step} of {training.total_steps}")
+            if ends_epoch:
+                break
+            if stop.requested:
+                training.epoch_seconds += time.perf_counter() - started
+                checkpoint.save(journal.folder.checkpoint, training)
+                raise Interrupted(f"{stop.requested} at step {training.step} of {training.total_steps}")
+
+        training.epoch_seconds += time.perf_counter() - started
+        training.clock.epoch(training.epoch_seconds)
+        row = {
+            "epoch": training.step // per_epoch,
+            "step": training.step,
+            "train_loss": training.loss_sum.item() / per_epoch,
+            **training.evaluate(),
+            "lr": training.optimizer.param_groups[0]["lr"],
+            "seconds": training.epoch_seconds,
+            "flops": training.flops.train,
+            "peak_bytes": training.memory.record()["peak_bytes"],
+            "resident_peak_bytes": resident_peak_bytes(),
+            "split": training.data.split,
+        }
+        training.last = row
+        training.loss_sum.zero_()
+        training.epoch_seconds = 0.0
+        journal.row(row)
+        checkpoint.save(journal.folder.checkpoint, training)
+        journal.epoch(row, training)
+        if stop.requested and training.step < training.total_steps:
+            raise Interrupted(f"{stop.requested} at step {training.step} of {training.total_steps}")
+
+
+def take_timed_step(training: Training, journal: Journal) -> None:
+    """Take a step; the first ordinary one with optimizer state, and the first update, are measured instead of timed."""
+    step = training.step + 1
+    kind = "update" if training.procedure.updates_at(step) else "step"
+    measured = kind not in training.memory.peaks and (step > 1 or training.total_steps == 1)
+    with training.memory.phase(kind) if measured else nullcontext(), training.clock.time(None if measured else kind):
+        updates = training.take_step()
+    journal.step(training.step, updates)

@@ -1,0 +1,46 @@
+"""Forward and backward in fp32, or in 16 bits with weights and optimizer state in fp32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """Automatic mixed precision; fp16 scales the loss so that small gradients survive.
+
+    Args:
+        name: ``fp32``, ``bf16`` or ``fp16``.
+        device: where the network trains.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.dtype = TYPES.get(name)
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """Enter the lower precision for a forward pass."""
+        return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass; with fp16, gradients are those of the scaled loss until ``step``."""
+        self.scaler.scale(loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the optimizer's step; with fp16 it is left out where a gradient overflowed."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def state(self) -> dict[str, Any]:
+        """Give the scaler's state, for a checkpoint."""
+        return self.scaler.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue with a checkpoint's scaler."""
+        if state:
+            self.scaler.load_state_dict(state)

@@ -1,0 +1,152 @@
+"""One run's training in memory: the objects, one step, and the state a checkpoint keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dstrun.account.flops import FlopMeter
+from dstrun.account.memory import MemoryMeter
+from dstrun.dataset.loader import Resident
+from dstrun.layer import SparseLayer
+from dstrun.method.procedure import Procedure, Update
+from dstrun.optimizer.rate import Rate
+from dstrun.stream import stream
+from dstrun.train.clock import Clock
+from dstrun.train.evaluate import evaluate
+from dstrun.train.precision import Precision
+
+
+@dataclass
+class Training:
+    """What ``fit`` works with; ``step`` counts the steps done, ``total_steps`` those of the run."""
+
+    model: nn.Module
+    layers: list[SparseLayer]
+    optimizer: torch.optim.Optimizer
+    rate: Rate
+    precision: Precision
+    data: Resident
+    device: torch.device
+    seed: int
+    label_smoothing: float
+    total_steps: int
+    flops: FlopMeter
+    memory: MemoryMeter
+    clock: Clock
+    procedure: Procedure = field(default_factory=Procedure)
+    step: int = 0
+    updates: int = 0
+    last: dict[str, Any] = field(default_factory=dict)
+    epoch_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.sizes = [module.numel() for module in self._weights()]
+
+    def active(self) -> list[int]:
+        """Count the active connections of every prunable layer."""
+        return [layer.topology.count for layer in self.layers] if self.layers else self.sizes
+
+    def take_step(self) -> list[Update]:
+        """Train on the next batch: one step of the optimizer, or the topology update that replaces it."""
+        step = self.step + 1
+        active = self.active()
+        x, y = self.data.batch(step - 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate.lr_at(step - 1, self.total_steps)
+        torch.manual_seed(stream(self.seed, "dropout", step))
+        before = self.procedure.before_step(step)
+        self.precision.backward(self._loss(x, y))
+        replaced = self.procedure.after_backward(step)
+        if replaced is None:
+            for layer in self.layers:
+                layer.confine_gradient()
+            self.precision.step(self.optimizer)
+        self.optimizer.zero_grad(set_to_none=True)
+        after = self.procedure.after_step(step)
+        updates = [update for update in (before, replaced, after) if update is not None]
+        self.flops.step(len(y), active, updates)
+        self.updates += len(updates)
+        self.step = step
+        return updates
+
+    def fresh_pass(self, step: int, samples: int) -> int:
+        """Run a forward and backward over samples drawn for the step, without touching normalization statistics."""
+        x, y = self.data.sample(step, samples)
+        with _frozen_statistics(self.model):
+            self.precision.backward(self._loss(x, y, add=False))
+        self.optimizer.zero_grad(set_to_none=True)
+        return len(y)
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate the held-out split; the network is left in training mode."""
+        found = evaluate(self.model, self.data.eval_batches(1000), self.precision)
+        self.model.train()
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Give everything needed to continue; plain containers and tensors only."""
+        return {
+            "step": self.step,
+            "updates": self.updates,
+            "source": self.data.source,
+            "model": self.model.state_dict(),
+            "layers": {layer.name: layer.state() for layer in self.layers},
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state(),
+            "flops": self.flops.state(),
+            "memory": self.memory.state(),
+            "clock": self.clock.state(),
+            "loss_sum": self.loss_sum,
+            "epoch_seconds": self.epoch_seconds,
+            "last": self.last,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
+        self.step, self.updates = state["step"], state["updates"]
+        self.model.load_state_dict(state["model"])
+        for layer in self.layers:
+            layer.load_state(state["layers"][layer.name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state(state["precision"])
+        self.flops.load_state(state["flops"])
+        self.memory.load_state(state["memory"])
+        self.clock.load_state(state["clock"])
+        self.loss_sum = state["loss_sum"].to(self.device)
+        self.epoch_seconds = state["epoch_seconds"]
+        self.last = state["last"]
+
+    def _loss(self, x: Tensor, y: Tensor, add: bool = True) -> Tensor:
+        with self.precision.autocast():
+            logits = self.model(x)
+        loss = functional.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
+        if add:
+            self.loss_sum += loss.detach()
+        return loss
+
+    def _weights(self) -> list[Tensor]:
+        from dstrun.layer import prunable
+
+        return [module.weight for _, module in prunable(self.model)]
+
+
+@contextmanager
+def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Normalize by the batch as in training, but leave the running statistics as they are."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
