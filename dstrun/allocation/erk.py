@@ -1,0 +1,30 @@
+"""Erdos-Renyi-Kernel: Erdos-Renyi that counts the sides of a kernel as it counts neurons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Annotated
+
+from dstrun.allocation.apportion import apportion
+from dstrun.option import Within, option
+
+
+@option
+class ERK:
+    """Density proportional to ((out + in + kh + kw) / (out in kh kw))^power: sum over product of the shape.
+
+    Evci et al. 2020, section 3; ``power=0`` is uniform.
+    """
+
+    power: Annotated[float, Within(0, 10)] = 1.0
+
+    def counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
+        """Give each layer its exact number of active connections (see ``Allocation``)."""
+        sizes = [math.prod(shape) for shape in shapes]
+        ratios = [Fraction(sum(shape), size) for shape, size in zip(shapes, sizes, strict=True)]
+        if self.power != 1:
+            ratios = [Fraction(float(ratio) ** self.power) for ratio in ratios]
+        weights = [ratio * size for ratio, size in zip(ratios, sizes, strict=True)]
+        return apportion(weights, sizes, sparsity)
