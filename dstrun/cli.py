@@ -73,6 +73,7 @@ def train(words: list[str]) -> int:
 
 def run_one(experiment: Experiment) -> int:
     """Run one configuration and tell how it ended."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its allocator warns whenever the profiler is used
     from dstrun.run import report, run
 
     return report(run(experiment))

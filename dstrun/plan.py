@@ -107,6 +107,7 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 del loss
+                tracker.reset_mod_stats()
         peak = sum(totals["Total"] for totals in tracker.get_tracker_snapshot("peak").values())
         parameters = list(model.parameters())
         state = [t for s in optimizer.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
