@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from report_fixture import HEADER, record_of, write, write_status
+
+from dstrun.option import ConfigError
+from dstrun.report import load
+
+
+def test_root_experiment_and_run_are_all_accepted(results: Path) -> None:
+    write(results, record_of("set", 0.9, 0, 90.0, experiment="paper/table2"))
+    assert len(load.runs(results)) == 31
+    assert len(load.runs(results / "default")) == 30
+    assert len(load.runs(results / "paper")) == 1
+    (run,) = load.runs(results / "paper" / "table2" / "resnet56-cifar10-set-s0.9-seed0-3f9c2a")
+    assert (run.id, run.done, run.seed, run.sparsity, run.top1) == (
+        "resnet56-cifar10-set-s0.9-seed0-3f9c2a", True, 0, 0.9, 90.0,
+    )  # fmt: skip
+
+
+def test_a_run_folder_is_not_searched(results: Path) -> None:
+    run = next((results / "default").iterdir())
+    write_status(run, "inner", "done")
+    assert len(load.runs(results)) == 30
+
+
+def test_seeds_sort_as_numbers(tmp_path: Path) -> None:
+    for seed in (10, 2, 1):
+        write(tmp_path, record_of("set", 0.9, seed, 90.0))
+    assert [run.seed for run in load.runs(tmp_path)] == [1, 2, 10]
+
+
+def test_links_are_followed_once(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "scratch").symlink_to(results)
+    (results / "circle").symlink_to(tmp_path / "linked")
+    assert len(load.runs(tmp_path / "linked")) == 30
+
+
+def test_a_record_alone_is_a_run(tmp_path: Path) -> None:
+    (write(tmp_path, record_of("set", 0.9, 0, 90.0)) / "status.json").unlink()
+    assert [run.done for run in load.runs(tmp_path)] == [True]
+
+
+def test_a_run_without_record_is_not_done(tmp_path: Path) -> None:
+    write_status(tmp_path, "a", "done")
+    write_status(tmp_path, "b", "interrupted")
+    assert [(run.state, run.done) for run in load.runs(tmp_path)] == [("damaged", False), ("interrupted", False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"schema": 1, "id', "cannot be read"),
+        ("[]", "no JSON object"),
+        ("\xff", "cannot be read"),
+        ('{"schema": 2}', "has schema 2, and this version reads 1"),
+        ('{"schema": 1, "state": "done"}', "lacks label"),
+    ],
+)
+def test_damage_is_told_of_and_skipped(tmp_path: Path, text: str, sentence: str) -> None:
+    folder = write(tmp_path, record_of("set", 0.9, 0, 90.0))
+    write(tmp_path, record_of("set", 0.9, 1, 90.0))
+    (folder / "record.json").write_text(text, encoding="latin-1")
+    found = load.runs(tmp_path)
+    assert [run.state for run in found] == ["damaged", "done"]
+    (warning,) = load.warnings(found)
+    assert sentence in warning
+    assert str(folder / "record.json") in warning
+    assert warning.endswith(": skipped")
+
+
+def test_both_files_damaged_still_make_a_row(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "status.json").write_text("{")
+    (tmp_path / "broken" / "record.json").write_text("{")
+    (run,) = load.runs(tmp_path)
+    assert (run.id, run.state, len(run.warnings)) == ("broken", "damaged", 2)
+
+
+def test_a_diverged_accuracy_is_no_result(tmp_path: Path) -> None:
+    write(tmp_path, record_of("set", 0.9, 0, float("nan")))
+    (run,) = load.runs(tmp_path)
+    assert run.top1 is None
+    assert not run.done
+
+
+def test_a_missing_folder_is_named(results: Path) -> None:
+    with pytest.raises(ConfigError, match=r"reslts is no folder \(did you mean results\?\)"):
+        load.runs(results.parent / "reslts")
+
+
+def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:
+    assert load.runs(tmp_path) == []
+
+
+def test_heartbeats_grow_old(tmp_path: Path) -> None:
+    write_status(tmp_path, "a", "running", heartbeat=1000.0)
+    write_status(tmp_path, "b", "failed", heartbeat=1000.0)
+    write_status(tmp_path, "c", "running")
+    found = load.runs(tmp_path)
+    assert [run.state_at(1120.0) for run in found] == ["running", "failed", "lost"]
+    assert [run.state_at(1120.5) for run in found] == ["lost", "failed", "lost"]
+
+
+def test_metrics_are_typed_and_a_cut_line_is_ignored(tmp_path: Path) -> None:
+    folder = write(tmp_path, record_of("set", 0.9, 0, 90.0))
+    (run,) = load.runs(tmp_path)
+    assert len(load.metrics(run)) == 30
+    whole = "{},391,1.5,1.4,{},99.0,0.1,31.7,1000,64000000,,test\n"
+    # Epoch 2 was written, killed and written again; the last line has all its fields but half of the last.
+    text = (
+        f"{HEADER}\n{whole.format(1, 50.5)}{whole.format(2, 51)}3,39\n{whole.format(2, 52)}{whole.format(3, 53)[:-3]}"
+    )
+    (folder / "metrics.csv").write_text(text)
+    rows = load.metrics(run)
+    assert [(row["epoch"], row["top1"]) for row in rows] == [(1, 50.5), (2, 52)]
+    assert rows[0] == {
+        "epoch": 1, "step": 391, "train_loss": 1.5, "loss": 1.4, "top1": 50.5, "top5": 99.0, "lr": 0.1, "seconds": 31.7,
+        "flops": 1000, "peak_bytes": 64000000, "resident_peak_bytes": None, "split": "test",
+    }  # fmt: skip
+    (folder / "metrics.csv").write_text("epo")
+    assert load.metrics(run) == []
+    (folder / "metrics.csv").unlink()
+    assert load.metrics(run) == []
+
+
+def test_thousands_of_folders(tmp_path: Path) -> None:
+    text = json.dumps(record_of("set", 0.9, 0, 90.0))
+    for i in range(2000):
+        folder = tmp_path / f"exp{i % 7}" / f"run{i}"
+        folder.mkdir(parents=True)
+        (folder / "status.json").write_text('{"state": "done"}')
+        (folder / "record.json").write_text(text.replace('"seed": 0', f'"seed": {i}'))
+    found = load.runs(tmp_path)
+    assert all(run.done for run in found)
+    assert {run.seed for run in found} == set(range(2000))

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+from report_fixture import TOP1, record_of, write, write_status
+
+from dstrun.option import ConfigError
+from dstrun.report import load, table
+
+MD = """\
+### resnet56 on cifar10 (test)
+
+| method |          dense |                90% |                95% |                  98% |
+| ------ | -------------: | -----------------: | -----------------: | -------------------: |
+| dense  | 93.0 ± 0.1 (3) |                  - |                  - |                    - |
+| set    |              - |     90.4 ± 0.3 (3) |     88.5 ± 0.5 (3) |       84.8 ± 0.5 (3) |
+| rigl   |              - |     91.1 ± 0.2 (3) |     89.5 ± 0.4 (3) |       86.2 ± 0.3 (3) |
+| gse    |              - | **91.2 ± 0.2** (3) | **90.0 ± 0.2** (3) | **87.3 ± 0.2** (2)*† |
+
+- \\* fewer seeds than other cells (2 of 3)
+- † not finished: resnet56-cifar10-gse-s0.98-seed2-77aa01 (failed)
+- top-1 accuracy in percent on the test split: \
+mean ± sample standard deviation over seeds (n) at the final epoch, never best on test
+- all rows: backend masked (simulated on dense storage)"""
+
+LATEX = r"""% resnet56 on cifar10 (test)
+\begin{tabular}{lrrrr}
+\toprule
+method & dense & 90\% & 95\% & 98\% \\
+\midrule
+dense & $93.0 \pm 0.1$ (3) & - & - & - \\
+set & - & $90.4 \pm 0.3$ (3) & $88.5 \pm 0.5$ (3) & $84.8 \pm 0.5$ (3) \\
+rigl & - & $91.1 \pm 0.2$ (3) & $89.5 \pm 0.4$ (3) & $86.2 \pm 0.3$ (3) \\
+gse & - & $\mathbf{91.2 \pm 0.2}$ (3) & $\mathbf{90.0 \pm 0.2}$ (3) & $\mathbf{87.3 \pm 0.2}$ (2)*$\dagger$ \\
+\bottomrule
+\end{tabular}
+
+\par{\footnotesize * fewer seeds than other cells (2 of 3)}
+\par{\footnotesize $\dagger$ not finished: resnet56-cifar10-gse-s0.98-seed2-77aa01 (failed)}
+"""
+
+
+def test_accuracy_for_readers(sweep: list[load.Run]) -> None:
+    built = table.build(sweep)
+    assert built.render("md") == MD
+    assert built.render("latex").startswith(LATEX)
+
+
+def test_two_decimals(sweep: list[load.Run]) -> None:
+    assert "88.50 ± 0.46 (3)" in table.build(sweep, digits=2).render()
+
+
+def test_accuracy_for_programs(sweep: list[load.Run]) -> None:
+    built = table.build(sweep)
+    cells = json.loads(built.render("json"))
+    assert len(cells) == len(TOP1)
+    cell = next(c for c in cells if c["method"] == "gse" and c["sparsity"] == 0.98)
+    assert cell == {
+        "model": "resnet56", "dataset": "cifar10", "split": "test", "method": "gse", "backend": "masked",
+        "sparsity": 0.98, "mean": 87.35, "std": stdev([87.2, 87.5]), "n": 2, "seeds": [0, 1],
+        "runs": ["resnet56-cifar10-gse-s0.98-seed0-3f9c2a", "resnet56-cifar10-gse-s0.98-seed1-3f9c2a"],
+        "unfinished": ["resnet56-cifar10-gse-s0.98-seed2-77aa01"],
+    }  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(built.render("csv"))))
+    assert [(row["method"], float(row["mean"])) for row in rows] == [(c["method"], c["mean"]) for c in cells]
+    assert rows[0]["runs"].split() == cells[0]["runs"]
+
+
+def test_runs_of_other_length_are_never_averaged(results: Path) -> None:
+    for seed in range(3):
+        write(results, record_of("gse", 0.98, seed, 88.0 + seed, epochs=60), folder=f"long{seed}")
+    text = table.build(load.runs(results)).render()
+    assert "| gse (epochs=30) |" in text
+    assert "| gse (epochs=60) |              - |                  - |                  - | **89.0 ± 1.0** (3) |" in text
+    # The failed run may be of either length, but only one of them lacks its seed.
+    assert "87.3 ± 0.2 (2)*† |" in text
+
+
+def test_ties_as_shown_are_all_bold_and_a_lone_row_is_not(tmp_path: Path) -> None:
+    write(tmp_path, record_of("set", 0.9, 0, 90.01))
+    write(tmp_path, record_of("rigl", 0.9, 0, 89.99))
+    write(tmp_path, record_of("rigl", 0.95, 0, 89.0))
+    text = table.build(load.runs(tmp_path)).render()
+    assert text.count("**90.0** (1)") == 2
+    assert "**89.0**" not in text
+
+
+def test_a_cell_with_nothing_finished_is_shown(tmp_path: Path) -> None:
+    write(tmp_path, record_of("set", 0.9, 0, 90.0))
+    write_status(tmp_path, "resnet56-cifar10-set-s0.98-seed0-aaaaaa", "running")
+    write_status(tmp_path, "resnet56-cifar10-gse-grabo-s0.9-seed0-bbbbbb", "diverged")
+    write_status(tmp_path, "vgg16-cifar10-set-s0.9-seed0-cccccc", "failed")
+    text = table.build(load.runs(tmp_path)).render()
+    assert "| set       | 90.0 (1) | - † |" in text
+    assert "| gse-grabo |      - † |   - |" in text
+    assert "- not finished and in no cell: vgg16-cifar10-set-s0.9-seed0-cccccc (failed)" in text
+    empty = json.loads(table.build(load.runs(tmp_path)).render("json"))[-1]
+    assert (empty["method"], empty["mean"], empty["n"], empty["runs"]) == ("gse-grabo", None, 0, [])
+
+
+def test_a_seed_finished_elsewhere_flags_nothing(tmp_path: Path) -> None:
+    write(tmp_path, record_of("set", 0.9, 0, 90.0))
+    write_status(tmp_path, "resnet56-cifar10-set-s0.9-seed0-aaaaaa", "failed")
+    text = table.build(load.runs(tmp_path)).render()
+    assert "†" not in text
+    assert "in no cell: resnet56-cifar10-set-s0.9-seed0-aaaaaa (failed)" in text
+
+
+def test_repeats_are_told_of(results: Path) -> None:
+    for seed in range(3):
+        write(results, record_of("set", 0.9, seed, 90.4, experiment="second"))
+    text = table.build(load.runs(results)).render()
+    assert "90.4 ± 0.3 (3)" in text
+    assert (
+        "- left out, as they repeat the configuration and the seed of another: resnet56-cifar10-set-s0.9-seed0" in text
+    )
+
+
+def test_backends_stand_apart(tmp_path: Path) -> None:
+    write(tmp_path, record_of("set", 0.9, 0, 90.0))
+    write(tmp_path, record_of("set", 0.9, 0, 90.0, backend="sparse"), folder="other")
+    text = table.build(load.runs(tmp_path)).render()
+    assert "| set (backend=masked) |" in text
+    assert "| set (backend=sparse) |" in text
+    assert text.endswith("- backends: masked (simulated on dense storage), sparse")
+
+
+def test_cost(sweep: list[load.Run]) -> None:
+    built = table.build(sweep, "cost")
+    lines = built.render().splitlines()
+    assert lines[2] == (
+        "| method | sparsity |          top-1 | train FLOPs | train | executed | inference | peak memory | update peak "
+        "|    step |"
+    )
+    assert lines[8] == (
+        "| rigl   | 90%      | 91.1 ± 0.2 (3) |     1.10e14 |  0.1x |       1x |      0.1x |     64.4 MB |     32.2 MB "
+        "| 81.2 ms |"
+    )
+    assert "- memory: cpu allocator" in lines
+    assert "- x is of dense training; FLOPs: MAC = 2, conv and linear only" in lines
+    cell = next(c for c in json.loads(built.render("json")) if c["method"] == "rigl" and c["sparsity"] == 0.9)
+    assert cell["peak_bytes"] == 64_412_072
+    assert cell["executed_x_dense"] == pytest.approx(1.0)
+    assert (cell["mean"], cell["n"], len(cell["runs"])) == (pytest.approx(91.1), 3, 3)
+
+
+def test_memory_measured_in_two_ways_is_not_averaged(tmp_path: Path) -> None:
+    record = record_of("set", 0.9, 1, 90.0)
+    record["memory"]["how"] = "cuda allocator"
+    write(tmp_path, record)
+    write(tmp_path, record_of("set", 0.9, 0, 90.0))
+    built = table.build(load.runs(tmp_path), "cost")
+    assert built.cells[0]["peak_bytes"] is None
+    assert "- memory: cpu allocator; cuda allocator" in built.render()
+
+
+def test_costs_that_were_not_recorded_are_unknown(tmp_path: Path) -> None:
+    record = record_of("set", 0.9, 0, 90.0)
+    record["flops"]["executed_train"] = None
+    record["memory"]["peak_bytes"] = None
+    write(tmp_path, record)
+    (cell,) = table.build(load.runs(tmp_path), "cost").cells
+    assert cell["executed_x_dense"] is None
+    assert cell["peak_bytes"] is None
+
+
+def test_nothing_finished_is_an_empty_table(tmp_path: Path) -> None:
+    write_status(tmp_path, "a", "failed")
+    for preset in table.PRESETS:
+        built = table.build(load.runs(tmp_path), preset)
+        assert built.cells == []
+        assert built.render("json") == "[]"
+    assert table.build(load.runs(tmp_path)).render() == "- not finished and in no cell: a (failed)"
+
+
+def test_an_unknown_preset_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"--preset acuracy is not known: choose accuracy, cost .*mean accuracy\?"):
+        table.build([], "acuracy")
