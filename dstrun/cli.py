@@ -9,19 +9,24 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from dstrun.option import ConfigError, nearest
+from dstrun.option import ConfigError
 from dstrun.progress import say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dstrun.config import Experiment
+    from dstrun.report.load import Run
+
+log = logging.getLogger("dstrun")
 
 FORMATS = ("md", "csv", "json", "latex")
+WATCH_SECONDS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,16 +165,19 @@ def parser(verb: str, description: str, *, rows: bool = True, results: bool = Tr
     return made
 
 
-def found_runs(folders: Sequence[Path]) -> list[Any]:
-    """Load the runs below the folders."""
+def found_runs(folders: Sequence[Path]) -> list[Run]:
+    """Load the runs below the folders; what is damaged is said, not raised."""
     from dstrun.report import load
 
-    return [run for folder in folders for run in load.runs(folder)]
+    runs = [run for folder in folders for run in load.runs(folder)]
+    for warning in load.warnings(runs):
+        log.warning("%s", warning)
+    return runs
 
 
-def nothing(folders: Sequence[Path]) -> int:
-    """Say that no run was found."""
-    say(f"no run below {', '.join(map(str, folders))}")
+def nothing(folders: Sequence[Path], what: str = "run") -> int:
+    """Say that nothing was found."""
+    say(f"no {what} below {', '.join(map(str, folders))}")
     return 3
 
 
@@ -191,11 +199,23 @@ def plan(words: list[str]) -> int:
 def status(words: list[str]) -> int:
     """Show every run: state, epoch, accuracy, time left, memory."""
     made = parser("status", "Every run: state, epoch, accuracy, time left, memory.")
-    made.add_argument("--watch", action="store_true", help="show again every 5 seconds until all runs have ended")
+    made.add_argument(
+        "--watch", action="store_true", help=f"show again every {WATCH_SECONDS} s while any run is running"
+    )
     arguments = made.parse_args(words)
-    from dstrun.report.status import watch
+    from dstrun.report import format, status
 
-    return watch(arguments.results, arguments.format, every=5.0 if arguments.watch else None)
+    while True:
+        tables = [status.rows(folder, time.time()) for folder in arguments.results]
+        rows = [row for found, _ in tables for row in found]
+        if not rows:
+            return nothing(arguments.results)
+        text = format.render(rows, tables[0][1], arguments.format)
+        print(f"\033[2J\033[H{text}" if arguments.watch and sys.stdout.isatty() else text, flush=True)
+        say(status.totals(rows))
+        if not arguments.watch or not any(row["state"] == "running" for row in rows):
+            return 0
+        time.sleep(WATCH_SECONDS)
 
 
 def table(words: list[str]) -> int:
@@ -205,10 +225,12 @@ def table(words: list[str]) -> int:
     made = parser("table", "Methods x sparsities, mean and standard deviation over seeds.")
     made.add_argument("--preset", choices=tables.PRESETS, default="accuracy", help="which table (default: accuracy)")
     arguments = made.parse_args(words)
-    runs = found_runs(arguments.results)
-    if not runs:
+    made_table = tables.build(found_runs(arguments.results), arguments.preset)
+    if not made_table.cells:
         return nothing(arguments.results)
-    print(tables.build(runs, arguments.preset).render(arguments.format))
+    print(made_table.render(arguments.format))
+    if arguments.format in ("csv", "json"):
+        say("\n".join(made_table.notes))
     return 0
 
 
@@ -221,11 +243,9 @@ def plot(words: list[str]) -> int:
     made.add_argument("results", nargs="*", type=Path, default=[Path("results")], help="folders (default: results)")
     made.add_argument("--out", type=Path, help="file ending in .png, .pdf or .svg (default: PRESET.png)")
     arguments = made.parse_args(words)
-    runs = found_runs(arguments.results)
-    if not runs:
-        return nothing(arguments.results)
     out = arguments.out or Path(f"{arguments.preset}.png")
-    plots.PRESETS[arguments.preset](runs, out)
+    if plots.PRESETS[arguments.preset](found_runs(arguments.results), out) is None:
+        return nothing(arguments.results, "finished run")
     print(out)
     return 0
 

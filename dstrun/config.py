@@ -203,9 +203,7 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
             continue
         value = override.value()
         if value is not None and value not in options:
-            return ConfigError(
-                f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}"
-            )
+            return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}")
         groups.append(override)
     chosen = {override.key_or_group for override in groups}
     if "subset" in chosen:

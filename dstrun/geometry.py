@@ -15,6 +15,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class ConvGeometry:
             ]
             factor = x.new_ones(1, 1, *size)
         weight = (1, x.shape[1], *self.shape[2:])
-        sums = torch.nn.grad.conv2d_weight(
+        sums = conv2d_weight(
             x.float(), weight, factor, stride=self.stride, padding=self.padding, dilation=self.dilation
         )
         return sums.reshape(self.groups, -1)

@@ -228,9 +228,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "choices": experiment.choices | {k: config[k] for k in ("scope", "backend", "precision")},
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
-        "parameters": parameters_record(
-            sum(p.numel() for p in training.model.parameters()), training.sizes, active
-        ),
+        "parameters": parameters_record(sum(p.numel() for p in training.model.parameters()), training.sizes, active),
         "flops": training.flops.record(active),
         "memory": training.memory.record(),
         "seconds": training.clock.record(),
@@ -332,4 +330,3 @@ def report(outcome: Outcome) -> int:
         return 130
     say(f"see {path / ('error.txt' if outcome.state == 'failed' else 'metrics.csv')}")
     return 1
-

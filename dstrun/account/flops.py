@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from dstrun.grow.criterion import GrowCriterion
     from dstrun.method.procedure import Update
 
-CONVENTION = "2 FLOPs a multiply-add; linear and convolution layers, zero weights excluded; a training step is 3 forwards"
+CONVENTION = (
+    "2 FLOPs a multiply-add; linear and convolution layers, zero weights excluded; a training step is 3 forwards"
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def network_cost(model: nn.Module, image: tuple[int, int, int]) -> NetworkCost:
     uses: dict[str, int] = {}
     first: dict[str, bool] = {}
 
-    def hook(name: str):  # noqa: ANN202
+    def hook(name: str):
         def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             convolution = isinstance(geometry(module), ConvGeometry)
             items = output[0, 0].numel() if convolution else output.numel() // output.shape[-1]

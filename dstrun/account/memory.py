@@ -148,7 +148,8 @@ def _peak(device: torch.device) -> Iterator[list[int]]:
         assert profiler.profiler.kineto_results is not None
         events = profiler.profiler.kineto_results.events()
         held = 0
-        for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
+        sizes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]  # type: ignore[attr-defined]
+        for _, size in sorted(sizes):
             held += size
             risen[0] = max(risen[0], held)
     else:

@@ -43,7 +43,7 @@ class MaskedLayer:
         self._set_topology(topology)
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """The dense parameter, (O, ...), zero outside the topology."""
         return self.module.weight
 

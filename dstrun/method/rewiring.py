@@ -110,9 +110,7 @@ class Rewiring(Procedure):
     def _request(self, index: int) -> tuple[Tensor, int]:
         """Say which positions of a layer may not grow, and how many candidates are of use."""
         ranking, place = next(
-            (ranking, pool.index(index))
-            for ranking, pool in zip(self.pruned, self.pools, strict=True)
-            if index in pool
+            (ranking, pool.index(index)) for ranking, pool in zip(self.pruned, self.pools, strict=True) if index in pool
         )
         blocked = self.layers[index].topology.positions
         if self.setting.grow.regrow:

@@ -31,7 +31,9 @@ def update_steps(
     last = int(end * total)
     if updates is not None:
         if updates and updates >= last:
-            raise ConfigError(f"schedule.updates={updates} do not fit into the {last} steps before schedule.end={end:g}")
+            raise ConfigError(
+                f"schedule.updates={updates} do not fit into the {last} steps before schedule.end={end:g}"
+            )
         return [i * last // (updates + 1) for i in range(1, updates + 1)]
     if interval is None:
         scaled = round(recipe_interval * min(1.0, total / recipe_steps))

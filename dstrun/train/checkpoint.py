@@ -35,6 +35,8 @@ def load(path: Path, training: Training) -> int:
         return 0
     state: dict[str, Any] = torch.load(path, map_location=training.device, weights_only=True)
     if state["source"] != training.data.source:
-        raise ConfigError(f"{path} was trained on other data than this dataset.root holds: remove the folder to restart")
+        raise ConfigError(
+            f"{path} was trained on other data than this dataset.root holds: remove the folder to restart"
+        )
     training.load_state(state)
     return training.step

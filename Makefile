@@ -1,0 +1,47 @@
+# Every target makes the virtual environment it needs. VENV=DIR puts it elsewhere; PYTHON=python3.12 picks the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+DEMO = results/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint check bench clean
+
+help: ## show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make the virtual environment with pinned versions (several minutes, 6 GB)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: setup ## train the main job and a small sweep on the embedded data, print the table, draw the figure
+	$(BIN)/dstrun model=resnet56 sparsity=0.98 grow=gse dataset=digits epochs=20 results=$(DEMO) experiment=main wandb=offline
+	$(BIN)/dstrun -m model=mlp dataset=digits method=set,rigl,gse sparsity=0.8,0.9,0.95 seed=0,1,2 epochs=20 \
+		optimizer.lr=0.05 optimizer.weight_decay=0.0005 batch_size=32 results=$(DEMO) experiment=sweep wandb=disabled
+	$(BIN)/dstrun table $(DEMO)
+	$(BIN)/dstrun plot sparsity $(DEMO)/sweep --out $(DEMO)/sparsity.png
+
+test: setup ## run the tests (some minutes on two cores)
+	$(BIN)/python -m pytest
+
+test-all: setup ## run every test that can run here, slow ones too
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: setup ## check style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: lint test ## what has to pass before a commit
+
+bench: setup ## compare accounting with published values, and time start-up
+	$(BIN)/python benchmarks/check_values.py
+	$(BIN)/python benchmarks/startup.py
+
+clean: ## remove the virtual environment and everything built, keep results
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
