@@ -1,0 +1,52 @@
+"""Digits: 1,797 handwritten digits of 8x8 pixels that come with scikit-learn; works offline, for trying things out."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from dstrun.dataset.images import Images, check_split, split_images, train_images
+from dstrun.option import AtLeast, option
+
+
+@option
+class Digits:
+    """Handwritten digits (Alpaydin and Kaynak, 1998): scikit-learn's copy, in its order.
+
+    The first 1,437 images are for training and the last 360 for the test. Values 0..16 are scaled to 0..255, rounded
+    down. Mean and standard deviation are those of the training images.
+    """
+
+    image: ClassVar[tuple[int, int, int]] = (1, 8, 8)
+    classes: ClassVar[int] = 10
+    train_count: ClassVar[int] = 1437
+    test_count: ClassVar[int] = 360
+    mean: ClassVar[tuple[float, ...]] = (0.3046,)
+    std: ClassVar[tuple[float, ...]] = (0.3754,)
+    flip: ClassVar[bool] = False
+    augment: ClassVar[bool] = False
+
+    limit: Annotated[int, AtLeast(1)] | None = None
+    validation: Annotated[int, AtLeast(0)] = 0
+
+    def __post_init__(self) -> None:
+        """Check ``limit`` and ``validation`` against the number of training images."""
+        check_split(self)
+
+    @property
+    def train_images(self) -> int:
+        """Training images left by ``limit`` and ``validation``."""
+        return train_images(self)
+
+    def load(self, cache: Path | None = None) -> Images:
+        """Load the images; ``cache`` is not used, they are quicker to read than to look up."""
+        import numpy as np
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        x = (np.asarray(pixels, np.int64) * 255 // 16).astype(np.uint8).reshape(-1, *self.image)
+        y = np.asarray(labels, np.int64)
+        n = self.train_count
+        arrays = {"train_x": x[:n], "train_y": y[:n], "test_x": x[n:], "test_y": y[n:]}
+        return split_images(self, arrays, sha256(x.tobytes() + y.tobytes()).hexdigest())

@@ -1,0 +1,46 @@
+"""ImageNet: its shapes and counts, for ``dstrun plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from dstrun.dataset.images import Images, check_split, train_images
+from dstrun.option import AtLeast, ConfigError, option
+
+
+@option
+class ImageNet:
+    """ImageNet, ILSVRC 2012 (Russakovsky et al., 2015), 224x224 crops; its 50,000 validation images are the test.
+
+    It can be planned but not trained yet.
+    """
+
+    image: ClassVar[tuple[int, int, int]] = (3, 224, 224)
+    classes: ClassVar[int] = 1000
+    train_count: ClassVar[int] = 1_281_167
+    test_count: ClassVar[int] = 50_000
+    mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
+    std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
+    flip: ClassVar[bool] = True
+    augment: ClassVar[bool] = True
+
+    limit: Annotated[int, AtLeast(1)] | None = None
+    validation: Annotated[int, AtLeast(0)] = 0
+
+    def __post_init__(self) -> None:
+        """Check ``limit`` and ``validation`` against the number of training images."""
+        check_split(self)
+
+    @property
+    def train_images(self) -> int:
+        """Training images left by ``limit`` and ``validation``."""
+        return train_images(self)
+
+    def load(self, cache: Path | None = None) -> Images:
+        """Refuse: only the shapes are here.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("dataset=imagenet can be planned but not trained yet: its data pipeline is not built")

@@ -1,0 +1,129 @@
+"""The whole data set on one device: batches as a function of the step, so that resuming needs no state.
+
+B batch, C channels, H height, W width, N training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from dstrun.dataset.images import Dataset, Images
+from dstrun.option import ConfigError
+from dstrun.train.stream import stream
+
+PAD = 4
+"""Black pixels around an image before it is cropped."""
+
+
+class Resident:
+    """Images on a device, drawn in an order and augmented by random numbers that depend on seed and step alone.
+
+    Every epoch goes over a new permutation of the training images and drops the last, partial batch. Augmentation pads
+    with black pixels, crops at random and mirrors every other image, as is usual on CIFAR (Lee et al., 2015; He et
+    al., 2016). All random numbers are drawn on the CPU, so every device sees the same images.
+
+    Args:
+        images: the data set.
+        option: its statistics, and whether images may be mirrored.
+        device: where the images are kept and the batches appear.
+        batch_size: B.
+        seed: of the run.
+        augment: whether to augment training images.
+
+    Raises:
+        ConfigError: a batch holds more images than there are.
+    """
+
+    def __init__(
+        self, images: Images, option: Dataset, device: torch.device | str, batch_size: int, seed: int, augment: bool
+    ) -> None:
+        count = len(images.train_y)
+        if batch_size > count:
+            raise ConfigError(f"batch_size={batch_size} must be at most {count}, the number of training images")
+        self.device = torch.device(device)
+        self.batch_size, self.seed, self.augment, self.flip = batch_size, seed, augment, option.flip
+        self.steps_per_epoch = count // batch_size
+        self._train_x, self._train_y, self._eval_x, self._eval_y = (
+            torch.from_numpy(array).to(self.device)
+            for array in (images.train_x, images.train_y, images.eval_x, images.eval_y)
+        )
+        self._mean, self._std = (
+            torch.tensor(value, device=self.device).mul(255).view(-1, 1, 1) for value in (option.mean, option.std)
+        )
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Give the training batch of a step, counted from the start of the run.
+
+        Returns:
+            (B, C, H, W) float32, normalised, and (B,) int64.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            order = torch.randperm(len(self._train_y), generator=self._generator("order", epoch))
+            self._epoch, self._order = epoch, order.to(self.device)
+        chosen = self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        return self._training(chosen, self._generator("augment", step))
+
+    def sample(self, step: int, count: int) -> tuple[Tensor, Tensor]:
+        """Give fresh training images of a step, drawn without replacement and augmented as a batch's are.
+
+        Args:
+            step: counted from the start of the run.
+            count: how many; all N if there are fewer.
+
+        Returns:
+            (count, C, H, W) float32, normalised, and (count,) int64.
+        """
+        generator = self._generator("fresh", step)
+        chosen = torch.randperm(len(self._train_y), generator=generator)[:count].to(self.device)
+        return self._training(chosen, generator)
+
+    def eval_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go over the images to evaluate on, once and in their order; the last batch may be smaller.
+
+        Yields:
+            (B, C, H, W) float32, normalised, and (B,) int64.
+        """
+        for x, y in zip(self._eval_x.split(batch_size), self._eval_y.split(batch_size), strict=True):
+            yield self._normalise(x), y
+
+    def _generator(self, *names: str | int) -> torch.Generator:
+        return torch.Generator().manual_seed(stream(self.seed, *names))
+
+    def _training(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        x = self._train_x[chosen]
+        if self.augment:
+            count = len(chosen)
+            offset = torch.randint(2 * PAD + 1, (2, count), generator=generator)
+            mirror = torch.randint(2, (count,), generator=generator).bool() & self.flip
+            x = crop(x, offset.to(self.device), mirror.to(self.device))
+        return self._normalise(x), self._train_y[chosen]
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        return x.float().sub_(self._mean).div_(self._std)
+
+
+def crop(x: Tensor, offset: Tensor, mirror: Tensor) -> Tensor:
+    """Pad images with zeros on every side, crop each at its offset, and mirror some.
+
+    Args:
+        x: (B, C, H, W).
+        offset: (2, B) int64, row and column in [0, 2 PAD] where the crop starts in the padded image.
+        mirror: (B,) bool, which crops to flip left to right.
+
+    Returns:
+        (B, C, H, W) of the same type.
+    """
+    count, channels, height, width = x.shape
+    row = offset[0, :, None] + torch.arange(height, device=x.device)
+    column = torch.arange(width, device=x.device).expand(count, width)
+    column = offset[1, :, None] + torch.where(mirror[:, None], width - 1 - column, column)
+    # One gather over flat pixels: 0.4 ms for 128 images of 32x32 on one core, a quarter of indexing with four tensors.
+    flat = (row[:, :, None] * (width + 2 * PAD) + column[:, None, :]).view(count, 1, height * width)
+    padded = pad(x, (PAD, PAD, PAD, PAD)).flatten(2)
+    return padded.gather(2, flat.expand(count, channels, height * width)).view_as(x)

@@ -1,0 +1,142 @@
+"""Labelled images in Parquet shards, in the column layout of dataset hubs.
+
+``train-00000-of-00002.parquet`` says how many shards its split has. A row is an image, ``img`` or ``image``, a
+struct of ``bytes`` (a PNG or JPEG file) and ``path``, and a whole-number label.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dstrun.option import ConfigError
+
+IMAGE_COLUMNS = ("img", "image")
+
+
+def shards(folder: Path, split: str) -> list[Path]:
+    """List the shards of a split in order; empty where there are none.
+
+    Raises:
+        ConfigError: a shard that the names of the others promise is missing.
+    """
+    found = sorted(folder.glob(f"{split}-*.parquet"))
+    there = [re.match(r"(.+-)(\d+)-of-(\d+)", path.name) for path in found]
+    names = {match[0] for match in there if match}
+    for match in filter(None, there):
+        for number in range(int(match[3])):
+            name = f"{match[1]}{number:0{len(match[2])}d}-of-{match[3]}"
+            if name not in names:
+                raise ConfigError(
+                    f"{folder / name}.parquet is missing: {match.string} says that there are {int(match[3])}"
+                )
+    return found
+
+
+def read(
+    files: Sequence[Path], count: int, image: tuple[int, int, int], classes: int, label_columns: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decode the images and labels of a split, a row group at a time.
+
+    Args:
+        files: the shards.
+        count: images that there must be.
+        image: shape of each, (3, H, W).
+        classes: labels must lie in [0, classes).
+        label_columns: names of the label, the preferred first.
+
+    Returns:
+        (count, 3, H, W) uint8 and (count,) int64.
+
+    Raises:
+        ConfigError: a shard is unreadable, an image does not decode to ``image``, a label is out of range, or there
+            are too few or too many images; it names the file.
+    """
+    import pyarrow.parquet
+
+    rows = {}
+    for path in files:
+        with _reading(path):
+            rows[path] = pyarrow.parquet.read_metadata(path).num_rows
+    if sum(rows.values()) != count:
+        parts = ", ".join(f"{path} has {n}" for path, n in rows.items())
+        raise ConfigError(f"{parts}: {sum(rows.values())} images where there must be {count}")
+    x, y = np.empty((count, *image), np.uint8), np.empty(count, np.int64)
+    position = 0
+    for path in files:
+        first = position
+        for pictures, labels in _row_groups(path, label_columns):
+            for picture, label in zip(pictures, labels, strict=True):
+                where = f"{path}: image {position - first}"
+                x[position] = _decode(where, picture, image)
+                if label is None or not 0 <= label < classes:
+                    raise ConfigError(f"{where} has the label {label}, which must lie in [0, {classes - 1}]")
+                y[position] = label
+                position += 1
+    return x, y
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn a failure to read a Parquet file into a sentence that names it."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{path} cannot be read as Parquet, fetch it again: {reason}") from error
+
+
+def _row_groups(path: Path, label_columns: Sequence[str]) -> Iterator[tuple[list[Any], list[int | None]]]:
+    """Give the encoded images and the labels of one row group after the other, so that memory stays bounded."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with _reading(path):
+        file = pyarrow.parquet.ParquetFile(path)
+        schema = file.schema_arrow
+    picture = _column(path, schema.names, "image", IMAGE_COLUMNS)
+    label = _column(path, schema.names, "label", label_columns)
+    kind = schema.field(picture).type
+    if not (pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
+        raise ConfigError(f"{path}: the column {picture} is {kind}, not a struct of bytes and path")
+    if not pyarrow.types.is_integer(schema.field(label).type):
+        raise ConfigError(f"{path}: the column {label} is {schema.field(label).type}, not a whole number")
+    with file:
+        for number in range(file.num_row_groups):
+            with _reading(path):
+                group = file.read_row_group(number, columns=[picture, label])
+                pair = group[picture].to_pylist(), group[label].to_pylist()
+            yield pair
+
+
+def _column(path: Path, there: Sequence[str], what: str, names: Sequence[str]) -> str:
+    """Choose the first of ``names`` that is there."""
+    for name in names:
+        if name in there:
+            return name
+    raise ConfigError(f"{path} has no {what} column {' or '.join(names)}: its columns are {', '.join(there)}")
+
+
+def _decode(where: str, picture: dict[str, Any] | None, image: tuple[int, int, int]) -> np.ndarray:
+    """Decode a PNG or JPEG to (3, H, W) uint8; nothing is converted or resized."""
+    from PIL import Image
+
+    encoded = picture["bytes"] if picture else None
+    if not encoded:
+        raise ConfigError(f"{where} has no bytes")
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as found:
+            size, mode = found.size, found.mode
+            if size == (image[2], image[1]) and mode == "RGB":
+                return np.asarray(found).transpose(2, 0, 1)
+    except Exception as error:  # A damaged image can raise nearly anything, and all of it means: not an image.
+        raise ConfigError(f"{where} cannot be decoded as PNG or JPEG") from error
+    raise ConfigError(f"{where} is {size[0]}x{size[1]} {mode}, not {image[2]}x{image[1]} RGB")
