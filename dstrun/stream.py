@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def stream(seed: int, *names: str | int) -> int:
-    """Derive a seed in [0, 2^63) for one purpose, e.g. ``stream(0, "topology", step, layer)``."""
+    """Derive a seed in [0, 2^63) for one purpose, e.g. ``stream(0, "topology", step, layer)``.
+
+    The same names give the same seed on every machine. PyTorch's CPU generator uses its low 32 bits.
+    """
     digest = hashlib.blake2b(repr((seed, *names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

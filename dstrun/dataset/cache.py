@@ -59,7 +59,7 @@ def cached(
     Raises:
         ConfigError: the cache folder cannot be written, or whatever ``decode`` raises.
     """
-    cache = cache if cache is not None else _default_folder()
+    cache = cache if cache is not None else cache_folder()
     folder = cache / f"{name}-{source[:16]}"
     found = _open(folder, shapes)
     if found is not None:
@@ -77,7 +77,7 @@ def cached(
         shutil.rmtree(own, ignore_errors=True)
 
 
-def _default_folder() -> Path:
+def cache_folder() -> Path:
     """Name the cache folder of this user."""
     if chosen := os.environ.get("DSTRUN_CACHE"):
         return Path(chosen).expanduser()

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from dstrun.dataset.images import Dataset, Images
 from dstrun.option import ConfigError
-from dstrun.train.stream import stream
+from dstrun.stream import generator
 
 PAD = 4
 """Black pixels around an image before it is cropped."""
@@ -47,6 +47,7 @@ class Resident:
         self.device = torch.device(device)
         self.batch_size, self.seed, self.augment, self.flip = batch_size, seed, augment, option.flip
         self.steps_per_epoch = count // batch_size
+        self.train_count, self.split, self.source = count, images.split, images.source
         self._train_x, self._train_y, self._eval_x, self._eval_y = (
             torch.from_numpy(array).to(self.device)
             for array in (images.train_x, images.train_y, images.eval_x, images.eval_y)
@@ -64,10 +65,10 @@ class Resident:
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            order = torch.randperm(len(self._train_y), generator=self._generator("order", epoch))
+            order = torch.randperm(len(self._train_y), generator=generator(self.seed, "order", epoch))
             self._epoch, self._order = epoch, order.to(self.device)
         chosen = self._order[position * self.batch_size : (position + 1) * self.batch_size]
-        return self._training(chosen, self._generator("augment", step))
+        return self._training(chosen, generator(self.seed, "augment", step))
 
     def sample(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """Give fresh training images of a step, drawn without replacement and augmented as a batch's are.
@@ -79,9 +80,9 @@ class Resident:
         Returns:
             (count, C, H, W) float32, normalised, and (count,) int64.
         """
-        generator = self._generator("fresh", step)
-        chosen = torch.randperm(len(self._train_y), generator=generator)[:count].to(self.device)
-        return self._training(chosen, generator)
+        fresh = generator(self.seed, "fresh", step)
+        chosen = torch.randperm(len(self._train_y), generator=fresh)[:count].to(self.device)
+        return self._training(chosen, fresh)
 
     def eval_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Go over the images to evaluate on, once and in their order; the last batch may be smaller.
@@ -92,15 +93,12 @@ class Resident:
         for x, y in zip(self._eval_x.split(batch_size), self._eval_y.split(batch_size), strict=True):
             yield self._normalise(x), y
 
-    def _generator(self, *names: str | int) -> torch.Generator:
-        return torch.Generator().manual_seed(stream(self.seed, *names))
-
-    def _training(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _training(self, chosen: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         x = self._train_x[chosen]
         if self.augment:
             count = len(chosen)
-            offset = torch.randint(2 * PAD + 1, (2, count), generator=generator)
-            mirror = torch.randint(2, (count,), generator=generator).bool() & self.flip
+            offset = torch.randint(2 * PAD + 1, (2, count), generator=draws)
+            mirror = torch.randint(2, (count,), generator=draws).bool() & self.flip
             x = crop(x, offset.to(self.device), mirror.to(self.device))
         return self._normalise(x), self._train_y[chosen]
 

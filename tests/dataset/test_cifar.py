@@ -232,7 +232,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         thread.join()
 
 
-def test_a_missing_data_set_is_downloaded_into_the_default_folder(archive: Path) -> None:
+def test_a_missing_data_set_is_downloaded_into_thecache_folder(archive: Path) -> None:
     assert whole(Small().load())
     assert os.listdir(".") == ["data"]
     assert os.listdir("data") == ["cifar-10-batches-py"]
