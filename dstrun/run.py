@@ -162,9 +162,7 @@ def assemble(experiment: Experiment, device: torch.device) -> Training:
     seed, dataset = config["seed"], experiment.build("dataset")
     cost = count_network(experiment)
     counts = allocate(experiment, cost)
-    data = Resident(
-        dataset.load(), dataset, device, config["batch_size"], seed, augment=getattr(dataset, "augment", False)
-    )
+    data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, augment=dataset.augment)
     torch.manual_seed(stream(seed, "model"))
     model: nn.Module = experiment.build("model").build(dataset.image, dataset.classes).to(device)
     method = experiment.build("method")

@@ -1,0 +1,43 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    """The folder of the real CIFAR-10 images, where the checkout has one beside it."""
+    if not REAL_IMAGES.is_dir():
+        pytest.skip("no real CIFAR-10 images at ../shared/data/cifar10")
+    return REAL_IMAGES
+
+
+@pytest.fixture
+def dstrun(tmp_path: Path):
+    """Run the command line in a process of its own, in an empty folder: returns the finished process."""
+
+    def run(*words: str, check: bool = True, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "dstrun", *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+        done = subprocess.run(
+            command, cwd=options.pop("cwd", tmp_path), env=environment, capture_output=True, text=True, **options
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+SMALL = ("model=mlp", "dataset=digits", "wandb=disabled", "sparsity=0.8", "epochs=3", "optimizer.lr=0.05")
+"""Words of a run that takes a second."""

@@ -1,0 +1,121 @@
+"""A run that was stopped anywhere ends with the record and the weights of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+WORDS = ["dataset=digits", "wandb=disabled", "sparsity=0.8", "optimizer.lr=0.05"]
+METHODS = {
+    "gse": ["model=mlp", "epochs=60", "method=gse", "subset=graest"],
+    "rigl": ["model=mlp", "epochs=60", "method=rigl", "scope=global"],
+    "set": ["model=resnet20", "epochs=10", "method=set", "optimizer=adamw"],
+    "fresh": ["model=resnet20", "epochs=8", "method=gse", "method.batch=fresh", "precision=bf16"],
+    "dense": ["model=mlp", "epochs=60", "method=dense", "sparsity=0"],
+    "static": ["model=mlp", "epochs=60", "method=static", "dataset.validation=200"],
+}
+SLOW = [pytest.param(m, marks=pytest.mark.slow) if m in ("dense", "static") else m for m in METHODS]
+
+
+def start(folder: Path, words: list[str]) -> subprocess.Popen:
+    command = [sys.executable, "-m", "dstrun", *WORDS, *words, f"results={folder}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finished(folder: Path) -> tuple[dict, dict, str, str]:
+    """The record, the checkpoint and the rows of the one run in a folder, without what is measured in seconds."""
+    (run,) = (folder / "default").iterdir()
+    record = json.loads((run / "record.json").read_text())
+    record["config"].pop("results")
+    record.pop("seconds")
+    checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
+    rows = (run / "metrics.csv").read_text().splitlines()
+    untimed = [",".join(f for i, f in enumerate(row.split(",")) if i not in (7, 10)) for row in rows]
+    return record, checkpoint, "\n".join(untimed), (run / "topology.csv").read_text()
+
+
+def same(a: object, b: object) -> bool:
+    """Equal bit for bit, tensors included."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_equal_runs(whole: Path, stopped: Path) -> None:
+    (record, state, metrics, topology), (record2, state2, metrics2, topology2) = finished(whole), finished(stopped)
+    assert record == record2
+    assert metrics == metrics2
+    assert topology == topology2
+    for state_ in (state, state2):
+        for timed in ("clock", "last"):
+            state_.pop(timed)
+    assert same(state, state2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory):
+    """Uninterrupted runs by method, each trained once."""
+    made: dict[str, Path] = {}
+
+    def run(method: str) -> Path:
+        if method not in made:
+            made[method] = tmp_path_factory.mktemp(method)
+            process = start(made[method], METHODS[method])
+            output, _ = process.communicate()
+            assert process.returncode == 0, output
+        return made[method]
+
+    return run
+
+
+@pytest.mark.parametrize("method", SLOW)
+def test_killed_while_training(method: str, whole, tmp_path: Path) -> None:
+    """Killed with SIGKILL once rows appear, twice at random moments, then left to end."""
+    moments = random.Random(method)
+    for _ in range(2):
+        process = start(tmp_path, METHODS[method])
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("default/*/status.json")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 3))
+        process.kill()
+        process.communicate()
+    process = start(tmp_path, METHODS[method])
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert_equal_runs(whole(method), tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop(number: signal.Signals, whole, tmp_path: Path) -> None:
+    """A signal saves within the step and exits with 130; the same command goes on from that very step."""
+    process = start(tmp_path, METHODS["gse"])
+    while not list(tmp_path.glob("default/*/checkpoint.pt")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    (run,) = (tmp_path / "default").iterdir()
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "interrupted"
+    step = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
+    assert status["message"] == f"{number.name} at step {step} of 660"
+    process = start(tmp_path, METHODS["gse"])
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert f"continues after step {step}" in output
+    assert_equal_runs(whole("gse"), tmp_path)
