@@ -173,7 +173,7 @@ def _compose(overrides: list[str], name: str) -> Experiment:
             raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
     try:
         composed = hydra_compose(name, overrides=overrides, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise diagnose(overrides, name, error) from error
     return experiment(composed)
 
@@ -202,7 +202,9 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
             values.append(override)
             continue
         value = override.value()
-        if value is not None and value not in options:
+        if value is None:
+            return ConfigError(f"{key}=null is not known: choose {', '.join(options)}")
+        if value not in options:
             return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}")
         groups.append(override)
     chosen = {override.key_or_group for override in groups}
@@ -249,15 +251,12 @@ def check(experiment: Experiment) -> None:
     Raises:
         ConfigError: said in one sentence, naming both options where two do not go together.
     """
-    config, choices = experiment.config, experiment.choices
+    config = experiment.config
     for item in SETTINGS:
         if item.metadata["bound"] is not None and config[item.name] is not None:
             bound = item.metadata["bound"]
             hint = {str: str}.get(type(config[item.name]), float)
             check_value(item.name, config[item.name], Annotated[hint, bound])
-    for name in ("model", "dataset", "method", "optimizer"):
-        if choices[name] is None:
-            raise ConfigError(f"{name}=null makes no sense: a run needs one")
     check_value("model.width", config["model"].get("width", 1.0), Annotated[float, Above(0)])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", config["experiment"]) or ".." in config["experiment"]:
         raise ConfigError(f"experiment={config['experiment']} must be a folder name: letters, digits, . _ + - and /")

@@ -27,7 +27,9 @@ def real_images() -> Path:
 def dstrun(tmp_path: Path):
     """Run the command line in a process of its own, in an empty folder: returns the finished process."""
 
-    def run(*words: str, check: bool = True, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess:
+    def run(
+        *words: str, check: bool = True, env: dict[str, str] | None = None, **options
+    ) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "dstrun", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         done = subprocess.run(

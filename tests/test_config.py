@@ -1,0 +1,128 @@
+"""Every wrong input ends in one sentence that names it; every right one composes."""
+
+from __future__ import annotations
+
+import pytest
+
+from dstrun import config
+from dstrun.option import ConfigError
+
+WRONG = {
+    "sparsty=0.9": "sparsty is no setting here (did you mean sparsity?); dstrun --help lists them",
+    "grow.gama=2": "grow.gama is no setting here (did you mean grow.gamma?); dstrun --help lists them",
+    "optimizer.momentun=0": "optimizer.momentun is no setting here (did you mean optimizer.momentum?); "
+    "dstrun --help lists them",
+    "optimiser.lr=1": "optimiser.lr is no setting here (did you mean optimizer.lr?); dstrun --help lists them",
+    "gamma=2": "gamma is no setting here (did you mean grow.gamma?); dstrun --help lists them",
+    "resnet56": "resnet56 is neither a verb nor key=value",
+    "tabel": "tabel is neither a verb nor key=value (did you mean table?)",
+    "model=resnet57": "model=resnet57 is not known: choose mlp, resnet110, resnet20, resnet32, resnet44, resnet50, "
+    "resnet56, vgg16, vgg16_small, vit (did you mean resnet56?)",
+    "grow=gsr": "grow=gsr is not known: choose gradient, gse, random (did you mean gse?)",
+    "method=rigel": "method=rigel is not known: choose dense, dst, gse, rigl, set, static (did you mean rigl?)",
+    "sparsity=1": "sparsity=1.0 must lie in [0, 1)",
+    "sparsity=-0.1": "sparsity=-0.1 must lie in [0, 1)",
+    "sparsity=high": "sparsity=high must be a number",
+    "seed=-1": "seed=-1 must be at least 0",
+    "seed=1.5": "seed=1.5 must be a whole number",
+    "epochs=0": "epochs=0 must be at least 1",
+    "epochs=ten": "epochs=ten must be a whole number",
+    "batch_size=0": "batch_size=0 must be at least 1",
+    "label_smoothing=1": "label_smoothing=1.0 must lie in [0, 1)",
+    "scope=net": "scope=net is not known: choose layer, global",
+    "backend=csr": "backend=csr is not known: choose masked",
+    "device=gpu": "device=gpu is not known: choose auto, cpu, cuda, mps (did you mean cpu?)",
+    "precision=fp61": "precision=fp61 is not known: choose fp32, bf16, fp16 (did you mean fp16?)",
+    "wandb=of": "wandb=of is not known: choose auto, online, offline, disabled",
+    "threads=0": "threads=0 must be at least 1",
+    "experiment=../up": "experiment=../up must be a folder name: letters, digits, . _ + - and /",
+    "model.width=0": "model.width=0 must be above 0",
+    "grow.gamma=0": "grow.gamma=0 must be above 0",
+    "grow.gamma=wide": "grow.gamma=wide must be a number",
+    "grow.sampling=exakt": "grow.sampling=exakt is not known: choose exact, single (did you mean exact?)",
+    "schedule.fraction=0": "schedule.fraction=0 must lie in (0, 1]",
+    "schedule.end=2": "schedule.end=2 must lie in [0, 1]",
+    "schedule.interval_steps=0": "schedule.interval_steps=0 must be at least 1",
+    "schedule.interval_steps=5 schedule.updates=5": "schedule.interval_steps and schedule.updates both say when to "
+    "update: set one of them",
+    "optimizer.lr=0": "optimizer.lr=0 must lie in (0, 1e+06]",
+    "optimizer.lr_milestones=[0.6,0.4]": "optimizer.lr_milestones=[0.6, 0.4] must increase",
+    "optimizer.lr_milestones=0.5": "optimizer.lr_milestones=0.5 must be a list such as [1,2]",
+    "optimizer.nesterov=true optimizer.momentum=0": "optimizer.nesterov=true makes no sense with optimizer.momentum=0",
+    "dataset.validation=50000": None,
+    "dataset.limit=0": None,
+    "method.batch=next": "method.batch=next is not known: choose current, fresh",
+    "subset=grabo grow=random": "subset makes no sense with grow=random: only grow=gse draws a subset",
+    "subset=grabo method=rigl": "subset makes no sense with method=rigl: only grow=gse draws a subset",
+    "method=static grow=gse": "grow=gse makes no sense with method=static, whose topology never changes",
+    "method=static schedule=cosine": "schedule=cosine makes no sense with method=static, whose topology never changes",
+    "method=dense sparsity=0.9": "sparsity=0.9 makes no sense with method=dense, which trains every connection: "
+    "leave it at 0",
+    "method=dense allocation=erk": "allocation=erk makes no sense with method=dense, which trains every connection",
+    "sparsity=0": "sparsity=0 makes no sense with method=dst: no connection is left to grow",
+    "grow=null": "grow=null is not known: choose gradient, gse, random",
+    "~grow": "grow=null makes no sense with method=dst, which needs one",
+    "~model": "model=null is not known: choose mlp, resnet110, resnet20, resnet32, resnet44, resnet50, resnet56, "
+    "vgg16, vgg16_small, vit",
+    "seed=0,1": "seed=0,1 lists several values: put -m before it to sweep over them",
+    "+grow.extra=1": "grow.extra is no setting of this grow",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_input_is_said_in_one_sentence(words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.compose(words.split())
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    if WRONG[words] is None:  # the data set's own sentence: tests/dataset
+        assert words.split("=")[0] in sentence
+    else:
+        assert sentence == WRONG[words]
+
+
+def test_sweep_expands_and_checks_every_run() -> None:
+    runs = config.compose_sweep(["sparsity=0.9,0.95", "method=set,rigl", "seed=range(0,2)", "model=mlp"])
+    assert len(runs) == 8
+    assert {(r.config["sparsity"], r.choices["method"], r.config["seed"]) for r in runs} == {
+        (s, m, seed) for s in (0.9, 0.95) for m in ("set", "rigl") for seed in (0, 1)
+    }
+    with pytest.raises(ConfigError, match="sparsity=1.5"):
+        config.compose_sweep(["sparsity=0.9,1.5"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", {"method": "dst", "grow": "gse", "subset": "uniform", "allocation": "er", "prune": "magnitude"}),
+        ("method=rigl", {"grow": "gradient", "subset": None, "allocation": "erk", "schedule": "cosine"}),
+        ("method=rigl grow=gse subset=graest", {"grow": "gse", "subset": "graest", "allocation": "erk"}),
+        ("method=set allocation=uniform", {"grow": "random", "allocation": "uniform", "schedule": "constant"}),
+        ("method=static", {"grow": None, "prune": None, "schedule": None, "allocation": "er"}),
+        ("method=dense", {"grow": None, "allocation": None}),
+    ],
+)
+def test_presets_choose_parts_and_each_part_moves_alone(words: str, expected: dict) -> None:
+    assert config.compose(words.split()).choices.items() >= expected.items()
+
+
+def test_recipes() -> None:
+    """Evci et al. 2020, Heddes et al. 2024, Mocanu et al. 2018, each at its own length."""
+    rigl, gse, set_ = (config.compose([f"method={m}"]) for m in ("rigl", "gse", "set"))
+    assert (rigl.config["epochs"], gse.config["epochs"], set_.config["epochs"]) == (250, 200, 200)
+    assert rigl.build("schedule").steps(97656) == list(range(100, 75000, 100)) + [75000] * (75000 <= 0.768 * 97656)
+    assert gse.build("schedule").steps(78000) == list(range(1000, 46001, 1000))
+    assert set_.build("schedule").steps(78000) == list(range(390, 77611, 390))
+    assert [rigl.build("optimizer").lr_at(s, 97656) for s in (0, 29999, 30001, 60001, 90001)] == pytest.approx(
+        [0.1, 0.1, 0.02, 0.004, 0.0008]
+    )
+    assert [gse.build("optimizer").lr_at(s, 78000) for s in (0, 31199, 31200, 46800)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.001]
+    )
+    assert config.compose(["model=vit"]).build("optimizer").lr == 0.01
+
+
+def test_a_users_own_folder_adds_options(tmp_path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tiny.yaml").write_text("_target_: dstrun.model.mlp.MLP\nhidden: [4]\nwidth: 1.0\n")
+    assert config.compose(["model=tiny"], [str(tmp_path)]).config["model"]["hidden"] == [4]
