@@ -103,6 +103,8 @@ def hydra_main(words: list[str]) -> int:
     """Hand over to Hydra: sweeps, launchers, ``--cfg``, ``--info``, completion."""
     import hydra
 
+    import dstrun.config  # noqa: F401  registers the schema, which every composition needs
+
     sys.argv = ["dstrun", *words]
     hydra.main(config_path="pkg://dstrun.conf", config_name="config", version_base="1.3")(job)()
     return 0

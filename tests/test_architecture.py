@@ -144,7 +144,8 @@ def loaded(code: str) -> list[str]:
     ids=" ".join,
 )
 def test_light_commands_load_no_heavy_library(words: list[str], tmp_path: Path) -> None:
-    code = f"from dstrun.cli import main\nimport os\nos.chdir({str(tmp_path)!r})\ntry:\n main({words!r})\nexcept SystemExit: pass"
+    code = f"import os\nfrom dstrun.cli import main\nos.chdir({str(tmp_path)!r})\n"
+    code += f"try:\n main({words!r})\nexcept SystemExit:\n pass"
     assert loaded(code) == []
 
 

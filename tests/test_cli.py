@@ -1,0 +1,171 @@
+"""The command line as a user meets it: exit codes, streams, folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (folder / "results" / "default").iterdir()
+    return run
+
+
+def test_one_run_leaves_a_record_and_is_skipped_the_next_time(dstrun, tmp_path: Path) -> None:
+    first = dstrun(*SMALL)
+    run = only_run(tmp_path)
+    names = {"checkpoint.pt", "config.yaml", "metrics.csv", "record.json", "status.json", "topology.csv"}
+    assert names <= {p.name for p in run.iterdir()}
+    assert first.stdout.startswith("top-1 ")
+    assert f"next: dstrun table {run.parent.relative_to(tmp_path)}" in first.stderr
+    record = json.loads((run / "record.json").read_text())
+    assert record["updates"] > 0
+    assert record["parameters"]["sparsity"] == pytest.approx(0.8, abs=1e-4)
+    before = (run / "record.json").stat().st_mtime_ns
+    again = dstrun(*SMALL)
+    assert "already done" in again.stdout
+    assert (run / "record.json").stat().st_mtime_ns == before
+    table = dstrun("table")
+    assert f"{record['accuracy']['top1']:.1f} (1)" in table.stdout
+    assert dstrun("status").stdout.count("done") == 1
+    assert dstrun("plot", "curves", "--out", "c.svg").stdout == "c.svg\n"
+    assert (tmp_path / "c.svg").read_text().startswith("<?xml")
+
+
+def test_sweep_runs_all_and_lists_what_failed(dstrun, tmp_path: Path) -> None:
+    words = [*SMALL[:3], "epochs=1", "sparsity=0.8", "method=set,rigl", "optimizer.lr=0.05,1e6"]
+    done = dstrun("-m", *words, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "4 runs" in done.stderr
+    assert "2 of 4 runs done" in done.stderr
+    assert done.stderr.count(": diverged: the loss is not finite at step 11 of 11") == 2
+    states = [json.loads(p.read_text())["state"] for p in tmp_path.glob("results/default/*/status.json")]
+    assert sorted(states) == ["diverged", "diverged", "done", "done"]
+
+
+def test_a_second_process_on_a_run_says_who_works_on_it(dstrun, tmp_path: Path) -> None:
+    words = [*SMALL[:4], "epochs=2000"]
+    command = [sys.executable, "-m", "dstrun", *words]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("results/default/*/status.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        second = dstrun(*words)
+        assert f"is being run by process {first.pid} on " in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_run_that_never_updates_says_so(dstrun, tmp_path: Path) -> None:
+    done = dstrun(*SMALL, "schedule.updates=0")
+    assert "WARNING: the topology will never be updated" in done.stderr
+    assert "WARNING: this dynamic run never updated its topology" in done.stderr
+    assert json.loads((only_run(tmp_path) / "record.json").read_text())["updates"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["sparsty=0.9"], "sparsty is no setting here (did you mean sparsity?)"),
+        (["-m", "sparsity=0.9,1.9"], "sparsity=1.9 must lie in [0, 1)"),
+        (["dataset.root=nowhere"], "dataset.root=nowhere"),
+        (["model=vgg16", "dataset=digits"], "model=vgg16 "),
+        (["model=resnet20", "model.depth=21", "dataset=digits"], "model.depth=21"),
+        (["model=resnet20", "dataset=imagenet"], "dataset=imagenet can be planned but not trained yet"),
+        (["dataset=digits", "model=mlp", "batch_size=5000"], "batch_size=5000 must be at most 1437"),
+        (["dataset=digits", "model=mlp", "sparsity=0.99999"], "sparsity=1e-05"),
+        (["dataset=digits", "model=mlp", "wandb=online"], "wandb=online"),
+        (["dataset=digits", "model=mlp", "results=/proc/nowhere"], "results=/proc/nowhere cannot be written"),
+        (["dataset=digits", "model=mlp", "epochs=1", "schedule.updates=50"], "schedule.updates=50"),
+        (["dataset=digits", "model=mlp", "device=cuda"], "device=cuda is not available"),
+        (["table", "nowhere"], "nowhere"),
+        (["table", "--format", "xml"], "--format"),
+        (["plot", "pie"], "pie"),
+        (["plot", "curves", ".", "--out", "a.gif"], "a.gif"),
+        (["status", "--wach"], "--wach"),
+        (["--confg-name", "x"], "--confg-name"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_is_one_sentence_exit_2_and_nothing_written(words, sentence, dstrun, tmp_path: Path) -> None:
+    if "device=cuda" in words:
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+    done = dstrun(*words, check=False, env={"WANDB_API_KEY": "", "WANDB_MODE": ""})
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    said = [line for line in done.stderr.splitlines() if line.startswith("dstrun: ")]
+    assert len(said) == 1
+    assert len(done.stderr.splitlines()) == 1
+    if sentence != "sparsity=1e-05":
+        assert sentence in said[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_matched_exits_3(dstrun, tmp_path: Path) -> None:
+    for words in (["table", "."], ["status", "."], ["plot", "curves", "."]):
+        assert dstrun(*words, check=False).returncode == 3
+
+
+def test_damaged_record_is_said_and_skipped(dstrun, tmp_path: Path) -> None:
+    dstrun(*SMALL)
+    (only_run(tmp_path) / "record.json").write_text("{")
+    done = dstrun("table", check=False)
+    assert done.returncode == 3
+    assert "record.json" in done.stderr
+
+
+def test_results_on_stdout_progress_on_stderr(dstrun, tmp_path: Path) -> None:
+    plan = dstrun("plan", *SMALL, "--format", "json")
+    assert json.loads(plan.stdout)["parameters"]["prunable"] == 50200
+    assert plan.stderr == ""
+
+
+def test_runs_from_any_folder(dstrun, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "a" / "b"
+    elsewhere.mkdir(parents=True)
+    dstrun(*SMALL, cwd=elsewhere)
+    assert list(elsewhere.glob("results/default/*/record.json"))
+
+
+def test_completion_knows_verbs_groups_and_options(dstrun, tmp_path: Path) -> None:
+    def ask(line: str) -> set[str]:
+        done = dstrun("-sc", "query=bash", env={"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_CWORD": "1"})
+        return set(done.stdout.split())
+
+    assert "table" in ask("dstrun ta")
+    assert "grow=gse" in ask("dstrun grow=")
+    assert "sparsity=" in ask("dstrun spars")
+    assert "model=resnet56" in ask("dstrun plan model=resnet5")
+    assert ask("dstrun table ") == set()
+
+
+@pytest.mark.slow
+def test_wheel_installs_into_an_empty_environment_and_runs(tmp_path: Path) -> None:
+    """The wheel holds the configuration; its dependencies are taken from this environment."""
+    root = Path(__file__).parents[1]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(root)], check=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    parents = [p for p in sys.path if p.endswith("site-packages")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(parents)}
+    script = "import sys; from dstrun import cli, conf; print(conf.__file__); sys.exit(cli.main(sys.argv[1:]))"
+    done = subprocess.run(
+        [python, "-c", script, *SMALL], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert str(tmp_path / "env") in done.stdout
+    assert "top-1" in done.stdout
