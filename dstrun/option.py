@@ -124,7 +124,7 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def option(cls: type[T]) -> type[T]:
     """Make ``cls`` a frozen, keyword-only dataclass whose fields are checked when it is built."""
-    own_check = cls.__dict__.get("__post_init__")
+    own_check = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         hints = typing.get_type_hints(type(self), include_extras=True)
