@@ -13,6 +13,7 @@ configuration is checked whole before torch is.
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from dataclasses import dataclass, fields
@@ -101,7 +102,7 @@ def check_value(key: str, value: Any, hint: Any) -> None:
     kinds = {float: "a number", int: "a whole number", bool: "true or false", str: "a name"}
     if hint not in kinds:
         return
-    good = isinstance(value, int | float) if hint is float else isinstance(value, hint)
+    good = isinstance(value, int | float) and math.isfinite(value) if hint is float else isinstance(value, hint)
     if isinstance(value, bool) and hint is not bool:
         good = False
     if not good:
