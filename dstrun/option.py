@@ -13,6 +13,7 @@ configuration is checked whole before torch is.
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from dataclasses import dataclass, fields
@@ -101,7 +102,7 @@ def check_value(key: str, value: Any, hint: Any) -> None:
     kinds = {float: "a number", int: "a whole number", bool: "true or false", str: "a name"}
     if hint not in kinds:
         return
-    good = isinstance(value, int | float) if hint is float else isinstance(value, hint)
+    good = isinstance(value, int | float) and math.isfinite(value) if hint is float else isinstance(value, hint)
     if isinstance(value, bool) and hint is not bool:
         good = False
     if not good:
@@ -124,7 +125,7 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def option(cls: type[T]) -> type[T]:
     """Make ``cls`` a frozen, keyword-only dataclass whose fields are checked when it is built."""
-    own_check = cls.__dict__.get("__post_init__")
+    own_check = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         hints = typing.get_type_hints(type(self), include_extras=True)

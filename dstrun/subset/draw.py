@@ -62,6 +62,12 @@ def _flat(weights: Tensor) -> bool:
     return bool((weights == weights.flatten()[0]).all())
 
 
+def _floored(weights: Tensor) -> Tensor:
+    """Scale weights to a mean of 1, so that no product of two underflows, and add the floor; all zero count as equal."""
+    mean = weights.mean()
+    return weights / mean + FLOOR if mean > 0 else torch.ones_like(weights)
+
+
 class _Pairs:
     """The factored distribution, as cumulative sums in float64 (float32 loses weights beyond 2^24)."""
 
@@ -69,8 +75,7 @@ class _Pairs:
         f, g = f.detach().cpu().double(), g.detach().cpu().double()
         if not (bool(f.isfinite().all()) and bool(g.isfinite().all())):  # a diverging run: its loss will say so
             f, g = torch.ones_like(f), torch.ones_like(g)
-        self.f = f + FLOOR * f.mean() + torch.finfo(f.dtype).tiny
-        self.g = g + FLOOR * g.mean() + torch.finfo(g.dtype).tiny
+        self.f, self.g = _floored(f), _floored(g)
         self.inputs = f.shape[1]
         self.group = torch.arange(g.numel()) // (g.numel() // f.shape[0])
         self.o_ends = (self.g * self.f.sum(1)[self.group]).cumsum(0)
