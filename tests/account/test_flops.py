@@ -1,0 +1,123 @@
+"""FLOPs equal independent counts: PyTorch's own counter at density 1, and hand counts of updates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dstrun import config
+from dstrun.account.flops import FlopMeter, LayerCost, NetworkCost, network_cost, paper_ratio
+from dstrun.grow.criterion import Cost
+from dstrun.method.procedure import Change, Update
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet20", "vgg16_small", "resnet50", "vit"])
+def test_dense_counts_equal_pytorchs_counter(model: str) -> None:
+    """Forward, and forward plus backward less the first layer's input gradient; attention apart."""
+    experiment = config.compose([f"model={model}"])
+    image = (3, 32, 32)
+    with torch.device("meta"):
+        net = experiment.build("model").build(image, 10)
+        x = torch.empty(2, *image)
+    cost = network_cost(net, image)
+    with FlopCounterMode(display=False) as forward:
+        loss = net(x).sum()
+    assert forward.get_total_flops() == 2 * (cost.forward() + cost.attention)
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    if not cost.attention:  # PyTorch counts a backward of attention that recomputes its forward
+        assert backward.get_total_flops() == 2 * (2 * cost.forward() - cost.first_input_gradient())
+    meter = FlopMeter(cost, None)
+    meter.step(2, [layer.size for layer in cost.layers], [])
+    assert meter.executed == 2 * (3 * cost.forward() - cost.first_input_gradient())
+    assert meter.train == 2 * 3 * cost.forward()
+
+
+def test_training_executes_what_is_counted() -> None:
+    """A masked training step, topology update included, under PyTorch's counter."""
+    from dstrun.run import assemble
+
+    words = ["model=resnet20", "dataset=digits", "sparsity=0.9", "batch_size=4", "schedule.interval_steps=2"]
+    training = assemble(config.compose([*words, "epochs=1", "grow=gradient"]), torch.device("cpu"))
+    training.model.train()
+    for _ in range(2):
+        before = training.flops.executed
+        with FlopCounterMode(display=False) as counter:
+            updates = training.take_step()
+        assert counter.get_total_flops() == training.flops.executed - before
+    assert updates
+
+
+COST = NetworkCost([LayerCost("a", (4, 3), 10, True), LayerCost("b", (2, 4), 5, False)], attention=0)
+DENSE = 2 * (12 * 10 + 8 * 5)
+ACTIVE = [6, 2]
+SPARSE = 2 * (6 * 10 + 2 * 5)
+
+
+def update(cost: Cost, replaces: bool, samples: int, candidates: list[int]) -> Update:
+    changes = [Change(n, a, 1, 1, c, 0.0) for n, a, c in zip("ab", ACTIVE, candidates, strict=True)]
+    return Update(1, cost, replaces, samples, changes)
+
+
+class Grow:
+    cost, regrow = Cost.CANDIDATE_GRAD, False
+
+    def __init__(self, aggregates: bool) -> None:
+        self.aggregates = aggregates
+
+
+CANDIDATES = 2 * (3 * 10 + 1 * 5)
+SUMS = 2 * (120 // 4 + 40 // 2)
+
+
+@pytest.mark.parametrize(
+    ("made", "aggregates", "train", "executed"),
+    [
+        (None, False, 3 * SPARSE, 3 * DENSE - 240),
+        (update(Cost.NONE, False, 0, [9, 9]), False, 3 * SPARSE, 3 * DENSE - 240),
+        (update(Cost.DENSE_GRAD, True, 0, [6, 6]), False, 2 * SPARSE + DENSE, 3 * DENSE - 240),
+        (update(Cost.CANDIDATE_GRAD, True, 0, [3, 1]), False, 2 * SPARSE + CANDIDATES, 3 * DENSE - 240),
+        (update(Cost.CANDIDATE_GRAD, True, 0, [3, 1]), True, 2 * SPARSE + CANDIDATES + SUMS, 3 * DENSE - 240 + SUMS),
+    ],
+)
+def test_a_step_by_hand(made: Update | None, aggregates: bool, train: int, executed: int) -> None:
+    meter = FlopMeter(COST, Grow(aggregates))  # type: ignore[arg-type]
+    meter.step(7, ACTIVE, [made] if made else [])
+    assert (meter.train, meter.executed, meter.samples) == (7 * train, 7 * executed, 7)
+
+
+def test_fresh_samples_cost_besides_the_step() -> None:
+    meter = FlopMeter(COST, Grow(True))  # type: ignore[arg-type]
+    meter.step(7, ACTIVE, [update(Cost.CANDIDATE_GRAD, False, 3, [3, 1])])
+    assert meter.train == 7 * 3 * SPARSE + 3 * (2 * SPARSE + CANDIDATES + SUMS)
+    assert meter.executed == 7 * (3 * DENSE - 240) + 3 * (3 * DENSE - 240 + SUMS)
+
+
+def test_plan_counts_what_training_counts() -> None:
+    """The plan of a run and the record of that run agree to the last FLOP."""
+    from dstrun.plan import plan
+    from dstrun.run import assemble
+
+    for method in ("method=gse", "method=rigl", "method=set", "method=gse method.batch=fresh subset=grabo"):
+        words = [*method.split(), "model=mlp", "dataset=digits", "sparsity=0.9", "epochs=2"]
+        experiment = config.compose(words)
+        training = assemble(experiment, torch.device("cpu"))
+        training.model.train()
+        while training.step < training.total_steps:
+            training.take_step()
+        planned, counted = plan(experiment), training.flops.record(training.active())
+        assert {k: planned["flops"][k] for k in counted} == counted
+        assert planned["flops"]["updates"] == training.updates > 0
+        assert planned["parameters"]["active"] == sum(training.active()) + planned["parameters"]["dense"] - 50200
+
+
+@pytest.mark.parametrize(("sparse", "expected"), [(0.2418, 0.244), (0.4138, 0.416)])
+def test_rigls_published_ratio(sparse: float, expected: float) -> None:
+    assert paper_ratio(Cost.DENSE_GRAD, sparse, 1.0, 100) == pytest.approx(expected, abs=5e-4)
+
+
+def test_gses_saving_over_rigl_at_99_percent() -> None:
+    rigl = paper_ratio(Cost.DENSE_GRAD, 0.024, 1.0, 100)
+    gse = paper_ratio(Cost.CANDIDATE_GRAD, 0.024, 1.0, 100)
+    assert 1 - gse / rigl == pytest.approx(0.117, abs=0.003)

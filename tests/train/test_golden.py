@@ -1,0 +1,58 @@
+"""Loss curves of 30 steps, kept: a change that means no other numbers leaves them as they are.
+
+Write them anew, after a change that is meant to change numbers, with ``python tests/train/test_golden.py``; say why in
+CHANGELOG under Numerics.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dstrun import config
+from dstrun.run import assemble
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+STEPS = 30
+COMMON = ["dataset=digits", "model=resnet20", "model.width=0.5", "epochs=3", "optimizer.lr=0.05", "threads=1"]
+CURVES = {
+    "dense": ["method=dense"],
+    "static": ["method=static", "sparsity=0.9"],
+    "set": ["method=set", "sparsity=0.9"],
+    "rigl": ["method=rigl", "sparsity=0.9"],
+    "gse": ["method=gse", "sparsity=0.9"],
+    "gse-grabo": ["method=gse", "subset=grabo", "sparsity=0.9"],
+    "gse-graest": ["method=gse", "subset=graest", "sparsity=0.9"],
+    "gse-fresh": ["method=gse", "method.batch=fresh", "sparsity=0.9"],
+    "gse-global": ["method=gse", "scope=global", "sparsity=0.9"],
+    "adamw-smooth": ["method=gse", "optimizer=adamw", "label_smoothing=0.1", "allocation=uniform", "sparsity=0.9"],
+}
+
+
+def curve(words: list[str]) -> list[float]:
+    """The training loss of every step."""
+    threads = torch.get_num_threads()
+    training = assemble(config.compose([*COMMON, *words]), torch.device("cpu"))
+    training.model.train()
+    losses, before = [], 0.0
+    for _ in range(STEPS):
+        training.take_step()
+        losses.append(training.loss_sum.item() - before)
+        before = training.loss_sum.item()
+    torch.set_num_threads(threads)
+    assert training.updates > 0 or words[0] in ("method=dense", "method=static")
+    return losses
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_curve_is_as_kept(name: str) -> None:
+    kept = json.loads((GOLDEN / f"{name}.json").read_text())
+    assert curve(CURVES[name]) == pytest.approx(kept, rel=2e-3, abs=2e-3)
+
+
+if __name__ == "__main__":
+    for name, words in CURVES.items():
+        (GOLDEN / f"{name}.json").write_text(json.dumps([round(loss, 5) for loss in curve(words)]) + "\n")
