@@ -1,0 +1,356 @@
+"""Hold what ``dstrun plan`` counts against values that others counted: densities, parameters, sizes, FLOPs.
+
+    python benchmarks/check_values.py                             the built-in check values
+    python benchmarks/check_values.py --published FILE.csv        the FLOPs of ResNet-50 rows of a table of results
+
+A check value is written as it was printed; it holds where ours differs by no more than its last digit (a density: plus
+the one connection that whole numbers cost). Exit code 1 where one does not hold. Nothing is trained, nothing loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dstrun.account.flops import NetworkCost, paper_ratio
+from dstrun.config import compose
+from dstrun.grow.criterion import Cost
+from dstrun.plan import plan_flops
+from dstrun.report.format import FORMATS, Column, render
+from dstrun.run import allocate, count_network
+
+COUNT = "independent count"
+"""From the layers' shapes and the definition, apart from this code."""
+
+RIGL = "RigL's README"
+GSE = "GSE's supplement"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a configuration counts: the network's layers, the active connections of each, the ``flops`` group."""
+
+    cost: NetworkCost
+    active: list[int]
+    flops: dict[str, Any]
+    parameters: int
+    norms: int
+    biases: int
+
+    def layer(self, name: str) -> int:
+        """Find a layer by name."""
+        return [layer.name for layer in self.cost.layers].index(name)
+
+    def megabytes(self) -> float:
+        """Count the model's size as RigL's authors do, in 10^6 bytes.
+
+        4 bytes a kept weight, bias and normalized channel (one number a channel, though there is a scale and a shift),
+        1 bit a weight of every layer that is not dense.
+        """
+        masked = sum(x.size for x, a in zip(self.cost.layers, self.active, strict=True) if a < x.size)
+        return (4 * (sum(self.active) + self.biases + self.norms) + masked / 8) / 1e6
+
+    def elementwise(self) -> int:
+        """Count a bias addition and a ReLU for every output of a layer, which RigL's counter adds: FLOPs a sample."""
+        return sum(2 * layer.shape[0] * layer.uses for layer in self.cost.layers)
+
+
+@lru_cache
+def planned(words: str) -> Planned:
+    """Count the configuration that these overrides give; ``dense_first`` at the end keeps the first layer dense."""
+    *overrides, last = words.split()
+    dense_first = last == "dense_first"
+    experiment = compose(overrides if dense_first else [*overrides, last])
+    dataset = experiment.build("dataset")
+    with torch.device("meta"):
+        model = experiment.build("model").build(dataset.image, dataset.classes)
+    cost = count_network(experiment)
+    if dense_first:
+        shapes = [layer.shape for layer in cost.layers[1:]]
+        counts = experiment.build("allocation").counts(shapes, experiment.config["sparsity"])
+        active = [cost.layers[0].size, *counts]
+    else:
+        active = allocate(experiment, cost)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    biases = [p for name, p in model.named_parameters() if p.ndim == 1 and name.endswith("bias")]
+    norm_channels = sum(m.num_features for m in norms)
+    return Planned(
+        cost,
+        active,
+        plan_flops(experiment, cost, active),
+        parameters=sum(p.numel() for p in model.parameters()),
+        norms=norm_channels,
+        biases=sum(p.numel() for p in biases) - norm_channels,
+    )
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check value: how to count ours, and theirs as printed."""
+
+    quantity: str
+    ours: Callable[[], float]
+    published: str
+    source: str
+    slack: Callable[[], float] = float
+    """What rounding to whole connections may add to the difference."""
+
+    @property
+    def digits(self) -> int:
+        """Decimals printed."""
+        return len(self.published.partition(".")[2])
+
+    @property
+    def difference(self) -> float:
+        """Ours minus theirs."""
+        return self.ours() - float(self.published)
+
+    def holds(self) -> bool:
+        """Say whether ours agrees to the last digit printed; of whole numbers, exactly."""
+        unit = 0.1**self.digits if self.digits else 0.0
+        return abs(self.difference) <= unit + self.slack() + 1e-9
+
+    def row(self) -> dict[str, Any]:
+        """Give a row of the table."""
+
+        def shown(value: float) -> float | int:
+            return round(value, self.digits + 1) + 0.0 if self.digits else round(value)  # + 0.0: no -0.0
+
+        return {
+            "quantity": self.quantity,
+            "ours": shown(self.ours()),
+            "published": float(self.published) if self.digits else int(self.published),
+            "difference": shown(self.difference),
+            "source": self.source,
+        }
+
+
+def density(words: str, layer: str, published: str) -> Check:
+    """Check a layer's density."""
+
+    def share() -> float:
+        at = planned(words).layer(layer)
+        return planned(words).active[at] / planned(words).cost.layers[at].size
+
+    def one() -> float:
+        return 1 / planned(words).cost.layers[planned(words).layer(layer)].size
+
+    return Check(f"density of {layer}: {words}", share, published, COUNT, one)
+
+
+def fraction(words: str, published: str) -> Check:
+    """Check the FLOPs of inference relative to the dense network."""
+    return Check(f"inference x dense: {words}", lambda: planned(words).flops["inference_x_dense"], published, COUNT)
+
+
+def training(words: str, published: str) -> Check:
+    """Check the FLOPs of a training step relative to dense training, by the formula of the method's paper."""
+
+    def ratio() -> float:
+        return planned(words).flops["train_x_dense_paper"]
+
+    return Check(f"training x dense: {words}", ratio, published, COUNT)
+
+
+def size(words: str, published: str) -> Check:
+    """Check the size of a model, in MB."""
+    return Check(f"model MB: {words}", lambda: planned(words).megabytes(), published, RIGL)
+
+
+def counts(words: str, layers: int, prunable: int, macs: str = "", parameters: int | None = None) -> Iterator[Check]:
+    """Check prunable layers and weights, multiply-adds of a forward pass (or millions of them), parameters."""
+    yield Check(f"prunable layers: {words}", lambda: len(planned(words).active), str(layers), COUNT)
+    yield Check(
+        f"prunable weights: {words}", lambda: sum(x.size for x in planned(words).cost.layers), str(prunable), COUNT
+    )
+    if macs:
+        name, unit = ("million MACs", 2e6) if "." in macs else ("MACs", 2)
+        yield Check(f"{name}: {words}", lambda: planned(words).cost.forward() / unit, macs, COUNT)
+    if parameters is not None:
+        yield Check(f"parameters: {words}", lambda: planned(words).parameters, str(parameters), COUNT)
+
+
+def saving(interval: int, published: str) -> Check:
+    """Check how much less than RigL a training step of GSE costs, in percent."""
+    words = f"{R50} allocation=erk sparsity=0.99 schedule.interval_steps={interval}"
+
+    def percent() -> float:
+        gse, rigl = (planned(f"{words} method={m}").flops["train_x_dense_paper"] for m in ("gse", "rigl"))
+        return 100 * (1 - gse / rigl)
+
+    return Check(f"GSE's training saves % of RigL's: {words}", percent, published, COUNT)
+
+
+R56, VGG, VIT = ("method=static model=resnet56", "method=static model=vgg16_small", "method=static model=vit")
+R50 = "model=resnet50 dataset=imagenet"
+
+
+def checks() -> list[Check]:
+    """List every check value."""
+    found: list[Check] = []
+    dense = "method=dense"
+    found += counts(f"model=resnet56 {dense}", 56, 848_944, "125485696", 853_018)
+    found += counts(f"model=resnet56 dataset=cifar100 {dense}", 56, 854_704, "125491456")
+    found += counts(f"model=vgg16_small {dense}", 16, 1_252_528, "20239360")
+    found += counts(f"model=vgg16_small dataset=cifar100 {dense}", 16, 1_298_608, "20.29")
+    found += counts(f"model=vit {dense}", 18, 4_224_000, "270013440")
+    found += counts(f"model=vit dataset=cifar100 {dense}", 18, 4_270_080)
+    vit, r50, gse = f"model=vit {dense}", f"{R50} {dense}", "model=resnet56 method=gse"
+    found += [
+        Check(f"million MACs in attention: {vit}", lambda: planned(vit).cost.attention / 2e6, "12.6", COUNT),
+        Check(f"FLOPs an image: {r50}", lambda: planned(r50).cost.forward(), "8178368512", COUNT),
+        Check(f"GFLOPs an image: {r50}", lambda: planned(r50).cost.forward() / 1e9, "8.2", RIGL),
+        Check(
+            f"EFLOPs in 32,000 steps of 4,096 images: {r50}",
+            lambda: 3 * planned(r50).cost.forward() * 32000 * 4096 / 1e18,
+            "3.2",
+            RIGL,
+        ),
+        Check(f"steps: {gse}", lambda: planned(gse).flops["steps"], "78000", GSE),
+        Check(f"topology updates: {gse}", lambda: planned(gse).flops["updates"], "46", GSE),
+    ]
+    for words, table in {
+        R56: {"conv1": (".0852", ".2230"), "layer1.0.conv1": (".0594", ".0635"), "layer3.8.conv2": (".0149", ".0140"),
+              "fc": (".0989", ".4455")},
+        VGG: {"features.0": (".2146", ".3410"), "classifier.3": (".0084", ".0230")},
+    }.items():  # fmt: skip
+        for layer, published in table.items():
+            for allocation, value in zip(("er", "erk"), published, strict=True):
+                found.append(density(f"{words} allocation={allocation} sparsity=0.98", layer, value))
+    for layer, value in {"embed.1": ".1102", "blocks.0.attention.qkv": ".0136", "head.1": ".4931"}.items():
+        found.append(density(f"{VIT} allocation=er sparsity=0.98", layer, value))
+    for sparsity, layers in {"0.8": {"conv1": ".857", "fc": ".148"}, "0.9": {"conv1": ".420", "fc": ".0726"}}.items():
+        words = f"{R50} method=static allocation=erk sparsity={sparsity}"
+        found += [density(words, layer, value) for layer, value in layers.items()]
+        found.append(dense_layers(words, {"0.8": 8, "0.9": 1}[sparsity]))
+    for words, values in {
+        f"{R50} method=static allocation=uniform": {"0.8": ".2231", "0.9": ".1260", "0.95": ".0774"},
+        f"{R50} method=static allocation=erk": {"0.8": ".4138", "0.9": ".2418", "0.95": ".1217", "0.99": ".024"},
+        f"{R50} method=static allocation=er": {"0.8": ".464", "0.9": ".249", "0.95": ".1245"},
+        f"{R56} allocation=er": {"0.9": ".1756", "0.95": ".0878", "0.98": ".0351"},
+        f"{R56} dataset=cifar100 allocation=er": {"0.9": ".1759", "0.95": ".0880", "0.98": ".0352"},
+        f"{VGG} allocation=er": {"0.9": ".2706", "0.95": ".1355", "0.98": ".0542"},
+        f"{VIT} allocation=er": {"0.9": ".0989", "0.95": ".0489", "0.98": ".0194"},
+    }.items():
+        found += [fraction(f"{words} sparsity={sparsity}", value) for sparsity, value in values.items()]
+    found += [training(f"{R50} method=rigl sparsity={s}", v) for s, v in {"0.8": ".416", "0.9": ".244"}.items()]
+    found += [saving(100, "11.7"), saving(1000, "1.3")]
+    erk = f"{R50} method=static allocation=erk"
+    found += [size(f"{erk} sparsity={s}", v) for s, v in {"0.8": "23.68", "0.9": "13.50", "0.95": "8.40"}.items()]
+    found += [size(f"{erk} sparsity=0.99 dense_first", "4.35"), size(r50, "102.12")]
+    return found
+
+
+def dense_layers(words: str, published: int) -> Check:
+    """Check how many layers the allocation leaves dense."""
+
+    def full() -> int:
+        return sum(a == x.size for x, a in zip(planned(words).cost.layers, planned(words).active, strict=True))
+
+    return Check(f"dense layers: {words}", full, str(published), COUNT)
+
+
+COLUMNS = [Column(key) for key in ("quantity", "ours", "published", "difference", "source")]
+
+COSTS = {
+    "dense": Cost.NONE, "static": Cost.NONE, "set": Cost.NONE, "rigl": Cost.DENSE_GRAD, "gse": Cost.CANDIDATE_GRAD,
+}  # fmt: skip
+"""Which gradients each method needs to grow."""
+
+INTERVAL = 100
+"""Steps between updates in published training ratios."""
+
+SCALES = {
+    "test_flops_ratio": None, "train_flops_ratio": None,
+    "test_flops": 1.0, "train_flops": 3.0 * 32_000 * 4096, "test_MACs_M": 0.5e-6,
+}  # fmt: skip
+"""What is made of the FLOPs of inference; the training of ResNet-50 takes 32,000 steps of 4,096 images."""
+
+
+def published_rows(path: Path) -> list[dict[str, Any]]:
+    """Hold the FLOPs of ResNet-50 in a table of results against ours, where the method is one of ours.
+
+    Args:
+        path: a CSV file with the columns source, table, dataset, model, method, allocation, sparsity, metric, value.
+
+    Returns:
+        A row each, with the reason where ours rounds to another number.
+    """
+    rows = []
+    with path.open(newline="") as file:
+        for entry in csv.DictReader(file):
+            method, _, times = entry["method"].lower().partition("_")
+            if entry["model"] == "resnet50" and method in COSTS and entry["metric"] in SCALES:
+                rows.append(_published_row(entry, method, int(times.removesuffix("x") or 1)))
+    return rows
+
+
+def _published_row(entry: dict[str, str], method: str, times: int) -> dict[str, Any]:
+    """Hold one value against ours; ``times`` as long a training, relative to dense training once."""
+    metric, theirs = entry["metric"], float(entry["value"])
+    words = f"{R50} method={method}"
+    if method != "dense":
+        words += f" allocation={entry['allocation'].lower()} sparsity={entry['sparsity']}"
+
+    def value(plan: Planned, extra: int = 0) -> float:
+        sparse, dense = plan.cost.forward(plan.active) + extra, plan.cost.forward() + extra
+        scale = SCALES[metric]
+        if scale is not None:
+            return dense * scale
+        if metric == "test_flops_ratio":
+            return sparse / dense
+        return times * paper_ratio(COSTS[method], sparse, dense, INTERVAL)
+
+    plan = planned(words)
+    ways = {"": value(plan), "bias and ReLU counted": value(plan, plan.elementwise())}
+    if entry["allocation"] == "uniform":
+        ways["conv1 sparse too"] = value(planned(f"{words} allocation.dense_first=false"))
+    unit = theirs * 0.1 if SCALES[metric] else 0.1 ** max(2, len(entry["value"].partition(".")[2]))
+    apart = {way: abs(number - theirs) - 1e-9 for way, number in ways.items()}
+    exact = [way for way, distance in apart.items() if distance <= unit / 2]
+    near = [f"{way}, last digit" for way, distance in apart.items() if way and distance <= unit]
+    length = f", {times} x as long" if times > 1 and metric == "train_flops_ratio" else ""
+    return {
+        "quantity": f"{metric}{length}: {words}",
+        "ours": float(f"{ways['']:.4g}"),
+        "counted": float(f"{ways['bias and ReLU counted']:.4g}"),
+        "published": theirs,
+        "difference": float(f"{ways[''] - theirs:.2g}"),
+        "reason": (exact + near + ["unexplained"])[0],
+        "source": f"{entry['source']}, {entry['table']}",
+    }
+
+
+PUBLISHED = [
+    Column("quantity"), Column("ours"), Column("counted", "with bias and ReLU"), Column("published"),
+    Column("difference"), Column("reason"), Column("source"),
+]  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--published", type=Path, help="a CSV of published results to hold against ours instead")
+    parser.add_argument("--format", choices=FORMATS, default="md")
+    arguments = parser.parse_args()
+    if arguments.published is not None:
+        print(render(published_rows(arguments.published), PUBLISHED, arguments.format))
+        return 0
+    found = checks()
+    print(render([check.row() for check in found], COLUMNS, arguments.format))
+    failed = [check.quantity for check in found if not check.holds()]
+    print(f"{len(found) - len(failed)} of {len(found)} check values hold", file=sys.stderr)
+    if failed:
+        print("\n".join(["these do not:", *failed]), file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

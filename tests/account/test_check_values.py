@@ -1,0 +1,85 @@
+"""What ``dstrun plan`` counts agrees with what others counted (``benchmarks/check_values.py``)."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "check_values.py"
+
+spec = importlib.util.spec_from_file_location("check_values", SCRIPT)
+assert spec is not None
+assert spec.loader is not None
+check_values = importlib.util.module_from_spec(spec)
+sys.modules["check_values"] = check_values
+spec.loader.exec_module(check_values)
+
+CHECKS = check_values.checks()
+
+HEADER = "source,table,dataset,model,method,allocation,sparsity,metric,value,std,status\n"
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.quantity)
+def test_agrees_to_the_last_digit_printed(check):
+    assert check.holds(), f"{check.ours()} where {check.source} has {check.published}"
+
+
+def test_no_quantity_is_checked_twice():
+    assert len({(check.quantity, check.source) for check in CHECKS}) == len(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("ours", "published", "holds"),
+    [
+        (0.2418, "0.2418", True),
+        (0.2419, "0.2418", True),
+        (0.2420, "0.2418", False),
+        (0.24, "0.2418", False),
+        (848_944, "848944", True),
+        (848_945, "848944", False),
+    ],
+)
+def test_a_check_holds_within_its_last_digit(ours, published, holds):
+    assert check_values.Check("", lambda: ours, published, "").holds() is holds
+
+
+def test_a_density_may_miss_by_one_connection_more():
+    one = check_values.Check("", lambda: 0.0984, "0.0989", "", lambda: 1 / 640)
+    assert one.holds()
+    assert not check_values.Check("", one.ours, one.published, "").holds()
+
+
+def test_published_rows_say_why_they_differ(tmp_path):
+    table = tmp_path / "published.csv"
+    rows = [
+        "a,t,imagenet,resnet50,RigL,ERK,0.9,train_flops_ratio,0.24,,",
+        "a,t,imagenet,resnet50,RigL,uniform,0.8,test_flops_ratio,0.23,,",
+        "a,t,imagenet,resnet50,SET,uniform,0.9,test_flops_ratio,0.1,,",
+        "a,t,imagenet,resnet50,Static,ERK,0.9,test_flops_ratio,0.77,,",
+        "a,t,imagenet,resnet50,RigL_5x,ERK,0.8,train_flops_ratio,2.09,,",
+        "a,t,imagenet,resnet50,dense,dense,0,test_flops,8200000000.0,,",
+        "a,t,imagenet,resnet50,dense,dense,0,top1,76.8,,",
+        "a,t,imagenet,resnet50,SNFS,ERK,0.9,train_flops_ratio,0.5,,",
+        "a,t,cifar10,resnet56,RigL,ERK,0.9,train_flops_ratio,0.5,,",
+    ]
+    table.write_text(HEADER + "\n".join(rows))
+    found = check_values.published_rows(table)
+    assert [row["reason"] for row in found] == [
+        "", "bias and ReLU counted", "conv1 sparse too", "unexplained", "bias and ReLU counted", "",
+    ]  # fmt: skip
+    assert found[0]["ours"] == pytest.approx((302 * 0.24184 + 1) / 303, abs=1e-4)
+    assert found[4]["ours"] == pytest.approx(5 * (302 * 0.41380 + 1) / 303, abs=1e-3)
+
+
+def test_the_script_fails_where_a_value_does_not_hold(monkeypatch, capsys):
+    wrong = check_values.Check("wrong", lambda: 2.0, "1.0", "nowhere")
+    monkeypatch.setattr(check_values, "checks", lambda: [wrong])
+    monkeypatch.setattr(sys, "argv", ["check_values.py", "--format", "json"])
+    assert check_values.main() == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out) == [
+        {"quantity": "wrong", "ours": 2.0, "published": 1.0, "difference": 1.0, "source": "nowhere"}
+    ]
+    assert "0 of 1" in err
