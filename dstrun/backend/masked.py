@@ -69,7 +69,7 @@ class MaskedLayer:
     def confine_gradient(self) -> None:
         """Zero the gradient of inactive connections."""
         if self.weight.grad is not None:
-            self.weight.grad.mul_(self.mask)
+            self.weight.grad.masked_fill_(~self.mask, 0)  # a product would keep what is not finite
 
     def explore(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn inside it, then scored by the weight's gradient."""

@@ -35,5 +35,5 @@ class Constant:
 
     def fraction_at(self, step: int, total: int) -> float:
         """Give the fraction of active connections replaced at a step."""
-        last = int(self.end * total)
+        last = round(self.end * total)
         return self.fraction if step <= last else 0.0

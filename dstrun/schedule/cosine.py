@@ -36,5 +36,5 @@ class Cosine:
 
     def fraction_at(self, step: int, total: int) -> float:
         """Give the fraction of active connections replaced at a step."""
-        last = int(self.end * total)
+        last = round(self.end * total)
         return 0.0 if step >= last else self.fraction / 2 * (1 + math.cos(math.pi * step / last))

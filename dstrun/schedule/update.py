@@ -28,7 +28,7 @@ def update_steps(
     Raises:
         ConfigError: more updates are wanted than there are steps before the end.
     """
-    last = int(end * total)
+    last = round(end * total)
     if updates is not None:
         if updates and updates >= last:
             raise ConfigError(
