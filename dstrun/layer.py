@@ -5,6 +5,7 @@ Shape letters: A active connections, M candidates, N connections of the dense la
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -73,13 +74,13 @@ def best(scores: Tensor, positions: Tensor | None, exploration: Exploration) -> 
 
     Args:
         scores: (M,) of the candidates.
-        positions: (M,) the candidates, or ``None`` where all N positions are scored and blocked ones are -inf.
-        exploration: names the limit.
+        positions: (M,) the candidates, or ``None`` where all N positions are scored, blocked ones too.
+        exploration: names the limit and what is blocked.
     """
     drawn = exploration.free if positions is None else scores.numel()
     count = min(exploration.limit, drawn)
     if positions is None:
-        top = scores.topk(count)
+        top = scores.index_fill(0, exploration.blocked, -math.inf).topk(count)
         return Proposal(top.indices, top.values, drawn)
     ranked = scores.sort(descending=True, stable=True)  # equal scores keep the order drawn, on every backend
     return Proposal(positions[ranked.indices[:count]], ranked.values[:count], drawn)

@@ -68,8 +68,8 @@ Share = Annotated[float, Within(0, 1)]
 
 
 def group_of(cls: type) -> str:
-    """Name the config group of an option class: the package its module stands in."""
-    return cls.__module__.split(".")[1]
+    """Name the config group of an option class: the package its module stands in, ``grow`` of ``dstrun.grow.gse``."""
+    return cls.__module__.rpartition(".")[0].rpartition(".")[2] or cls.__name__
 
 
 def check_value(key: str, value: Any, hint: Any) -> None:

@@ -75,15 +75,14 @@ def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: 
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     folder.status(state="running", epochs=experiment.config["epochs"])
     _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
-    mirror = wandb.Mirror()
-    mirror.open(
+    tags = [label(experiment.choices), *(experiment.choices[k] for k in ("model", "dataset", "allocation"))]
+    mirror = wandb.Mirror.open(
         mode,
         folder.path,
         folder.id,
         name=folder.id,
-        group=folder.id.replace(f"-seed{training.seed}", "").rsplit("-", 1)[0],
-        tags=[str(v) for k, v in experiment.choices.items() if k in ("model", "dataset", "allocation") and v]
-        + [label(experiment.choices), experiment.config["backend"]],
+        group=folder.id.replace(f"-seed{training.seed}", "").rpartition("-")[0],
+        tags=[tag for tag in [*tags, experiment.config["backend"]] if tag],
         config=experiment.config,
     )
     progress = Progress(training.total_steps, training.data.steps_per_epoch)

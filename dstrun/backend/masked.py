@@ -103,11 +103,8 @@ class MaskedLayer:
 
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
         gradient = self._dense_grad()
-        if positions is not None:
-            return best(criterion.score(gradient[positions], positions, exploration), positions, exploration)
-        scores = criterion.score(gradient, None, exploration).clone()
-        scores[exploration.blocked] = -torch.inf
-        return best(scores, None, exploration)
+        chosen = gradient if positions is None else gradient[positions]
+        return best(criterion.score(chosen, positions, exploration), positions, exploration)
 
     def proposal(self) -> Proposal:
         """Give what the armed backward found, and disarm."""
