@@ -11,7 +11,7 @@ Shape letters: B samples, P items (B times output positions), G groups, O output
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +66,8 @@ class ConvGeometry:
             ]
             factor = x.new_ones(1, 1, *size)
         weight = (1, x.shape[1], *self.shape[2:])
-        sums = conv2d_weight(
-            x.float(), weight, factor, stride=self.stride, padding=self.padding, dilation=self.dilation
-        )
+        steps: Any = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}  # typed as int there
+        sums = conv2d_weight(x.float(), weight, factor, **steps)
         return sums.reshape(self.groups, -1)
 
     def output_sums(self, delta: Tensor, factor: Tensor | None) -> Tensor:

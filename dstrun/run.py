@@ -266,8 +266,9 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
         f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; backend {config['backend']} "
         "(simulated on dense storage)"
     )
-    schedule = experiment.build("schedule")
-    if schedule is not None:
+    if training.device.type == "cpu" and config["precision"] != "fp32":
+        log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
+    if experiment.choices["schedule"] is not None:
         steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
         if steps:
             say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
