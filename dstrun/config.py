@@ -194,10 +194,11 @@ def experiment(composed: DictConfig, choices: Any = None) -> Experiment:
 def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
     """Find the word at fault and the nearest valid spelling."""
     loader = GlobalHydra.instance().config_loader()
+    paths = [o for o in overrides if o.startswith("hydra.searchpath=")]
     groups, values = [], []
     for override in parse(overrides):
         key = override.key_or_group
-        options = loader.get_group_options(key) if key in GROUPS else []
+        options = loader.get_group_options(key, config_name=name, overrides=paths) if key in GROUPS else []
         if not options:
             values.append(override)
             continue
@@ -215,7 +216,7 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
         if grow != "gse":
             return ConfigError(f"subset makes no sense with {culprit}: only grow=gse draws a subset")
     try:
-        base = hydra_compose(name, overrides=[o.input_line or "" for o in groups])
+        base = hydra_compose(name, overrides=[*paths, *(o.input_line or "" for o in groups)])
     except (HydraException, OmegaConfBaseException):
         return ConfigError(str(error).splitlines()[0])
     known = list(_keys(OmegaConf.to_container(base)))
