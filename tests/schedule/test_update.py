@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def test_short_runs_update_too(schedule, recipe, total):
     steps = option.steps(total)
     effective = [s for s in steps if option.fraction_at(s, total) > 0]
     assert len(effective) >= 2
-    assert all(b - a == steps[0] for a, b in zip(steps, steps[1:], strict=False))
+    assert all(b - a == steps[0] for a, b in pairwise(steps))
 
 
 @pytest.mark.parametrize(
