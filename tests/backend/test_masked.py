@@ -113,15 +113,17 @@ def test_other_parameters_stay(network):
 
 
 def test_a_seed_names_topology_and_weights_and_layers_differ():
-    def state(seed):
+    def state(seed, count=30):
         model = nn.Sequential(nn.Linear(9, 9), nn.Linear(9, 9))
-        layers = sparsify(model, [30, 30], seed)
+        layers = sparsify(model, [count, count], seed)
         return [t for layer in layers for t in (layer.topology.positions, layer.values(), layer.module.bias)]
 
     first, again, other = state(0), state(0), state(1)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(first[:3], first[3:], strict=True))
+    assert not torch.equal(first[0], first[3])
+    _, values, bias, _, *others = state(0, count=81)  # dense: what differs is not the fan-in
+    assert not any(torch.equal(a, b) for a, b in zip((values, bias), others, strict=True))
 
 
 @pytest.mark.parametrize("counts", [[20, 100], [20, 100, 7, 7]])

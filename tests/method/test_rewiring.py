@@ -270,6 +270,14 @@ def test_global_scope_leaves_every_layer_its_best(bench):
     assert made.weights(1) == {0: 0.9, 1: 0, 2: 0}
 
 
+def test_global_scope_empties_no_layer_of_small_weights(bench):
+    made = bench(FIRST, ({0: 0.05}, [0.0] * 4), shape=(2, 2)).start(ALL, scope="global")
+    made.step()
+    assert 0 in made.weights(1)
+    assert 2 in made.weights(0)
+    assert 0 not in made.weights(0)
+
+
 def test_global_random_growth_is_in_proportion_to_the_inactive(bench):
     # Of the first layer's 12 connections 11 may grow, its pruned one among them, and one of the second's; one does.
     large = ({0: 0.1, 1: 0.5}, [0.0] * 12)
@@ -352,6 +360,17 @@ def test_a_step_draws_the_same_whether_or_not_earlier_ones_updated(random_bench)
         return made.layers[0].topology.positions.tolist()
 
     assert grown(1) == grown(3) == grown(50)
+
+
+@pytest.mark.parametrize("prune", [False, True], ids=["grow", "prune"])
+def test_steps_draw_apart(bench, prune):
+    left = set()
+    for step in range(10):
+        made = bench(EIGHT).start(ALL if prune else Random(), prune=PruneRandom() if prune else None)
+        made.steps = step
+        made.step()
+        left.add(tuple(made.weights()))
+    assert len(left) > 2
 
 
 def test_layers_draw_apart(bench):
