@@ -63,7 +63,7 @@ def _flat(weights: Tensor) -> bool:
 
 
 def _floored(weights: Tensor) -> Tensor:
-    """Scale to a mean of 1, so that no product of weights underflows, and add the floor; all zero count as equal."""
+    """Scale weights to a mean of 1, so that no product underflows, and add the floor; all zero count as equal."""
     mean = weights.mean()
     return weights / mean + FLOOR if mean > 0 else torch.ones_like(weights)
 

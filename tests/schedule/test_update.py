@@ -1,4 +1,4 @@
-from itertools import pairwise
+import itertools
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +34,7 @@ def test_short_runs_update_too(schedule, recipe, total):
     steps = option.steps(total)
     effective = [s for s in steps if option.fraction_at(s, total) > 0]
     assert len(effective) >= 2
-    assert all(b - a == steps[0] for a, b in pairwise(steps))
+    assert all(b - a == steps[0] for a, b in itertools.pairwise(steps))
 
 
 @pytest.mark.parametrize(
