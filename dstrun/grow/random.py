@@ -18,7 +18,8 @@ class Random:
     """Score every inactive connection by an independent uniform number.
 
     Only the ``limit`` highest are ever of use, so only these are drawn: which connections they are is uniform, and
-    their scores are the highest order statistics of n independent uniforms, U_(n-j) = prod_{i<=j} V_i^(1/(n-i)).
+    their scores are the logarithms of the highest order statistics of n independent uniforms,
+    U_(n-j) = prod_{i<=j} V_i^(1/(n-i)): where U is so near 1 that float32 cannot tell, log U still differs.
     Ranked across layers (``scope=global``) a layer thus grows in proportion to its inactive connections.
     """
 
@@ -42,4 +43,4 @@ class Random:
         count = positions.numel()
         uniform = torch.rand(count, generator=exploration.generator, dtype=torch.float64)
         left = exploration.free - torch.arange(count, dtype=torch.float64)
-        return (uniform.log() / left).cumsum(0).exp().to(positions.device)
+        return (uniform.log() / left).cumsum(0).float().to(positions.device)

@@ -27,7 +27,7 @@ def proposals():
 
 
 def test_scores_are_the_highest_order_statistics_of_all_inactive(proposals):
-    scores = torch.stack([p.scores for p in proposals])
+    scores = torch.stack([p.scores for p in proposals]).exp()
     assert bool((scores[:, 1:] <= scores[:, :-1]).all())
     # The j-th largest of n uniforms is Beta(n - j, j + 1) distributed, n = 7.
     for j in range(3):
@@ -35,7 +35,7 @@ def test_scores_are_the_highest_order_statistics_of_all_inactive(proposals):
 
 
 def test_scores_have_the_joint_law_of_sorted_uniforms(proposals):
-    scores = torch.stack([p.scores for p in proposals])
+    scores = torch.stack([p.scores for p in proposals]).double().exp()
     generator = torch.Generator().manual_seed(1)
     brute = torch.rand(4000, 7, generator=generator, dtype=torch.double).sort(1, descending=True).values[:, :3]
     for summary in (lambda s: s.sum(1), lambda s: s[:, 0] - s[:, 1], lambda s: s[:, 1] - s[:, 2]):
@@ -59,9 +59,9 @@ def test_no_more_than_the_limit_and_than_there_are(limit, blocked, count):
 
 def test_a_large_layer_is_cheap_and_its_scores_keep_apart():
     found = propose(explore([5], 1000, torch.Generator().manual_seed(0), (1_000_000, 1_000_000)))
-    assert found.scores.dtype == torch.double
+    assert found.scores.dtype == torch.float  # an accelerator may know no other
     assert found.scores.unique().numel() == 1000
-    assert 1 - found.scores[-1].item() == pytest.approx(1e-9, rel=0.2)
+    assert found.scores[-1].item() == pytest.approx(-1e-9, rel=0.2)
 
 
 def test_it_needs_no_gradient():

@@ -178,3 +178,14 @@ def test_a_layer_too_large_for_a_matrix(exploration):
     # Drawn by weight: E[f] under p ~ f is E[f^2] / E[f] = 2/3, its variance E[f^3] / E[f] - 4/9 = 1/18.
     for factor in (f[found % side], g[found // side]):
         assert abs(factor.mean() - 2 / 3) < 5 * (1 / 18 / 10_000) ** 0.5
+
+
+def test_a_weight_that_dwarfs_all_others_does_not_swallow_them(exploration):
+    # One of a million inputs, or outputs, has 99.9 % of the weight; the floor leaves 1e-9 to each of the others.
+    many, one = torch.ones(1_000_000), torch.ones(2)
+    many[0] = 1e12
+    for ends in (_Pairs(many[None], one).i_ends, _Pairs(one[None], many).o_ends):
+        shares = ends[:-1].diff() / ends[-1]  # rounding of the sum falls on the last
+        torch.testing.assert_close(shares, torch.full_like(shares, 1e-9), rtol=2e-3, atol=0)
+    found = draw(many[None], one, exploration((2, 1_000_000)), 100_000, exact=False)
+    assert abs(int((found % 1_000_000 != 0).sum()) - 100) < 50
