@@ -57,14 +57,15 @@ def run(experiment: Experiment) -> Outcome:
     """
     config = experiment.config
     folder = RunFolder(config, experiment.choices)
-    done = folder.record()
-    if done is not None:
+    if (done := folder.record()) is not None:
         return Outcome("done", folder, done, "already done")
     device = pick_device(config["device"])
     mode, reason = wandb.decide(config["wandb"])
     training = assemble(experiment, device)
     try:
         with folder.owned():
+            if (done := folder.record()) is not None:  # another process has ended it meanwhile
+                return Outcome("done", folder, done, "already done")
             return _train(experiment, folder, training, mode, reason)
     except Busy as busy:
         return Outcome("busy", folder, None, str(busy))

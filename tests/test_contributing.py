@@ -1,4 +1,4 @@
-"""The worked example of CONTRIBUTING.md works as printed: one file, one yaml, found by its name, and its test passes."""
+"""The worked example of CONTRIBUTING.md works as printed: one file, one yaml, found by name, its test passing."""
 
 from __future__ import annotations
 

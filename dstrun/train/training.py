@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.dataset.loader import Resident
-from dstrun.layer import SparseLayer
+from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Procedure, Update
 from dstrun.optimizer.rate import Rate
 from dstrun.stream import stream
@@ -49,7 +49,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.loss_sum = torch.zeros((), device=self.device)
-        self.sizes = [module.numel() for module in self._weights()]
+        self.sizes = [module.weight.numel() for _, module in prunable(self.model)]
 
     def active(self) -> list[int]:
         """Count the active connections of every prunable layer."""
@@ -134,11 +134,6 @@ class Training:
         if add:
             self.loss_sum += loss.detach()
         return loss
-
-    def _weights(self) -> list[Tensor]:
-        from dstrun.layer import prunable
-
-        return [module.weight for _, module in prunable(self.model)]
 
 
 @contextmanager

@@ -26,6 +26,10 @@ METHODS = {
 SLOW = [pytest.param(m, marks=pytest.mark.slow) if m in ("dense", "static") else m for m in METHODS]
 
 
+REAL = ["model=vgg16_small", "dataset=cifar10", "dataset.limit=5000", "epochs=2", "method=gse", "subset=grabo"]
+"""A run of half a minute on real images, with dropout, crops and flips."""
+
+
 def start(folder: Path, words: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "dstrun", *WORDS, *words, f"results={folder}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -98,6 +102,26 @@ def test_killed_while_training(method: str, whole, tmp_path: Path) -> None:
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert_equal_runs(whole(method), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_killed_five_times_on_real_images(real_images: Path, tmp_path: Path) -> None:
+    """Killed at five random moments of its training, a run on real images ends as one that was not."""
+    words = [*REAL, f"dataset.root={real_images}"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    began = time.monotonic()
+    output, _ = start(whole, words).communicate()
+    assert (whole / "default").is_dir(), output
+    length = time.monotonic() - began
+    moments = random.Random(0)
+    for _ in range(5):
+        process = start(stopped, words)
+        time.sleep(moments.uniform(5, max(6, length)))
+        process.kill()
+        process.communicate()
+    output, _ = start(stopped, words).communicate()
+    assert_equal_runs(whole, stopped)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
