@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from dstrun.option import ConfigError
+from dstrun.option import ConfigError, nearest
 from dstrun.progress import say
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ def train(words: list[str]) -> int:
     flags, overrides = split_flags(words)
     if flags.cfg or flags.info or flags.hydra_help or flags.package or flags.resolve:
         return hydra_main(words)
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, VERBS)}")
     directories = [flags.config_dir] if flags.config_dir else []
     name = flags.config_name or "config"
     if not flags.multirun:

@@ -139,10 +139,6 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
         word = getattr(error, "override", None) or overrides[0]
-        if "=" not in word:
-            from dstrun.cli import VERBS
-
-            raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, VERBS)}") from error
         raise ConfigError(f"{word} cannot be read as key=value: quote special characters") from error
 
 

@@ -11,10 +11,10 @@ import torch
 
 from dstrun import config
 from dstrun.backend import masked
+from dstrun.exploration import Exploration
 from dstrun.geometry import geometry
 from dstrun.grow.criterion import Cost
 from dstrun.help import options, text
-from dstrun.layer import Exploration
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.stream import generator
 from dstrun.topology import contains

@@ -16,8 +16,7 @@ WRONG = {
     "dstrun --help lists them",
     "optimiser.lr=1": "optimiser.lr is no setting here (did you mean optimizer.lr?); dstrun --help lists them",
     "gamma=2": "gamma is no setting here (did you mean grow.gamma?); dstrun --help lists them",
-    "resnet56": "resnet56 is neither a verb nor key=value",
-    "tabel": "tabel is neither a verb nor key=value (did you mean table?)",
+    "resnet56": "resnet56 cannot be read as key=value: quote special characters",
     "model=resnet57": "model=resnet57 is not known: choose mlp, resnet110, resnet20, resnet32, resnet44, resnet50, "
     "resnet56, vgg16, vgg16_small, vit (did you mean resnet56?)",
     "grow=gsr": "grow=gsr is not known: choose gradient, gse, random (did you mean gse?)",

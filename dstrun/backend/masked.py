@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import geometry
 from dstrun.initial import initial_bias, initial_values
-from dstrun.layer import Exploration, Proposal, SparseLayer, best, prunable
+from dstrun.layer import SparseLayer, prunable
 from dstrun.stream import generator
 from dstrun.topology import Topology
 

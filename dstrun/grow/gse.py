@@ -11,7 +11,7 @@ from dstrun.subset.criterion import SubsetDistribution
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer import Exploration
+    from dstrun.exploration import Exploration
 
 
 @option

@@ -29,4 +29,4 @@ class DST:
         """Start updating."""
         from dstrun.method.rewiring import Rewiring
 
-        return Rewiring(self, setting)
+        return Rewiring(setting, self.batch, self.samples_per_class, self.rounding)

@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from dstrun.exploration import Proposal
 from dstrun.grow.criterion import Cost
-from dstrun.layer import Proposal, SparseLayer
+from dstrun.layer import SparseLayer
 from dstrun.method.procedure import Change, Procedure, Setting, Update
 from dstrun.stream import generator
 from dstrun.topology import contains
-
-if TYPE_CHECKING:
-    from dstrun.method.dst import DST
 
 
 @dataclass(frozen=True)
@@ -40,10 +37,10 @@ class Ranking:
 
 
 class Rewiring(Procedure):
-    """Prunes and grows at the steps of the schedule."""
+    """Prunes and grows at the steps of the schedule; ``DST`` says what the arguments mean."""
 
-    def __init__(self, option: DST, setting: Setting) -> None:
-        self.option, self.setting = option, setting
+    def __init__(self, setting: Setting, batch: str, samples_per_class: int, rounding: str) -> None:
+        self.setting, self.batch, self.samples_per_class, self.rounding = setting, batch, samples_per_class, rounding
         self.layers = setting.layers
         self.steps = {s for s in setting.schedule.steps(setting.total_steps) if self._fraction(s) > 0}
         indices = range(len(self.layers))
@@ -61,14 +58,14 @@ class Rewiring(Procedure):
         self.pruned = self._rank_for_pruning(step)
         for index, layer in enumerate(self.layers):
             layer.explore(self.setting.grow, *self._request(index), self._stream("grow", step, index))
-        if self.option.batch == "current":
+        if self.batch == "current":
             return None
-        samples = self.setting.fresh_pass(step, self.option.samples_per_class * self.setting.classes)
+        samples = self.setting.fresh_pass(step, self.samples_per_class * self.setting.classes)
         return self._update(step, [layer.proposal() for layer in self.layers], samples)
 
     def after_backward(self, step: int) -> Update | None:
         """Update on the current batch, in place of the optimizer's step."""
-        if step not in self.steps or self.setting.grow.cost is Cost.NONE or self.option.batch == "fresh":
+        if step not in self.steps or self.setting.grow.cost is Cost.NONE or self.batch == "fresh":
             return None
         return self._update(step, [layer.proposal() for layer in self.layers])
 
@@ -96,7 +93,7 @@ class Rewiring(Procedure):
             layers = [self.layers[index] for index in pool]
             active = sum(layer.topology.count for layer in layers)
             replaced = self._fraction(step) * active
-            wanted = math.ceil(replaced) if self.option.rounding == "ceil" else math.floor(replaced)
+            wanted = math.ceil(replaced) if self.rounding == "ceil" else math.floor(replaced)
             wanted = min(wanted, active - len(layers))
             scores = []
             for index, layer in zip(pool, layers, strict=True):
@@ -130,7 +127,7 @@ class Rewiring(Procedure):
                 changes[index] = self._rewire(self.layers[index], out, new, proposals[index].drawn)
         self.pruned = []
         cost = self.setting.grow.cost
-        replaces = cost is not Cost.NONE and self.option.batch == "current"
+        replaces = cost is not Cost.NONE and self.batch == "current"
         return Update(step, cost, replaces, samples, [changes[index] for index in range(len(self.layers))])
 
     @staticmethod

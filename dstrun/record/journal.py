@@ -11,7 +11,6 @@ from dstrun.record.wandb import Mirror
 
 if TYPE_CHECKING:
     from dstrun.method.procedure import Update
-    from dstrun.train.training import Training
 
 HEARTBEAT_SECONDS = 10
 
@@ -37,19 +36,18 @@ class Journal:
         """Note an epoch's row; before the checkpoint, so that a kill between the two repeats the epoch."""
         self.folder.metrics.append([row])
 
-    def epoch(self, row: dict[str, Any], training: Training) -> None:
-        """Tell that an epoch is done and saved."""
-        per_epoch = training.data.steps_per_epoch
+    def epoch(self, row: dict[str, Any], densities: dict[str, float]) -> None:
+        """Tell that an epoch is done and saved; the density of every sparse layer goes to W&B."""
+        epochs = self.progress.epochs
         self.folder.status(
             state="running",
             epoch=row["epoch"],
-            epochs=training.total_steps // per_epoch,
+            epochs=epochs,
             top1=row["top1"],
             epoch_seconds=row["seconds"],
-            eta_seconds=row["seconds"] * (training.total_steps - training.step) / per_epoch,
+            eta_seconds=row["seconds"] * (epochs - row["epoch"]),
             peak_bytes=row["peak_bytes"],
         )
         shown = {key: value for key, value in row.items() if key not in ("step", "split")}
-        density = {f"density/{layer.name}": layer.topology.density for layer in training.layers}
-        self.mirror.log(shown | density, step=row["step"])
+        self.mirror.log(shown | {f"density/{name}": value for name, value in densities.items()}, step=row["step"])
         self.progress.epoch(row)

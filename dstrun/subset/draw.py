@@ -14,7 +14,7 @@ from dstrun.topology import contains, draw_distinct, first_of_each, inactive
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer import Exploration
+    from dstrun.exploration import Exploration
 
 FLOOR = 1e-3
 """Every input and output keeps this share of the mean weight, so that none is out of reach where all are zero."""

@@ -9,7 +9,7 @@ from dstrun.option import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer import Exploration
+    from dstrun.exploration import Exploration
 
 
 @option

@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
+from dstrun.exploration import Exploration
 from dstrun.geometry import LinearGeometry
 from dstrun.grow.criterion import Cost
 from dstrun.grow.gse import GSE
-from dstrun.layer import Exploration
 from dstrun.option import ConfigError
 from dstrun.subset.grabo import GraBo
 from dstrun.subset.graest import GraEst

@@ -1,0 +1,84 @@
+"""What a grow criterion is asked of one layer, and what comes back.
+
+Shape letters: A active connections, M candidates, N connections of the dense layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dstrun.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What a grow criterion is asked of one layer, and what it may look at.
+
+    Attributes:
+        geometry: how connections relate to inputs and outputs.
+        active: A, the layer's number of active connections.
+        blocked: sorted positions that may not grow.
+        limit: no more than this many candidates are of use; the best ``limit`` are kept.
+        generator: on the CPU, so that every device draws the same.
+        x: the layer's input in this pass; ``None`` where the criterion needs no gradient.
+        delta: the gradient of its output in this pass.
+    """
+
+    geometry: Geometry
+    active: int
+    blocked: Tensor
+    limit: int
+    generator: torch.Generator
+    x: Tensor | None = None
+    delta: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """N, connections of the dense layer."""
+        out, *rest = self.geometry.shape
+        for extent in rest:
+            out *= extent
+        return out
+
+    @property
+    def free(self) -> int:
+        """Connections that may grow."""
+        return self.size - self.blocked.numel()
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Candidates of one layer, the highest score first.
+
+    Attributes:
+        positions: (M,) int64, none of them blocked.
+        scores: (M,) float, descending.
+        drawn: how many candidates were scored to find these; their gradients are what growth costs.
+    """
+
+    positions: Tensor
+    scores: Tensor
+    drawn: int
+
+
+def best(scores: Tensor, positions: Tensor | None, exploration: Exploration) -> Proposal:
+    """Keep the ``limit`` highest scores.
+
+    Args:
+        scores: (M,) of the candidates.
+        positions: (M,) the candidates, or ``None`` where all N positions are scored, blocked ones too.
+        exploration: names the limit and what is blocked.
+    """
+    drawn = exploration.free if positions is None else scores.numel()
+    count = min(exploration.limit, drawn)
+    if positions is None:
+        top = scores.index_fill(0, exploration.blocked, -math.inf).topk(count)
+        return Proposal(top.indices, top.values, drawn)
+    ranked = scores.sort(descending=True, stable=True)  # equal scores keep the order drawn, on every backend
+    return Proposal(positions[ranked.indices[:count]], ranked.values[:count], drawn)

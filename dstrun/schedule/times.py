@@ -1,0 +1,55 @@
+"""When the topology is updated; shared by every schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from dstrun.option import AtLeast, ConfigError, Share, Within, option
+
+SHORTEST = 10
+"""Where a recipe's interval shrinks below this many steps, training between updates would hardly happen."""
+
+
+@option
+class Times:
+    """Settings that every schedule shares.
+
+    ``fraction`` is alpha; ``end`` is t_end as a share of training, after which the topology stays as it is.
+    ``interval_steps`` or ``updates`` say outright when. Without them a recipe's interval at its own length
+    (``recipe_interval_steps`` of ``recipe_steps``) shortens in proportion in a shorter run, so that it still prunes
+    and grows; a longer run keeps it, as RigL's 5x training does.
+    """
+
+    fraction: Annotated[float, Within(0, 1, low_open=True)] = 0.2
+    end: Share = 0.6
+    interval_steps: Annotated[int, AtLeast(1)] | None = None
+    updates: Annotated[int, AtLeast(0)] | None = None
+    recipe_interval_steps: Annotated[int, AtLeast(1)] = 1000
+    recipe_steps: Annotated[int, AtLeast(1)] = 78000
+
+    def __post_init__(self) -> None:
+        if self.interval_steps is not None and self.updates is not None:
+            raise ConfigError("schedule.interval_steps and schedule.updates both say when to update: set one of them")
+
+    def last(self, total: int) -> int:
+        """Give t_end in steps, in a run of ``total``."""
+        return round(self.end * total)
+
+    def steps(self, total: int) -> list[int]:
+        """List the steps, counted from 1, at which a run of ``total`` steps updates its topology.
+
+        Raises:
+            ConfigError: more updates are wanted than there are steps before the end.
+        """
+        last, updates = self.last(total), self.updates
+        if updates is not None:
+            if updates and updates >= last:
+                raise ConfigError(
+                    f"schedule.updates={updates} do not fit into the {last} steps before schedule.end={self.end:g}"
+                )
+            return [i * last // (updates + 1) for i in range(1, updates + 1)]
+        interval = self.interval_steps
+        if interval is None:
+            scaled = round(self.recipe_interval_steps * min(1.0, total / self.recipe_steps))
+            interval = max(scaled, min(SHORTEST, self.recipe_interval_steps, max(2, last // 3)))
+        return list(range(interval, last + 1, interval))
