@@ -39,7 +39,3 @@ def dstrun(tmp_path: Path):
         return done
 
     return run
-
-
-SMALL = ("model=mlp", "dataset=digits", "wandb=disabled", "sparsity=0.8", "epochs=3", "optimizer.lr=0.05")
-"""Words of a run that takes a second."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL
+from small_run import SMALL
 
 
 def only_run(folder: Path) -> Path:
@@ -48,6 +49,23 @@ def test_sweep_runs_all_and_lists_what_failed(dstrun, tmp_path: Path) -> None:
     assert done.stderr.count(": diverged: the loss is not finite at step 11 of 11") == 2
     states = [json.loads(p.read_text())["state"] for p in tmp_path.glob("results/default/*/status.json")]
     assert sorted(states) == ["diverged", "diverged", "done", "done"]
+
+
+def test_interrupting_a_sweep_ends_all_of_it(tmp_path: Path) -> None:
+    """Ctrl-C saves the run it meets and starts no other."""
+    words = ["-m", *SMALL[:4], "epochs=500", "seed=0,1,2"]
+    command = [sys.executable, "-m", "dstrun", *words]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not list(tmp_path.glob("results/default/*/checkpoint.pt")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "saved; the same command continues it" in output
+    assert "Traceback" not in output
+    assert [json.loads(p.read_text())["state"] for p in tmp_path.glob("results/default/*/status.json")] == [
+        "interrupted"
+    ]
 
 
 def test_a_second_process_on_a_run_says_who_works_on_it(dstrun, tmp_path: Path) -> None:

