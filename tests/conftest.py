@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,16 @@ ROOT = Path(__file__).parents[1]
 REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine has not got."""
+    needs = {"gpu": lambda: __import__("torch").cuda.is_available(), "slurm": lambda: shutil.which("slurmctld")}
+    for name, here in needs.items():
+        marked = [item for item in items if item.get_closest_marker(name)]
+        if marked and not here():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=f"this machine has no {name}"))
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,17 @@ def test_damaged_record_is_said_and_skipped(dstrun, tmp_path: Path) -> None:
     assert "record.json" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["checkpoint.pt", "record.json"])
+def test_damaged_file_of_a_run_is_named(name: str, dstrun, tmp_path: Path) -> None:
+    dstrun(*SMALL)
+    run = only_run(tmp_path)
+    (run / "record.json").unlink()
+    (run / name).write_bytes(b"{cut")
+    done = dstrun(*SMALL, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"dstrun: results/default/{run.name}/{name} is damaged: remove it")
+
+
 def test_results_on_stdout_progress_on_stderr(dstrun, tmp_path: Path) -> None:
     plan = dstrun("plan", *SMALL, "--format", "json")
     assert json.loads(plan.stdout)["parameters"]["prunable"] == 50200

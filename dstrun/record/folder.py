@@ -80,11 +80,18 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     def record(self) -> dict[str, Any] | None:
-        """Read the record of a finished run."""
+        """Read the record of a finished run; ``None`` where there is none.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        path = self.path / "record.json"
         try:
-            return json.loads((self.path / "record.json").read_text())
+            return json.loads(path.read_text())
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} is damaged: remove it to finish this run again") from error
 
     @contextmanager
     def owned(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,14 @@ def load(path: Path, training: Training) -> int:
         The step it was written after; 0 where there is none.
 
     Raises:
-        ConfigError: it belongs to other data than the data set now read.
+        ConfigError: it is damaged, or belongs to other data than the data set now read.
     """
     if not path.exists():
         return 0
-    state: dict[str, Any] = torch.load(path, map_location=training.device, weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=training.device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{path} is damaged: remove it to start this run again") from error
     if state["source"] != training.data.source:
         raise ConfigError(
             f"{path} was trained on other data than this dataset.root holds: remove the folder to restart"
