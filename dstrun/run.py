@@ -74,7 +74,8 @@ def run(experiment: Experiment) -> Outcome:
 def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: str, reason: str) -> Outcome:
     resumed = checkpoint.load(folder.checkpoint, training)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
-    folder.status(state="running", epochs=experiment.config["epochs"])
+    epoch = resumed // training.data.steps_per_epoch
+    folder.status(state="running", epoch=epoch, epochs=experiment.config["epochs"])
     _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
     tags = [label(experiment.choices), *(experiment.choices[k] for k in ("model", "dataset", "allocation"))]
     mirror = wandb.Mirror.open(
