@@ -30,7 +30,7 @@ Exit codes: 0 done, 1 a run failed, 2 wrong usage or configuration, 3 nothing ma
 def options(group: str) -> list[str]:
     """List the options of a config group by name: the yaml files of its folder."""
     names = [entry.name for entry in files(HERE).joinpath(group).iterdir()]
-    return sorted((n.removesuffix(".yaml") for n in names if n.endswith(".yaml")), key=lambda n: (len(n) > 10, n))
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def text() -> str:
