@@ -57,6 +57,11 @@ class Block:
         """Give the sparsities of all rows, ascending; 0 is dense."""
         return sorted(set().union(*(row.sparsities for row in self.rows)))
 
+    @property
+    def most(self) -> int:
+        """Count the seeds of the cell that has most."""
+        return max((len(cell) for row in self.rows for cell in row.cells.values()), default=0)
+
 
 def blocks(runs: Iterable[Run]) -> list[Block]:
     """Sort finished runs into blocks and rows; others are left out."""

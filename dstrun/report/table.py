@@ -66,17 +66,16 @@ def build(runs: Sequence[Run], preset: str = "accuracy", digits: int = 1) -> Tab
 def accuracy(runs: Sequence[Run], digits: int = 1) -> Table:
     """Tabulate final top-1 accuracy in percent: a row per method, a column per sparsity, a block per model and data.
 
-    Cells of fewer seeds than the largest cell, and cells with unfinished runs, are flagged; the best mean of a column
-    is bold, dense apart, where two or more compete.
+    Cells of fewer seeds than the largest of their block, and cells with unfinished runs, are flagged; the best mean of
+    a column is bold, dense apart, where two or more compete.
     """
     found = blocks(runs)
     lost = _place([run for run in runs if not run.done], found)
-    most = max((len(cell) for block in found for row in block.rows for cell in row.cells.values()), default=0)
     parts, cells = [], []
     for block in found:
         columns = [Column("method")]
         columns += [Column(str(s), _percent(s), "mean", digits) for s in block.sparsities]
-        means = {(row.name, s): _mean(row, s, most) for row in block.rows for s in row.sparsities}
+        means = {(row.name, s): _mean(row, s, block.most) for row in block.rows for s in row.sparsities}
         for sparsity in block.sparsities:
             rivals = [
                 (row.name, sparsity)
@@ -89,7 +88,7 @@ def accuracy(runs: Sequence[Run], digits: int = 1) -> Table:
                     means[key] = replace(means[key], best=True)
         parts.append((block.title, [_line(row, means) for row in block.rows], columns))
         cells += [_cell(block, row, s, means[row.name, s]) for row in block.rows for s in sorted(row.sparsities)]
-    return Table(parts, cells, ACCURACY_COLUMNS, _notes(found, lost, most))
+    return Table(parts, cells, ACCURACY_COLUMNS, _notes(found, lost))
 
 
 ACCURACY_COLUMNS = [
@@ -162,13 +161,14 @@ def _place(unfinished: Sequence[Run], found: Sequence[Block]) -> list[Run]:
     return homeless
 
 
-def _notes(found: Sequence[Block], lost: Sequence[Run], most: int) -> list[str]:
+def _notes(found: Sequence[Block], lost: Sequence[Run]) -> list[str]:
     """Write the footnotes: flags first, then what every number is."""
     rows = [row for block in found for row in block.rows]
     notes = []
-    fewer = sorted({len(cell) for row in rows for cell in row.cells.values()} - {most})
+    counts = {(len(cell), b.most) for b in found for row in b.rows for cell in row.cells.values()}
+    fewer = [f"{n} of {most}" for n, most in sorted(counts) if n < most]
     if fewer:
-        notes.append(f"{FEWER} fewer seeds than other cells ({', '.join(f'{n} of {most}' for n in fewer)})")
+        notes.append(f"{FEWER} fewer seeds than other cells ({', '.join(fewer)})")
     waiting = {run.id: run for row in rows for cell in row.unfinished.values() for run in cell}
     if waiting:
         notes.append(f"{UNFINISHED} not finished: {_listed(waiting.values())}")
