@@ -9,14 +9,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from dstrun.dataset import parquet
 from dstrun.dataset.cache import Shapes, cached, checksum
-from dstrun.dataset.images import Images, check_split, split_images, train_images
-from dstrun.option import AtLeast, ConfigError, nearest, option
+from dstrun.dataset.images import Dataset, Images
+from dstrun.option import ConfigError, nearest, option
 
 TIMEOUT_S = 10.0
 """How long a download waits for the network to say anything."""
@@ -32,7 +32,7 @@ class Source(NamedTuple):
 
 
 @option
-class CIFAR10:
+class CIFAR10(Dataset):
     """CIFAR-10: 60,000 colour images of 32x32 pixels in 10 classes (Krizhevsky, 2009).
 
     ``root`` is a folder that holds Parquet shards (``train-*.parquet``, ``test-*.parquet``; also in a folder named
@@ -56,18 +56,7 @@ class CIFAR10:
 
     root: str | None = None
     download: bool | None = None
-    limit: Annotated[int, AtLeast(1)] | None = None
-    validation: Annotated[int, AtLeast(0)] = 0
     augment: bool = True
-
-    def __post_init__(self) -> None:
-        """Check ``limit`` and ``validation`` against the number of training images."""
-        check_split(self)
-
-    @property
-    def train_images(self) -> int:
-        """Training images left by ``limit`` and ``validation``."""
-        return train_images(self)
 
     def load(self, cache: Path | None = None) -> Images:
         """Load the images, decoded once and then memory-mapped from the cache.
@@ -87,7 +76,7 @@ class CIFAR10:
             "test_x": ((self.test_count, *self.image), np.uint8),
             "test_y": ((self.test_count,), np.int64),
         }
-        return split_images(self, cached(self.name, source, shapes, decode, cache), source)
+        return self.choose(cached(self.name, source, shapes, decode, cache), source)
 
     def _source(self) -> Source:
         """Find the data set, or download it."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from dstrun.dataset.images import Images, check_split, split_images, train_images
-from dstrun.option import AtLeast, option
+from dstrun.dataset.images import Dataset, Images
+from dstrun.option import option
 
 
 @option
-class Digits:
+class Digits(Dataset):
     """Handwritten digits (Alpaydin and Kaynak, 1998): scikit-learn's copy, in its order.
 
     The first 1,437 images are for training and the last 360 for the test. Values 0..16 are scaled to 0..255, rounded
@@ -27,18 +27,6 @@ class Digits:
     flip: ClassVar[bool] = False
     augment: ClassVar[bool] = False
 
-    limit: Annotated[int, AtLeast(1)] | None = None
-    validation: Annotated[int, AtLeast(0)] = 0
-
-    def __post_init__(self) -> None:
-        """Check ``limit`` and ``validation`` against the number of training images."""
-        check_split(self)
-
-    @property
-    def train_images(self) -> int:
-        """Training images left by ``limit`` and ``validation``."""
-        return train_images(self)
-
     def load(self, cache: Path | None = None) -> Images:
         """Load the images; ``cache`` is not used, they are quicker to read than to look up."""
         import numpy as np
@@ -49,4 +37,4 @@ class Digits:
         y = np.asarray(labels, np.int64)
         n = self.train_count
         arrays = {"train_x": x[:n], "train_y": y[:n], "test_x": x[n:], "test_y": y[n:]}
-        return split_images(self, arrays, sha256(x.tobytes() + y.tobytes()).hexdigest())
+        return self.choose(arrays, sha256(x.tobytes() + y.tobytes()).hexdigest())

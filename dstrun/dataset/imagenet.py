@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from dstrun.dataset.images import Images, check_split, train_images
-from dstrun.option import AtLeast, ConfigError, option
+from dstrun.dataset.images import Dataset, Images
+from dstrun.option import ConfigError, option
 
 
 @option
-class ImageNet:
+class ImageNet(Dataset):
     """ImageNet, ILSVRC 2012 (Russakovsky et al., 2015), 224x224 crops; its 50,000 validation images are the test.
 
     It can be planned but not trained yet.
@@ -24,18 +24,6 @@ class ImageNet:
     std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
     flip: ClassVar[bool] = True
     augment: ClassVar[bool] = True
-
-    limit: Annotated[int, AtLeast(1)] | None = None
-    validation: Annotated[int, AtLeast(0)] = 0
-
-    def __post_init__(self) -> None:
-        """Check ``limit`` and ``validation`` against the number of training images."""
-        check_split(self)
-
-    @property
-    def train_images(self) -> int:
-        """Training images left by ``limit`` and ``validation``."""
-        return train_images(self)
 
     def load(self, cache: Path | None = None) -> Images:
         """Refuse: only the shapes are here.

@@ -128,7 +128,7 @@ def test_cifar100_learns_the_fine_labels(tmp_path: Path, shard: Shard) -> None:
         shard(path, PIXELS[part], LABELS[part], label="fine_label", more=coarse)
     assert whole(Small100(root=str(tmp_path / "root")).load())
     assert refusal(Small(root=str(tmp_path / "root"))) == (
-        f"{tmp_path}/root/train-00000-of-00001.parquet has no label column label: "
+        f"{tmp_path / 'root'}/train-00000-of-00001.parquet has no label column label: "
         "its columns are img, fine_label, coarse_label"
     )
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from dstrun.dataset.digits import Digits
 from dstrun.dataset.imagenet import ImageNet
-from dstrun.dataset.images import split_images
 from dstrun.option import ConfigError
 
 COUNT = Digits.train_count
@@ -22,7 +21,7 @@ def numbered() -> dict[str, np.ndarray]:
 def test_every_training_image_is_used_once_and_counted_without_loading(validation: int, data: st.DataObject) -> None:
     limit = data.draw(st.none() | st.integers(1, COUNT - validation))
     option = Digits(limit=limit, validation=validation)
-    images = split_images(option, numbered(), "0")
+    images = option.choose(numbered(), "0")
     assert len(images.train_y) == option.train_images == (limit or COUNT - validation)
     assert np.array_equal(images.train_x[:, 0], images.train_y)
     assert np.array_equal(images.eval_x[:, 0], images.eval_y)
@@ -38,14 +37,14 @@ def test_every_training_image_is_used_once_and_counted_without_loading(validatio
 
 
 def test_limit_keeps_the_first_of_what_validation_leaves() -> None:
-    whole = split_images(Digits(validation=500), numbered(), "0")
-    limited = split_images(Digits(validation=500, limit=100), numbered(), "0")
+    whole = Digits(validation=500).choose(numbered(), "0")
+    limited = Digits(validation=500, limit=100).choose(numbered(), "0")
     assert np.array_equal(limited.train_y, whole.train_y[:100])
     assert np.array_equal(limited.eval_y, whole.eval_y)
 
 
 def test_validation_images_are_the_same_for_ever() -> None:
-    images = split_images(Digits(validation=5), numbered(), "0")
+    images = Digits(validation=5).choose(numbered(), "0")
     assert images.eval_y.tolist() == [57, 161, 496, 733, 1279]
 
 
