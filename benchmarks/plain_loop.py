@@ -1,0 +1,46 @@
+"""Train densely with a plain PyTorch loop on the same network and batches, to check that a dense row is no artefact.
+
+python benchmarks/plain_loop.py model=vgg16_small dataset.root=DIR dataset.limit=20000 epochs=4
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch.nn import functional
+
+from dstrun import config
+from dstrun.dataset.loader import Resident
+
+
+def main() -> None:
+    experiment = config.compose(["method=dense", *sys.argv[1:]])
+    settings, dataset, recipe = experiment.config, experiment.build("dataset"), experiment.build("optimizer")
+    data = Resident(dataset.load(), dataset, "cpu", settings["batch_size"], settings["seed"], dataset.augment)
+    torch.manual_seed(settings["seed"])
+    model = experiment.build("model").build(dataset.image, dataset.classes)
+    total = settings["epochs"] * data.steps_per_epoch
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    milestones = [round(m * total) for m in recipe.lr_milestones]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, recipe.lr_drop)
+    for step in range(total):
+        model.train()
+        x, y = data.batch(step)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % data.steps_per_epoch == 0:
+            model.eval()
+            with torch.no_grad():
+                right = [(model(x).argmax(1) == y).float() for x, y in data.eval_batches(500)]
+            print(
+                f"epoch {(step + 1) // data.steps_per_epoch}: top-1 {100 * torch.cat(right).mean():.2f} %", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
