@@ -26,8 +26,9 @@ METHODS = {
 SLOW = [pytest.param(m, marks=pytest.mark.slow) if m in ("dense", "static") else m for m in METHODS]
 
 
-REAL = ["model=vgg16_small", "dataset=cifar10", "dataset.limit=5000", "epochs=2", "method=gse", "subset=grabo"]
-"""A run of half a minute on real images, with dropout, crops and flips."""
+REAL = ["model=vgg16_small", "dataset=cifar10", "dataset.validation=1000", "dataset.limit=2000", "epochs=20"]
+REAL += ["method=gse", "subset=grabo"]
+"""A run of a minute or more on real images, with dropout, crops and flips."""
 
 
 def start(folder: Path, words: list[str]) -> subprocess.Popen:
@@ -86,18 +87,32 @@ def whole(tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
+def kill_while_training(folder: Path, words: list[str], seconds: float, after_checkpoint: bool = False) -> None:
+    """Kill a run so many seconds after it began to train, or after it first saved; it must not have ended by then."""
+    process = start(folder, words)
+    deadline = time.monotonic() + 120
+    while not (began(folder, process.pid) and (not after_checkpoint or list(folder.glob("default/*/checkpoint.pt")))):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not list(folder.glob("default/*/record.json"))
+
+
+def began(folder: Path, pid: int) -> bool:
+    """Say whether this very process is training the run."""
+    return any(json.loads(path.read_text())["pid"] == pid for path in folder.glob("default/*/status.json"))
+
+
 @pytest.mark.parametrize("method", SLOW)
 def test_killed_while_training(method: str, whole, tmp_path: Path) -> None:
-    """Killed with SIGKILL once rows appear, twice at random moments, then left to end."""
+    """Killed with SIGKILL at a random moment after its first checkpoint and once more later, then left to end."""
     moments = random.Random(method)
     for _ in range(2):
-        process = start(tmp_path, METHODS[method])
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("default/*/status.json")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 3))
-        process.kill()
-        process.communicate()
+        kill_while_training(tmp_path, METHODS[method], moments.uniform(0, 0.6), after_checkpoint=True)
     process = start(tmp_path, METHODS[method])
     output, _ = process.communicate()
     assert process.returncode == 0, output
@@ -110,17 +125,14 @@ def test_killed_five_times_on_real_images(real_images: Path, tmp_path: Path) -> 
     """Killed at five random moments of its training, a run on real images ends as one that was not."""
     words = [*REAL, f"dataset.root={real_images}"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    began = time.monotonic()
     output, _ = start(whole, words).communicate()
-    assert (whole / "default").is_dir(), output
-    length = time.monotonic() - began
+    assert list(whole.glob("default/*/record.json")), output
     moments = random.Random(0)
     for _ in range(5):
-        process = start(stopped, words)
-        time.sleep(moments.uniform(5, max(6, length)))
-        process.kill()
-        process.communicate()
+        kill_while_training(stopped, words, moments.uniform(0, 7))
     output, _ = start(stopped, words).communicate()
+    assert list(stopped.glob("default/*/record.json")), output
+    assert "continues after step" in output
     assert_equal_runs(whole, stopped)
 
 
