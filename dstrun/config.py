@@ -48,7 +48,9 @@ class Schema:
     batch_size: int = setting(128, AtLeast(1), "images a step")
     label_smoothing: float = setting(0.0, Within(0, 1, high_open=True), "of the cross-entropy")
     scope: str = setting("layer", OneOf("layer", "global"), "where prune and grow rank connections")
-    backend: str = setting("masked", OneOf("masked"), "how layers are stored: masked is dense storage, simulated")
+    backend: str = setting(
+        "masked", OneOf("masked", "sparse"), "how layers are stored: masked is dense storage, simulated"
+    )
     device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")
     precision: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "of the forward and backward pass")
     experiment: str = setting("default", None, "folder under results")

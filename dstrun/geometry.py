@@ -10,6 +10,7 @@ Shape letters: B samples, P items (B times output positions), G groups, O output
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +25,10 @@ class LinearGeometry:
 
     shape: tuple[int, ...]
     groups: int = 1
+
+    def as_convolution(self) -> ConvGeometry:
+        """Give the 1x1 convolution over one position that computes the same."""
+        return ConvGeometry((*self.shape, 1, 1), 1, (1, 1), (0, 0), (1, 1))
 
     def signs(self, delta: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a Rademacher sign for every item: (P,)."""
@@ -50,6 +55,19 @@ class ConvGeometry:
     padding: tuple[int, int]
     dilation: tuple[int, int]
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether every output position sees exactly the input at that position."""
+        return (*self.shape[2:], *self.stride) == (1, 1, 1, 1) and self.padding == (0, 0)
+
+    def output_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Give (Ho, Wo) of an input of size (H, W)."""
+        height, width = (
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(size, self.padding, self.dilation, self.shape[2:], self.stride, strict=True)
+        )
+        return height, width
+
     def signs(self, delta: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a Rademacher sign for every sample and output position: (B, 1, Ho, Wo)."""
         return _signs((delta.shape[0], 1, *delta.shape[2:]), delta, generator)
@@ -58,13 +76,7 @@ class ConvGeometry:
         """Sum the patches over items: (G, I); with factor (B, 1, Ho, Wo), sum_p f[p] x[p, i], else sum_p |x[p, i]|."""
         if factor is None:  # the absolute patches add up over samples first: no batch is left in the sum over positions
             x = x.abs().float().sum(0, keepdim=True)
-            size = [
-                (n + 2 * p - d * (k - 1) - 1) // s + 1
-                for n, p, d, k, s in zip(
-                    x.shape[2:], self.padding, self.dilation, self.shape[2:], self.stride, strict=True
-                )
-            ]
-            factor = x.new_ones(1, 1, *size)
+            factor = x.new_ones(1, 1, *self.output_size(x.shape[2:]))
         weight = (1, x.shape[1], *self.shape[2:])
         steps: Any = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}  # typed as int there
         sums = conv2d_weight(x.float(), weight, factor, **steps)

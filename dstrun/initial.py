@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from dstrun.stream import generator
 from dstrun.topology import Topology
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What one layer starts with, on the CPU: topology, weights (A,) and bias (O,), used where the layer has one."""
+
+    topology: Topology
+    values: Tensor
+    bias: Tensor
+
+
+def initial(shape: tuple[int, ...], count: int, seed: int, index: int) -> Initial:
+    """Draw the start of the ``index``-th prunable layer: the same on every backend and device.
+
+    Args:
+        shape: dense shape of its weight.
+        count: A, active connections.
+        seed: of the run; each layer has streams of its own.
+        index: among the prunable layers.
+    """
+    topology = Topology.random(shape, count, generator(seed, "topology", index))
+    values = initial_values(topology, generator(seed, "weights", index))
+    return Initial(topology, values, initial_bias(topology, generator(seed, "bias", index)))
+
+
+def home(weight: Tensor) -> torch.device:
+    """Give the device a layer's weights shall lie on: the weight's, or the CPU where it has none yet."""
+    return torch.device("cpu") if weight.is_meta else weight.device
 
 
 def bound(topology: Topology) -> Tensor:

@@ -5,7 +5,10 @@ Shape letters: A active connections of a layer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -18,13 +21,29 @@ if TYPE_CHECKING:
 
 
 class SparseLayer(Protocol):
-    """One layer with a topology. ``masked`` and later backends implement it; every method works on every one."""
+    """One layer with a topology. Every backend implements it; every method works on every one."""
 
     name: str
+    backend: str
+    """Which backend stores it."""
     geometry: Geometry
-    topology: Topology
     optimizer: torch.optim.Optimizer | None
-    """Whose state ``rewire`` clears; set once the optimizer exists."""
+    """Whose state ``rewire`` carries over; set once the optimizer exists."""
+
+    @property
+    def topology(self) -> Topology:
+        """The active connections."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """A, the number of active connections."""
+        ...
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter that holds the weights, as the backend stores them."""
+        ...
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,), in the order of ``topology.positions``."""
@@ -79,9 +98,36 @@ class SparseLayer(Protocol):
         """Take the topology of a checkpoint; parameters are loaded apart."""
         ...
 
-    def index_bytes(self) -> int:
-        """Count the bytes that say which connections are active."""
+    def index(self) -> list[Tensor]:
+        """List the tensors that say which connections are active."""
         ...
+
+
+@contextmanager
+def skeleton() -> Iterator[None]:
+    """Build networks whose linear and convolution layers have no weights yet: these lie on the ``meta`` device.
+
+    A backend's ``sparsify`` gives them weights. So a network can be built whose dense weights fit nowhere.
+    """
+    from torch import device, nn
+
+    def bare(init: Any) -> Any:
+        @wraps(init)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            with device("meta"):
+                init(*args, **kwargs)
+
+        return wrapped
+
+    kinds: list[Any] = [nn.Linear, nn.Conv2d]
+    originals = [kind.__init__ for kind in kinds]
+    for kind in kinds:
+        kind.__init__ = bare(kind.__init__)
+    try:
+        yield
+    finally:
+        for kind, original in zip(kinds, originals, strict=True):
+            kind.__init__ = original
 
 
 def prunable(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:

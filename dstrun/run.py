@@ -7,7 +7,9 @@ import os
 import platform
 import subprocess
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,9 @@ from torch import nn
 from dstrun import __version__
 from dstrun.account.flops import FlopMeter, NetworkCost, network_cost
 from dstrun.account.memory import MemoryMeter
-from dstrun.backend import masked
 from dstrun.config import Experiment
 from dstrun.dataset.loader import Resident
-from dstrun.layer import SparseLayer
+from dstrun.layer import SparseLayer, skeleton
 from dstrun.method.procedure import Setting
 from dstrun.option import ConfigError
 from dstrun.progress import Progress, human, say
@@ -164,10 +165,16 @@ def assemble(experiment: Experiment, device: torch.device) -> Training:
     cost = count_network(experiment)
     counts = allocate(experiment, cost)
     data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, augment=dataset.augment)
-    torch.manual_seed(stream(seed, "model"))
-    model: nn.Module = experiment.build("model").build(dataset.image, dataset.classes).to(device)
     method = experiment.build("method")
-    layers: list[SparseLayer] = masked.sparsify(model, counts, seed) if "allocation" in method.parts else []
+    sparse = "allocation" in method.parts
+    torch.manual_seed(stream(seed, "model"))
+    with skeleton() if sparse else nullcontext():
+        model: nn.Module = experiment.build("model").build(dataset.image, dataset.classes)
+    layers: list[SparseLayer] = []
+    if sparse:
+        backend = import_module(f"dstrun.backend.{config['backend']}")
+        layers = backend.sparsify(model, counts, seed, device)
+    model.to(device)
     rate = experiment.build("optimizer")
     optimizer = rate.build(model.parameters())
     for layer in layers:
@@ -184,7 +191,7 @@ def assemble(experiment: Experiment, device: torch.device) -> Training:
         seed=seed,
         label_smoothing=config["label_smoothing"],
         total_steps=config["epochs"] * data.steps_per_epoch,
-        flops=FlopMeter(cost, grow),
+        flops=FlopMeter(cost, grow, [layer.backend for layer in layers]),
         memory=MemoryMeter(model, optimizer, layers, device),
         clock=Clock(device),
     )
@@ -227,7 +234,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "choices": experiment.choices | {k: config[k] for k in ("scope", "backend", "precision")},
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
-        "parameters": parameters_record(sum(p.numel() for p in training.model.parameters()), training.sizes, active),
+        "parameters": parameters_record(training.dense_parameters(), training.sizes, active),
         "flops": training.flops.record(active),
         "memory": training.memory.record(),
         "seconds": training.clock.record(),
@@ -265,8 +272,8 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
     cost = training.flops.cost
     say(
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
-        f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; backend {config['backend']} "
-        "(simulated on dense storage)"
+        f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; backend {config['backend']}"
+        f"{' (simulated on dense storage)' if config['backend'] == 'masked' else ''}"
     )
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])

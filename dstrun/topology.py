@@ -48,6 +48,10 @@ class Topology:
         """Active share, A / N."""
         return self.count / self.size
 
+    def to(self, device: torch.device) -> Topology:
+        """Give it with its positions on a device."""
+        return Topology(self.shape, self.positions.to(device))
+
     def fan_in(self) -> Tensor:
         """Count the active inputs of every output: (O,) int64."""
         return torch.bincount(self.positions // (self.size // self.shape[0]), minlength=self.shape[0])

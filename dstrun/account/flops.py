@@ -3,7 +3,8 @@
 A multiply and an add are two FLOPs; linear and convolution layers count, zero weights do not; a training step costs
 three forward passes (outputs, input gradients, weight gradients). Biases, normalization, activations, loss, sampling
 and ranking are left out; attention products are reported apart. *Algorithmic* is what the method claims; *executed*
-is what the backend really computes: for ``masked`` the dense products, less the input gradient of the first layer.
+is what the backend really computes, less the input gradient of the first layer: for ``masked`` the dense products, for
+``sparse`` those of the connections whose products were taken.
 All counts are exact integers.
 """
 
@@ -73,9 +74,20 @@ class NetworkCost:
         """Count the FLOPs of one sample's input sums, each a convolution with one output: forward / outputs."""
         return sum(2 * layer.macs // layer.shape[0] for layer in self.layers)
 
-    def first_input_gradient(self) -> int:
-        """Count the FLOPs that an executed backward pass saves because the images need no gradient."""
-        return sum(2 * layer.macs for layer in self.layers if layer.first)
+    def executed(self, backends: Sequence[str], active: Sequence[int], weights: Sequence[int]) -> int:
+        """Count the FLOPs really done for one sample, forward and backward.
+
+        Args:
+            backends: which stores each layer; any but ``sparse`` computes densely.
+            active: connections of each layer.
+            weights: connections of each layer whose weight gradients are taken.
+        """
+        total = 0
+        for layer, backend, count, gradients in zip(self.layers, backends, active, weights, strict=True):
+            if backend != "sparse":
+                count = gradients = layer.size
+            total += 2 * layer.uses * ((1 if layer.first else 2) * count + gradients)
+        return total
 
 
 def network_cost(model: nn.Module, image: tuple[int, int, int]) -> NetworkCost:
@@ -139,10 +151,17 @@ def paper_ratio(grow: Cost, sparse: float, dense: float, interval: float, gamma:
 
 
 class FlopMeter:
-    """Adds up a run's training FLOPs as its topology changes."""
+    """Adds up a run's training FLOPs as its topology changes.
 
-    def __init__(self, cost: NetworkCost, grow: GrowCriterion | None) -> None:
+    Args:
+        cost: of the network.
+        grow: the grow criterion, if any.
+        backends: which stores each layer; all ``masked`` if ``None``.
+    """
+
+    def __init__(self, cost: NetworkCost, grow: GrowCriterion | None, backends: Sequence[str] | None = None) -> None:
         self.cost = cost
+        self.backends = backends or ["masked"] * len(cost.layers)
         self.aggregates = grow is not None and grow.aggregates
         self.train = 0
         self.executed = 0
@@ -158,19 +177,25 @@ class FlopMeter:
         """
         self.samples += samples
         forward = self.cost.forward(active)
-        dense = 3 * self.cost.forward() - self.cost.first_input_gradient()
-        weight_gradient = forward
+        weight_gradient, scored = forward, active
         for update in updates:
+            candidates = self._scored(update)
             extra = update_extra(self.cost, update.cost, self.aggregates, [c.candidates for c in update.changes])
             sums = self.cost.aggregation() if self.aggregates else 0
             if update.replaces_step:
-                weight_gradient = extra
+                weight_gradient, scored = extra, candidates
                 self.executed += samples * sums
             elif update.samples:
                 self.train += update.samples * (2 * forward + extra)
-                self.executed += update.samples * (dense + sums)
+                self.executed += update.samples * (self.cost.executed(self.backends, active, candidates) + sums)
         self.train += samples * (2 * forward + weight_gradient)
-        self.executed += samples * dense
+        self.executed += samples * self.cost.executed(self.backends, active, scored)
+
+    def _scored(self, update: Update) -> list[int]:
+        """Count the connections of each layer whose gradients an update takes; the dense gradient has blocked ones."""
+        if update.cost is Cost.DENSE_GRAD:
+            return [layer.size for layer in self.cost.layers]
+        return [change.candidates for change in update.changes]
 
     def record(self, active: Sequence[int]) -> dict[str, Any]:
         """Give the record's ``flops`` group for the final topology."""

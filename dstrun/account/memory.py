@@ -57,8 +57,10 @@ class MemoryMeter:
         return self.model_bytes() + self.state_bytes() + self.index_bytes()
 
     def model_bytes(self) -> int:
-        """Count parameters and buffers."""
-        return tensor_bytes([*self.model.parameters(), *self.model.buffers()])
+        """Count parameters and buffers, less those that say which connections are active."""
+        held = {t.untyped_storage()._cdata for layer in self.layers for t in layer.index()}
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return tensor_bytes(t for t in tensors if t.untyped_storage()._cdata not in held)
 
     def state_bytes(self) -> int:
         """Count the optimizer's own state."""
@@ -67,7 +69,7 @@ class MemoryMeter:
 
     def index_bytes(self) -> int:
         """Count what says which connections are active."""
-        return sum(layer.index_bytes() for layer in self.layers)
+        return tensor_bytes(t for layer in self.layers for t in layer.index())
 
     def record(self) -> dict[str, Any]:
         """Give the record's ``memory`` group."""

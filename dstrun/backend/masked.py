@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import geometry
-from dstrun.initial import initial_bias, initial_values
+from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, prunable
-from dstrun.stream import generator
 from dstrun.topology import Topology
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ class MaskedLayer:
         topology: which connections are active; on the weight's device.
     """
 
+    backend = "masked"
+
     def __init__(self, name: str, module: nn.Linear | nn.Conv2d, topology: Topology) -> None:
         self.name = name
         self.module = module
@@ -48,8 +49,18 @@ class MaskedLayer:
         """The dense parameter, (O, ...), zero outside the topology."""
         return self.module.weight
 
+    @property
+    def topology(self) -> Topology:
+        """The active connections."""
+        return self._topology
+
+    @property
+    def count(self) -> int:
+        """A, active connections."""
+        return self._topology.count
+
     def _set_topology(self, topology: Topology) -> None:
-        self.topology = topology
+        self._topology = topology
         self.mask = torch.zeros(self.weight.shape, dtype=torch.bool, device=self.weight.device)
         self.mask.view(-1)[topology.positions] = True
         self.ever |= self.mask
@@ -116,7 +127,7 @@ class MaskedLayer:
 
     def rewire(self, prune: Tensor, grow: Tensor) -> None:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
-        self.topology = self.topology.rewired(prune, grow)
+        self._topology = self.topology.rewired(prune, grow)
         self.mask.view(-1)[prune] = False
         self.mask.view(-1)[grow] = True
         self.ever.view(-1)[grow] = True
@@ -126,9 +137,9 @@ class MaskedLayer:
             if isinstance(tensor, Tensor) and tensor.shape == self.weight.shape:
                 tensor.view(-1)[changed] = 0
 
-    def index_bytes(self) -> int:
-        """Count the bytes of positions and masks."""
-        return self.topology.positions.nbytes + self.mask.nbytes + self.ever.nbytes
+    def index(self) -> list[Tensor]:
+        """List positions and masks."""
+        return [self.topology.positions, self.mask, self.ever]
 
     def explored(self) -> float:
         """Give the share of all connections that have been active at any time."""
@@ -149,25 +160,36 @@ class MaskedLayer:
         return self.weight.grad.view(-1)
 
 
-def sparsify(model: nn.Module, counts: Sequence[int], seed: int) -> list[SparseLayer]:
+def sparsify(
+    model: nn.Module, counts: Sequence[int], seed: int = 0, device: torch.device | None = None
+) -> list[SparseLayer]:
     """Give every linear and convolution layer a random topology and weights scaled by the actual fan-in.
 
     Args:
         model: changed in place; its other parameters stay.
         counts: active connections of each prunable layer, in the order of ``model.named_modules()``.
         seed: of topologies and weights; each layer has its own stream.
+        device: where the layers go; by default where they are, or the CPU for layers on ``meta``.
 
     Raises:
         ValueError: there are more or fewer counts than prunable layers.
     """
-    layers: list[SparseLayer] = []
-    for index, ((name, module), count) in enumerate(zip(prunable(model), counts, strict=True)):
-        device = module.weight.device
-        topology = Topology.random(tuple(module.weight.shape), count, generator(seed, "topology", index))
-        values = initial_values(topology, generator(seed, "weights", index))
-        if module.bias is not None:
-            module.bias.data.copy_(initial_bias(topology, generator(seed, "bias", index)))
-        layer = MaskedLayer(name, module, Topology(topology.shape, topology.positions.to(device)))
-        layer.set_values(values)
-        layers.append(layer)
-    return layers
+    return [
+        replace(model, name, module, initial(tuple(module.weight.shape), count, seed, index), device)
+        for index, ((name, module), count) in enumerate(zip(prunable(model), counts, strict=True))
+    ]
+
+
+def replace(
+    model: nn.Module, name: str, module: nn.Linear | nn.Conv2d, start: Initial, device: torch.device | None = None
+) -> MaskedLayer:
+    """Take over one layer of a network: it stays in place and gets the initial topology, weights and bias."""
+    device = device or home(module.weight)
+    if module.weight.is_meta:
+        module.to_empty(device=device)
+    module.to(device)
+    if module.bias is not None:
+        module.bias.data.copy_(start.bias)
+    layer = MaskedLayer(name, module, start.topology.to(device))
+    layer.set_values(start.values)
+    return layer

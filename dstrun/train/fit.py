@@ -67,7 +67,7 @@ def fit(training: Training, journal: Journal, stop: Stop) -> None:
         training.epoch_seconds = 0.0
         journal.row(row)
         checkpoint.save(journal.folder.checkpoint, training)
-        journal.epoch(row, {layer.name: layer.topology.density for layer in training.layers})
+        journal.epoch(row, training.densities())
         if stop.requested and training.step < training.total_steps:
             raise Interrupted(f"{stop.requested} at step {training.step} of {training.total_steps}")
 

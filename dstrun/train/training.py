@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.dataset.loader import Resident
-from dstrun.layer import SparseLayer, prunable
+from dstrun.layer import SparseLayer
 from dstrun.method.procedure import Procedure, Update
 from dstrun.optimizer.rate import Rate
 from dstrun.stream import stream
@@ -49,11 +49,20 @@ class Training:
 
     def __post_init__(self) -> None:
         self.loss_sum = torch.zeros((), device=self.device)
-        self.sizes = [module.weight.numel() for _, module in prunable(self.model)]
+        self.sizes = [layer.size for layer in self.flops.cost.layers]
 
     def active(self) -> list[int]:
         """Count the active connections of every prunable layer."""
-        return [layer.topology.count for layer in self.layers] if self.layers else self.sizes
+        return [layer.count for layer in self.layers] if self.layers else self.sizes
+
+    def densities(self) -> dict[str, float]:
+        """Give the active share of every sparse layer."""
+        return {x.name: x.count / size for x, size in zip(self.layers, self.sizes, strict=False)}
+
+    def dense_parameters(self) -> int:
+        """Count the parameters of the dense network."""
+        stored = sum(p.numel() for p in self.model.parameters())
+        return stored + sum(size - x.weight.numel() for size, x in zip(self.sizes, self.layers, strict=False))
 
     def take_step(self) -> list[Update]:
         """Train on the next batch: one step of the optimizer, or the topology update that replaces it."""

@@ -385,9 +385,9 @@ def test_explored_share_counts_every_connection_once():
     assert layer.explored() == 5 / 8
 
 
-def test_index_bytes():
+def test_index():
     layer = MaskedLayer("fc", nn.Linear(4, 2), Topology((2, 4), torch.tensor([0, 1, 2])))
-    assert layer.index_bytes() == 3 * 8 + 8 + 8  # positions, mask, ever
+    assert [t.nbytes for t in layer.index()] == [3 * 8, 8, 8]  # positions, mask, ever
 
 
 def test_setting_values_clears_all_others():

@@ -1,0 +1,105 @@
+"""The three products in compiled code, on the CPU, for float32 and bfloat16 with sums in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+import numpy as np
+import torch
+from numba.core.config import NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
+from torch import Tensor
+
+from dstrun.backend.kernel.product import product
+from dstrun.backend.kernel.weight_gradient import weight_gradient as sampled_product
+from dstrun.backend.pattern import Pattern
+from dstrun.geometry import ConvGeometry
+
+NO_BIAS = np.empty(0, np.float32)
+
+
+def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    """Give the output (O, Ho, Wo, N) of an input (C, H, W, N)."""
+    y = x.new_empty((geometry.shape[0], *geometry.output_size(x.shape[1:3]), x.shape[3]))
+    (stride_y, stride_x), (down, across), (up, left) = geometry.stride, geometry.dilation, geometry.padding
+    steps = (stride_y, 1, down, -up, stride_x, 1, across, -left)
+    _product(geometry, (pattern.rows, pattern.inputs, None), weight, bias, x, y, steps)
+    return y
+
+
+def input_gradient(
+    geometry: ConvGeometry, pattern: Pattern, weight: Tensor, delta: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Give the gradient (C, H, W, N) of the input of that size from the output's, (O, Ho, Wo, N)."""
+    dx = delta.new_empty((pattern.channels, *size, delta.shape[3]))
+    (stride_y, stride_x), (down, across), (up, left) = geometry.stride, geometry.dilation, geometry.padding
+    steps = (1, stride_y, -down, up, 1, stride_x, -across, left)
+    _product(geometry, (pattern.columns, pattern.outputs, pattern.order), weight, None, delta, dx, steps)
+    return dx
+
+
+def weight_gradient(geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Tensor, delta: Tensor) -> Tensor:
+    """Give the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name, float32."""
+    gradient = torch.empty(inputs.numel(), dtype=torch.float32)
+    _, _, height, width = geometry.shape
+    vertical, horizontal = zip(geometry.stride, geometry.dilation, geometry.padding, strict=True)
+    steps = (width, height * width, *vertical, *horizontal)
+    sizes = _sizes(geometry, x, delta)
+    sampled_product(
+        (_array(rows), _array(inputs)), _array(x), _array(delta), _array(gradient), sizes, steps, _threads()
+    )
+    return gradient
+
+
+def _product(
+    geometry: ConvGeometry,
+    pattern: tuple[Tensor, Tensor, Tensor | None],
+    weight: Tensor,
+    bias: Tensor | None,
+    source: Tensor,
+    target: Tensor,
+    steps: tuple[int, ...],
+) -> None:
+    first, codes, order = pattern
+    _, _, height, width = geometry.shape
+    product(
+        (_array(first), _array(codes), _array(weight.float())),
+        None if order is None else _array(order),
+        NO_BIAS if bias is None else _array(bias.float()),
+        _array(source),
+        _array(target),
+        _sizes(geometry, source, target),
+        (width, height * width, *steps),
+        _threads(),
+    )
+
+
+def _sizes(geometry: ConvGeometry, source: Tensor, target: Tensor) -> tuple[int, ...]:
+    """Give (S / G, Hs, Ws, D / G, Hd, Wd, N); of a 1x1 kernel that sees each position once the positions are lanes."""
+    groups, lanes = geometry.groups, source.shape[3]
+    spaces = [tuple(tensor.shape[1:3]) for tensor in (source, target)]
+    if geometry.pointwise:
+        lanes *= source.shape[1] * source.shape[2]
+        spaces = [(1, 1), (1, 1)]
+    return (source.shape[0] // groups, *spaces[0], target.shape[0] // groups, *spaces[1], lanes)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """View a contiguous tensor as a flat array; bfloat16 as its bits."""
+    flat = tensor.detach().reshape(-1)
+    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
+
+
+def _threads() -> int:
+    """Let numba use as many threads as PyTorch does; both take them from one pool where both use OpenMP."""
+    threads = min(torch.get_num_threads(), NUMBA_NUM_THREADS)
+    numba.set_num_threads(threads)
+    return threads
+
+
+def announce(say: Callable[[str], None]) -> None:
+    """Say that the kernels will be compiled, where numba's cache on disk holds none yet."""
+    folder, name = Path(str(product.stats.cache_path)), product.__module__.rpartition(".")[2]
+    if not any(folder.glob(f"{name}.*.nbi")):
+        say("compiling the sparse kernels for this processor, about half a minute; kept for the next run")

@@ -1,0 +1,205 @@
+"""Vectors in registers for numba: kernels keep a tile of accumulators there, as no loop over an array can.
+
+A ``Tile`` is an LLVM vector of float32 of any length; LLVM splits it into the registers that the processor has, so the
+same kernel runs with AVX-512, AVX2 and NEON. Arrays are one-dimensional and hold float32, or bfloat16 as its bits in
+uint16; all arithmetic is float32 with fused multiply-adds and without fast-math: NaN and infinity behave.
+"""
+
+# pyright: reportCallIssue=false
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+LANES = (128, 64, 16)
+"""The tiles that kernels use: 128 lanes are eight registers of 512 bits, or sixteen of 256."""
+
+NARROW = LANES[-1]
+"""Tiles of this many lanes may be filled in part, which takes the lanes that are left over."""
+
+
+class Tile(types.Type):
+    """The numba type of a vector of ``lanes`` float32."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(f"Tile({lanes})")
+
+    @property
+    def ir(self) -> ir.VectorType:
+        """Its LLVM type."""
+        return ir.VectorType(ir.FloatType(), self.lanes)
+
+
+@register_model(Tile)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, tile: Tile) -> None:
+        super().__init__(manager, tile, tile.ir)
+
+
+def _call(builder: Any, name: str, kind: ir.VectorType, *args: Any) -> Any:
+    """Call an LLVM intrinsic whose arguments and result are all of one type."""
+    function = ir.FunctionType(kind, [kind] * len(args))
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
+
+def _splat(builder: Any, kind: ir.VectorType, scalar: Any) -> Any:
+    single = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), zeros)
+
+
+def _address(context: Any, builder: Any, array: types.Array, value: Any, index: Any, kind: ir.VectorType) -> Any:
+    data = context.make_array(array)(context, builder, value).data
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+
+
+def _storage(array: types.Array, tile: Tile) -> ir.VectorType:
+    """Give the LLVM type of a tile in memory: the array's."""
+    element = ir.FloatType() if array.dtype == types.float32 else ir.IntType(16)
+    return ir.VectorType(element, tile.lanes)
+
+
+def _widen(builder: Any, raw: Any, tile: Tile) -> Any:
+    """Turn what was loaded into float32; bfloat16 is the upper half of it."""
+    if raw.type.element == ir.FloatType():
+        return raw
+    wide = ir.VectorType(ir.IntType(32), tile.lanes)
+    return builder.bitcast(builder.shl(builder.zext(raw, wide), ir.Constant(wide, [16] * tile.lanes)), tile.ir)
+
+
+def _narrow(builder: Any, value: Any, storage: ir.VectorType) -> Any:
+    """Round to what is stored: bfloat16 to nearest, ties to even; NaN stays NaN."""
+    if storage.element == ir.FloatType():
+        return value
+    lanes = storage.count
+    wide = ir.VectorType(ir.IntType(32), lanes)
+
+    def constant(number: int) -> Any:
+        return ir.Constant(wide, [number] * lanes)
+
+    bits = builder.bitcast(value, wide)
+    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+    rounded = builder.lshr(builder.add(bits, builder.add(odd, constant(0x7FFF))), constant(16))
+    unordered = builder.fcmp_unordered("uno", value, value)
+    return builder.trunc(builder.select(unordered, constant(0x7FC0), rounded), storage)
+
+
+def _masked(builder: Any, what: str, storage: ir.VectorType, before: list, after: list, count: Any) -> Any:
+    """Load or store the first ``count`` elements of a narrow tile, and touch no memory beyond them."""
+    wide = ir.VectorType(ir.IntType(64), NARROW)
+    lanes = ir.Constant(wide, list(range(NARROW)))
+    mask = builder.icmp_signed("<", lanes, _splat(builder, wide, count))
+    args = [*before, ir.Constant(ir.IntType(32), 2), mask, *after]
+    returns = storage if what == "load" else ir.VoidType()
+    element = "f32" if storage.element == ir.FloatType() else "i16"
+    name = f"llvm.masked.{what}.v{NARROW}{element}.p0"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(returns, [arg.type for arg in args]), name
+    )
+    return builder.call(function, args)
+
+
+@intrinsic
+def fill(_typing, scalar, like):
+    """Give a tile like ``like`` whose lanes are all ``scalar``."""
+
+    def generate(_context, builder, _signature, args):
+        return _splat(builder, like.ir, args[0])
+
+    return like(types.float32, like), generate
+
+
+def _zero(lanes: int) -> Any:
+    """Make the function of compiled code that gives a tile of so many lanes, all zero."""
+    kind = Tile(lanes)
+
+    @intrinsic
+    def zero(_typing):
+        return kind(), lambda _context, _builder, _signature, _args: ir.Constant(kind.ir, [0.0] * lanes)
+
+    return zero
+
+
+zero128, zero64, zero16 = (_zero(lanes) for lanes in LANES)
+
+
+@intrinsic
+def read(_typing, array, index, count, like):
+    """Load ``array[index : index + lanes]`` into a tile like ``like``; one of 16 lanes takes ``count``, the rest 0."""
+
+    def generate(context, builder, signature, args):
+        storage = _storage(signature.args[0], like)
+        address = _address(context, builder, signature.args[0], args[0], args[1], storage)
+        if like.lanes > NARROW:
+            raw = builder.load(address)
+            raw.align = 2
+        else:
+            raw = _masked(builder, "load", storage, [address], [ir.Constant(storage, [0] * NARROW)], args[2])
+        return _widen(builder, raw, like)
+
+    return like(array, types.intp, types.intp, like), generate
+
+
+@intrinsic
+def write(_typing, array, index, count, tile):
+    """Store a tile at ``array[index : index + lanes]``; of one of 16 lanes the first ``count``."""
+
+    def generate(context, builder, signature, args):
+        storage = _storage(signature.args[0], tile)
+        address = _address(context, builder, signature.args[0], args[0], args[1], storage)
+        value = _narrow(builder, args[3], storage)
+        if tile.lanes > NARROW:
+            builder.store(value, address).align = 2
+        else:
+            _masked(builder, "store", storage, [value, address], [], args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, tile), generate
+
+
+@intrinsic
+def add_scaled(_typing, tile, scalar, other):
+    """Give ``tile + scalar * other``, fused where the processor can."""
+
+    def generate(_context, builder, _signature, args):
+        return _call(
+            builder, f"llvm.fmuladd.v{tile.lanes}f32", tile.ir, _splat(builder, tile.ir, args[1]), args[2], args[0]
+        )
+
+    return tile(tile, types.float32, tile), generate
+
+
+@intrinsic
+def add_product(_typing, tile, one, other):
+    """Give ``tile + one * other`` elementwise, fused where the processor can."""
+
+    def generate(_context, builder, _signature, args):
+        return _call(builder, f"llvm.fmuladd.v{tile.lanes}f32", tile.ir, args[1], args[2], args[0])
+
+    return tile(tile, tile, tile), generate
+
+
+@intrinsic
+def total(_typing, tile):
+    """Sum the lanes of a tile pairwise: the same order on every processor."""
+
+    def generate(_context, builder, _signature, args):
+        value, count = args[0], tile.lanes
+        while count > 1:
+            count //= 2
+            halves = [
+                builder.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(start, start + count)))
+                )
+                for start in (0, count)
+            ]
+            value = builder.fadd(*halves)
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+    return types.float32(tile), generate

@@ -1,0 +1,109 @@
+"""Positions as kernels read them: by output, and by input for the transposed product; smallest integer types.
+
+Shape letters: A active connections, O outputs, I inputs of one output, G groups, C input channels (or features),
+T taps of a kernel (kh kw; 1 for a linear layer). An input i of an output is ``channel * T + tap``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dstrun.geometry import ConvGeometry, Geometry
+from dstrun.topology import Topology
+
+
+class Pattern(nn.Module):
+    """The positions of one layer's active connections.
+
+    Attributes:
+        rows: (O + 1,) the connections of output o are those numbered ``rows[o]`` up to ``rows[o + 1]``.
+        inputs: (A,) the input of each, in [0, I).
+        columns: (C + 1,) the transposed rows: the connections of input channel c.
+        outputs: (A,) in the order of ``columns``: output within its group, times T, plus the tap.
+        order: (A,) in the order of ``columns``: the connection's number.
+    """
+
+    rows: Tensor
+    inputs: Tensor
+    columns: Tensor
+    outputs: Tensor
+    order: Tensor
+
+    def __init__(self, geometry: Geometry, topology: Topology) -> None:
+        super().__init__()
+        self.shape = geometry.shape
+        self.groups = geometry.groups
+        self.taps = geometry.shape[2] * geometry.shape[3] if isinstance(geometry, ConvGeometry) else 1
+        for name in ("rows", "inputs"):
+            self.register_buffer(name, torch.empty(0))
+        for name in ("columns", "outputs", "order"):
+            self.register_buffer(name, torch.empty(0), persistent=False)
+        self.set(topology)
+
+    @property
+    def per_output(self) -> int:
+        """I, inputs of one output."""
+        return self.shape[1] * self.taps
+
+    @property
+    def channels(self) -> int:
+        """C, input channels of all groups."""
+        return self.shape[1] * self.groups
+
+    @property
+    def count(self) -> int:
+        """A, active connections."""
+        return self.inputs.numel()
+
+    def set(self, topology: Topology) -> None:
+        """Take the positions of a topology."""
+        self.rows, self.inputs = rows_of(topology.positions, self.shape[0], self.per_output)
+        self.transpose()
+
+    def transpose(self) -> None:
+        """Sort the connections by input channel, and by output among those of one channel."""
+        from dstrun.backend.kernel.transpose import transpose
+
+        self.columns, self.outputs, self.order = transpose(
+            self.rows, self.inputs, self.taps, self.channels, self.groups, self.shape[0]
+        )
+
+    def topology(self) -> Topology:
+        """Give the positions as a topology."""
+        counts = self.rows.long().diff()
+        first = torch.arange(self.shape[0], device=counts.device) * self.per_output
+        return Topology(self.shape, first.repeat_interleave(counts).add_(self.inputs.to(torch.int64)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if (loaded := state_dict.get(f"{prefix}inputs")) is not None:
+            self.inputs = torch.empty_like(loaded, device=self.inputs.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.transpose()
+
+    def tensors(self) -> list[Tensor]:
+        """List everything that is stored."""
+        return [self.rows, self.inputs, self.columns, self.outputs, self.order]
+
+
+def rows_of(positions: Tensor, outputs: int, per_output: int) -> tuple[Tensor, Tensor]:
+    """Split sorted flat positions (M,) into ``rows`` (O + 1,) and ``inputs`` (M,), of the smallest types."""
+    ends = torch.arange(outputs + 1, device=positions.device) * per_output
+    rows = torch.searchsorted(positions, ends)
+    inputs = (positions % per_output).to(index_type(per_output))
+    return rows.to(number_type(positions.numel())), inputs
+
+
+def index_type(size: int) -> torch.dtype:
+    """Give the smallest of 16, 32 and 64 bits that holds 0 up to ``size - 1``.
+
+    Kernels are compiled for each combination of types: 8-bit positions would double the waiting for few bytes.
+    """
+    return torch.uint16 if size <= 1 << 16 else number_type(size)
+
+
+def number_type(count: int) -> torch.dtype:
+    """Give the type that numbers ``count`` connections: 32 bits, or 64 from 2^31 on."""
+    return torch.int32 if count < 1 << 31 else torch.int64

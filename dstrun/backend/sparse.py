@@ -1,0 +1,369 @@
+"""Always sparse: layers that store and compute the active connections alone; nothing of the dense size ever exists.
+
+A layer holds its values, their positions (``Pattern``), and no more; its gradient and the optimizer's state have the
+values' shape. All are plain strided tensors. Outputs lie batch-innermost in memory, whatever their logical shape:
+elementwise operations keep that, and the next sparse layer reads it without a copy.
+
+Shape letters: A active connections, M candidates, O outputs, I inputs of one output, N samples, P items.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_weight
+
+from dstrun.backend.explored import Explored
+from dstrun.backend.kernel import Kernel, kernel_for
+from dstrun.backend.pattern import Pattern, rows_of
+from dstrun.exploration import Exploration, Proposal, best
+from dstrun.geometry import ConvGeometry, Geometry, geometry
+from dstrun.initial import Initial, home, initial
+from dstrun.layer import SparseLayer, prunable
+from dstrun.topology import Topology, contains
+
+if TYPE_CHECKING:
+    from dstrun.grow.criterion import GrowCriterion
+
+BLOCK = 1 << 20
+"""Entries of the dense gradient that a criterion which wants all of it sees at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Order:
+    """What an armed backward pass is to look for."""
+
+    criterion: GrowCriterion
+    blocked: Tensor
+    limit: int
+    generator: torch.Generator
+
+
+class Sparse(nn.Module):
+    """What ``Linear`` and ``Conv2d`` share; implements ``dstrun.layer.SparseLayer``.
+
+    Args:
+        geometry: how connections relate to inputs and outputs.
+        topology: which connections are active.
+        values: (A,) their weights; float32 or bfloat16, or float64 with the reference kernels.
+        bias: (O,), or ``None``.
+
+    Attributes:
+        weight: (A,) the values, in the order of positions.
+        kernel: ``fast``, ``reference``, or ``None`` for the fastest that there is.
+    """
+
+    backend: str = "sparse"
+
+    bias: nn.Parameter | None
+
+    def __init__(self, geometry: Geometry, topology: Topology, values: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        if values.shape != topology.positions.shape:
+            raise ValueError(f"{tuple(values.shape)} values for {topology.count} active connections")
+        self.name = ""
+        self.geometry = geometry
+        self.kernel: str | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.weight = nn.Parameter(values)
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
+        self.pattern = Pattern(geometry, topology)
+        self.ever = Explored(topology, self.pattern.per_output)
+        self._order: _Order | None = None
+        self._found: Proposal | None = None
+
+    @property
+    def topology(self) -> Topology:
+        """The active connections, put together from what is stored: 8 bytes each while they are looked at."""
+        return self.pattern.topology()
+
+    @property
+    def count(self) -> int:
+        """A, active connections."""
+        return self.pattern.count
+
+    @property
+    def convolution(self) -> ConvGeometry:
+        """The geometry for kernels: a linear layer is a 1x1 convolution over one position."""
+        return self.geometry if isinstance(self.geometry, ConvGeometry) else self.geometry.as_convolution()
+
+    def values(self) -> Tensor:
+        """Give the weights of the active connections: (A,)."""
+        return self.weight.detach()
+
+    def set_values(self, values: Tensor) -> None:
+        """Set the weights of the active connections: (A,)."""
+        with torch.no_grad():
+            self.weight.copy_(values)
+
+    def grad(self) -> Tensor:
+        """Give the gradient on the active connections: (A,)."""
+        if self.weight.grad is None:
+            raise RuntimeError(f"{self.name}: no gradient yet")
+        return self.weight.grad
+
+    def confine_gradient(self) -> None:
+        """Leave the gradient as it is: there is none outside the topology."""
+
+    def explore(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> None:
+        """Arm the next backward: candidates are drawn and scored inside it, in place of the weight's gradient."""
+        self._order = _Order(criterion, blocked, limit, generator)
+
+    def propose(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> Proposal:
+        """Choose and score candidates at once, for a criterion that needs no gradient."""
+        exploration = Exploration(self.geometry, self.count, blocked, limit, generator)
+        positions = criterion.candidates(exploration)
+        return best(criterion.score(None, positions, exploration), positions, exploration)
+
+    def proposal(self) -> Proposal:
+        """Give what the armed backward found, and disarm."""
+        if self._found is None:
+            raise RuntimeError(f"{self.name}: no armed backward has run")
+        found, self._found = self._found, None
+        return found
+
+    def rewire(self, prune: Tensor, grow: Tensor) -> None:
+        """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
+        old = self.topology
+        new = old.rewired(prune, grow)
+        kept, place = ~contains(prune.sort().values, old.positions), ~contains(grow.sort().values, new.positions)
+        state = self.optimizer.state.get(self.weight, {}) if self.optimizer is not None else {}
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = tensor.new_zeros(new.count)
+            result[place] = tensor[kept]
+            return result
+
+        for key, tensor in state.items():
+            if isinstance(tensor, Tensor) and tensor.shape == self.weight.shape:
+                state[key] = moved(tensor)
+        self.weight.data = moved(self.weight.data)
+        self.weight.grad = None
+        self.pattern.set(new)
+        self.ever.add(grow)
+
+    def explored(self) -> float:
+        """Estimate the share of all connections that have been active at any time, from a sample of them."""
+        return self.ever.share()
+
+    def index(self) -> list[Tensor]:
+        """List the tensors that say which connections are active."""
+        return [*self.pattern.tensors(), self.ever.positions]
+
+    def state(self) -> dict[str, Tensor]:
+        """Give the sample of connections ever active; the topology is in ``state_dict``."""
+        return {"ever": self.ever.positions}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take the sample of connections ever active; the topology is loaded with the network."""
+        self.ever.positions = state["ever"].to(self.weight.device)
+
+    @classmethod
+    def from_dense(cls, module: nn.Linear | nn.Conv2d, topology: Topology | None = None) -> Self:
+        """Take over a dense layer's weights at the positions of a topology; of its nonzero weights if ``None``."""
+        weight = module.weight.detach()
+        if topology is None:
+            topology = Topology(tuple(weight.shape), weight.flatten().nonzero().flatten())
+        bias = None if module.bias is None else module.bias.detach().clone()
+        return cls(geometry(module), topology, weight.flatten()[topology.positions], bias)
+
+    def to_dense(self) -> nn.Linear | nn.Conv2d:
+        """Give the dense layer that computes the same."""
+        module = self._dense()
+        topology = self.topology
+        flat = self.weight.new_zeros(topology.size)
+        flat[topology.positions] = self.weight.detach()
+        module.weight = nn.Parameter(flat.view(self.geometry.shape))
+        if self.bias is not None:
+            module.bias = nn.Parameter(self.bias.detach().clone())
+        return module
+
+    def extra_repr(self) -> str:
+        """Say shape and density."""
+        density = self.count / self.topology.size
+        return f"{self.geometry.shape}, active={self.count}, density={density:.3%}, bias={self.bias is not None}"
+
+    def _dense(self) -> nn.Linear | nn.Conv2d:
+        raise NotImplementedError
+
+    def _apply_kernels(self, x: Tensor) -> Tensor:
+        """Map (C, H, W, N) to (O, Ho, Wo, N)."""
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        return _Product.apply(x.contiguous(), self.weight, self.bias, self)
+
+    def _look(self, x: Tensor, delta: Tensor, kernel: Kernel) -> None:
+        """Find the best candidates of an armed backward pass, from its as kernels have it."""
+        assert self._order is not None
+        order, self._order = self._order, None
+        exploration = Exploration(
+            self.geometry, self.count, order.blocked, order.limit, order.generator, self._seen(x), self._seen(delta)
+        )
+        positions = order.criterion.candidates(exploration)
+        if positions is None:
+            self._found = self._best_of_all(order.criterion, exploration)
+            return
+        ordered = positions.sort()
+        rows, inputs = rows_of(ordered.values, self.geometry.shape[0], self.pattern.per_output)
+        gradient = torch.empty(
+            positions.numel(), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device
+        )
+        gradient[ordered.indices] = kernel.weight_gradient(self.convolution, rows, inputs, x, delta)
+        self._found = best(order.criterion.score(gradient, positions, exploration), positions, exploration)
+
+    def _best_of_all(self, criterion: GrowCriterion, exploration: Exploration) -> Proposal:
+        """Go over the dense gradient in blocks of outputs, keeping the best so far."""
+        found = Proposal(exploration.blocked[:0], exploration.blocked[:0].float(), 0)
+        for positions, gradient in self._gradient_blocks(exploration):
+            free = ~contains(exploration.blocked, positions)
+            positions = positions[free]
+            scores = criterion.score(gradient.flatten()[free], positions, exploration)
+            found = best(
+                torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions]), exploration
+            )
+        return dataclasses.replace(found, drawn=exploration.free)
+
+    def _gradient_blocks(self, exploration: Exploration) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the positions and the dense gradient of some outputs at a time."""
+        x, delta = exploration.x, exploration.delta
+        assert x is not None
+        assert delta is not None
+        per_output = self.pattern.per_output
+        outputs = self.geometry.shape[0] // self.geometry.groups
+        together = max(1, min(BLOCK // per_output, outputs // 2))
+        for group in range(self.geometry.groups):
+            for start in range(group * outputs, (group + 1) * outputs, together):
+                end = min(start + together, (group + 1) * outputs)
+                positions = torch.arange(start * per_output, end * per_output, device=x.device)
+                yield positions, self._gradient_of(x, delta, group, start, end)
+
+    def _gradient_of(self, x: Tensor, delta: Tensor, group: int, start: int, end: int) -> Tensor:
+        raise NotImplementedError
+
+    def _seen(self, tensor: Tensor) -> Tensor:
+        """View what kernels see in the logical shape."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        loaded = state_dict.get(f"{prefix}weight")
+        if loaded is not None and loaded.dim() == 1 and loaded.shape != self.weight.shape:
+            self.weight.data = self.weight.data.new_empty(loaded.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Linear(Sparse):
+    """y = x W^T + b with W (O, I) sparse; any leading dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., I) to (..., O)."""
+        lead = x.shape[:-1]
+        y = self._apply_kernels(x.movedim(-1, 0).reshape(x.shape[-1], 1, 1, -1))
+        return y.reshape(y.shape[0], *lead).movedim(0, -1)
+
+    def _dense(self) -> nn.Linear:
+        out, features = self.geometry.shape
+        return nn.Linear(features, out, self.bias is not None, device="meta")
+
+    def _seen(self, tensor: Tensor) -> Tensor:
+        return tensor[:, 0, 0].t()
+
+    def _gradient_of(self, x: Tensor, delta: Tensor, group: int, start: int, end: int) -> Tensor:
+        return delta[:, start:end].t() @ x.to(delta.dtype)
+
+
+class Conv2d(Sparse):
+    """A 2-D convolution whose weight (O, C / groups, kh, kw) is sparse; zero padding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, O, Ho, Wo), or without N."""
+        if x.dim() == 3:
+            return self.forward(x[None])[0]
+        return self._apply_kernels(x.permute(1, 2, 3, 0)).permute(3, 0, 1, 2)
+
+    def _dense(self) -> nn.Conv2d:
+        g = self.geometry
+        assert isinstance(g, ConvGeometry)
+        out, channels, height, width = g.shape
+        steps = (g.stride, g.padding, g.dilation, g.groups)
+        return nn.Conv2d(channels * g.groups, out, (height, width), *steps, self.bias is not None, device="meta")
+
+    def _seen(self, tensor: Tensor) -> Tensor:
+        return tensor.permute(3, 0, 1, 2)
+
+    def _gradient_of(self, x: Tensor, delta: Tensor, group: int, start: int, end: int) -> Tensor:
+        g = self.geometry
+        assert isinstance(g, ConvGeometry)
+        channels = g.shape[1]
+        part = x[:, group * channels : (group + 1) * channels].to(delta.dtype)
+        steps: Any = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation}  # typed as int there
+        return conv2d_weight(part, (end - start, *g.shape[1:]), delta[:, start:end], **steps)
+
+
+class _Product(torch.autograd.Function):
+    """The three products of a sparse layer; an armed backward scores candidates in place of the weight's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: Sparse) -> Tensor:
+        ctx.layer, ctx.kernel = layer, kernel_for(x.device, x.dtype, layer.kernel)
+        ctx.save_for_backward(x, weight)
+        return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        layer, kernel, delta = ctx.layer, ctx.kernel, delta.contiguous()
+        dx = dw = db = None
+        if ctx.needs_input_grad[0]:
+            dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, x.shape[1:3])
+        if layer._order is not None:
+            layer._look(x, delta, kernel)
+        elif ctx.needs_input_grad[1]:
+            pattern = layer.pattern
+            dw = kernel.weight_gradient(layer.convolution, pattern.rows, pattern.inputs, x, delta).to(weight.dtype)
+        if ctx.needs_input_grad[2]:
+            db = delta.sum((1, 2, 3), dtype=torch.float64 if delta.dtype == torch.float64 else torch.float32)
+        return dx, dw, db, None
+
+
+def sparsify(
+    model: nn.Module, counts: Sequence[int], seed: int = 0, device: torch.device | None = None
+) -> list[SparseLayer]:
+    """Replace every linear and convolution layer by an always-sparse one with a random topology.
+
+    Weights are drawn anew, scaled by the actual fan-in (``dstrun.initial``). A layer on the ``meta`` device becomes a
+    sparse one on the CPU, so that networks whose dense weights fit nowhere can be built.
+
+    Args:
+        model: changed in place; its other parameters stay.
+        counts: active connections of each prunable layer, in the order of ``model.named_modules()``.
+        seed: of topologies and weights; each layer has its own stream.
+        device: where the layers go; by default where they are, or the CPU for layers on ``meta``.
+
+    Raises:
+        ValueError: there are more or fewer counts than prunable layers.
+    """
+    layers: list[SparseLayer] = [
+        replace(model, name, module, initial(tuple(module.weight.shape), count, seed, index), device)
+        for index, ((name, module), count) in enumerate(zip(prunable(model), counts, strict=True))
+    ]
+    return layers
+
+
+def replace(
+    model: nn.Module, name: str, module: nn.Linear | nn.Conv2d, start: Initial, device: torch.device | None = None
+) -> Sparse:
+    """Put a sparse layer in the place of a dense one, with the initial topology, weights and bias."""
+    device = device or home(module.weight)
+    kind = Linear if isinstance(module, nn.Linear) else Conv2d
+    bias = None if module.bias is None else start.bias.to(device)
+    layer = kind(geometry(module), start.topology.to(device), start.values.to(device), bias)
+    layer.name = name
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, layer)
+    return layer
