@@ -9,7 +9,6 @@ import subprocess
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,10 @@ from torch import nn
 from dstrun import __version__
 from dstrun.account.flops import FlopMeter, NetworkCost, network_cost
 from dstrun.account.memory import MemoryMeter
+from dstrun.backend.auto import choose, sparsify
+from dstrun.backend.kernel.fast import announce
 from dstrun.config import Experiment
+from dstrun.dataset.cache import cache_folder
 from dstrun.dataset.loader import Resident
 from dstrun.layer import SparseLayer, skeleton
 from dstrun.method.procedure import Setting
@@ -62,7 +64,7 @@ def run(experiment: Experiment) -> Outcome:
         return Outcome("done", folder, done, "already done")
     device = pick_device(config["device"])
     mode, reason = wandb.decide(config["wandb"])
-    training = assemble(experiment, device)
+    training = assemble(experiment, device, checkpoint.backends(folder.checkpoint))
     try:
         with folder.owned():
             if (done := folder.record()) is not None:  # another process has ended it meanwhile
@@ -153,8 +155,25 @@ def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
     return allocation.counts([layer.shape for layer in cost.layers], experiment.config["sparsity"])
 
 
-def assemble(experiment: Experiment, device: torch.device) -> Training:
+def pick_backends(
+    config: dict[str, Any], model: nn.Module, counts: list[int], cost: NetworkCost, device: torch.device
+) -> list[str]:
+    """Give the backend of every prunable layer; ``auto`` measures where it has not yet."""
+    if config["backend"] != "masked":
+        announce(say)
+    if config["backend"] != "auto":
+        return [config["backend"]] * len(counts)
+    inputs = [(config["batch_size"], *layer.sees) for layer in cost.layers]
+    return choose(model, counts, inputs, device, cache_folder() / "backend.json")
+
+
+def assemble(experiment: Experiment, device: torch.device, backends: list[str] | None = None) -> Training:
     """Build everything a run trains with.
+
+    Args:
+        experiment: checked.
+        device: where it trains.
+        backends: of each prunable layer, where they were chosen before; else as ``backend`` says.
 
     Raises:
         ConfigError: the data set is missing or damaged, or parts do not fit together.
@@ -172,8 +191,8 @@ def assemble(experiment: Experiment, device: torch.device) -> Training:
         model: nn.Module = experiment.build("model").build(dataset.image, dataset.classes)
     layers: list[SparseLayer] = []
     if sparse:
-        backend = import_module(f"dstrun.backend.{config['backend']}")
-        layers = backend.sparsify(model, counts, seed, device)
+        backends = backends or pick_backends(config, model, counts, cost, device)
+        layers = sparsify(model, counts, backends, seed, device)
     model.to(device)
     rate = experiment.build("optimizer")
     optimizer = rate.build(model.parameters())
@@ -240,6 +259,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "seconds": training.clock.record(),
         "updates": training.updates,
         "seed": training.seed,
+        "backends": {layer.name: layer.backend for layer in training.layers},
         "data": {"source": training.data.source},
         "code": {"version": __version__, **_git()},
         "env": {
@@ -272,8 +292,7 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
     cost = training.flops.cost
     say(
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
-        f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; backend {config['backend']}"
-        f"{' (simulated on dense storage)' if config['backend'] == 'masked' else ''}"
+        f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; {_storage(config['backend'], training)}"
     )
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
@@ -287,6 +306,17 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
                 "raise epochs or set schedule.updates or schedule.interval_steps",
                 training.total_steps,
             )
+
+
+def _storage(backend: str, training: Training) -> str:
+    """Say how the layers are stored."""
+    if backend == "masked":
+        return "backend masked (simulated on dense storage)"
+    kept = [layer.name for layer in training.layers if layer.backend == "masked"]
+    if backend == "sparse":
+        return "backend sparse"
+    named = f": {', '.join(kept[:4])}{' ...' if len(kept) > 4 else ''}" if kept else ""
+    return f"backend auto, {len(training.layers) - len(kept)} layers sparse, {len(kept)} masked{named}"
 
 
 def _git() -> dict[str, Any]:

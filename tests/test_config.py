@@ -31,7 +31,7 @@ WRONG = {
     "batch_size=0": "batch_size=0 must be at least 1",
     "label_smoothing=1": "label_smoothing=1.0 must lie in [0, 1)",
     "scope=net": "scope=net is not known: choose layer, global",
-    "backend=csr": "backend=csr is not known: choose masked",
+    "backend=csr": "backend=csr is not known: choose masked, sparse, auto",
     "device=gpu": "device=gpu is not known: choose auto, cpu, cuda, mps (did you mean cpu?)",
     "precision=fp61": "precision=fp61 is not known: choose fp32, bf16, fp16 (did you mean fp16?)",
     "wandb=of": "wandb=of is not known: choose auto, online, offline, disabled",

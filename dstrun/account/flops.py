@@ -40,12 +40,14 @@ class LayerCost:
         shape: of the dense weight.
         uses: how often each connection is used for one sample, in one forward pass.
         first: whether its input is the network's, which needs no gradient.
+        sees: shape of its input for one sample.
     """
 
     name: str
     shape: tuple[int, ...]
     uses: int
     first: bool
+    sees: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -99,6 +101,7 @@ def network_cost(model: nn.Module, image: tuple[int, int, int]) -> NetworkCost:
     """
     uses: dict[str, int] = {}
     first: dict[str, bool] = {}
+    sees: dict[str, tuple[int, ...]] = {}
 
     def hook(name: str):
         def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -106,6 +109,7 @@ def network_cost(model: nn.Module, image: tuple[int, int, int]) -> NetworkCost:
             items = output[0, 0].numel() if convolution else output.numel() // output.shape[-1]
             uses[name] = uses.get(name, 0) + items
             first[name] = not inputs[0].requires_grad
+            sees[name] = tuple(inputs[0].shape[1:])
 
         return count
 
@@ -118,7 +122,9 @@ def network_cost(model: nn.Module, image: tuple[int, int, int]) -> NetworkCost:
     model.train(was_training)
     for handle in hooks:
         handle.remove()
-    costs = [LayerCost(name, tuple(module.weight.shape), uses[name], first[name]) for name, module in layers]
+    costs = [
+        LayerCost(name, tuple(module.weight.shape), uses[name], first[name], sees[name]) for name, module in layers
+    ]
     total = NetworkCost(costs, 0)
     return NetworkCost(costs, counter.get_total_flops() - total.forward())
 

@@ -23,6 +23,17 @@ def save(path: Path, training: Training) -> None:
     write_atomic(path, buffer.getvalue())
 
 
+def backends(path: Path) -> list[str] | None:
+    """Read which backend stored each layer, ``None`` where there is no checkpoint that says so."""
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None  # ``load`` will say so
+    return state.get("backends")
+
+
 def load(path: Path, training: Training) -> int:
     """Continue from a checkpoint, if there is one.
 

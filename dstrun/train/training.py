@@ -108,6 +108,7 @@ class Training:
             "updates": self.updates,
             "source": self.data.source,
             "model": self.model.state_dict(),
+            "backends": [layer.backend for layer in self.layers],
             "layers": {layer.name: layer.state() for layer in self.layers},
             "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state(),

@@ -1,0 +1,134 @@
+"""Stores every layer the way that trains faster here: measured once a shape and density, kept in a file.
+
+Below some sparsity a dense product is faster than a sparse one; where that is depends on the shape, the batch and the
+machine. What is measured: forward and backward of one layer, each backend with its input in the layout it likes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from dstrun.backend import masked, sparse
+from dstrun.initial import initial
+from dstrun.layer import SparseLayer, prunable
+
+ROUNDS = 5
+LARGEST = 1 << 27
+"""A layer of more connections is stored sparse unmeasured: its dense form alone would take a gigabyte."""
+
+
+def choose(
+    model: nn.Module, counts: Sequence[int], inputs: Sequence[tuple[int, ...]], device: torch.device, cache: Path
+) -> list[str]:
+    """Choose the backend of every prunable layer.
+
+    Args:
+        model: its prunable layers may lie on ``meta``.
+        counts: active connections of each.
+        inputs: the shape of each one's input, batch included.
+        device: where it trains.
+        cache: a JSON file of earlier measurements; written to.
+
+    Returns:
+        ``masked`` or ``sparse`` for each.
+    """
+    known: dict[str, dict[str, float]] = json.loads(cache.read_text()) if cache.exists() else {}
+    chosen = []
+    for (_, module), count, shape in zip(prunable(model), counts, inputs, strict=True):
+        if module.weight.numel() > LARGEST:
+            chosen.append("sparse")
+            continue
+        key = _key(module, count, shape, device)
+        if key not in known:
+            known[key] = measure(module, count, shape, device)
+            _keep(cache, known)
+        chosen.append(min(known[key], key=known[key].__getitem__))
+    return chosen
+
+
+def sparsify(
+    model: nn.Module, counts: Sequence[int], backends: Sequence[str], seed: int = 0, device: torch.device | None = None
+) -> list[SparseLayer]:
+    """Give every prunable layer a random topology, stored by its own backend; else as ``sparse.sparsify``."""
+    replace = {"masked": masked.replace, "sparse": sparse.replace}
+    return [
+        replace[backend](model, name, module, initial(tuple(module.weight.shape), count, seed, index), device)
+        for index, ((name, module), count, backend) in enumerate(zip(prunable(model), counts, backends, strict=True))
+    ]
+
+
+def measure(
+    module: nn.Linear | nn.Conv2d, count: int, shape: tuple[int, ...], device: torch.device
+) -> dict[str, float]:
+    """Time forward and backward of one layer on both backends, in turns: median seconds by backend."""
+    start = initial(tuple(module.weight.shape), count, seed=0, index=0)
+    x = torch.randn(shape, device=device)
+    trials: dict[str, Callable[[], None]] = {}
+    for backend in (masked, sparse):
+        dense = copy.deepcopy(module)
+        holder = nn.Sequential(dense)
+        layer = backend.replace(holder, "0", dense, start, device)
+        trials[layer.backend] = _trial(holder, layer, _liked(x, layer.backend))
+    seconds: dict[str, list[float]] = {name: [] for name in trials}
+    for _ in range(1 + ROUNDS):
+        for name, trial in trials.items():
+            began = time.perf_counter()
+            trial()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds[name].append(time.perf_counter() - began)
+    return {name: median(times[1:]) for name, times in seconds.items()}  # the first round warms up, and compiles
+
+
+def _trial(network: nn.Module, layer: SparseLayer, x: Tensor) -> Callable[[], None]:
+    delta = torch.ones_like(network(x))
+
+    def run() -> None:
+        layer.weight.grad = None
+        network(x.requires_grad_()).backward(delta)
+        layer.confine_gradient()
+
+    return run
+
+
+def _liked(x: Tensor, backend: str) -> Tensor:
+    """Lay a batch out as a backend likes it: batch-innermost, or channels last for dense convolutions."""
+    if backend == "sparse" and x.dim() == 4:
+        return x.movedim(0, -1).contiguous().movedim(-1, 0)
+    if backend == "sparse":
+        return x.movedim(-1, 0).contiguous().movedim(0, -1)
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def _key(module: nn.Linear | nn.Conv2d, count: int, shape: tuple[int, ...], device: torch.device) -> str:
+    """Name what a measurement depends on; densities are told apart by two digits."""
+    density = f"{count / module.weight.numel():.1e}"
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    machine = f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{module} of {'x'.join(map(str, shape))} at {density} on {machine}"
+
+
+def _processor() -> str:
+    """Name the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _keep(cache: Path, known: dict[str, dict[str, float]]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    fresh = cache.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps(known, indent=1, sort_keys=True))
+    fresh.replace(cache)
