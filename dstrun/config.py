@@ -49,9 +49,7 @@ class Schema:
     label_smoothing: float = setting(0.0, Within(0, 1, high_open=True), "of the cross-entropy")
     scope: str = setting("layer", OneOf("layer", "global"), "where prune and grow rank connections")
     backend: str = setting(
-        "masked",
-        OneOf("masked", "sparse", "auto"),
-        "masked: simulated on dense storage; sparse: always sparse; auto: by layer",
+        "masked", OneOf("masked", "sparse", "auto"), "masked simulates on dense storage, sparse never does, auto mixes"
     )
     device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")
     precision: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "of the forward and backward pass")

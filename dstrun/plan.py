@@ -7,15 +7,19 @@ import warnings
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.nn import functional
 
 from dstrun.account.flops import FlopMeter, NetworkCost, flops_record, paper_ratio
 from dstrun.account.memory import saved_for_backward, tensor_bytes
+from dstrun.backend.sparse import replace
 from dstrun.config import Experiment
 from dstrun.grow.criterion import Cost
+from dstrun.initial import Initial
+from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Change, Update
 from dstrun.run import allocate, count_network, parameters_record
+from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
 
@@ -58,7 +62,7 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     batch = config["batch_size"]
     steps = config["epochs"] * (dataset.train_images // batch)
     update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
-    meter = FlopMeter(cost, grow)
+    meter = FlopMeter(cost, grow, ["masked" if config["backend"] == "masked" else "sparse"] * len(active))
     updates: list[Update] = []
     if update_steps:
         free = [layer.size - count for layer, count in zip(cost.layers, active, strict=True)]
@@ -81,9 +85,10 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
 
 
 def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int]) -> dict[str, Any]:
-    """Predict the peak of a step by running one on fake tensors, which compute nothing; ``masked`` backend.
+    """Predict the peak of a step by running one on fake tensors, which compute nothing.
 
-    Temporaries inside kernels are unknown to it, so the measured peak is a little higher.
+    Temporaries inside kernels are unknown to it, so the measured peak is a little higher. ``backend=auto`` is predicted
+    as ``sparse``: what it chooses is measured when a run starts.
     """
     from torch.distributed._tools.mem_tracker import MemTracker
 
@@ -91,11 +96,15 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
     with warnings.catch_warnings(), FakeTensorMode():
         warnings.simplefilter("ignore")
         model = experiment.build("model").build(dataset.image, dataset.classes).train()
+        total = sum(p.numel() for p in model.parameters())
+        always = experiment.choices["allocation"] is not None and config["backend"] != "masked"
+        layers = _hollow(model, active) if always else []
         optimizer = experiment.build("optimizer").build(model.parameters())
         precision = Precision(config["precision"], torch.device("cpu"))
         tracker = MemTracker()
         tracker.track_external(model, optimizer)
-        known = [*model.parameters(), *model.buffers()]
+        indices = {id(t) for layer in layers for t in layer.index()}
+        known = [t for t in [*model.parameters(), *model.buffers()] if id(t) not in indices]
         with tracker:
             for _ in range(2):  # optimizer state exists from the second step on
                 x = torch.empty(config["batch_size"], *dataset.image)
@@ -112,9 +121,9 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         parameters = list(model.parameters())
         state = [t for s in optimizer.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
         model_bytes, optimizer_bytes = tensor_bytes(known), tensor_bytes(state) + tensor_bytes(parameters)
-    sparse = experiment.choices["allocation"] is not None
-    sizes = sum(layer.size for layer in cost.layers)
-    index = 8 * sum(active) + 2 * sizes if sparse else 0  # positions, and two masks of a byte a weight
+    index = tensor_bytes(t for layer in layers for t in layer.index())
+    if experiment.choices["allocation"] is not None and not layers:
+        index = 8 * sum(active) + 2 * sum(layer.size for layer in cost.layers)  # positions, two masks
     parts = model_bytes + optimizer_bytes + activations + index
     return {
         "peak_bytes": peak + index,
@@ -124,5 +133,20 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         "transient_bytes": max(0, peak + index - parts),
         "index_bytes": index,
         "how": "predicted: one step on fake tensors; temporaries inside kernels excluded",
-        "parameters": sum(p.numel() for p in parameters),
+        "parameters": total,
     }
+
+
+def _hollow(model: torch.nn.Module, active: list[int]) -> list[SparseLayer]:
+    """Store the layers sparsely, with evenly spaced positions and weights that hold no numbers."""
+    layers: list[SparseLayer] = []
+    for (name, module), count in zip(prunable(model), active, strict=True):
+        shape, size = tuple(module.weight.shape), module.weight.numel()
+        with unset_fake_temporarily():
+            topology = Topology(shape, torch.arange(count) * size // count)
+            start = Initial(topology, torch.zeros(count), torch.zeros(shape[0]))
+            layer = replace(model, name, module, start, torch.device("cpu"))
+        for key, parameter in list(layer.named_parameters(recurse=False)):
+            setattr(layer, key, torch.nn.Parameter(torch.empty(parameter.shape)))
+        layers.append(layer)
+    return layers

@@ -309,7 +309,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: Sparse) -> Tensor:
-        ctx.layer, ctx.kernel = layer, kernel_for(x.device, x.dtype, layer.kernel)
+        ctx.layer, ctx.kernel = layer, kernel_for(x, layer.kernel)
         ctx.save_for_backward(x, weight)
         return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
 

@@ -1,6 +1,7 @@
 """What a sparse layer computes, one operation a file, behind one interface: ``Kernel``.
 
-``reference`` is plain PyTorch and defines what is right; ``fast`` is compiled for the CPU. Activations are handed over
+``reference`` is plain PyTorch and defines what is right; ``fast`` is compiled for the CPU; ``shapes`` computes nothing,
+for tensors that hold no numbers. Activations are handed over
 batch-innermost: (C, H, W, N), contiguous; a linear layer's as (I, 1, 1, P), P items.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from dstrun.backend.pattern import Pattern
@@ -41,22 +41,24 @@ class Kernel(Protocol):
         ...
 
 
-def kernel_for(device: torch.device, dtype: torch.dtype, name: str | None = None) -> Kernel:
-    """Choose the kernels for activations of a device and type.
+def kernel_for(x: Tensor, name: str | None = None) -> Kernel:
+    """Choose the kernels for activations.
 
     Args:
-        device: of the activations.
-        dtype: of the activations.
+        x: activations, whose device and type count.
         name: ``fast`` or ``reference``; the fastest that there is if ``None``.
 
     Raises:
         TypeError: the one asked for does not work on that device and type; nothing is computed densely instead.
     """
     import torch
+    from torch._subclasses.fake_tensor import FakeTensor
 
-    from dstrun.backend.kernel import fast, reference
+    from dstrun.backend.kernel import fast, reference, shapes
 
-    works = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+    if isinstance(x, FakeTensor):
+        return shapes
+    works = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     if name == "fast" and not works:
-        raise TypeError(f"the fast sparse kernels take float32 and bfloat16 on the CPU, not {dtype} on {device.type}")
+        raise TypeError(f"the fast sparse kernels take float32 and bfloat16 on the CPU, not {x.dtype} on {x.device}")
     return reference if name == "reference" or not works else fast
