@@ -61,10 +61,13 @@ def sparsify(
 ) -> list[SparseLayer]:
     """Give every prunable layer a random topology, stored by its own backend; else as ``sparse.sparsify``."""
     replace = {"masked": masked.replace, "sparse": sparse.replace}
-    return [
+    layers: list[SparseLayer] = [
         replace[backend](model, name, module, initial(tuple(module.weight.shape), count, seed, index), device)
         for index, ((name, module), count, backend) in enumerate(zip(prunable(model), counts, backends, strict=True))
     ]
+    if "sparse" in backends:
+        sparse.keep_layout(model)
+    return layers
 
 
 def measure(

@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
+from dstrun.backend.dropout import Dropout
 from dstrun.backend.explored import Explored
 from dstrun.backend.kernel import Kernel, kernel_for
+from dstrun.backend.kernel.layout import batch_innermost
+from dstrun.backend.normalization import BatchNorm2d
 from dstrun.backend.pattern import Pattern, rows_of
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import ConvGeometry, Geometry, geometry
@@ -195,7 +198,7 @@ class Sparse(nn.Module):
         """Map (C, H, W, N) to (O, Ho, Wo, N)."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        return _Product.apply(x.contiguous(), self.weight, self.bias, self)
+        return _Product.apply(x, self.weight, self.bias, self)
 
     def _look(self, x: Tensor, delta: Tensor, kernel: Kernel) -> None:
         """Find the best candidates of an armed backward pass, from its as kernels have it."""
@@ -309,7 +312,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: Sparse) -> Tensor:
-        ctx.layer, ctx.kernel = layer, kernel_for(x, layer.kernel)
+        ctx.layer, ctx.kernel, x = layer, kernel_for(x, layer.kernel), batch_innermost(x)
         ctx.save_for_backward(x, weight)
         return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
 
@@ -317,7 +320,7 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        layer, kernel, delta = ctx.layer, ctx.kernel, delta.contiguous()
+        layer, kernel, delta = ctx.layer, ctx.kernel, batch_innermost(delta)
         dx = dw = db = None
         if ctx.needs_input_grad[0]:
             dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, x.shape[1:3])
@@ -352,7 +355,16 @@ def sparsify(
         replace(model, name, module, initial(tuple(module.weight.shape), count, seed, index), device)
         for index, ((name, module), count) in enumerate(zip(prunable(model), counts, strict=True))
     ]
+    keep_layout(model)
     return layers
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Let modules between sparse layers work on batch-innermost memory; parameters, buffers and state stay theirs."""
+    kinds: dict[type[nn.Module], Any] = {nn.BatchNorm2d: BatchNorm2d, nn.Dropout: Dropout}
+    for module in model.modules():
+        if (kind := kinds.get(type(module))) is not None:
+            kind.take_over(module)
 
 
 def replace(

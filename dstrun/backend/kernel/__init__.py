@@ -55,10 +55,10 @@ def kernel_for(x: Tensor, name: str | None = None) -> Kernel:
     from torch._subclasses.fake_tensor import FakeTensor
 
     from dstrun.backend.kernel import fast, reference, shapes
+    from dstrun.backend.kernel.call import works
 
     if isinstance(x, FakeTensor):
         return shapes
-    works = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-    if name == "fast" and not works:
+    if name == "fast" and not works(x):
         raise TypeError(f"the fast sparse kernels take float32 and bfloat16 on the CPU, not {x.dtype} on {x.device}")
-    return reference if name == "reference" or not works else fast
+    return fast if name != "reference" and works(x) else reference

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numba
 import numpy as np
 import torch
-from numba.core.config import NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
 
+from dstrun.backend.kernel.call import array, threads
 from dstrun.backend.kernel.product import product
 from dstrun.backend.kernel.weight_gradient import weight_gradient as sampled_product
 from dstrun.backend.pattern import Pattern
@@ -46,9 +45,7 @@ def weight_gradient(geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Ten
     vertical, horizontal = zip(geometry.stride, geometry.dilation, geometry.padding, strict=True)
     steps = (width, height * width, *vertical, *horizontal)
     sizes = _sizes(geometry, x, delta)
-    sampled_product(
-        (_array(rows), _array(inputs)), _array(x), _array(delta), _array(gradient), sizes, steps, _threads()
-    )
+    sampled_product((array(rows), array(inputs)), array(x), array(delta), array(gradient), sizes, steps, threads())
     return gradient
 
 
@@ -64,14 +61,14 @@ def _product(
     first, codes, order = pattern
     _, _, height, width = geometry.shape
     product(
-        (_array(first), _array(codes), _array(weight.float())),
-        None if order is None else _array(order),
-        NO_BIAS if bias is None else _array(bias.float()),
-        _array(source),
-        _array(target),
+        (array(first), array(codes), array(weight.float())),
+        None if order is None else array(order),
+        NO_BIAS if bias is None else array(bias.float()),
+        array(source),
+        array(target),
         _sizes(geometry, source, target),
         (width, height * width, *steps),
-        _threads(),
+        threads(),
     )
 
 
@@ -83,19 +80,6 @@ def _sizes(geometry: ConvGeometry, source: Tensor, target: Tensor) -> tuple[int,
         lanes *= source.shape[1] * source.shape[2]
         spaces = [(1, 1), (1, 1)]
     return (source.shape[0] // groups, *spaces[0], target.shape[0] // groups, *spaces[1], lanes)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    """View a contiguous tensor as a flat array; bfloat16 as its bits."""
-    flat = tensor.detach().reshape(-1)
-    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
-
-
-def _threads() -> int:
-    """Let numba use as many threads as PyTorch does; both take them from one pool where both use OpenMP."""
-    threads = min(torch.get_num_threads(), NUMBA_NUM_THREADS)
-    numba.set_num_threads(threads)
-    return threads
 
 
 def announce(say: Callable[[str], None]) -> None:

@@ -203,3 +203,43 @@ def total(_typing, tile):
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(tile), generate
+
+
+@intrinsic
+def keep(_typing, tile, count):
+    """Give a tile whose lanes from ``count`` on are zero."""
+
+    def generate(_context, builder, _signature, args):
+        wide = ir.VectorType(ir.IntType(64), tile.lanes)
+        lanes = ir.Constant(wide, list(range(tile.lanes)))
+        mask = builder.icmp_signed("<", lanes, _splat(builder, wide, args[1]))
+        return builder.select(mask, args[0], ir.Constant(tile.ir, [0.0] * tile.lanes))
+
+    return tile(tile, types.intp), generate
+
+
+@intrinsic
+def transpose16(_typing, source, at, stride, target, to, pitch):
+    """Write the transpose of 16 x 16 elements, whose rows are ``stride`` apart, to rows that are ``pitch`` apart."""
+
+    def generate(context, builder, signature, args):
+        array = signature.args[0]
+        kind = _storage(array, Tile(16))
+        whole = ir.VectorType(ir.IntType(32), 16)
+        halves = [ir.Constant(whole, [half + lane // 2 + lane % 2 * 16 for lane in range(16)]) for half in (0, 8)]
+
+        def address(values, start, step, row):
+            index = builder.add(start, builder.mul(step, ir.Constant(ir.IntType(64), row)))
+            return _address(context, builder, array, values, index, kind)
+
+        rows = []
+        for row in range(16):
+            rows.append(builder.load(address(args[0], args[1], args[2], row)))
+            rows[-1].align = 2
+        for _ in range(4):
+            rows = [builder.shuffle_vector(rows[i], rows[i + 8], half) for i in range(8) for half in halves]
+        for row in range(16):
+            builder.store(rows[row], address(args[3], args[4], args[5], row)).align = 2
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, source, types.intp, types.intp), generate

@@ -1,0 +1,29 @@
+"""How compiled code is called: tensors as flat arrays, and on how many threads."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from numba.core.config import NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+
+def works(tensor: Tensor) -> bool:
+    """Say whether compiled code takes it: float32 or bfloat16 on the CPU, with numbers in it."""
+    right = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
+    return right and not isinstance(tensor, FakeTensor)
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """View a contiguous tensor as a flat array; bfloat16 as its bits."""
+    flat = tensor.detach().reshape(-1)
+    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
+
+
+def threads() -> int:
+    """Let numba use as many threads as PyTorch does; both take them from one pool where both use OpenMP."""
+    count = min(torch.get_num_threads(), NUMBA_NUM_THREADS)
+    numba.set_num_threads(count)
+    return count
