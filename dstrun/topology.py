@@ -62,10 +62,10 @@ class Topology:
         Raises:
             ValueError: a pruned position is not active, a grown one already is, or one is named twice.
         """
-        kept = self.positions[~contains(prune.sort().values, self.positions)]
-        if kept.numel() != self.count - prune.numel():
+        positions, grown = without(self.positions, prune), grow.sort().values
+        if positions.numel() != self.count - prune.numel():
             raise ValueError("a pruned connection was not active, or was named twice")
-        positions = torch.cat([kept, grow]).sort().values
+        positions = merged(positions, grown)
         if bool((positions[1:] == positions[:-1]).any()):
             raise ValueError("a grown connection was already active, or was named twice")
         return Topology(self.shape, positions)
@@ -77,6 +77,28 @@ def contains(sorted_positions: Tensor, query: Tensor) -> Tensor:
         return torch.zeros_like(query, dtype=torch.bool)
     at = torch.searchsorted(sorted_positions, query).clamp_(max=sorted_positions.numel() - 1)
     return sorted_positions[at] == query
+
+
+def without(sorted_positions: Tensor, dropped: Tensor) -> Tensor:
+    """Leave out those of the sorted positions that are among ``dropped``, which may be in any order."""
+    if sorted_positions.numel() == 0:
+        return sorted_positions
+    dropped = dropped.sort().values
+    at = torch.searchsorted(sorted_positions, dropped).clamp_(max=sorted_positions.numel() - 1)
+    stays = torch.ones_like(sorted_positions, dtype=torch.bool)
+    stays[at[sorted_positions[at] == dropped]] = False
+    return sorted_positions[stays]
+
+
+def merged(one: Tensor, other: Tensor) -> Tensor:
+    """Merge two sorted tensors of positions."""
+    if one.numel() == 0 or other.numel() == 0:
+        return other if one.numel() == 0 else one
+    both = torch.cat([one, other])
+    if both.device.type != "cpu":
+        return both.sort().values
+    both.numpy().sort(kind="stable")  # finds the two sorted stretches and merges them
+    return both
 
 
 def inactive(blocked: Tensor, ranks: Tensor) -> Tensor:
