@@ -14,10 +14,8 @@ import math
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 import torch
-from numba.core import config
 
 from dstrun.selection import lowest
 from dstrun.subset.rows import Arrivals, alias_tables
@@ -107,14 +105,13 @@ class _Pairs:
 
     def first(self, blocked: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
         """Give the ``wanted`` positions outside ``blocked`` that arrive first, sorted."""
-        numba.set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))  # pyright: ignore[reportAttributeAccessIssue]
         tables = alias_tables(self.f.numpy()) if bool((self.f != self.f[:, :1]).any()) else _none(self.f.shape[0])
         distinct = _Distinct(self, blocked)
         found, clock = blocked[:0], 0.0
         for _ in range(ROUNDS):
             missing = wanted - found.numel()
-            window = distinct.window(clock, missing)
-            if missing == 0 or window[1] - clock > REACH * distinct.free + missing:
+            window = distinct.window(clock, missing) if missing else (math.inf, math.inf)
+            if window[1] - clock > REACH * distinct.free:
                 break
             until, end = (min(time, clock + 2 * wanted + blocked.numel() + 1024) for time in window)
             early, late = (torch.poisson(self.rates * span, generator).long() for span in (until - clock, end - until))
@@ -156,7 +153,7 @@ def _earliest(
     """Give the positions that arrive in one round, sorted: the ``most`` earliest where more do."""
 
     def arrivals(early: Tensor, late: Tensor) -> Arrivals:
-        return Arrivals(early.numpy(), late.numpy(), taken.numpy(), tables, inputs, seed)
+        return Arrivals(early.numpy(), late.numpy(), taken.numpy(), tables, inputs, seed, torch.get_num_threads())
 
     round_ = arrivals(early, late)
     sure = int(round_.counts.sum())
@@ -191,13 +188,13 @@ class _Distinct:
         self.counts = torch.cat([counted, torch.full((sampled,), -self.blocked / max(sampled, 1)).double()])
 
     def window(self, clock: float, missing: int) -> tuple[float, float]:
-        """Say from when to when the last of those ``missing`` at ``clock`` will arrive; infinite where unforeseeable."""
+        """Say from when to when the last of those ``missing`` at ``clock`` will arrive; infinite where it cannot."""
         now = torch.exp(-clock * self.weights) * self.counts
         time, slope = clock, 0.0
         for _ in range(60):
             left = torch.exp(-time * self.weights) * self.counts
             gap, slope = missing - float((now - left).sum()), float(left @ self.weights)
-            if abs(gap) < 0.1 * missing**0.5 or slope <= 0 or time - clock > REACH * self.free + missing:
+            if abs(gap) < 0.1 * missing**0.5 or slope <= 0 or time - clock > REACH * self.free:
                 break
             time += gap / slope  # the count is concave: Newton's steps come from below
         if slope <= 0:

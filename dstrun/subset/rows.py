@@ -6,16 +6,22 @@ Shape letters: O outputs (rows), I inputs of a row, G groups, T taken positions,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-CHUNKS = 64
-"""Parts of the rows that threads share out; each has one bitmap."""
+CHUNKS = 8
+"""Parts of the rows for each thread; each has one bitmap."""
+
+SMALL = 100_000
+"""Arrivals and taken positions below which starting threads costs more than they save."""
 
 SCAN = 8
 """Words of a bitmap that are scanned in the time that sorting one more column takes."""
@@ -146,51 +152,46 @@ def _emit(bits, taken, first, columns, late_columns):
         bits[word] = 0
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _arrive(early, late, slots, late_slots, starts, taken, accept, alias, inputs, seed, columns, late_columns, times,
-            counts):  # fmt: skip
+@njit(nogil=True, cache=True)
+def _arrive(begin, end, early, late, slots, late_slots, starts, taken, accept, alias, inputs, seed, columns,
+            late_columns, times, counts):  # fmt: skip
     """Fill ``columns``, ``late_columns``, ``times`` and ``counts``; ``arrivals`` says with what."""
-    rows, words = early.size, (inputs + 63) >> 6
-    per_group = rows // accept.shape[0]
-    for chunk in prange(CHUNKS):
-        bits = np.zeros(words, np.uint64)
-        for o in range(rows * chunk // CHUNKS, rows * (chunk + 1) // CHUNKS):
-            if early[o] + late[o] == 0:
-                continue
-            own, first, k = taken[starts[o] : starts[o + 1]], o * inputs, o // per_group
-            for position in own:
-                i = position - first
-                bits[i >> 6] |= ONE << np.uint64(i & 63)
-            state = _mixed(seed ^ _mixed(np.uint64(o + 1) * GOLDEN))
-            some, later, when = columns[slots[o] :], late_columns[late_slots[o] :], times[late_slots[o] :]
-            found, found_late = _row(
-                bits, inputs - own.size, early[o], late[o], inputs, accept[k], alias[k], state, some, later, when
-            )
-            _emit(bits, own, first, some[:found], later[:found_late])
-            counts[o] = found
+    per_group, bits = early.size // accept.shape[0], np.zeros((inputs + 63) >> 6, np.uint64)
+    for o in range(begin, end):
+        if early[o] + late[o] == 0:
+            continue
+        own, first, k = taken[starts[o] : starts[o + 1]], o * inputs, o // per_group
+        for position in own:
+            i = position - first
+            bits[i >> 6] |= ONE << np.uint64(i & 63)
+        state = _mixed(seed ^ _mixed(np.uint64(o + 1) * GOLDEN))
+        some, later, when = columns[slots[o] :], late_columns[late_slots[o] :], times[late_slots[o] :]
+        found, found_late = _row(
+            bits, inputs - own.size, early[o], late[o], inputs, accept[k], alias[k], state, some, later, when
+        )
+        _emit(bits, own, first, some[:found], later[:found_late])
+        counts[o] = found
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _gather(slots, counts, columns, late_slots, late_columns, keep, ends, inputs, positions):
+@njit(nogil=True, cache=True)
+def _gather(begin, end, slots, counts, columns, late_slots, late_columns, keep, ends, inputs, positions):
     """Merge each row's early columns and the late ones kept into ``positions``, sorted; row o's end at ``ends[o]``."""
-    rows = counts.size
-    for chunk in prange(CHUNKS):
-        for o in range(rows * chunk // CHUNKS, rows * (chunk + 1) // CHUNKS):
-            some = columns[slots[o] : slots[o] + counts[o]]
-            start, stop = late_slots[o], late_slots[o + 1]
-            at, first = ends[o] - 1, o * inputs
-            a = some.size - 1
-            if stop > start:
-                more = late_columns[start:stop][keep[start:stop]]
-                more.sort()
-                for b in range(more.size - 1, -1, -1):
-                    while a >= 0 and some[a] > more[b]:
-                        positions[at] = first + some[a]
-                        at, a = at - 1, a - 1
-                    positions[at] = first + more[b]
-                    at -= 1
-            for left in range(a + 1):
-                positions[at - a + left] = first + some[left]
+    for o in range(begin, end):
+        some = columns[slots[o] : slots[o] + counts[o]]
+        start, stop = late_slots[o], late_slots[o + 1]
+        at, first = ends[o] - 1, o * inputs
+        a = some.size - 1
+        if stop > start:
+            more = late_columns[start:stop][keep[start:stop]]
+            more.sort()
+            for b in range(more.size - 1, -1, -1):
+                while a >= 0 and some[a] > more[b]:
+                    positions[at] = first + some[a]
+                    at, a = at - 1, a - 1
+                positions[at] = first + more[b]
+                at -= 1
+        for left in range(a + 1):
+            positions[at - a + left] = first + some[left]
 
 
 class Arrivals:
@@ -203,24 +204,33 @@ class Arrivals:
         tables: the alias tables of the groups, (G, I), or (G, 0) where all inputs of a row are alike.
         inputs: I.
         seed: of 64 bits; the same arrivals come again with the same one.
+        threads: how many share the rows; what is found does not depend on it.
 
     Attributes:
         times: (L,) of the late ones found in the share of their interval, [0, 1); infinite where none is.
     """
 
     def __init__(
-        self, early: Ints, late: Ints, taken: Ints, tables: tuple[Floats, NDArray[np.int32]], inputs: int, seed: int
+        self,
+        early: Ints,
+        late: Ints,
+        taken: Ints,
+        tables: tuple[Floats, NDArray[np.int32]],
+        inputs: int,
+        seed: int,
+        threads: int,
     ) -> None:
         self.inputs, rows = inputs, early.size
+        self.threads = threads if taken.size + early.sum() + late.sum() > SMALL else 1
         starts = np.searchsorted(taken, np.arange(rows + 1) * inputs)
         free = inputs - np.diff(starts)
         self.slots, self.late_slots = (_offsets(np.minimum(arriving, free)) for arriving in (early, late))
         self.columns = np.empty(self.slots[-1], np.int32)
         self.late_columns, self.times = np.empty(self.late_slots[-1], np.int32), np.full(self.late_slots[-1], np.inf)
         self.counts = np.zeros(rows, np.int64)
-        _arrive(
-            early, late, self.slots, self.late_slots, starts, taken, *tables, inputs, np.uint64(seed), self.columns,
-            self.late_columns, self.times, self.counts,
+        self._share(
+            _arrive, early, late, self.slots, self.late_slots, starts, taken, *tables, inputs, np.uint64(seed),
+            self.columns, self.late_columns, self.times, self.counts,
         )  # fmt: skip
 
     def positions(self, keep: NDArray[np.bool_]) -> Ints:
@@ -228,11 +238,22 @@ class Arrivals:
         kept = np.concatenate([[0], keep.cumsum()])
         ends = self.counts.cumsum() + kept[self.late_slots[1:]]
         positions = np.empty(ends[-1], np.int64)
-        _gather(
-            self.slots, self.counts, self.columns, self.late_slots, self.late_columns, keep, ends, self.inputs,
+        self._share(
+            _gather, self.slots, self.counts, self.columns, self.late_slots, self.late_columns, keep, ends, self.inputs,
             positions,
         )  # fmt: skip
         return positions
+
+    def _share(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Do the work of all rows, in parts that threads take in turn."""
+        rows, parts = self.counts.size, CHUNKS * self.threads if self.threads > 1 else 1
+        bounds = [rows * part // parts for part in range(parts + 1)]
+        if parts == 1:
+            work(0, rows, *arguments)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            for done in [pool.submit(work, *pair, *arguments) for pair in pairwise(bounds)]:
+                done.result()
 
 
 def _offsets(lengths: Ints) -> Ints:
