@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,11 +84,14 @@ def without(sorted_positions: Tensor, dropped: Tensor) -> Tensor:
     """Leave out those of the sorted positions that are among ``dropped``, which may be in any order."""
     if sorted_positions.numel() == 0:
         return sorted_positions
-    dropped = dropped.sort().values
-    at = torch.searchsorted(sorted_positions, dropped).clamp_(max=sorted_positions.numel() - 1)
-    stays = torch.ones_like(sorted_positions, dtype=torch.bool)
-    stays[at[sorted_positions[at] == dropped]] = False
-    return sorted_positions[stays]
+    if sorted_positions.device.type != "cpu":
+        return sorted_positions[~contains(dropped.sort().values, sorted_positions)]
+    known, out = sorted_positions.numpy(), np.sort(dropped.numpy())
+    at = np.searchsorted(known, out)
+    at[at == known.size] = 0
+    stays = np.ones(known.size, bool)
+    stays[at[known[at] == out]] = False
+    return torch.from_numpy(known[stays])
 
 
 def merged(one: Tensor, other: Tensor) -> Tensor:
