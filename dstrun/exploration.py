@@ -5,9 +5,10 @@ Shape letters: A active connections, M candidates, N connections of the dense la
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from dstrun.selection import highest
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ class Proposal:
 
 
 def best(scores: Tensor, positions: Tensor | None, exploration: Exploration) -> Proposal:
-    """Keep the ``limit`` highest scores.
+    """Keep the ``limit`` highest scores; equal ones in the order in which the candidates come.
 
     Args:
         scores: (M,) of the candidates.
@@ -78,7 +79,7 @@ def best(scores: Tensor, positions: Tensor | None, exploration: Exploration) -> 
     drawn = exploration.free if positions is None else scores.numel()
     count = min(exploration.limit, drawn)
     if positions is None:
-        top = scores.index_fill(0, exploration.blocked, -math.inf).topk(count)
-        return Proposal(top.indices, top.values, drawn)
-    ranked = scores.sort(descending=True, stable=True)  # equal scores keep the order drawn, on every backend
-    return Proposal(positions[ranked.indices[:count]], ranked.values[:count], drawn)
+        top = highest(scores, count, exploration.blocked)
+        return Proposal(top, scores[top], drawn)
+    top = highest(scores, count)
+    return Proposal(positions[top], scores[top], drawn)

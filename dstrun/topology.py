@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,10 +67,10 @@ class Topology:
         Raises:
             ValueError: a pruned position is not active, a grown one already is, or one is named twice.
         """
-        kept = self.positions[~contains(prune.sort().values, self.positions)]
-        if kept.numel() != self.count - prune.numel():
+        positions, grown = without(self.positions, prune), grow.sort().values
+        if positions.numel() != self.count - prune.numel():
             raise ValueError("a pruned connection was not active, or was named twice")
-        positions = torch.cat([kept, grow]).sort().values
+        positions = merged(positions, grown)
         if bool((positions[1:] == positions[:-1]).any()):
             raise ValueError("a grown connection was already active, or was named twice")
         return Topology(self.shape, positions)
@@ -81,6 +82,31 @@ def contains(sorted_positions: Tensor, query: Tensor) -> Tensor:
         return torch.zeros_like(query, dtype=torch.bool)
     at = torch.searchsorted(sorted_positions, query).clamp_(max=sorted_positions.numel() - 1)
     return sorted_positions[at] == query
+
+
+def without(sorted_positions: Tensor, dropped: Tensor) -> Tensor:
+    """Leave out those of the sorted positions that are among ``dropped``, which may be in any order."""
+    if sorted_positions.numel() == 0:
+        return sorted_positions
+    if sorted_positions.device.type != "cpu":
+        return sorted_positions[~contains(dropped.sort().values, sorted_positions)]
+    known, out = sorted_positions.numpy(), np.sort(dropped.numpy())
+    at = np.searchsorted(known, out)
+    at[at == known.size] = 0
+    stays = np.ones(known.size, bool)
+    stays[at[known[at] == out]] = False
+    return torch.from_numpy(known[stays])
+
+
+def merged(one: Tensor, other: Tensor) -> Tensor:
+    """Merge two sorted tensors of positions."""
+    if one.numel() == 0 or other.numel() == 0:
+        return other if one.numel() == 0 else one
+    both = torch.cat([one, other])
+    if both.device.type != "cpu":
+        return both.sort().values
+    both.numpy().sort(kind="stable")  # finds the two sorted stretches and merges them
+    return both
 
 
 def inactive(blocked: Tensor, ranks: Tensor) -> Tensor:

@@ -23,15 +23,16 @@ MAY_IMPORT = {
     "topology": set(),
     "geometry": set(),
     "initial": {"topology"},
-    "exploration": {"geometry"},
-    "subset": {"exploration", "topology"},
+    "selection": {"topology"},
+    "exploration": {"geometry", "selection"},
+    "subset": {"exploration", "selection", "topology"},
     "grow": {"exploration", "subset"},
     "layer": {"exploration", "geometry", "grow", "topology"},
     "prune": {"layer"},
     "schedule": set(),
     "allocation": set(),
     "optimizer": set(),
-    "method": {"exploration", "grow", "layer", "topology"},
+    "method": {"exploration", "grow", "layer", "selection", "topology"},
     "backend": {"exploration", "geometry", "grow", "initial", "layer", "topology"},
     "model": set(),
     "dataset": set(),
@@ -118,7 +119,7 @@ def test_wheel_ships_every_package_and_config_group() -> None:
     assert packages == code | conf
 
 
-HEAVY = ("torch", "torchvision", "matplotlib", "pandas", "wandb", "sklearn", "pyarrow")
+HEAVY = ("torch", "torchvision", "matplotlib", "pandas", "wandb", "sklearn", "pyarrow", "numba")
 
 
 def loaded(code: str) -> list[str]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from dstrun.topology import Topology, contains, draw_distinct, first_of_each, inactive
+from dstrun.topology import Topology, contains, draw_distinct, first_of_each, inactive, merged, without
 
 
 def seeded(seed):
@@ -135,3 +135,15 @@ def test_rewired(prune, grow, left):
 def test_rewired_refuses(prune, grow, message):
     with pytest.raises(ValueError, match=message):
         topology(1, 4, 5).rewired(torch.tensor(prune), torch.tensor(grow))
+
+
+@given(one=st.sets(st.integers(0, 40)), other=st.sets(st.integers(0, 40)), order=st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_merged_and_without(one, other, order):
+    shuffled = list(other)
+    order.shuffle(shuffled)
+    sorted_one, sorted_other, any_other = (
+        torch.tensor(x, dtype=torch.int64) for x in (sorted(one), sorted(other), shuffled)
+    )
+    assert merged(sorted_one, sorted_other).tolist() == sorted([*one, *other])
+    assert without(sorted_one, any_other).tolist() == sorted(one - other)

@@ -17,8 +17,9 @@ from dstrun.exploration import Proposal
 from dstrun.grow.criterion import Cost
 from dstrun.layer import SparseLayer
 from dstrun.method.procedure import Change, Procedure, Setting, Update
+from dstrun.selection import highest, lowest
 from dstrun.stream import generator
-from dstrun.topology import contains
+from dstrun.topology import contains, without
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,17 @@ class Ranking:
 
     owner: Tensor
     position: Tensor
+
+    @classmethod
+    def of_pool(cls, order: Tensor, positions: Sequence[Tensor]) -> Ranking:
+        """Name what an order of a pool's entries, layer after layer, puts first; ``positions`` are each layer's."""
+        ends = torch.tensor([part.numel() for part in positions], device=order.device).cumsum(0)
+        owner = torch.searchsorted(ends, order, right=True)
+        position = torch.empty_like(order)
+        for index, part in enumerate(positions):
+            own = owner == index
+            position[own] = part[order[own] - (ends[index] - part.numel())]
+        return cls(owner, position)
 
     def __len__(self) -> int:
         return self.owner.numel()
@@ -95,13 +107,13 @@ class Rewiring(Procedure):
             replaced = self._fraction(step) * active
             wanted = math.ceil(replaced) if self.rounding == "ceil" else math.floor(replaced)
             wanted = min(wanted, active - len(layers))
-            scores = []
+            scores, best, before = [], [], 0
             for index, layer in zip(pool, layers, strict=True):
-                score = self.setting.prune.score(layer, self._stream("prune", step, index)).clone()
-                score[score.argmax()] = torch.inf
-                scores.append(score)
-            order = torch.cat(scores).sort(stable=True).indices[:wanted]
-            rankings.append(Ranking(_owners(scores)[order], torch.cat([x.topology.positions for x in layers])[order]))
+                scores.append(self.setting.prune.score(layer, self._stream("prune", step, index)))
+                best.append(scores[-1].argmax() + before)
+                before += layer.topology.count
+            order = lowest(_joined(scores), wanted, torch.stack(best))
+            rankings.append(Ranking.of_pool(order, [layer.topology.positions for layer in layers]))
         return rankings
 
     def _request(self, index: int) -> tuple[Tensor, int]:
@@ -111,7 +123,7 @@ class Rewiring(Procedure):
         )
         blocked = self.layers[index].topology.positions
         if self.setting.grow.regrow:
-            blocked = blocked[~contains(ranking.of(place, len(ranking)).sort().values, blocked)]
+            blocked = without(blocked, ranking.of(place, len(ranking)))
         return blocked, len(ranking)
 
     def _update(self, step: int, proposals: Sequence[Proposal], samples: int = 0) -> Update:
@@ -119,8 +131,8 @@ class Rewiring(Procedure):
         changes: dict[int, Change] = {}
         for pool, pruned in zip(self.pools, self.pruned, strict=True):
             scores = [proposals[index].scores for index in pool]
-            order = torch.cat(scores).sort(descending=True, stable=True).indices[: len(pruned)]
-            grown = Ranking(_owners(scores)[order], torch.cat([proposals[index].positions for index in pool])[order])
+            order = highest(_joined(scores), len(pruned))
+            grown = Ranking.of_pool(order, [proposals[index].positions for index in pool])
             replaced = len(grown)  # fewer than wanted where candidates run out: then as many fewer are pruned
             for place, index in enumerate(pool):
                 out, new = pruned.of(place, replaced), grown.of(place, replaced)
@@ -130,17 +142,15 @@ class Rewiring(Procedure):
         replaces = cost is not Cost.NONE and self.batch == "current"
         return Update(step, cost, replaces, samples, [changes[index] for index in range(len(self.layers))])
 
-    @staticmethod
-    def _rewire(layer: SparseLayer, out: Tensor, new: Tensor, drawn: int) -> Change:
+    def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, drawn: int) -> Change:
         """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
-        stays = contains(out.sort().values, new)
-        back = new[stays].sort().values
-        out, new = out[~contains(back, out)], new[~stays]
+        if self.setting.grow.regrow:
+            out, new = out.sort().values, new.sort().values
+            out, new = out[~contains(new, out)], new[~contains(out, new)]
         layer.rewire(out, new)
         return Change(layer.name, layer.topology.count, out.numel(), new.numel(), drawn, layer.explored())
 
 
-def _owners(parts: Sequence[Tensor]) -> Tensor:
-    """Name for each entry of the concatenated parts the part it comes from."""
-    lengths = torch.tensor([part.numel() for part in parts], device=parts[0].device)
-    return torch.repeat_interleave(torch.arange(len(parts), device=parts[0].device), lengths)
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Join a pool's scores; those of one layer need no copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -1,14 +1,19 @@
+import tracemalloc
 from itertools import permutations
 
 import pytest
 import torch
-from scipy.stats import chisquare, norm
+from scipy.stats import chisquare, ks_2samp, norm
+from torch.profiler import ProfilerActivity, profile
 
 from dstrun.subset import draw as module
+from dstrun.subset import rows
 from dstrun.subset.draw import FLOOR, _Pairs, draw
+from dstrun.subset.rows import alias_tables
+from dstrun.topology import contains
 
 ONE = (torch.tensor([[1.0, 3.0, 0.5]]), torch.tensor([2.0, 1.0]), (2, 3), {1}, 1)
-PEAKED = (torch.tensor([[1.0, 3.0, 300.0]]), torch.tensor([2.0, 1.0]), (2, 3), {1}, 1)
+PEAKED = (torch.tensor([[1.0, 3.0, 30.0]]), torch.tensor([2.0, 1.0]), (2, 3), {1}, 1)
 GROUPED = (torch.tensor([[1.0, 3.0], [0.0, 2.0]]), torch.tensor([2.0, 1.0, 1.5, 0.5]), (4, 2), {0, 7}, 2)
 CASES = pytest.mark.parametrize(
     ("f", "g", "shape", "blocked", "groups"), [ONE, PEAKED, GROUPED], ids=["one group", "peaked", "grouped"]
@@ -35,6 +40,14 @@ def successive(p, free, count):
     return law
 
 
+def unordered(law):
+    """Give the law of the set of positions drawn, sorted, from that of their sequence."""
+    merged = {}
+    for sequence, chance in law.items():
+        merged[tuple(sorted(sequence))] = merged.get(tuple(sorted(sequence)), 0) + chance
+    return merged
+
+
 def check_law(law, sample, draws=5000):
     """Compare how often each sequence comes with its probability; rare ones share a cell."""
     counts = dict.fromkeys(law, 0)
@@ -46,26 +59,31 @@ def check_law(law, sample, draws=5000):
     if len(common) < len(law):
         observed.append(draws - sum(observed))
         expected.append(draws - sum(expected))
-    assert len(observed) > 5
+    assert len(observed) > 2
     assert chisquare(observed, expected, sum_check=False).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("rounds", [module.ROUNDS, 0], ids=["rejection", "rest"])
+@pytest.mark.parametrize(
+    ("rounds", "deviations"),
+    [(module.ROUNDS, module.DEVIATIONS), (module.ROUNDS, 0), (module.ROUNDS, 0.7), (1, 0), (0, 0)],
+    ids=["all timed", "rounds and overshoot", "some timed", "a round and rest", "rest"],
+)
 @CASES
 def test_exact_is_successive_sampling_among_the_inactive(
-    f, g, shape, blocked, groups, rounds, exploration, monkeypatch
+    f, g, shape, blocked, groups, rounds, deviations, exploration, monkeypatch
 ):
     monkeypatch.setattr(module, "ROUNDS", rounds)
+    monkeypatch.setattr(module, "DEVIATIONS", deviations)
+    monkeypatch.setattr(module, "REACH", 100)
     asked = exploration(shape, blocked, groups)
     free = [i for i in range(shape[0] * shape[1]) if i not in blocked]
-    law = successive(probabilities(f, g), free, 3)
-    check_law(law, lambda: draw(f, g, asked, 3, exact=True).tolist())
+    law = unordered(successive(probabilities(f, g), free, 3))
+    check_law(law, lambda: draw(f, g, asked, 3, exact=True).tolist(), draws=4000)
 
 
-def test_rejection_leaves_the_rest_to_the_conditional_law(exploration, monkeypatch):
-    monkeypatch.setattr(module, "ROUNDS", 1)
+def test_arrivals_that_would_take_too_long_are_left_to_the_conditional_law(exploration, monkeypatch):
     f, g, shape, blocked, groups = PEAKED
-    f = f * torch.tensor([1, 1, 100])  # 19 draws seldom find three of five
+    f = f * torch.tensor([1, 1, 100])  # two of five have nearly all the weight
     asked, rest, left = exploration(shape, blocked, groups), _Pairs.rest, []
 
     def counted(self, taken, count, generator):
@@ -73,9 +91,9 @@ def test_rejection_leaves_the_rest_to_the_conditional_law(exploration, monkeypat
         return rest(self, taken, count, generator)
 
     monkeypatch.setattr(_Pairs, "rest", counted)
-    law = successive(probabilities(f, g), [0, 2, 3, 4, 5], 3)
+    law = unordered(successive(probabilities(f, g), [0, 2, 3, 4, 5], 3))
     check_law(law, lambda: draw(f, g, asked, 3, exact=True).tolist())
-    assert set(left) == {1, 2}
+    assert left
 
 
 def test_rest_goes_over_blocks_with_the_same_law():
@@ -109,7 +127,7 @@ def test_where_one_factor_is_zero_the_other_still_decides(exploration, exact, sc
     p = probabilities(*(w / scale if w.any() else torch.ones_like(w) for w in (f, g)))
     asked = exploration((2, 3))
     if exact:
-        check_law(successive(p, range(6), 2), lambda: draw(f, g, asked, 2, exact=True).tolist())
+        check_law(unordered(successive(p, range(6), 2)), lambda: draw(f, g, asked, 2, exact=True).tolist())
     else:
         counts = torch.zeros(6)
         for _ in range(4000):
@@ -144,7 +162,7 @@ def test_without_any_information_the_draw_is_uniform(exploration, f, g, exact):
 def test_all_inactive_where_as_many_or_more_are_wanted(exploration, wanted):
     f, g, shape, _, _ = ONE
     found = draw(f, g, exploration(shape, {1}), wanted, exact=True)
-    assert sorted(found.tolist()) == [0, 2, 3, 4, 5]
+    assert found.tolist() == [0, 2, 3, 4, 5]
 
 
 def test_nothing_is_found_in_a_dense_layer(exploration):
@@ -154,7 +172,7 @@ def test_nothing_is_found_in_a_dense_layer(exploration):
 
 
 def test_truncation_does_not_favour_low_positions(exploration):
-    # Of 1000 slightly unequal positions 10 are drawn; sorted before they are cut, their mean would be far below.
+    # Of 1000 slightly unequal positions 10 are drawn; cut by position instead of time, their mean would be far below.
     f = 1 + torch.arange(100.0)[None] % 2 / 100
     asked = exploration((10, 100), {0, 999})
     means = torch.stack([draw(f, torch.ones(10), asked, 10, exact=True).double().mean() for _ in range(400)])
@@ -178,6 +196,85 @@ def test_a_layer_too_large_for_a_matrix(exploration):
     # Drawn by weight: E[f] under p ~ f is E[f^2] / E[f] = 2/3, its variance E[f^3] / E[f] - 4/9 = 1/18.
     for factor in (f[found % side], g[found // side]):
         assert abs(factor.mean() - 2 / 3) < 5 * (1 / 18 / 10_000) ** 0.5
+
+
+def explored(exploration, shape, active, seed=0, groups=1):
+    """Make a layer with so many random blocked positions and uneven weights; and its exploration."""
+    generator = torch.Generator().manual_seed(seed)
+    f = torch.randn(groups, shape[1], generator=generator).exp()
+    g = torch.randn(shape[0], generator=generator).exp()
+    blocked = torch.randperm(shape[0] * shape[1], generator=generator)[:active].tolist()
+    return f, g, exploration(shape, blocked, groups, generator=generator)
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["flat", "uneven"])
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.3, 0.8, 0.99])
+@pytest.mark.parametrize(("shape", "groups"), [((300, 200), 1), ((40, 1500), 1), ((600, 9), 600), ((60, 100), 3)])
+def test_as_many_as_wanted_sorted_distinct_and_free(exploration, shape, groups, share, flat):
+    size = shape[0] * shape[1]
+    for seed in range(3):
+        f, g, asked = explored(exploration, shape, size // 20, seed, groups)
+        f, g = (torch.ones_like(f), torch.ones_like(g)) if flat else (f, g)
+        wanted = int(share * asked.free)
+        found = draw(f, g, asked, wanted, exact=True)
+        assert found.dtype == torch.int64
+        assert found.numel() == wanted
+        assert bool((found[1:] > found[:-1]).all())
+        assert 0 <= found[0] <= found[-1] < size
+        assert not contains(asked.blocked, found).any()
+
+
+@pytest.mark.parametrize("deviations", [module.DEVIATIONS, 0], ids=["foreseen", "overshoot"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_many_are_drawn_by_the_law_of_the_race(exploration, monkeypatch, groups, deviations):
+    # The race by brute force, Exp(1) / p for every pair, has the same mean and variance of what is drawn in total.
+    monkeypatch.setattr(module, "DEVIATIONS", deviations)
+    shape, wanted, draws = (80, 70), 700, 300
+    f, g, asked = explored(exploration, shape, 400, groups=groups)
+    pairs = _Pairs(f, g)
+    marks = torch.stack([pairs.rates.repeat_interleave(70), pairs.within[pairs.group].flatten()]).log()
+    rest = [pairs.rest(asked.blocked, wanted, asked.generator) for _ in range(draws)]
+    race = [draw(f, g, asked, wanted, exact=True) for _ in range(draws)]
+    for mark in [*marks, marks.sum(0).square()]:
+        one, two = (torch.stack([mark[found].sum() for found in drawn]) for drawn in (rest, race))
+        assert ks_2samp(one, two).pvalue > 1e-3
+
+
+def test_threads_change_nothing_and_seeds_everything(exploration, monkeypatch):
+    monkeypatch.setattr(rows, "SMALL", 0)
+    threads, found = torch.get_num_threads(), []
+    for count, seed in [(1, 0), (2, 0), (1, 0), (1, 1)]:
+        torch.set_num_threads(count)
+        f, g, asked = explored(exploration, (500, 300), 3000)
+        asked.generator.manual_seed(seed)
+        found.append(draw(f, g, asked, 3000, exact=True))
+    torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[3])
+
+
+def test_memory_follows_what_is_wanted(exploration):
+    side, wanted = 1_000_000, 100_000
+    asked = exploration((side, side), range(0, 10**12, 10**8))
+    for f in (torch.ones(1, side), 1.0 + torch.arange(side)[None] % 7):
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            tracemalloc.start()
+            found = draw(f, torch.ones(side), asked, wanted, exact=True)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert found.numel() == wanted
+        assert peak + sum(max(event.self_cpu_memory_usage, 0) for event in seen.events()) < 1000 * side
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 1.0], [0.1, 5.0, 2.0, 1e-3, 1.0], [1e-9, 1.0, 1e9]])
+def test_alias_tables_hold_the_weights(weights):
+    f = torch.tensor([weights, weights[::-1]], dtype=torch.double)
+    accept, alias = alias_tables(f.numpy())
+    for k in range(2):
+        shares = torch.from_numpy(accept[k]).clone()
+        shares.index_add_(0, torch.from_numpy(alias[k]).long(), 1 - torch.from_numpy(accept[k]))
+        torch.testing.assert_close(shares / len(weights), f[k] / f[k].sum(), rtol=1e-9, atol=1e-16)
 
 
 def test_a_weight_that_dwarfs_all_others_does_not_swallow_them(exploration):
