@@ -211,12 +211,10 @@ class Sparse(nn.Module):
         if positions is None:
             self._found = self._best_of_all(order.criterion, exploration)
             return
-        ordered = positions.sort()
-        rows, inputs = rows_of(ordered.values, self.geometry.shape[0], self.pattern.per_output)
-        gradient = torch.empty(
-            positions.numel(), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device
-        )
-        gradient[ordered.indices] = kernel.weight_gradient(self.convolution, rows, inputs, x, delta)
+        if not bool((positions[1:] > positions[:-1]).all()):  # a criterion may name them in any order
+            positions = positions.sort().values
+        rows, inputs = rows_of(positions, self.geometry.shape[0], self.pattern.per_output)
+        gradient = kernel.weight_gradient(self.convolution, rows, inputs, x, delta)
         self._found = best(order.criterion.score(gradient, positions, exploration), positions, exploration)
 
     def _best_of_all(self, criterion: GrowCriterion, exploration: Exploration) -> Proposal:

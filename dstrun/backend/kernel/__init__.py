@@ -51,7 +51,6 @@ def kernel_for(x: Tensor, name: str | None = None) -> Kernel:
     Raises:
         TypeError: the one asked for does not work on that device and type; nothing is computed densely instead.
     """
-    import torch
     from torch._subclasses.fake_tensor import FakeTensor
 
     from dstrun.backend.kernel import fast, reference, shapes
