@@ -135,3 +135,10 @@ def test_rewired(prune, grow, left):
 def test_rewired_refuses(prune, grow, message):
     with pytest.raises(ValueError, match=message):
         topology(1, 4, 5).rewired(torch.tensor(prune), torch.tensor(grow))
+
+
+def test_a_nearly_full_topology_needs_random_numbers_for_the_inactive_alone(monkeypatch):
+    monkeypatch.setattr(torch, "randperm", None)
+    topology = Topology.random((100, 100), 9_990, seeded(0))
+    assert topology.count == 9_990
+    assert Topology.random((3, 4), 12, seeded(0)).positions.tolist() == list(range(12))

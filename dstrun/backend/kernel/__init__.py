@@ -50,12 +50,15 @@ def kernel_for(device: torch.device, dtype: torch.dtype, name: str | None = None
         name: ``fast`` or ``reference``; the fastest that there is if ``None``.
 
     Raises:
-        TypeError: the one asked for does not work on that device and type; nothing is computed densely instead.
+        TypeError: the one asked for does not work on that device and type, or the type is not a floating one; nothing
+            is computed densely instead.
     """
     import torch
 
     from dstrun.backend.kernel import fast, reference
 
+    if not dtype.is_floating_point:
+        raise TypeError(f"sparse layers take floating-point activations, not {dtype}")
     works = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
     if name == "fast" and not works:
         raise TypeError(f"the fast sparse kernels take float32 and bfloat16 on the CPU, not {dtype} on {device.type}")
