@@ -81,7 +81,11 @@ def train(words: list[str], *, kernel: str | None = None, double: bool = False) 
 
 
 def assemble(words: list[str], kernel: str | None = None, double: bool = False) -> Training:
-    """Assemble one; in float64, images are rounded to it."""
+    """Assemble one.
+
+    Every pixel has a factor of its own: those that are black on all images would else give connections of exactly
+    equal gradients, and which of these RigL takes is nobody's promise.
+    """
     experiment = config.compose(words)
     if experiment.choices["model"] == "vgg16_small":
         experiment.config["dataset"]["_target_"] = "pair.LargeDigits"
@@ -89,11 +93,12 @@ def assemble(words: list[str], kernel: str | None = None, double: bool = False) 
     for module in training.model.modules():
         if isinstance(module, Sparse):
             module.kernel = kernel
+    normalise, draws = training.data._normalise, torch.Generator().manual_seed(0)
+    factor = 1 + torch.rand(experiment.build("dataset").image, generator=draws) / 10
+    training.data._normalise = lambda x: normalise(x) * (factor.double() if double else factor)
     if double:
         training.model.double()
         training.loss_sum = training.loss_sum.double()
-        normalise = training.data._normalise
-        training.data._normalise = lambda x: normalise(x).double()
         training._loss = functools.partial(_loss, training)
     return training
 
