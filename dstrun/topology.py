@@ -31,8 +31,11 @@ class Topology:
     @classmethod
     def random(cls, shape: tuple[int, ...], count: int, generator: torch.Generator) -> Topology:
         """Draw ``count`` connections uniformly among all, exactly."""
-        drawn = draw_distinct(math.prod(shape), count, generator)
-        return cls(shape, drawn.sort().values)
+        size = math.prod(shape)
+        if 2 * count <= size:
+            return cls(shape, draw_distinct(size, count, generator).sort().values)
+        excluded = draw_distinct(size, size - count, generator).sort().values
+        return cls(shape, inactive(excluded, torch.arange(count)))
 
     @property
     def size(self) -> int:

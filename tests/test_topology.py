@@ -147,3 +147,10 @@ def test_merged_and_without(one, other, order):
     )
     assert merged(sorted_one, sorted_other).tolist() == sorted([*one, *other])
     assert without(sorted_one, any_other).tolist() == sorted(one - other)
+
+
+def test_a_nearly_full_topology_needs_random_numbers_for_the_inactive_alone(monkeypatch):
+    monkeypatch.setattr(torch, "randperm", None)
+    topology = Topology.random((100, 100), 9_990, seeded(0))
+    assert topology.count == 9_990
+    assert Topology.random((3, 4), 12, seeded(0)).positions.tolist() == list(range(12))

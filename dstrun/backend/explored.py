@@ -26,7 +26,16 @@ class Explored:
 
     def add(self, positions: Tensor) -> None:
         """Note positions that are active now."""
-        self.positions = torch.unique(torch.cat([self.positions, self._followed(positions)]))
+        new = self._followed(positions)
+        self.positions = torch.unique(torch.cat([self.positions.to(new.device), new]))
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what a checkpoint needs: the sample, and m, which depends on A at the start."""
+        return {"ever": self.positions, "every": torch.tensor(self.every)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take the sample of a checkpoint."""
+        self.positions, self.every = state["ever"].to(self.positions.device), int(state["every"])
 
     def share(self) -> float:
         """Estimate the share of all connections that have been active at any time: exact where m is 1."""

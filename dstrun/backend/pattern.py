@@ -77,11 +77,34 @@ class Pattern(nn.Module):
         first = torch.arange(self.shape[0], device=counts.device) * self.per_output
         return Topology(self.shape, first.repeat_interleave(counts).add_(self.inputs.to(torch.int64)))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if (loaded := state_dict.get(f"{prefix}inputs")) is not None:
-            self.inputs = torch.empty_like(loaded, device=self.inputs.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        metadata: Any,
+        strict: bool,
+        missing: Any,
+        extra: Any,
+        errors: Any,
+    ) -> None:
+        """Take positions of another count, but none that this layer does not have: kernels would read past the end."""
+        rows, inputs = state_dict.get(f"{prefix}rows"), state_dict.get(f"{prefix}inputs")
+        if rows is not None and inputs is not None:
+            if not self._fits(rows, inputs):
+                errors.append(f"{prefix}rows, {prefix}inputs: not positions of a weight {self.shape}")
+                return
+            self.rows, self.inputs = (torch.empty_like(loaded, device=self.rows.device) for loaded in (rows, inputs))
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, extra, errors)
         self.transpose()
+
+    def _fits(self, rows: Tensor, inputs: Tensor) -> bool:
+        """Say whether rows and inputs are those of a topology of this shape."""
+        if rows.shape != self.rows.shape or inputs.dim() != 1:
+            return False
+        if (rows.dtype, inputs.dtype) != (number_type(inputs.numel()), index_type(self.per_output)):
+            return False
+        whole = int(rows[0]) == 0 and int(rows[-1]) == inputs.numel() and bool((rows.diff() >= 0).all())
+        return whole and bool((inputs.to(torch.int64) < self.per_output).all())
 
     def tensors(self) -> list[Tensor]:
         """List everything that is stored."""

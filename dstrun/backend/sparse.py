@@ -62,13 +62,16 @@ class Sparse(nn.Module):
     """
 
     backend: str = "sparse"
-
+    dense: type[nn.Module]
     bias: nn.Parameter | None
 
     def __init__(self, geometry: Geometry, topology: Topology, values: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        if values.shape != topology.positions.shape:
-            raise ValueError(f"{tuple(values.shape)} values for {topology.count} active connections")
+        bias_shape = None if bias is None else tuple(bias.shape)
+        if topology.shape != geometry.shape or values.shape != topology.positions.shape:
+            raise ValueError(f"{tuple(values.shape)} values, {topology.count} of {topology.shape}: {geometry.shape}")
+        if bias_shape not in (None, geometry.shape[:1]):
+            raise ValueError(f"{bias_shape} biases for a weight {geometry.shape}")
         self.name = ""
         self.geometry = geometry
         self.kernel: str | None = None
@@ -160,15 +163,17 @@ class Sparse(nn.Module):
 
     def state(self) -> dict[str, Tensor]:
         """Give the sample of connections ever active; the topology is in ``state_dict``."""
-        return {"ever": self.ever.positions}
+        return self.ever.state()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take the sample of connections ever active; the topology is loaded with the network."""
-        self.ever.positions = state["ever"].to(self.weight.device)
+        self.ever.load_state(state)
 
     @classmethod
     def from_dense(cls, module: nn.Linear | nn.Conv2d, topology: Topology | None = None) -> Self:
         """Take over a dense layer's weights at the positions of a topology; of its nonzero weights if ``None``."""
+        if not isinstance(module, cls.dense):
+            raise TypeError(f"no sparse {cls.__name__} is made of {module}")
         weight = module.weight.detach()
         if topology is None:
             topology = Topology(tuple(weight.shape), weight.flatten().nonzero().flatten())
@@ -195,8 +200,13 @@ class Sparse(nn.Module):
         raise NotImplementedError
 
     def _apply_kernels(self, x: Tensor) -> Tensor:
-        """Map (C, H, W, N) to (O, Ho, Wo, N)."""
-        if torch.is_autocast_enabled(x.device.type):
+        """Map (C, H, W, N) to (O, Ho, Wo, N); an input that the weight does not fit is refused."""
+        pattern, convolution = self.pattern, self.convolution
+        if x.shape[0] != pattern.channels or min(x.shape[1:3]) < 1 or min(convolution.output_size(x.shape[1:3])) < 1:
+            raise ValueError(f"{self.name}: no input of {tuple(x.shape[:3])} for a weight {self.geometry.shape}")
+        if self.weight.numel() != pattern.count:
+            raise RuntimeError(f"{self.name}: {self.weight.numel()} weights for {pattern.count} active connections")
+        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return _Product.apply(x, self.weight, self.bias, self)
 
@@ -251,14 +261,17 @@ class Sparse(nn.Module):
         raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        loaded = state_dict.get(f"{prefix}weight")
-        if loaded is not None and loaded.dim() == 1 and loaded.shape != self.weight.shape:
+        loaded, inputs = state_dict.get(f"{prefix}weight"), state_dict.get(f"{prefix}pattern.inputs")
+        if loaded is not None and inputs is not None and loaded.shape == inputs.shape != self.weight.shape:
             self.weight.data = self.weight.data.new_empty(loaded.shape)
+            self.weight.grad = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Linear(Sparse):
     """y = x W^T + b with W (O, I) sparse; any leading dimensions."""
+
+    dense = nn.Linear
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., I) to (..., O)."""
@@ -279,6 +292,8 @@ class Linear(Sparse):
 
 class Conv2d(Sparse):
     """A 2-D convolution whose weight (O, C / groups, kh, kw) is sparse; zero padding."""
+
+    dense = nn.Conv2d
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, O, Ho, Wo), or without N."""
@@ -368,12 +383,23 @@ def keep_layout(model: nn.Module) -> None:
 def replace(
     model: nn.Module, name: str, module: nn.Linear | nn.Conv2d, start: Initial, device: torch.device | None = None
 ) -> Sparse:
-    """Put a sparse layer in the place of a dense one, with the initial topology, weights and bias."""
-    device = device or home(module.weight)
-    kind = Linear if isinstance(module, nn.Linear) else Conv2d
-    bias = None if module.bias is None else start.bias.to(device)
-    layer = kind(geometry(module), start.topology.to(device), start.values.to(device), bias)
+    """Put a sparse layer wherever a dense one stands, with the initial topology, weights and bias.
+
+    Raises:
+        ValueError: the layer is the whole network, and so stands in none.
+        TypeError: it computes something of its own, or another module computes with its weight.
+    """
+    if model is module:
+        raise ValueError("the network is itself a layer: put it into an nn.Sequential, or use from_dense")
+    kind = {nn.Linear: Linear, nn.Conv2d: Conv2d}.get(type(module))
+    if kind is None:
+        raise TypeError(f"{name} is a {type(module).__name__}: only plain Linear and Conv2d layers can be replaced")
+    device, dtype = device or home(module.weight), module.weight.dtype
+    bias = None if module.bias is None else start.bias.to(device, dtype)
+    layer = kind(geometry(module), start.topology.to(device), start.values.to(device, dtype), bias)
     layer.name = name
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, layer)
+    for parent in list(model.modules()):
+        for leaf, child in list(parent._modules.items()):
+            if child is module:
+                setattr(parent, leaf, layer)
     return layer

@@ -49,13 +49,16 @@ def kernel_for(x: Tensor, name: str | None = None) -> Kernel:
         name: ``fast`` or ``reference``; the fastest that there is if ``None``.
 
     Raises:
-        TypeError: the one asked for does not work on that device and type; nothing is computed densely instead.
+        TypeError: the one asked for does not work on that device and type, or the type is not a floating one; nothing
+            is computed densely instead.
     """
     from torch._subclasses.fake_tensor import FakeTensor
 
     from dstrun.backend.kernel import fast, reference, shapes
     from dstrun.backend.kernel.call import works
 
+    if not x.is_floating_point():
+        raise TypeError(f"sparse layers take floating-point activations, not {x.dtype}")
     if isinstance(x, FakeTensor):
         return shapes
     if name == "fast" and not works(x):

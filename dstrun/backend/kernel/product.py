@@ -58,7 +58,7 @@ def product(connections, order, bias, source, target, sizes, steps, threads):
 @njit(nogil=True, cache=True)
 def _part(zero, at, count, part, connections, order, bias, source, target, sizes, steps, taps):
     """Fill one tile of lanes of the targets from ``start`` to ``end``, in one row."""
-    if steps[1] == 1 and sizes[1] * sizes[2] * sizes[4] * sizes[5] == 1:
+    if steps[1] == 1 and steps[5] == steps[9] == 0 and sizes[1] * sizes[2] * sizes[4] * sizes[5] == 1:
         _single(zero, at, count, part, connections, order, bias, source, target, sizes)
     else:
         _row(zero, at, count, part, connections, order, bias, source, target, sizes, steps, taps)

@@ -58,7 +58,7 @@ def weight_gradient(connections, x, delta, gradient, sizes, steps, threads):
 @njit(nogil=True, cache=True)
 def _part(zero, at, count, part, connections, x, delta, gradient, sizes, steps):
     """Add what one tile of lanes of some rows of positions gives to the connections of some outputs."""
-    if steps[1] == 1 and sizes[1] * sizes[2] * sizes[4] * sizes[5] == 1:
+    if steps[1] == 1 and steps[4] == steps[7] == 0 and sizes[1] * sizes[2] * sizes[4] * sizes[5] == 1:
         _single(zero, at, count, part, connections, x, delta, gradient, sizes)
     else:
         _rows(zero, at, count, part, connections, x, delta, gradient, sizes, steps)

@@ -1,0 +1,1 @@
+"""Makes the cases beside it importable from the tests of the kernels."""

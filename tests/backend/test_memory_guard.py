@@ -1,0 +1,181 @@
+"""Nothing of a sparse layer's dense size is ever made: not by PyTorch, not by numba; and what stays is small."""
+
+import contextlib
+import subprocess
+import sys
+import tracemalloc
+
+import pytest
+import torch
+from pair import METHODS
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dstrun.backend import masked, sparse
+from dstrun.config import compose
+from dstrun.layer import skeleton
+from dstrun.method.procedure import Setting
+from dstrun.optimizer.sgd import SGD
+from dstrun.topology import Topology
+
+DENSITY = 0.02
+
+
+class Guard(TorchDispatchMode):
+    """Fails where an operation gives a tensor with as many numbers as a layer has connections, or more."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and not leaf.is_meta:
+                assert leaf.numel() < self.size, f"{func} made {tuple(leaf.shape)}"
+        return result
+
+
+@contextlib.contextmanager
+def guarded(size: int):
+    """Fail where PyTorch makes ``size`` numbers at once, or where NumPy and Python hold a byte each of as many."""
+    tracemalloc.start()
+    try:
+        with Guard(size):
+            yield
+        assert tracemalloc.get_traced_memory()[1] < 4 * size
+    finally:
+        tracemalloc.stop()
+
+
+def perceptron():
+    return nn.Sequential(*(nn.Linear(512, 512) for _ in range(3))), torch.randn(8, 512)
+
+
+def convolutions():
+    layers = [nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Conv2d(64, 64, 3, stride=2, groups=2)), torch.randn(2, 64, 4, 4)
+
+
+NETWORKS = {"perceptron": perceptron, "convolutions": convolutions}
+
+
+def train(backend, make, method, scope="layer", steps=4):
+    """Build a network, train it with updates on every second step, save, load and evaluate it; under guard."""
+    torch.manual_seed(0)
+    with skeleton():
+        model, x = make()
+    sizes = [m.weight.numel() for m in model if isinstance(m, nn.Linear | nn.Conv2d)]
+    experiment = compose(["model=mlp", "dataset=digits", *METHODS[method], "schedule.interval_steps=2"])
+    with guarded(min(sizes)):
+        layers = backend.sparsify(model, [round(DENSITY * size) for size in sizes])
+        optimizer = SGD(lr=0.01, momentum=0.9).build(model.parameters())
+        for layer in layers:
+            layer.optimizer = optimizer
+        parts = [experiment.build(group) for group in ("prune", "grow", "schedule")]
+        setting = Setting(layers, *parts, scope, 100, 10, 0, lambda step, samples: 0)
+        procedure = experiment.build("method").procedure(setting)
+        updates = []
+        for step in range(1, steps + 1):
+            updates += [procedure.before_step(step)]
+            (model(x) - 1).square().mean().backward()
+            updates += [procedure.after_backward(step)]
+            if updates[-1] is None:
+                for layer in layers:
+                    layer.confine_gradient()
+                optimizer.step()
+            optimizer.zero_grad()
+            updates += [procedure.after_step(step)]
+        torch.save({"model": model.state_dict(), "layers": [layer.state() for layer in layers]}, "state.pt")
+        state = torch.load("state.pt", weights_only=True)
+        model.load_state_dict(state["model"])
+        for layer, kept in zip(layers, state["layers"], strict=True):
+            layer.load_state(kept)
+        with torch.no_grad():
+            model.eval()(x)
+    return [update for update in updates if update is not None]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sparse, "BLOCK", 1 << 14)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """What numba holds while it compiles is not the layers'."""
+    for make in NETWORKS.values():
+        model, x = make()
+        sparse.sparsify(model, [9 for m in model if isinstance(m, nn.Linear | nn.Conv2d)])
+        model(x).sum().backward()
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_training_makes_nothing_of_the_dense_size(make, method, scope):
+    updates = train(sparse, make, method, scope)
+    assert len(updates) == 2
+    assert all(sum(change.grown for change in update.changes) > 0 for update in updates)
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_the_guard_sees_masked_layers(make):
+    with pytest.raises(AssertionError, match="made"):
+        train(masked, make, "set")
+
+
+def test_the_guard_sees_numpy():
+    import numpy as np
+
+    with pytest.raises(AssertionError), guarded(1 << 16):
+        np.zeros(1 << 16)
+
+
+def test_bytes_at_rest():
+    """Weights, gradients, momentum and all that says which connections are active: 24 bytes each at the most."""
+    model = nn.Sequential(nn.Linear(4096, 4096, bias=False, device="meta"))
+    (layer,) = sparse.sparsify(model, [335_544])
+    optimizer = SGD(lr=0.01, momentum=0.9).build(model.parameters())
+    model(torch.randn(2, 4096)).sum().backward()
+    optimizer.step()
+    states = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+    tensors = [layer.weight, layer.weight.grad, *states, *model.buffers(), *layer.index()]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    assert len(storages) == 3 + 5 + 1  # rows, inputs, columns, outputs, order; the sample of explored ones
+    assert sum(storages.values()) / layer.count <= 24
+
+
+HUGE = """
+import torch
+from torch import nn
+from dstrun.backend import sparse
+from dstrun.layer import skeleton
+
+def high():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+
+sparse.sparsify(nn.Sequential(nn.Linear(9, 9)), [9])  # what is loaded and compiled
+before = high()
+with skeleton():
+    model = nn.Sequential(nn.Linear(1_000_000, 1_000_000))
+(layer,) = sparse.sparsify(model, [{count}])
+print(layer.count, high() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("count", [1_000_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
+def test_a_layer_of_10_to_the_12_connections(count):
+    """120 bytes an active connection while it is drawn and sorted, and 100 MB for its inputs and outputs."""
+    done = subprocess.run([sys.executable, "-c", HUGE.format(count=count)], capture_output=True, text=True, check=True)
+    found, high = map(int, done.stdout.split())
+    assert found == count
+    assert high < 120 * count + 100e6
+
+
+def test_nearly_full_topologies_need_little_more_than_their_positions():
+    with Guard(1000 * 1000):
+        assert Topology.random((1000, 1000), 600_000, torch.Generator().manual_seed(0)).count == 600_000
