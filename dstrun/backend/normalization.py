@@ -64,21 +64,21 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = x.new_empty((2, x.shape[1]), dtype=torch.float32)
-        y = x.new_empty(_stored(x).shape)
+        y = torch.empty_like(x)  # as x lies, and no view: what follows may work in place
         threads()
         normalize(
             array(_stored(x)),
             array(weight.float()),
             array(bias.float()),
             epsilon,
-            array(y),
+            array(_stored(y)),
             array(mean),
             array(variance),
         )
         ctx.epsilon = epsilon
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.mark_non_differentiable(mean, variance)
-        return y.permute(3, 0, 1, 2), mean, variance
+        return y, mean, variance
 
     @staticmethod
     @once_differentiable
