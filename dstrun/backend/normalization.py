@@ -64,7 +64,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = x.new_empty((2, x.shape[1]), dtype=torch.float32)
-        y = torch.empty_like(x)  # with its strides; no view, which may not be changed in place after a function
+        y = torch.empty_like(x)  # as x lies, and no view: what follows may work in place
         threads()
         normalize(
             array(_stored(x)),

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from dstrun.backend.kernel.call import array, threads
+from dstrun.backend.kernel.linear import multiply
 from dstrun.backend.kernel.product import product
+from dstrun.backend.kernel.transpose import gather
 from dstrun.backend.kernel.weight_gradient import weight_gradient as sampled_product
 from dstrun.backend.pattern import Pattern
 from dstrun.geometry import ConvGeometry
@@ -23,7 +25,7 @@ def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tens
     y = x.new_empty((geometry.shape[0], *geometry.output_size(x.shape[1:3]), x.shape[3]))
     (stride_y, stride_x), (down, across), (up, left) = geometry.stride, geometry.dilation, geometry.padding
     steps = (stride_y, 1, down, -up, stride_x, 1, across, -left)
-    _product(geometry, (pattern.rows, pattern.inputs, None), weight, bias, x, y, steps)
+    _product(geometry, (pattern.rows, pattern.inputs, weight.float()), bias, x, y, steps)
     return y
 
 
@@ -34,7 +36,10 @@ def input_gradient(
     dx = delta.new_empty((pattern.channels, *size, delta.shape[3]))
     (stride_y, stride_x), (down, across), (up, left) = geometry.stride, geometry.dilation, geometry.padding
     steps = (1, stride_y, -down, up, 1, stride_x, -across, left)
-    _product(geometry, (pattern.columns, pattern.outputs, pattern.order), weight, None, delta, dx, steps)
+    threads()
+    ordered = torch.empty(weight.shape, dtype=torch.float32)
+    gather(array(weight.float()), array(pattern.order), array(ordered))
+    _product(geometry, (pattern.columns, pattern.outputs, ordered), None, delta, dx, steps)
     return dx
 
 
@@ -51,25 +56,21 @@ def weight_gradient(geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Ten
 
 def _product(
     geometry: ConvGeometry,
-    pattern: tuple[Tensor, Tensor, Tensor | None],
-    weight: Tensor,
+    connections: tuple[Tensor, Tensor, Tensor],
     bias: Tensor | None,
     source: Tensor,
     target: Tensor,
     steps: tuple[int, ...],
 ) -> None:
-    first, codes, order = pattern
     _, _, height, width = geometry.shape
-    product(
-        (array(first), array(codes), array(weight.float())),
-        None if order is None else array(order),
-        NO_BIAS if bias is None else array(bias.float()),
-        array(source),
-        array(target),
-        _sizes(geometry, source, target),
-        (width, height * width, *steps),
-        threads(),
-    )
+    arrays = (array(connections[0]), array(connections[1]), array(connections[2]))
+    biases = NO_BIAS if bias is None else array(bias.float())
+    sizes = _sizes(geometry, source, target)
+    if (height, width, *sizes[1:3], *sizes[4:6]) == (1,) * 6 and geometry.padding == (0, 0):
+        multiply(arrays, biases, array(source), array(target), (sizes[0], sizes[3], sizes[6]), threads())
+    else:
+        steps = (width, height * width, *steps)
+        product(arrays, biases, array(source), array(target), sizes, steps, threads())
 
 
 def _sizes(geometry: ConvGeometry, source: Tensor, target: Tensor) -> tuple[int, ...]:

@@ -18,13 +18,12 @@ from dstrun.backend.kernel.simd import add_scaled, fill, read, write, zero16, ze
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def product(connections, order, bias, source, target, sizes, steps, threads):
+def product(connections, bias, source, target, sizes, steps, threads):
     """Sum shifted source planes into target planes.
 
     Args:
         connections: the arrays (D + 1,) first connection of every target; (A,) code of each, which is its source in
             the group, times T, plus the tap; (A,) weights, float32.
-        order: (A,) where each connection's weight lies, or ``None`` where it is at the connection's own place.
         bias: (D,) float32, or empty.
         source: flat (S, Hs, Ws, N), float32 or bfloat16 bits.
         target: flat (D, Hd, Wd, N), likewise; overwritten.
@@ -45,38 +44,14 @@ def product(connections, order, bias, source, target, sizes, steps, threads):
         end = np.searchsorted(first[:targets], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else targets
         part, at = (row, start, end), 0
         while lanes - at >= 128:
-            _part(zero128(), at, 128, part, connections, order, bias, source, target, sizes, steps, taps)
+            _row(zero128(), at, 128, part, connections, bias, source, target, sizes, steps, taps)
             at += 128
         while lanes - at >= 64:
-            _part(zero64(), at, 64, part, connections, order, bias, source, target, sizes, steps, taps)
+            _row(zero64(), at, 64, part, connections, bias, source, target, sizes, steps, taps)
             at += 64
         while lanes > at:
-            _part(zero16(), at, min(16, lanes - at), part, connections, order, bias, source, target, sizes, steps, taps)
+            _row(zero16(), at, min(16, lanes - at), part, connections, bias, source, target, sizes, steps, taps)
             at += 16
-
-
-@njit(nogil=True, cache=True)
-def _part(zero, at, count, part, connections, order, bias, source, target, sizes, steps, taps):
-    """Fill one tile of lanes of the targets from ``start`` to ``end``, in one row."""
-    if steps[1] == 1 and steps[5] == steps[9] == 0 and sizes[1] * sizes[2] * sizes[4] * sizes[5] == 1:
-        _single(zero, at, count, part, connections, order, bias, source, target, sizes)
-    else:
-        _row(zero, at, count, part, connections, order, bias, source, target, sizes, steps, taps)
-
-
-@njit(nogil=True, cache=True)
-def _single(zero, at, count, part, connections, order, bias, source, target, sizes):
-    """Do so where there is one position and one tap: a linear layer."""
-    first, codes, weight = connections
-    _, start, end = part
-    lanes = sizes[6]
-    for d in range(start, end):
-        base = d // sizes[3] * sizes[0]
-        tile = fill(bias[d] if bias.shape[0] else np.float32(0), zero)
-        for k in range(first[d], first[d + 1]):
-            scale = weight[k] if order is None else weight[order[k]]
-            tile = add_scaled(tile, scale, read(source, (base + codes[k]) * lanes + at, count, zero))
-        write(target, d * lanes + at, count, tile)
 
 
 @njit(nogil=True, cache=True)
@@ -94,8 +69,8 @@ def _taps(sizes, steps):
 
 
 @njit(nogil=True, cache=True)
-def _row(zero, at, count, part, connections, order, bias, source, target, sizes, steps, taps):
-    """Do so with windows.
+def _row(zero, at, count, part, connections, bias, source, target, sizes, steps, taps):
+    """Fill one tile of lanes of the targets from ``start`` to ``end``, in one row.
 
     The connections of a target are listed by column of the kernel: at the border, whole columns drop out.
     """
@@ -133,7 +108,7 @@ def _row(zero, at, count, part, connections, order, bias, source, target, sizes,
                 tap = code % width_of_kernel
                 n = ends[tap + 1]
                 bucket_offset[tap, n] = base + shift[code] + (y * source_width + x) * lanes
-                bucket_value[tap, n] = weight[k] if order is None else weight[order[k]]
+                bucket_value[tap, n] = weight[k]
                 columns[tap] = x
                 ends[tap + 1] = n + 1
             low, high, kept = 0, target_width, 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
+from numba import njit, prange
 from torch import Tensor
 
 
@@ -59,3 +59,10 @@ def _transpose(rows, inputs, taps, channels, outputs, columns, codes, order):
             place[first + c] = at + 1
             codes[at] = (o % outputs) * taps + inputs[k] % taps
             order[at] = k
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def gather(values, order, ordered):
+    """Put values (A,) into the transposed order: once and densely, since every read of them waits for memory."""
+    for k in prange(order.shape[0]):
+        ordered[k] = values[order[k]]

@@ -16,7 +16,7 @@ def innermost(x: Tensor) -> Tensor:
     return x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
 
-def run(module: nn.BatchNorm2d, x: Tensor, delta: Tensor) -> list[Tensor]:
+def run(module: nn.Module, x: Tensor, delta: Tensor) -> list[Tensor]:
     x = x.detach().requires_grad_()
     y = module(x)
     y.backward(delta)
@@ -112,6 +112,14 @@ def test_bfloat16(parameters: torch.dtype, training: bool) -> None:
     got = run(ours, innermost(x), innermost(delta))
     assert [t.dtype for t in got] == [torch.bfloat16] * 2 + [parameters] * 4
     compare(run(theirs, x.double(), delta.double()), got, 1e-2)
+
+
+def test_what_follows_may_work_in_place() -> None:
+    torch.manual_seed(0)
+    theirs, ours = pair(5)
+    x, delta = torch.randn(17, 5, 3, 4), torch.randn(17, 5, 3, 4)
+    wholes = [nn.Sequential(module, nn.ReLU(inplace=True)) for module in (theirs, ours)]
+    compare(run(wholes[0], x.double(), delta.double()), run(wholes[1], innermost(x), delta))
 
 
 def test_other_inputs_go_to_torch() -> None:
