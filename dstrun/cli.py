@@ -81,10 +81,15 @@ def train(words: list[str]) -> int:
 
 def run_one(experiment: Experiment) -> int:
     """Run one configuration and tell how it ended."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its allocator warns whenever the profiler is used
+    silence_allocator()
     from dstrun.run import report, run
 
     return report(run(experiment))
+
+
+def silence_allocator() -> None:
+    """Keep PyTorch's allocator from warning whenever the profiler is used; before torch is imported."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def split_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -255,6 +260,37 @@ def plot(words: list[str]) -> int:
     return 0
 
 
+def bench(words: list[str]) -> int:
+    """Measure this machine; what has been measured is written as it comes."""
+    from importlib import import_module
+
+    from dstrun.bench import arguments
+
+    if words and words[0] not in arguments.BENCHES and not words[0].startswith("-"):
+        known = ", ".join(arguments.BENCHES)
+        raise ConfigError(f"bench {words[0]} is not known: choose {known}{nearest(words[0], arguments.BENCHES)}")
+    made = parser("bench", "Time dense and sparse training in turns on this machine.", rows=False, results=False)
+    made.add_argument("what", choices=arguments.BENCHES, help="dstrun bench WHAT --help lists its options")
+    what = made.parse_args(words[:1]).what
+    made = parser(f"bench {what}", arguments.BENCHES[what].__doc__ or "", results=False)
+    settings, form, out = arguments.read(what, made, words[1:])
+    silence_allocator()
+    from dstrun.bench import result, table
+    from dstrun.report.format import render
+
+    measured = []
+    for rows in import_module(f"dstrun.bench.{what}").measure(settings):
+        measured += rows
+        result.write(what, measured, out)
+    shown, columns, notes = table.TABLES[what](measured)
+    if form in ("csv", "json"):
+        shown, columns = measured, result.columns(what)
+    print(render(shown, columns, form))
+    say("\n".join(f"- {note}" for note in notes))
+    say(f"next: dstrun plot bench {out}")
+    return 0
+
+
 def doctor(words: list[str]) -> int:
     """Say what works on this machine."""
     arguments = parser("doctor", "What works here.", results=False).parse_args(words)
@@ -271,5 +307,6 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "status": status,
     "table": table,
     "plot": plot,
+    "bench": bench,
     "doctor": doctor,
 }
