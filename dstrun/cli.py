@@ -249,13 +249,32 @@ def plot(words: list[str]) -> int:
     from dstrun.report import plot as plots
 
     made = parser("plot", "Draw a figure.", rows=False, results=False)
-    made.add_argument("preset", choices=plots.PRESETS, help="which figure")
-    made.add_argument("results", nargs="*", type=Path, default=[Path("results")], help="folders (default: results)")
+    made.add_argument("preset", choices=[*plots.PRESETS, "bench"], help="which figure")
+    made.add_argument(
+        "results", nargs="*", type=Path, default=[Path("results")],
+        help="folders (default: results); for bench the file that dstrun bench has written",
+    )  # fmt: skip
     made.add_argument("--out", type=Path, help="file ending in .png, .pdf or .svg (default: PRESET.png)")
     arguments = made.parse_args(words)
+    if arguments.preset == "bench":
+        return plot_bench(arguments.results, arguments.out)
     out = arguments.out or Path(f"{arguments.preset}.png")
     if plots.PRESETS[arguments.preset](found_runs(arguments.results), out) is None:
         return nothing(arguments.results, "finished run")
+    print(out)
+    return 0
+
+
+def plot_bench(files: Sequence[Path], out: Path | None) -> int:
+    """Draw a figure of what ``dstrun bench`` has measured."""
+    from dstrun.report import bench
+
+    if len(files) != 1 or files[0].suffix != ".csv":
+        raise ConfigError("plot bench takes one file that dstrun bench has written, such as results/bench/kernel.csv")
+    rows = bench.read(files[0])
+    out = out or Path(f"bench-{files[0].stem}.png")
+    if bench.plot(rows, out) is None:
+        return nothing(files, "measurement")
     print(out)
     return 0
 

@@ -30,7 +30,7 @@ class Peer:
         return find_spec(self.package) is not None
 
     def setup(self, geometry: Geometry, dense: Callable[[], Tensor], x: Tensor, delta: Tensor) -> Setup | None:
-        """Give the passes and what is stored of the weight, or ``None`` where the package is absent or has no such layer.
+        """Give the passes and what is stored of the weight, or ``None``: not installed, or no such layer.
 
         Args:
             geometry: of the layer.

@@ -87,7 +87,7 @@ def scaling(found: Rows) -> Table:
         columns += [Column(f"{name} resident", f"{name} process", "bytes")]
     notes = [
         "holds: weights, gradients, optimizer state, positions and activations; process: peak resident memory",
-        *(f"{name}: {line}" for name in names if (line := growth([r for r in found if r["implementation"] == name]))),
+        *(f"{name}: {said}" for name in names if (said := growth([r for r in found if r["implementation"] == name]))),
     ]
     return shown, columns, notes + remarks
 
