@@ -305,7 +305,7 @@ def bench(words: list[str]) -> int:
     if form in ("csv", "json"):
         shown, columns = measured, result.columns(what)
     print(render(shown, columns, form))
-    say("\n".join(f"- {note}" for note in notes))
+    say("\n".join(f"- {note}" for note in [*notes, table.where(measured)]))
     say(f"next: dstrun plot bench {out}")
     return 0
 

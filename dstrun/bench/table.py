@@ -92,6 +92,12 @@ def scaling(found: Rows) -> Table:
     return shown, columns, notes + remarks
 
 
+def where(found: Rows) -> str:
+    """Say on what the rows were measured."""
+    row = found[0]
+    return f"{row['processor']}, {row['threads']} threads, torch {row['torch']}"
+
+
 def growth(rows: Rows) -> str:
     """Say with which power of n time and memory grow, of one implementation; nothing for a single width."""
     parts = []
@@ -112,9 +118,11 @@ def exponent(points: Iterable[tuple[float, float]]) -> float:
 
 
 def ratio(row: dict[str, Any] | None) -> str | None:
-    """Say a paired ratio with its quartiles: ``3.4x [3.1-3.9]``."""
+    """Say a paired ratio with its quartiles, ``3.4x [3.1-3.9]``, or that it comes from one round alone."""
     if row is None or row.get("x_median") is None:
         return None
+    if row["rounds"] == 1:
+        return f"{row['x_median']:.{1 if row['x_median'] >= 1 else 2}f}x (1 round)"
     middle, low, high = (f"{row[key]:.{1 if row[key] >= 1 else 2}f}" for key in ("x_median", "x_q1", "x_q3"))
     return f"{middle}x [{low}-{high}]"
 

@@ -82,7 +82,7 @@ def draw_kernel(rows: Sequence[Row]) -> Figure:
         axis.set_xticks(range(len(levels)), [f"{100 * level:g}" for level in levels])
         axis.set_xlabel("sparsity (%)")
         _powers(axis)
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=6.5, columnspacing=1.0)
+        _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=6.5, columnspacing=1.0)
     axes[0].set_ylabel("time of dense / time of sparse")
     return figure
 
@@ -112,8 +112,8 @@ def draw_scaling(rows: Sequence[Row]) -> Figure:
         axis.minorticks_off()
         axis.set_yscale("log")
         axis.set_xlabel("width n")
-    axes[0].legend(loc="best")
-    axes[1].set_title("solid: what training holds; dotted: peak of the process")
+    _legend(axes[0], loc="best")
+    axes[1].set_title("solid: held by training; dotted: process peak")
     axes[0].set_title(f"three layers n to n, {rows[0]['degree']:g} connections a unit")
     return figure
 
@@ -125,10 +125,12 @@ def draw_step(rows: Sequence[Row]) -> Figure:
     for level, pair in zip(levels, zip(axes[::2], axes[1::2], strict=True), strict=True):
         mine = [row for row in rows if row["sparsity"] == level]
         names = list(dict.fromkeys(row["implementation"] for row in mine))
+        updated = {row["implementation"] for row in mine if row["pass"] == "update"}
         for axis, key, scale, what in zip(pair, ("median", "bytes"), (1e3, 1e-6), ("ms", "peak MB"), strict=True):
             for place, (kind, color) in enumerate((("step", METHODS["set"][0]), ("update", METHODS["gse"][0]))):
                 found = [row for row in mine if row["pass"] == kind and row[key] is not None]
-                at = [names.index(row["implementation"]) + 0.38 * (place - 0.5) for row in found]
+                aside = [0.38 * (place - 0.5) if row["implementation"] in updated else 0.0 for row in found]
+                at = [names.index(row["implementation"]) + x for row, x in zip(found, aside, strict=True)]
                 heights = [scale * row[key] for row in found]
                 errors = [_error(row, "", scale) for row in found] if key == "median" else []
                 axis.bar(
@@ -159,6 +161,12 @@ def _bars(axis: Axes, points: Sequence[tuple[float, Row]], prefix: str, scale: f
         [x for x, _ in points], [scale * row[f"{prefix}median"] for _, row in points],
         list(zip(*errors, strict=True)) or None, elinewidth=0.7, capsize=1.2, **look,
     )  # fmt: skip
+
+
+def _legend(axis: Axes, **look: Any) -> None:
+    """Show the lines without their error bars."""
+    handles, names = axis.get_legend_handles_labels()
+    axis.legend([getattr(handle, "lines", [handle])[0] for handle in handles], names, **look)
 
 
 def _error(row: Row, prefix: str, scale: float) -> tuple[float, float]:
