@@ -81,10 +81,15 @@ def train(words: list[str]) -> int:
 
 def run_one(experiment: Experiment) -> int:
     """Run one configuration and tell how it ended."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its allocator warns whenever the profiler is used
+    silence_allocator()
     from dstrun.run import report, run
 
     return report(run(experiment))
+
+
+def silence_allocator() -> None:
+    """Keep PyTorch's allocator from warning whenever the profiler is used; before torch is imported."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def split_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -244,14 +249,64 @@ def plot(words: list[str]) -> int:
     from dstrun.report import plot as plots
 
     made = parser("plot", "Draw a figure.", rows=False, results=False)
-    made.add_argument("preset", choices=plots.PRESETS, help="which figure")
-    made.add_argument("results", nargs="*", type=Path, default=[Path("results")], help="folders (default: results)")
+    made.add_argument("preset", choices=[*plots.PRESETS, "bench"], help="which figure")
+    made.add_argument(
+        "results", nargs="*", type=Path, default=[Path("results")],
+        help="folders (default: results); for bench the file that dstrun bench has written",
+    )  # fmt: skip
     made.add_argument("--out", type=Path, help="file ending in .png, .pdf or .svg (default: PRESET.png)")
     arguments = made.parse_args(words)
+    if arguments.preset == "bench":
+        return plot_bench(arguments.results, arguments.out)
     out = arguments.out or Path(f"{arguments.preset}.png")
     if plots.PRESETS[arguments.preset](found_runs(arguments.results), out) is None:
         return nothing(arguments.results, "finished run")
     print(out)
+    return 0
+
+
+def plot_bench(files: Sequence[Path], out: Path | None) -> int:
+    """Draw a figure of what ``dstrun bench`` has measured."""
+    from dstrun.report import bench
+
+    if len(files) != 1 or files[0].suffix != ".csv":
+        raise ConfigError("plot bench takes one file that dstrun bench has written, such as results/bench/kernel.csv")
+    rows = bench.read(files[0])
+    out = out or Path(f"bench-{files[0].stem}.png")
+    if bench.plot(rows, out) is None:
+        return nothing(files, "measurement")
+    print(out)
+    return 0
+
+
+def bench(words: list[str]) -> int:
+    """Measure this machine; what has been measured is written as it comes."""
+    from importlib import import_module
+
+    from dstrun.bench import arguments
+
+    if words and words[0] not in arguments.BENCHES and not words[0].startswith("-"):
+        known = ", ".join(arguments.BENCHES)
+        raise ConfigError(f"bench {words[0]} is not known: choose {known}{nearest(words[0], arguments.BENCHES)}")
+    made = parser("bench", "Time dense and sparse training in turns on this machine.", rows=False, results=False)
+    made.add_argument("what", choices=arguments.BENCHES, help="dstrun bench WHAT --help lists its options")
+    what = made.parse_args(words[:1]).what
+    made = parser(f"bench {what}", arguments.BENCHES[what].__doc__ or "", results=False)
+    settings, form, out = arguments.read(what, made, words[1:])
+    silence_allocator()
+    from dstrun.bench import result, table
+    from dstrun.report.format import render
+
+    measured = []
+    for rows in import_module(f"dstrun.bench.{what}").measure(settings):
+        measured += rows
+        result.write(what, measured, out)
+    shown, columns, notes = table.TABLES[what](measured)
+    if form in ("csv", "json"):
+        shown, columns = measured, result.columns(what)
+    print(render(shown, columns, form))
+    say("\n".join(f"- {note}" for note in [*notes, table.where(measured)]))
+    say(f"next: dstrun plot bench {out}")
     return 0
 
 
@@ -271,5 +326,6 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "status": status,
     "table": table,
     "plot": plot,
+    "bench": bench,
     "doctor": doctor,
 }

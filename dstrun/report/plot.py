@@ -33,7 +33,7 @@ def curves(runs: Sequence[Run], out: Path | str) -> Path | None:
     Raises:
         ConfigError: ``out`` is no png, pdf or svg, or cannot be written.
     """
-    return _save(draw_curves, runs, Path(out))
+    return save(lambda: draw_curves(runs), Path(out))
 
 
 def sparsity(runs: Sequence[Run], out: Path | str) -> Path | None:
@@ -45,15 +45,20 @@ def sparsity(runs: Sequence[Run], out: Path | str) -> Path | None:
     Raises:
         ConfigError: ``out`` is no png, pdf or svg, or cannot be written.
     """
-    return _save(draw_sparsity, runs, Path(out))
+    return save(lambda: draw_sparsity(runs), Path(out))
 
 
-def _save(draw: Callable[[Sequence[Run]], Figure | None], runs: Sequence[Run], out: Path) -> Path | None:
+def save(draw: Callable[[], Figure | None], out: Path) -> Path | None:
+    """Draw in the project's style and write the file; None where there was nothing to draw.
+
+    Raises:
+        ConfigError: ``out`` is no png, pdf or svg, or cannot be written.
+    """
     if out.suffix.lower() not in SUFFIXES:
         allowed = ", ".join(SUFFIXES)
         raise ConfigError(f"--out {out} must end in one of {allowed}{nearest(out.suffix, SUFFIXES)}")
     with sheet():
-        figure = draw(runs)
+        figure = draw()
         if figure is None:
             return None
         try:

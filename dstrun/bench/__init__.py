@@ -1,0 +1,1 @@
+"""What this machine does with sparse layers: paired measurements that a user can repeat."""

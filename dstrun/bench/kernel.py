@@ -1,0 +1,193 @@
+"""``dstrun bench kernel``: the three products of single layers, computed densely and sparsely in turns.
+
+Every implementation gets the same connections and numbers, in the memory layout it likes best, laid out beforehand;
+biases are left out. Shape letters: A active connections, O outputs, I inputs, N samples, P items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dstrun.account.memory import tensor_bytes
+from dstrun.backend.kernel import kernel_for
+from dstrun.backend.pattern import Pattern
+from dstrun.bench.arguments import Kernel
+from dstrun.bench.csr import csr, parts
+from dstrun.bench.measure import Passes, interleaved, rows
+from dstrun.bench.peer import PEERS
+from dstrun.bench.result import machine
+from dstrun.bench.shapes import SHAPES, Shape
+from dstrun.geometry import ConvGeometry, Geometry, LinearGeometry
+from dstrun.initial import initial
+from dstrun.progress import say
+from dstrun.topology import Topology
+
+FORWARD, INPUT, WEIGHT = "forward", "input gradient", "weight gradient"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layer at one sparsity, with a batch.
+
+    Attributes:
+        geometry: of the layer.
+        topology: its active connections, drawn at random.
+        values: (A,) their weights.
+        x: input, (N, C, H, W) or (P, I).
+        delta: gradient of the output, (N, O, H, W) or (P, O).
+    """
+
+    geometry: Geometry
+    topology: Topology
+    values: Tensor
+    x: Tensor
+    delta: Tensor
+
+    def dense(self) -> Tensor:
+        """Fill the connections into a dense weight."""
+        weight = self.values.new_zeros(self.topology.size)
+        weight[self.topology.positions] = self.values
+        return weight.view(self.geometry.shape)
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """The passes of one implementation, and what it stores of the weight."""
+
+    passes: Passes
+    stored: list[Tensor]
+
+
+def problem(shape: Shape, sparsity: float, batch: int, device: torch.device) -> Problem:
+    """Draw a layer and a batch for it: the same for the same arguments."""
+    size = torch.Size(shape.weight).numel()
+    start = initial(shape.weight, max(1, round((1 - sparsity) * size)), 0, 0)
+    geometry: Geometry = LinearGeometry(shape.weight)
+    lead, sides = (batch * shape.items,), ()
+    if shape.side:
+        geometry = ConvGeometry(shape.weight, 1, (1, 1), (1, 1), (1, 1))
+        lead, sides = (batch,), (shape.side, shape.side)
+    generator = torch.Generator().manual_seed(0)
+    x, delta = (torch.randn(*lead, n, *sides, generator=generator) for n in (shape.inputs, shape.outputs))
+    return Problem(geometry, start.topology.to(device), start.values.to(device), x.to(device), delta.to(device))
+
+
+def products(geometry: Geometry, x: Tensor, delta: Tensor) -> tuple[Callable[[Tensor], Tensor], ...]:
+    """Give the dense products as functions of the weight, without autograd's share."""
+    if isinstance(geometry, ConvGeometry):
+        g = geometry
+        settings = (None, g.stride, g.padding, g.dilation, False, (0, 0), g.groups)
+        back = torch.ops.aten.convolution_backward
+        return (
+            lambda w: functional.conv2d(x, w, None, g.stride, g.padding, g.dilation, g.groups),
+            lambda w: back(delta, x, w, *settings, (True, False, False))[0],
+            lambda w: back(delta, x, w, *settings, (False, True, False))[1],
+        )
+    return lambda w: functional.linear(x, w), lambda w: delta @ w, lambda w: delta.t() @ x
+
+
+def dense(given: Problem, layout: torch.memory_format = torch.contiguous_format) -> Implementation:
+    """Compute with the dense weight, zeros and all."""
+    weight, x, delta = (tensor.contiguous(memory_format=layout) for tensor in (given.dense(), given.x, given.delta))
+    forward, back, gradient = products(given.geometry, x, delta)
+    passes = {FORWARD: lambda: forward(weight), INPUT: lambda: back(weight), WEIGHT: lambda: gradient(weight)}
+    return Implementation(passes, [weight])
+
+
+def masked(given: Problem) -> Implementation:
+    """Multiply the weight by its mask first and its gradient afterwards, as training with masks does."""
+    layout = torch.channels_last if isinstance(given.geometry, ConvGeometry) else torch.contiguous_format
+    weight, x, delta = (tensor.contiguous(memory_format=layout) for tensor in (given.dense(), given.x, given.delta))
+    mask = (weight != 0).to(weight)
+    forward, back, gradient = products(given.geometry, x, delta)
+    product = weight * mask  # autograd keeps it for the backward pass
+    passes = {
+        FORWARD: lambda: forward(weight * mask),
+        INPUT: lambda: back(product),
+        WEIGHT: lambda: gradient(product) * mask,
+    }
+    return Implementation(passes, [weight, mask, product])
+
+
+def torch_csr(given: Problem) -> Implementation:
+    """Use PyTorch's sparse matrices, with the transposed matrix at hand, which autograd would have to make."""
+    matrix = csr(given.topology, given.values)
+    transposed = csr(given.topology, given.values, transposed=True)
+    x, delta = given.x.t().contiguous(), given.delta.t().contiguous()
+    passes = {
+        FORWARD: lambda: torch.sparse.mm(matrix, x),
+        INPUT: lambda: torch.sparse.mm(transposed, delta),
+        WEIGHT: lambda: torch.sparse.sampled_addmm(matrix, delta, x.t(), beta=0),
+    }
+    return Implementation(passes, [*parts(matrix), *parts(transposed)])
+
+
+def sparse(given: Problem, name: str | None = None) -> Implementation:
+    """Use the kernels of the sparse backend, by name or the fastest; activations lie batch-innermost."""
+    pattern, values = Pattern(given.geometry, given.topology), given.values
+    if isinstance(given.geometry, ConvGeometry):
+        geometry = given.geometry
+        x, delta = (tensor.permute(1, 2, 3, 0).contiguous() for tensor in (given.x, given.delta))
+    else:
+        geometry = given.geometry.as_convolution()
+        x, delta = (tensor.t().contiguous()[:, None, None] for tensor in (given.x, given.delta))
+    kernel = kernel_for(x.device, x.dtype, name)
+    size = (x.shape[1], x.shape[2])
+    passes = {
+        FORWARD: lambda: kernel.forward(geometry, pattern, values, None, x),
+        INPUT: lambda: kernel.input_gradient(geometry, pattern, values, delta, size),
+        WEIGHT: lambda: kernel.weight_gradient(geometry, pattern.rows, pattern.inputs, x, delta),
+    }
+    return Implementation(passes, [values, *pattern.tensors()])
+
+
+def implementations(given: Problem, reference: bool = False) -> dict[str, Implementation]:
+    """Set up everything that computes this layer here; peers that are not installed or refuse it are left out."""
+    convolution = isinstance(given.geometry, ConvGeometry)
+    made = {"dense": dense(given)}
+    if convolution:
+        made["dense channels_last"] = dense(given, torch.channels_last)
+    made["masked"] = masked(given)
+    if not convolution:
+        made["torch csr"] = torch_csr(given)
+    made["sparse"] = sparse(given)
+    if reference:
+        made["sparse reference"] = sparse(given, "reference")
+    for name, peer in PEERS.items():
+        if (found := peer.setup(given.geometry, given.dense, given.x, given.delta)) is not None:
+            made[name] = Implementation(*found)
+    return made
+
+
+def measure(settings: Kernel) -> Iterator[list[dict[str, Any]]]:
+    """Time every layer at every sparsity; yields the rows of each."""
+    where, device = machine(settings.device, settings.threads), torch.device(settings.device)
+    for peer in PEERS.values():
+        if not peer.installed():
+            say(f"{peer.package} is not installed: not compared")
+    for layer in settings.layers:
+        for sparsity in settings.sparsity:
+            case = {"bench": "kernel", "layer": layer, "sparsity": sparsity, "batch": settings.batch}
+            with torch.no_grad():
+                made = implementations(problem(SHAPES[layer], sparsity, settings.batch, device), settings.reference)
+                timed = interleaved(
+                    {name: each.passes for name, each in made.items()}, settings.rounds, settings.limit, waiter(device)
+                )
+            found = [
+                {**case, **row, "bytes": tensor_bytes(made[row["implementation"]].stored), **where}
+                for row in rows(timed)
+            ]
+            ours = next(row for row in found if (row["implementation"], row["pass"]) == ("sparse", "sum"))
+            say(f"{layer} at {100 * sparsity:g}%: {1000 * ours['median']:.2f} ms")
+            yield found
+
+
+def waiter(device: torch.device) -> Callable[[], object]:
+    """Give what waits until a device is done."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None

@@ -1,0 +1,144 @@
+"""One width of ``dstrun bench scaling`` with one implementation, in a process of its own that takes steps when told.
+
+``python -m dstrun.bench.point`` reads its case from the first line of its input, JSON, and answers with the bytes it
+holds. To every further line it takes a training step and answers with the seconds; it ends with its input. So the
+implementations take turns, and yet each has a memory peak of its own.
+
+Shape letters: N samples, n units of every layer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from dstrun.account.memory import tensor_bytes
+from dstrun.backend import masked, sparse
+from dstrun.bench.csr import csr, parts
+from dstrun.initial import initial
+from dstrun.layer import skeleton
+
+LAYERS = 3
+
+
+class Csr(nn.Module):
+    """A linear layer whose weight is PyTorch's sparse matrix, trained by its autograd; features first, (n, N)."""
+
+    def __init__(self, n: int, count: int, index: int) -> None:
+        super().__init__()
+        start = initial((n, n), count, 0, index)
+        self.weight = nn.Parameter(csr(start.topology, start.values))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, N) to (n, N)."""
+        return torch.sparse.mm(self.weight, x)
+
+
+class Network:
+    """Three layers n -> n with ReLU between them, and its optimizer.
+
+    Args:
+        implementation: one of ``arguments.SCALED``; ``torch csr`` trains without momentum, which PyTorch has not there.
+        n: units of every layer.
+        degree: average connections of a unit; all of them where n is smaller.
+        batch: N.
+    """
+
+    def __init__(self, implementation: str, n: int, degree: int, batch: int) -> None:
+        count = n * min(n, degree)
+        self.index: list[Tensor] = []
+        self.x = torch.randn(batch, n, generator=torch.Generator().manual_seed(0))
+        if implementation == "torch csr":
+            self.x = self.x.t().contiguous()
+            layers: list[nn.Module] = [Csr(n, count, index) for index in range(LAYERS)]
+            self.model = nn.Sequential(*_between(layers))
+        else:
+            with skeleton():
+                self.model = nn.Sequential(*_between([nn.Linear(n, n, bias=False) for _ in range(LAYERS)]))
+            backend = {"masked": masked, "sparse": sparse}[implementation]
+            self.layers = backend.sparsify(self.model, [count] * LAYERS)
+            self.index = [tensor for layer in self.layers for tensor in layer.index()]
+        momentum = 0.0 if implementation == "torch csr" else 0.9
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, momentum)
+
+    def step(self) -> None:
+        """Train on the batch."""
+        loss = self.model(self.x).square().mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for layer in getattr(self, "layers", ()):
+            layer.confine_gradient()
+        self.optimizer.step()
+
+    def bytes(self) -> int:
+        """Take a step and count weights, gradients, optimizer state, positions and what is saved for backward."""
+        with _saved() as saved:
+            self.step()
+        states = [t for state in self.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+        parameters = list(self.model.parameters())
+        held = [*parameters, *self.model.buffers(), *states, *self.index, *saved, self.x]
+        held += [p.grad for p in parameters if p.grad is not None]
+        return tensor_bytes(part for tensor in held for part in parts(tensor))
+
+
+def predict(implementation: str, n: int, degree: int, batch: int) -> int:
+    """Predict the resident peak of the process, in bytes, before anything is built.
+
+    A masked layer holds weight, gradient, momentum and two masks for every pair of units, and a step turns one mask
+    round. Connections are counted with what drawing them takes: 8 bytes each, several times over.
+    """
+    active = LAYERS * n * min(n, degree)
+    start, activations = 1 << 30, 8 * LAYERS * batch * n * 4
+    of_active = {"masked": 8, "torch csr": 44, "sparse": 24}[implementation] * active + 64 * active // LAYERS
+    return start + activations + of_active + (14 * LAYERS * n * n + n * n if implementation == "masked" else 0)
+
+
+def _between(layers: list[nn.Module]) -> list[nn.Module]:
+    return [module for layer in layers for module in (layer, nn.ReLU())][:-1]
+
+
+@contextmanager
+def _saved() -> Iterator[list[Tensor]]:
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
+
+
+def serve(lines: Iterator[str], answer: Callable[[Any], None]) -> None:
+    """Build the case of the first line, then take a step for each that follows."""
+    case = json.loads(next(lines))
+    if (threads := case.pop("threads")) is not None:
+        torch.set_num_threads(threads)
+    network = Network(**case)
+    network.step()
+    answer({"bytes": network.bytes()})
+    for _ in lines:
+        start = time.perf_counter()
+        network.step()
+        answer({"seconds": time.perf_counter() - start, "resident": _resident()})
+
+
+def _resident() -> int | None:
+    """Read the peak of the whole process so far, where Linux tells."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return None
+
+
+if __name__ == "__main__":
+    serve(iter(sys.stdin.readline, ""), lambda said: (sys.stdout.write(json.dumps(said) + "\n"), sys.stdout.flush()))  # type: ignore[func-returns-value]

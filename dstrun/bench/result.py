@@ -1,0 +1,76 @@
+"""What a bench leaves: one row a measurement, with the machine it was made on, in a CSV file."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dstrun.option import ConfigError
+from dstrun.report.format import Column, render
+
+CASE = {
+    "kernel": ["layer", "sparsity", "batch"],
+    "step": ["model", "sparsity", "allocation", "batch"],
+    "scaling": ["n", "degree", "batch", "active"],
+}
+"""What a row of each bench was measured on."""
+
+TIMES = ["implementation", "pass", "rounds", "median", "q1", "q3", "x_median", "x_q1", "x_q3"]
+REST = ["bytes", "resident_bytes", "note", "threads", "torch", "processor"]
+
+
+def columns(bench: str) -> list[Column]:
+    """List the columns of a bench's file; ``bench`` is the first, so that a file says what it is."""
+    return [Column(key) for key in ["bench", *CASE[bench], *TIMES, *REST]]
+
+
+def write(bench: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """Write the rows measured so far.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(render(rows, columns(bench), "csv") + "\n")
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from error
+
+
+def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
+    """Set the number of threads and give the columns that say where a measurement was made.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda is not available on this machine")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    name = torch.cuda.get_device_name() if device == "cuda" else processor()
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__, "processor": name}
+
+
+def processor() -> str:
+    """Name the processor, as Linux tells it or as the platform does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def free_bytes() -> int:
+    """Read how much memory is free for new processes, or all of it where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    said = (1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    return next(said, 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

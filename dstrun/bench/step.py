@@ -1,0 +1,105 @@
+"""``dstrun bench step``: whole training steps of a network, and the updates of its topology, backend by backend.
+
+Everything is built as a run builds it; the images are noise. Each implementation takes a step and, where its topology
+is dynamic, an update in every round, as it would in training: the update takes the optimizer step's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dstrun import config
+from dstrun.bench.arguments import GROWS, Step
+from dstrun.bench.kernel import waiter
+from dstrun.bench.measure import Passes, interleaved, rows
+from dstrun.bench.result import machine
+from dstrun.config import Experiment
+from dstrun.dataset.images import Images
+from dstrun.progress import say
+from dstrun.run import assemble
+from dstrun.train.training import Training
+
+EPOCHS = 10_000
+"""So long a run that its learning rate and its share of replaced connections stay what they are at the start."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random images in place of a data set, of the same size and classes."""
+
+    like: Any
+    count: int
+    augment: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.like, name)
+
+    def load(self) -> Images:
+        """Draw the images."""
+        random = np.random.default_rng(0)
+        x = random.integers(0, 256, (self.count, *self.like.image), np.uint8)
+        y = random.integers(0, self.like.classes, self.count)
+        return Images(x, y, x[:1], y[:1], "test", "random")
+
+
+@dataclass(frozen=True)
+class NoiseExperiment(Experiment):
+    """An experiment on random images."""
+
+    def build(self, group: str) -> Any:
+        """Build an option; of the data set its random likeness, two batches of it."""
+        made = super().build(group)
+        return Noise(made, 2 * self.config["batch_size"]) if group == "dataset" else made
+
+
+def words(settings: Step, sparsity: float, device: str) -> dict[str, list[str]]:
+    """Give the words of the run behind each implementation."""
+    common = [f"model={settings.model}", "dataset=cifar10", f"batch_size={settings.batch}", f"epochs={EPOCHS}"]
+    common += [f"device={device}", "wandb=disabled"]
+    if settings.threads is not None:
+        common.append(f"threads={settings.threads}")
+    made = {"dense": [*common, "method=dense"]}
+    common += [f"sparsity={sparsity:g}", f"allocation={settings.allocation}", "schedule.interval_steps=2"]
+    for backend in ("masked", "sparse"):
+        for method in GROWS:
+            made[f"{backend} {method}"] = [*common, f"method={method}", f"backend={backend}"]
+    return made
+
+
+def start(overrides: list[str], device: torch.device) -> tuple[Passes, Training]:
+    """Assemble a run and measure the memory of its first steps; gives the passes of a round."""
+    composed = config.compose(overrides)
+    training = assemble(NoiseExperiment(composed.config, composed.choices), device)
+    training.model.train()
+    for number in range(1, 5):
+        kind = "update" if training.procedure.updates_at(number) else "step"
+        with training.memory.phase(kind) if number > 1 else nullcontext():
+            training.take_step()
+    passes = {"step": training.take_step}
+    return (passes | {"update": training.take_step} if training.layers else passes), training
+
+
+def measure(settings: Step) -> Iterator[list[dict[str, Any]]]:
+    """Time the steps and updates at every sparsity; yields the rows of each."""
+    for sparsity in settings.sparsity:
+        for overrides in words(settings, sparsity, settings.device).values():
+            config.compose(overrides)
+    where, device = machine(settings.device, settings.threads), torch.device(settings.device)
+    for sparsity in settings.sparsity:
+        case = {"bench": "step", "sparsity": sparsity, "batch": settings.batch}
+        case |= {"model": settings.model, "allocation": settings.allocation}
+        made = {}
+        for name, overrides in words(settings, sparsity, settings.device).items():
+            say(f"{settings.model} at {100 * sparsity:g}%: {name}")
+            made[name] = start(overrides, device)
+        tasks = {name: passes for name, (passes, _) in made.items()}
+        timed = interleaved(tasks, settings.rounds, settings.limit, waiter(device))
+        peaks = {name: training.memory.peaks for name, (_, training) in made.items()}
+        found = [row for row in rows(timed, "sparse gse") if row["pass"] != "sum"]
+        yield [{**case, **row, "bytes": peaks[row["implementation"]].get(row["pass"]), **where} for row in found]

@@ -1,0 +1,199 @@
+"""Figures of what ``dstrun bench`` has measured, from its file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dstrun.option import ConfigError
+from dstrun.report.plot import PAGE_INCHES, save
+from dstrun.report.style import METHODS, OTHER_COLORS, OTHER_MARKERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+LAYERS = [mark for mark in METHODS.values() if mark[1]] + list(zip(OTHER_COLORS, OTHER_MARKERS, strict=False))
+"""A color and a marker for each layer of a panel."""
+IMPLEMENTATIONS = {
+    "dense": METHODS["dense"],
+    "masked": METHODS["set"],
+    "torch csr": METHODS["rigl"],
+    "sparse": METHODS["gse"],
+}
+TEXT = ("bench", "layer", "implementation", "pass", "model", "allocation", "note", "torch", "processor")
+
+
+def read(file: Path) -> list[Row]:
+    """Read the rows of a file that ``dstrun bench`` has written.
+
+    Raises:
+        ConfigError: it is not there, or no such file.
+    """
+    try:
+        with file.open(newline="") as lines:
+            rows = [{key: _value(key, text) for key, text in row.items()} for row in csv.DictReader(lines)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {getattr(error, 'strerror', error)}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file} is no file of dstrun bench: {error}") from error
+    if any(row.get("bench") not in FIGURES for row in rows):
+        raise ConfigError(f"{file} is no file of dstrun bench")
+    return rows
+
+
+def _value(key: str, text: str) -> Any:
+    return text if key in TEXT else float(text) if text else None
+
+
+def plot(rows: Sequence[Row], out: Path) -> Path | None:
+    """Draw the rows of one bench; None where there are none.
+
+    Raises:
+        ConfigError: ``out`` is no png, pdf or svg, or cannot be written.
+    """
+    return save(lambda: FIGURES[rows[0]["bench"]](rows) if rows else None, out)
+
+
+def draw_kernel(rows: Sequence[Row]) -> Figure:
+    """Draw how many times longer the better dense layout takes, against sparsity; bars are quartiles over rounds."""
+    sums = [row for row in rows if row["pass"] == "sum"]
+    layouts = {row["layer"] for row in sums if row["implementation"] == "dense channels_last"}
+    layers = list(dict.fromkeys(row["layer"] for row in sums))
+    panels = {
+        "convolutions": [layer for layer in layers if layer in layouts],
+        "linear": [layer for layer in layers if layer not in layouts],
+    }
+    panels = {title: names for title, names in panels.items() if names}
+    levels = sorted({row["sparsity"] for row in sums})
+    figure, axes = _figure(len(panels), 2.9)
+    for axis, (title, names) in zip(axes, panels.items(), strict=True):
+        for place, name in enumerate(names):
+            best = [_better([r for r in sums if (r["layer"], r["sparsity"]) == (name, s)]) for s in levels]
+            aside = 0.03 * (place - (len(names) - 1) / 2)
+            points = [(levels.index(row["sparsity"]) + aside, row) for row in best if row is not None]
+            color, marker = LAYERS[place % len(LAYERS)]
+            _bars(axis, points, "x_", 1.0, color=color, marker=marker, label=name)
+        axis.axhline(1, color=METHODS["dense"][0], linestyle="--", linewidth=0.8)
+        axis.set_title(title)
+        axis.set_xticks(range(len(levels)), [f"{100 * level:g}" for level in levels])
+        axis.set_xlabel("sparsity (%)")
+        _powers(axis)
+        _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=6.5, columnspacing=1.0)
+    axes[0].set_ylabel("time of dense / time of sparse")
+    return figure
+
+
+def _better(rows: Sequence[Row]) -> Row | None:
+    dense = [row for row in rows if row["implementation"].startswith("dense") and row["x_median"] is not None]
+    return min(dense, key=lambda row: row["median"], default=None)
+
+
+def draw_scaling(rows: Sequence[Row]) -> Figure:
+    """Draw milliseconds and megabytes of a training step against width, both axes logarithmic."""
+    figure, axes = _figure(2, 2.4)
+    for name in dict.fromkeys(row["implementation"] for row in rows):
+        color, marker = IMPLEMENTATIONS.get(name, LAYERS[0])
+        mine = sorted((row for row in rows if row["implementation"] == name), key=lambda row: row["n"])
+        timed = [(row["n"], row) for row in mine if row["median"] is not None]
+        _bars(axes[0], timed, "", 1e3, color=color, marker=marker, label=name)
+        for key, line in (("bytes", "-"), ("resident_bytes", ":")):
+            held = [(row["n"], row[key] / 1e6) for row in mine if row[key] is not None]
+            axes[1].plot([n for n, _ in held], [mb for _, mb in held], color=color, marker=marker, linestyle=line)
+    for axis, what in zip(axes, ("a training step (ms)", "memory (MB)"), strict=True):
+        axis.set_ylabel(what)
+        axis.set_xscale("log", base=2)
+        sizes = sorted({int(row["n"]) for row in rows})
+        shown = sizes[:: -(-len(sizes) // 7)]
+        axis.set_xticks(shown, [_short(n) for n in shown])
+        axis.minorticks_off()
+        axis.set_yscale("log")
+        axis.set_xlabel("width n")
+    _legend(axes[0], loc="best")
+    axes[1].set_title("solid: held by training; dotted: process peak")
+    axes[0].set_title(f"three layers n to n, {rows[0]['degree']:g} connections a unit")
+    return figure
+
+
+def draw_step(rows: Sequence[Row]) -> Figure:
+    """Draw the time and the peak memory of steps and updates as bars, a row of panels a sparsity."""
+    levels = list(dict.fromkeys(row["sparsity"] for row in rows))
+    figure, axes = _figure(2, 2.2, len(levels))
+    for level, pair in zip(levels, zip(axes[::2], axes[1::2], strict=True), strict=True):
+        mine = [row for row in rows if row["sparsity"] == level]
+        names = list(dict.fromkeys(row["implementation"] for row in mine))
+        updated = {row["implementation"] for row in mine if row["pass"] == "update"}
+        for axis, key, scale, what in zip(pair, ("median", "bytes"), (1e3, 1e-6), ("ms", "peak MB"), strict=True):
+            for place, (kind, color) in enumerate((("step", METHODS["set"][0]), ("update", METHODS["gse"][0]))):
+                found = [row for row in mine if row["pass"] == kind and row[key] is not None]
+                aside = [0.38 * (place - 0.5) if row["implementation"] in updated else 0.0 for row in found]
+                at = [names.index(row["implementation"]) + x for row, x in zip(found, aside, strict=True)]
+                heights = [scale * row[key] for row in found]
+                errors = [_error(row, "", scale) for row in found] if key == "median" else []
+                axis.bar(
+                    at, heights, 0.36, color=color, label=kind, error_kw={"elinewidth": 0.7},
+                    yerr=list(zip(*errors, strict=True)) or None,
+                )  # fmt: skip
+            axis.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
+            axis.set_ylabel(what)
+            axis.set_title(f"{mine[0]['model']}, {100 * level:g}%")
+            axis.grid(visible=False, axis="x")
+        pair[0].legend(loc="best")
+    return figure
+
+
+def _figure(columns: int, height: float, lines: int = 1) -> tuple[Figure, list[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PAGE_INCHES, height * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, [figure.add_subplot(lines, columns, i + 1) for i in range(lines * columns)]
+
+
+def _bars(axis: Axes, points: Sequence[tuple[float, Row]], prefix: str, scale: float, **look: Any) -> None:
+    """Draw medians with their quartiles."""
+    errors = [_error(row, prefix, scale) for _, row in points]
+    axis.errorbar(
+        [x for x, _ in points], [scale * row[f"{prefix}median"] for _, row in points],
+        list(zip(*errors, strict=True)) or None, elinewidth=0.7, capsize=1.2, **look,
+    )  # fmt: skip
+
+
+def _legend(axis: Axes, **look: Any) -> None:
+    """Show the lines without their error bars."""
+    handles, names = axis.get_legend_handles_labels()
+    axis.legend([getattr(handle, "lines", [handle])[0] for handle in handles], names, **look)
+
+
+def _error(row: Row, prefix: str, scale: float) -> tuple[float, float]:
+    low, middle, high = (scale * row[f"{prefix}{key}"] for key in ("q1", "median", "q3"))
+    return middle - low, high - middle
+
+
+def _powers(axis: Axes) -> None:
+    """Make the vertical axis logarithmic with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(n: int) -> str:
+    """Shorten a power of two: ``64k``, ``1M``."""
+    for power, letter in ((20, "M"), (10, "k")):
+        if n >= 1 << power and n % (1 << power) == 0:
+            return f"{n >> power}{letter}"
+    return str(n)
+
+
+FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
+    "kernel": draw_kernel,
+    "scaling": draw_scaling,
+    "step": draw_step,
+}

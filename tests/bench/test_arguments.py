@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dstrun import cli
+from dstrun.bench import arguments
+from dstrun.option import ConfigError
+
+
+def read(bench: str, *words: str):
+    return arguments.read(bench, cli.parser(f"bench {bench}", "", results=False), words)
+
+
+@pytest.mark.parametrize("bench", arguments.BENCHES)
+def test_defaults_are_the_settings(bench: str) -> None:
+    settings, form, out = read(bench)
+    assert settings == arguments.BENCHES[bench]()
+    assert (form, out) == ("md", Path("results/bench") / f"{bench}.csv")
+
+
+def test_values_are_read_and_repeated_ones_taken_once() -> None:
+    settings, form, _ = read(
+        "kernel", "--layers", "VGG512@2,R56-s1", "--sparsity", "0.9,0.98,0.9", "--threads", "2", "--reference",
+        "--limit", "1.5", "--format", "json",
+    )  # fmt: skip
+    assert settings.layers == ("VGG512@2", "R56-s1")
+    assert settings.sparsity == (0.9, 0.98)
+    assert (settings.threads, settings.reference, settings.limit, form) == (2, True, 1.5, "json")
+    assert read("scaling", "--sizes", "64,128", "--memory", "4")[0] == arguments.Scaling(sizes=(64, 128), memory=4.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["kernel", "--layers", "R56-s4"], "--layers R56-s4 is not known: choose R56-s1"),
+        (["kernel", "--layers", "vgg512@4"], "(did you mean VGG512@4?)"),
+        (["kernel", "--layers", ","], "--layers names nothing"),
+        (["kernel", "--sparsity", "0.9,1"], "--sparsity=1.0 must lie in [0, 1)"),
+        (["kernel", "--sparsity", "high"], "--sparsity=high must be a number"),
+        (["kernel", "--rounds", "0"], "--rounds=0 must be at least 1"),
+        (["kernel", "--rounds", "2.5"], "--rounds=2.5 must be a whole number"),
+        (["kernel", "--device", "gpu"], "--device=gpu is not known: choose cpu, cuda"),
+        (["kernel", "--out", "a.txt"], "--out a.txt must end in .csv"),
+        (["kernel", "--layer", "R56-s1"], "--layer"),
+        (["scaling", "--sizes", "64,-1"], "--sizes=-1 must be at least 1"),
+        (["scaling", "--limit", "0"], "--limit=0.0 must be above 0"),
+        (["kernal"], "bench kernal is not known: choose kernel, step, scaling (did you mean kernel?)"),
+        ([], "what"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_options_are_one_sentence_and_exit_2(words, sentence, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["bench", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert sentence in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_known_is_said_before_anything_is_built(capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["bench", "step", "--model", "resnet57"]) == 2
+    assert "(did you mean resnet56?)" in capsys.readouterr().err
+
+
+def test_settings_say_what_is_wrong_themselves() -> None:
+    with pytest.raises(ConfigError, match="threads"):
+        read("step", "--threads", "0")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from bench_fixture import kernel_rows, scaling_rows, step_rows
+
+from dstrun.bench import result, table
+from dstrun.option import ConfigError
+from dstrun.report.format import render
+
+ROWS = {"kernel": kernel_rows, "step": step_rows, "scaling": scaling_rows}
+
+
+def test_kernel_compares_with_the_better_dense_layout() -> None:
+    shown, columns, _ = table.kernel(kernel_rows())
+    first, second, linear, _ = shown
+    assert (first["layer"], first["sparsity"], second["sparsity"]) == ("R56-s3", "90%", "99.5%")
+    assert first["layout"] == "channels_last"
+    assert first["dense / sparse"] == "3.0x [3.0-3.0]"
+    assert second["dense / sparse"] == "6.0x [6.0-6.0]"
+    assert first["forward"] == pytest.approx(2.0)
+    assert first["sum"] == pytest.approx(6.0)
+    assert first["dense"] == pytest.approx(18.0)
+    assert first["torch csr / sparse"] is None
+    assert linear["layout"] == "contiguous"
+    assert linear["torch csr / sparse"] == "1.5x [1.5-1.5]"
+    text = render(shown, columns)
+    assert "| R56-s3    | 90%      |       2.00 |" in text
+    assert "torch csr / sparse" in text.splitlines()[0]
+
+
+def test_a_single_round_is_no_spread() -> None:
+    row = {"x_median": 0.5, "x_q1": 0.5, "x_q3": 0.5, "rounds": 1}
+    assert table.ratio(row) == "0.50x (1 round)"
+    assert table.ratio({**row, "rounds": 3, "x_q3": 2.0}) == "0.50x [0.50-2.0]"
+    assert table.ratio(None) is None
+
+
+def test_the_machine_is_said() -> None:
+    assert table.where(step_rows()) == "A processor, model 1, 2 threads, torch 2.9.0"
+
+
+def test_step_puts_step_and_update_side_by_side() -> None:
+    shown, columns, _ = table.step(step_rows())
+    assert [row["implementation"] for row in shown] == ["dense", "masked gse", "sparse gse"]
+    dense, masked, _ = shown
+    assert dense["step ratio"] == "1.5x [1.5-1.5]"
+    assert "update" not in dense
+    assert masked["update"] == pytest.approx(450)
+    assert "7.00 MB" in render(shown, columns)
+
+
+def test_scaling_fits_exponents_and_says_what_was_left_out() -> None:
+    shown, columns, notes = table.scaling(scaling_rows())
+    assert [row["n"] for row in shown] == [1024, 2048, 4096]
+    assert shown[-1]["masked ms"] is None
+    assert "masked, n=4096: not tried: too large" in notes
+    assert "masked: time ~ n^2.00, memory ~ n^2.00 (least squares from n=1024 to 2048)" in notes
+    assert "sparse: time ~ n^1.00, memory ~ n^1.00 (least squares from n=1024 to 4096)" in notes
+    assert render(shown, columns).splitlines()[-1].startswith("| 4096 | 1572864 |         - |")
+
+
+def test_exponent_is_the_least_squares_slope() -> None:
+    assert table.exponent([(1, 5), (10, 5), (100, 5)]) == pytest.approx(0)
+    assert table.exponent([(1, 1), (10, 1000)]) == pytest.approx(3)
+    assert table.exponent([(1, 1), (10, 1), (100, 1000)]) == pytest.approx(1.5)
+
+
+def test_one_width_has_no_exponent() -> None:
+    assert table.growth(scaling_rows()[:1]) == ""
+
+
+@pytest.mark.parametrize("bench", ROWS)
+def test_file_has_one_row_a_measurement(bench: str, tmp_path: Path) -> None:
+    file, rows = tmp_path / "new" / "rows.csv", ROWS[bench]()
+    result.write(bench, rows, file)
+    with file.open(newline="") as lines:
+        read = list(csv.DictReader(lines))
+    assert len(read) == len(rows)
+    assert list(read[0]) == [column.key for column in result.columns(bench)]
+    for found, row in zip(read, rows, strict=True):
+        assert set(row) <= set(found)
+        assert found == {key: "" if row.get(key) is None else str(row[key]) for key in found}
+
+
+def test_a_file_that_cannot_be_written_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"--out /proc/x/a\.csv cannot be written"):
+        result.write("kernel", [], Path("/proc/x/a.csv"))
+
+
+def test_the_machine_is_named_without_a_date() -> None:
+    where = result.machine()
+    assert set(where) == {"threads", "torch", "processor"}
+    assert where["processor"] == result.processor() != ""
