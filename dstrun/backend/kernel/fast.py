@@ -62,6 +62,8 @@ def _product(
     target: Tensor,
     steps: tuple[int, ...],
 ) -> None:
+    if target.numel() == 0:
+        return
     _, _, height, width = geometry.shape
     arrays = (array(connections[0]), array(connections[1]), array(connections[2]))
     biases = NO_BIAS if bias is None else array(bias.float())

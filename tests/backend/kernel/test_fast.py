@@ -141,13 +141,13 @@ CPU = torch.device("cpu")
 )
 def test_what_the_fast_kernels_do_not_take_is_refused(device, dtype):
     with pytest.raises(TypeError, match=f"not {dtype} on {device.type}"):
-        kernel_for(device, dtype, "fast")
-    assert kernel_for(device, dtype) is reference
-    assert kernel_for(CPU, torch.float32) is kernel_for(CPU, torch.bfloat16) is fast
-    assert kernel_for(CPU, torch.float32, "reference") is reference
+        kernel_for(torch.empty(0, dtype=dtype, device=device), "fast")
+    assert kernel_for(torch.empty(0, dtype=dtype, device=device)) is reference
+    assert kernel_for(torch.empty(0)) is kernel_for(torch.empty(0, dtype=torch.bfloat16)) is fast
+    assert kernel_for(torch.empty(0), "reference") is reference
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_only_floating_types(dtype):
     with pytest.raises(TypeError, match="floating-point"):
-        kernel_for(CPU, dtype)
+        kernel_for(torch.empty(0, dtype=dtype))
