@@ -118,7 +118,7 @@ def test_copies_stand_alone(copied):
 
 
 def test_state_of_another_topology_and_count_is_loaded():
-    layer, dense = made(LAYERS["grouped"][0], density=0.3)
+    layer, _ = made(LAYERS["grouped"][0], density=0.3)
     other, _ = made(LAYERS["grouped"][0], density=0.6, seed=1)
     optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
     buffer = io.BytesIO()
