@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dstrun import config, run
@@ -55,6 +55,14 @@ class Pair:
         pairs = zip(self.masked.layers, self.sparse.layers, strict=True)
         return all(torch.equal(a.topology.positions, b.topology.positions) for a, b in pairs)
 
+    def differing(self) -> float:
+        """Give the share of active connections that only one of both has."""
+        pairs = [(a.topology.positions, b.topology.positions) for a, b in self.layers()]
+        return sum((~torch.isin(a, b)).sum().item() for a, b in pairs) / sum(a.numel() for a, _ in pairs)
+
+    def layers(self):
+        return list(zip(self.masked.layers, self.sparse.layers, strict=True))
+
     def assert_close_values(self, **tolerance: float) -> None:
         for a, b in zip(self.masked.layers, self.sparse.layers, strict=True):
             torch.testing.assert_close(a.values(), b.values(), **tolerance)
@@ -93,6 +101,8 @@ def assemble(words: list[str], kernel: str | None = None, double: bool = False) 
     for module in training.model.modules():
         if isinstance(module, Sparse):
             module.kernel = kernel
+        if isinstance(module, nn.Dropout):
+            module.p = 0  # draws its mask in the order of memory, which is another behind a sparse layer
     normalise, draws = training.data._normalise, torch.Generator().manual_seed(0)
     factor = 1 + torch.rand(experiment.build("dataset").image, generator=draws) / 10
     training.data._normalise = lambda x: normalise(x) * (factor.double() if double else factor)
@@ -118,6 +128,6 @@ class LargeDigits(Digits):
     image: ClassVar[tuple[int, int, int]] = (1, 32, 32)
 
     def load(self, cache: Path | None = None) -> Images:
-        images = Digits(self.limit, self.validation).load()
+        images = Digits(limit=self.limit, validation=self.validation).load()
         large = {name: getattr(images, name).repeat(4, 2).repeat(4, 3) for name in ("train_x", "eval_x")}
         return dataclasses.replace(images, **large)
