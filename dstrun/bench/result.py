@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.option import ConfigError
+from dstrun.progress import say
 from dstrun.report.format import Column, render
 
 CASE = {
@@ -41,7 +42,7 @@ def write(bench: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
-    """Set the number of threads and give the columns that say where a measurement was made.
+    """Set the number of threads, announce compilation, and give the columns that say where a measurement was made.
 
     Raises:
         ConfigError: there is no such device.
@@ -52,6 +53,10 @@ def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
         raise ConfigError("--device cuda is not available on this machine")
     if threads is not None:
         torch.set_num_threads(threads)
+    if device == "cpu":
+        from dstrun.backend.kernel.fast import announce
+
+        announce(say)
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
     return {"threads": torch.get_num_threads(), "torch": torch.__version__, "processor": name}
 

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from bench_fixture import kernel_rows, scaling_rows, step_rows
 
 from dstrun.bench import result
 from dstrun.option import ConfigError
 from dstrun.report import bench, plot
-
-sys.path.append(str(Path(__file__).parents[1] / "bench"))
-from bench_fixture import kernel_rows, scaling_rows, step_rows
 
 ROWS = {"kernel": kernel_rows, "step": step_rows, "scaling": scaling_rows}
 
