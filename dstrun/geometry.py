@@ -44,6 +44,11 @@ class LinearGeometry:
         delta = delta.reshape(-1, delta.shape[-1]).float()
         return delta.abs().sum(0) if factor is None else factor @ delta
 
+    def weight_gradient(self, x: Tensor, delta: Tensor, group: int, first: int, last: int) -> Tensor:
+        """Give the dense gradient of the outputs from ``first`` to ``last``, all of one group: (last - first, I)."""
+        flat = delta.reshape(-1, delta.shape[-1])[:, first:last]
+        return flat.t() @ x.reshape(-1, x.shape[-1]).to(delta.dtype)
+
 
 @dataclass(frozen=True)
 class ConvGeometry:
@@ -86,6 +91,13 @@ class ConvGeometry:
         """Sum the output gradients over items: (O,)."""
         delta = delta.float()
         return (delta.abs() if factor is None else delta * factor).sum((0, 2, 3))
+
+    def weight_gradient(self, x: Tensor, delta: Tensor, group: int, first: int, last: int) -> Tensor:
+        """Give the dense gradient of the outputs from ``first`` to ``last`` of a group: (last - first, C, kh, kw)."""
+        channels = self.shape[1]
+        part = x[:, group * channels : (group + 1) * channels].to(delta.dtype)
+        steps: Any = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}  # typed as int there
+        return conv2d_weight(part, (last - first, *self.shape[1:]), delta[:, first:last], **steps)
 
 
 Geometry = LinearGeometry | ConvGeometry

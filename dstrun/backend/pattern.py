@@ -124,7 +124,7 @@ def index_type(size: int) -> torch.dtype:
 
     Kernels are compiled for each combination of types: 8-bit positions would double the waiting for few bytes.
     """
-    return torch.uint16 if size <= 1 << 16 else number_type(size)
+    return torch.int16 if size <= 1 << 15 else number_type(size)
 
 
 def number_type(count: int) -> torch.dtype:

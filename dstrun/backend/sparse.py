@@ -10,13 +10,13 @@ Shape letters: A active connections, M candidates, O outputs, I inputs of one ou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_weight
 
 from dstrun.backend.dropout import Dropout
 from dstrun.backend.explored import Explored
@@ -24,6 +24,7 @@ from dstrun.backend.kernel import Kernel, kernel_for
 from dstrun.backend.kernel.layout import batch_innermost
 from dstrun.backend.normalization import BatchNorm2d
 from dstrun.backend.pattern import Pattern, rows_of
+from dstrun.backend.search import best_of_all
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import ConvGeometry, Geometry, geometry
 from dstrun.initial import Initial, home, initial
@@ -32,9 +33,6 @@ from dstrun.topology import Topology, contains
 
 if TYPE_CHECKING:
     from dstrun.grow.criterion import GrowCriterion
-
-BLOCK = 1 << 20
-"""Entries of the dense gradient that a criterion which wants all of it sees at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +191,7 @@ class Sparse(nn.Module):
 
     def extra_repr(self) -> str:
         """Say shape and density."""
-        density = self.count / self.topology.size
+        density = self.count / math.prod(self.geometry.shape)
         return f"{self.geometry.shape}, active={self.count}, density={density:.3%}, bias={self.bias is not None}"
 
     def _dense(self) -> nn.Linear | nn.Conv2d:
@@ -211,7 +209,7 @@ class Sparse(nn.Module):
         return _Product.apply(x, self.weight, self.bias, self)
 
     def _look(self, x: Tensor, delta: Tensor, kernel: Kernel) -> None:
-        """Find the best candidates of an armed backward pass, from its as kernels have it."""
+        """Find the best candidates of an armed backward pass, given its input and output gradient as kernels have them."""
         assert self._order is not None
         order, self._order = self._order, None
         exploration = Exploration(
@@ -219,42 +217,13 @@ class Sparse(nn.Module):
         )
         positions = order.criterion.candidates(exploration)
         if positions is None:
-            self._found = self._best_of_all(order.criterion, exploration)
+            self._found = best_of_all(order.criterion, exploration)
             return
         if not bool((positions[1:] > positions[:-1]).all()):  # a criterion may name them in any order
             positions = positions.sort().values
         rows, inputs = rows_of(positions, self.geometry.shape[0], self.pattern.per_output)
         gradient = kernel.weight_gradient(self.convolution, rows, inputs, x, delta)
         self._found = best(order.criterion.score(gradient, positions, exploration), positions, exploration)
-
-    def _best_of_all(self, criterion: GrowCriterion, exploration: Exploration) -> Proposal:
-        """Go over the dense gradient in blocks of outputs, keeping the best so far."""
-        found = Proposal(exploration.blocked[:0], exploration.blocked[:0].float(), 0)
-        for positions, gradient in self._gradient_blocks(exploration):
-            free = ~contains(exploration.blocked, positions)
-            positions = positions[free]
-            scores = criterion.score(gradient.flatten()[free], positions, exploration)
-            found = best(
-                torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions]), exploration
-            )
-        return dataclasses.replace(found, drawn=exploration.free)
-
-    def _gradient_blocks(self, exploration: Exploration) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the positions and the dense gradient of some outputs at a time."""
-        x, delta = exploration.x, exploration.delta
-        assert x is not None
-        assert delta is not None
-        per_output = self.pattern.per_output
-        outputs = self.geometry.shape[0] // self.geometry.groups
-        together = max(1, min(BLOCK // per_output, outputs // 2))
-        for group in range(self.geometry.groups):
-            for start in range(group * outputs, (group + 1) * outputs, together):
-                end = min(start + together, (group + 1) * outputs)
-                positions = torch.arange(start * per_output, end * per_output, device=x.device)
-                yield positions, self._gradient_of(x, delta, group, start, end)
-
-    def _gradient_of(self, x: Tensor, delta: Tensor, group: int, start: int, end: int) -> Tensor:
-        raise NotImplementedError
 
     def _seen(self, tensor: Tensor) -> Tensor:
         """View what kernels see in the logical shape."""
@@ -286,9 +255,6 @@ class Linear(Sparse):
     def _seen(self, tensor: Tensor) -> Tensor:
         return tensor[:, 0, 0].t()
 
-    def _gradient_of(self, x: Tensor, delta: Tensor, group: int, start: int, end: int) -> Tensor:
-        return delta[:, start:end].t() @ x.to(delta.dtype)
-
 
 class Conv2d(Sparse):
     """A 2-D convolution whose weight (O, C / groups, kh, kw) is sparse; zero padding."""
@@ -310,14 +276,6 @@ class Conv2d(Sparse):
 
     def _seen(self, tensor: Tensor) -> Tensor:
         return tensor.permute(3, 0, 1, 2)
-
-    def _gradient_of(self, x: Tensor, delta: Tensor, group: int, start: int, end: int) -> Tensor:
-        g = self.geometry
-        assert isinstance(g, ConvGeometry)
-        channels = g.shape[1]
-        part = x[:, group * channels : (group + 1) * channels].to(delta.dtype)
-        steps: Any = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation}  # typed as int there
-        return conv2d_weight(part, (end - start, *g.shape[1:]), delta[:, start:end], **steps)
 
 
 class _Product(torch.autograd.Function):

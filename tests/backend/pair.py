@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from dstrun import config, run
@@ -101,8 +101,6 @@ def assemble(words: list[str], kernel: str | None = None, double: bool = False) 
     for module in training.model.modules():
         if isinstance(module, Sparse):
             module.kernel = kernel
-        if isinstance(module, nn.Dropout):
-            module.p = 0  # draws its mask in the order of memory, which is another behind a sparse layer
     normalise, draws = training.data._normalise, torch.Generator().manual_seed(0)
     factor = 1 + torch.rand(experiment.build("dataset").image, generator=draws) / 10
     training.data._normalise = lambda x: normalise(x) * (factor.double() if double else factor)

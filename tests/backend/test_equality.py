@@ -4,7 +4,7 @@ import pytest
 import torch
 from pair import METHODS, MODELS, WORDS, Pair, assemble, train
 
-from dstrun.backend import sparse
+from dstrun.backend import search
 
 OFTEN = ["schedule.interval_steps=2", "schedule.end=1", "schedule.fraction=0.3"]
 SELDOM = ["schedule.interval_steps=10", "schedule.end=1", "schedule.fraction=0.3"]
@@ -87,7 +87,7 @@ def test_every_kind_of_run_is_equal(model, variant):
 
 @pytest.mark.parametrize("block", [1, 100, 1000])
 def test_the_dense_gradient_in_blocks(block, monkeypatch):
-    monkeypatch.setattr(sparse, "BLOCK", block)
+    monkeypatch.setattr(search, "BLOCK", block)
     follow(train(words("mlp", "rigl", *OFTEN), kernel="reference", double=True), 5, 1e-9)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dstrun.backend import masked, sparse
+from dstrun.backend import masked, search, sparse
 from dstrun.config import compose
 from dstrun.layer import skeleton
 from dstrun.method.procedure import Setting
@@ -86,7 +86,7 @@ def train(backend, make, method, scope="layer", steps=4):
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sparse, "BLOCK", 1 << 14)
+    monkeypatch.setattr(search, "BLOCK", 1 << 14)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])

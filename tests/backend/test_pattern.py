@@ -30,15 +30,15 @@ def test_every_connection_is_named_once_by_output_and_once_by_input(layer):
 
 
 def test_the_smallest_types():
-    assert [index_type(n) for n in (1, 1 << 16, (1 << 16) + 1, 1 << 31)] == [
-        torch.uint16,
-        torch.uint16,
+    assert [index_type(n) for n in (1, 1 << 15, (1 << 15) + 1, 1 << 31)] == [
+        torch.int16,
+        torch.int16,
         torch.int32,
         torch.int64,
     ]
     assert [number_type(n) for n in (0, (1 << 31) - 1, 1 << 31)] == [torch.int32, torch.int32, torch.int64]
-    pattern = Pattern(LinearGeometry((2, 1 << 16)), Topology((2, 1 << 16), torch.tensor([0, (1 << 17) - 1])))
-    assert pattern.inputs.tolist() == [0, (1 << 16) - 1]
+    pattern = Pattern(LinearGeometry((2, 1 << 15)), Topology((2, 1 << 15), torch.tensor([0, (1 << 16) - 1])))
+    assert pattern.inputs.tolist() == [0, (1 << 15) - 1]
     assert pattern.topology().positions.tolist() == [0, (1 << 17) - 1]
 
 
@@ -68,6 +68,6 @@ def test_positions_of_another_layer_are_refused_and_change_nothing(shape):
 )
 def test_damaged_rows_are_refused(rows):
     pattern = pattern_of((3, 4), [0, 11])
-    state = {"rows": torch.tensor(rows, dtype=torch.int32), "inputs": torch.tensor([0, 3], dtype=torch.uint16)}
+    state = {"rows": torch.tensor(rows, dtype=torch.int32), "inputs": torch.tensor([0, 3], dtype=torch.int16)}
     with pytest.raises(RuntimeError, match="not positions of a weight"):
         pattern.load_state_dict(state)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dstrun.backend.kernel.call import array, threads
-from dstrun.backend.kernel.linear import multiply
+from dstrun.backend.kernel.linear import multiply, sampled
 from dstrun.backend.kernel.product import product
 from dstrun.backend.kernel.transpose import gather
 from dstrun.backend.kernel.weight_gradient import weight_gradient as sampled_product
@@ -50,7 +50,11 @@ def weight_gradient(geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Ten
     vertical, horizontal = zip(geometry.stride, geometry.dilation, geometry.padding, strict=True)
     steps = (width, height * width, *vertical, *horizontal)
     sizes = _sizes(geometry, x, delta)
-    sampled_product((array(rows), array(inputs)), array(x), array(delta), array(gradient), sizes, steps, threads())
+    arrays = (array(rows), array(inputs))
+    if _is_linear(geometry, sizes):
+        sampled(arrays, array(x), array(delta), array(gradient), (sizes[0], sizes[3], sizes[6]), threads())
+    else:
+        sampled_product(arrays, array(x), array(delta), array(gradient), sizes, steps, threads())
     return gradient
 
 
@@ -68,11 +72,16 @@ def _product(
     arrays = (array(connections[0]), array(connections[1]), array(connections[2]))
     biases = NO_BIAS if bias is None else array(bias.float())
     sizes = _sizes(geometry, source, target)
-    if (height, width, *sizes[1:3], *sizes[4:6]) == (1,) * 6 and geometry.padding == (0, 0):
+    if _is_linear(geometry, sizes):
         multiply(arrays, biases, array(source), array(target), (sizes[0], sizes[3], sizes[6]), threads())
     else:
         steps = (width, height * width, *steps)
         product(arrays, biases, array(source), array(target), sizes, steps, threads())
+
+
+def _is_linear(geometry: ConvGeometry, sizes: tuple[int, ...]) -> bool:
+    """Say whether there is one tap and one position, which sees no padding."""
+    return (*geometry.shape[2:], *sizes[1:3], *sizes[4:6]) == (1,) * 6 and geometry.padding == (0, 0)
 
 
 def _sizes(geometry: ConvGeometry, source: Tensor, target: Tensor) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The sparse product of a linear layer, or of a 1x1 convolution: every output is a weighted sum of input rows.
+"""The sparse products of a linear layer, or of a 1x1 convolution: sums of weighted rows, and products of two rows.
 
 Where the lanes are many, rows lie a power of two apart and tiles of them fall into few sets of the cache: the tiles of
 all rows are then copied side by side before they are used.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from dstrun.backend.kernel.simd import add_scaled, fill, read, write, zero16, zero64, zero128
+from dstrun.backend.kernel.simd import add_product, add_scaled, fill, read, total, write, zero16, zero64, zero128
 
 LANES = 1024
 """From so many lanes on, tiles are copied."""
@@ -56,8 +56,7 @@ def _tiles(connections, bias, source, target, sizes, workers):
     for worker in prange(workers):
         panel = _aligned(rows * 128)
         for at in range(worker * 128, lanes - 127, workers * 128):
-            for row in range(rows):
-                write(panel, row * 128, 128, read(source, row * lanes + at, 128, zero128()))
+            _copy(source, lanes, at, panel)
             _part(zero128(), (0, 128), (at, 128), (0, targets), connections, bias, panel, target, sizes)
 
 
@@ -65,12 +64,8 @@ def _tiles(connections, bias, source, target, sizes, workers):
 def _rest(connections, bias, source, target, sizes, chunks, begin):
     """Compute the lanes from ``begin`` on, without copies; targets are shared out among threads."""
     first, lanes = connections[0], sizes[2]
-    targets = first.shape[0] - 1
-    share = first[targets] / chunks
     for chunk in prange(chunks):
-        start = np.searchsorted(first[:targets], np.int64(share * chunk)) if chunk else 0
-        end = np.searchsorted(first[:targets], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else targets
-        part, at = (start, end), begin
+        part, at = _share(first, chunk, chunks), begin
         while lanes - at >= 128:
             _part(zero128(), (at, lanes), (at, 128), part, connections, bias, source, target, sizes)
             at += 128
@@ -80,6 +75,72 @@ def _rest(connections, bias, source, target, sizes, chunks, begin):
         while lanes > at:
             _part(zero16(), (at, lanes), (at, min(16, lanes - at)), part, connections, bias, source, target, sizes)
             at += 16
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def sampled(connections, x, delta, gradient, sizes, threads):
+    """Sum the products of output gradients with inputs, for every connection.
+
+    Args:
+        connections: the arrays (D + 1,) first connection of every output; (M,) input of each, in its group.
+        x: flat (S, N), float32 or bfloat16 bits.
+        delta: flat (D, N), likewise.
+        gradient: (M,) float32; overwritten.
+        sizes: (S / G, D / G, N).
+        threads: how many work.
+    """
+    first, lanes = connections[0], sizes[2]
+    rows = x.shape[0] // lanes
+    copies = lanes >= LANES and rows <= ROWS and first[-1] >= REUSE * rows * threads
+    chunks = threads if copies else 4 * threads
+    gradient[:] = 0
+    for chunk in prange(chunks):
+        part, at = _share(first, chunk, chunks), 0
+        panel = _aligned(rows * 128 if copies else 0)
+        while lanes - at >= 128:
+            if copies:
+                _copy(x, lanes, at, panel)
+                _products(zero128(), (0, 128), (at, 128), part, connections, panel, delta, gradient, sizes)
+            else:
+                _products(zero128(), (at, lanes), (at, 128), part, connections, x, delta, gradient, sizes)
+            at += 128
+        while lanes - at >= 64:
+            _products(zero64(), (at, lanes), (at, 64), part, connections, x, delta, gradient, sizes)
+            at += 64
+        while lanes > at:
+            _products(zero16(), (at, lanes), (at, min(16, lanes - at)), part, connections, x, delta, gradient, sizes)
+            at += 16
+
+
+@njit(nogil=True, cache=True)
+def _share(first, chunk, chunks):
+    """Give the targets of one of several chunks of about as many connections."""
+    targets = first.shape[0] - 1
+    share = first[targets] / chunks
+    start = np.searchsorted(first[:targets], np.int64(share * chunk)) if chunk else 0
+    end = np.searchsorted(first[:targets], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else targets
+    return start, end
+
+
+@njit(nogil=True, cache=True)
+def _copy(source, lanes, at, panel):
+    """Put the tiles of all rows at one lane side by side."""
+    for row in range(panel.shape[0] // 128):
+        write(panel, row * 128, 128, read(source, row * lanes + at, 128, zero128()))
+
+
+@njit(nogil=True, cache=True)
+def _products(zero, origin, lanes, part, connections, x, delta, gradient, sizes):
+    """Add what one tile of lanes gives to the connections of some outputs; x begins and steps as in ``_part``."""
+    first, codes = connections
+    at, count = lanes
+    begin, stride = origin
+    for o in range(part[0], part[1]):
+        base = o // sizes[1] * sizes[0]
+        tile = read(delta, o * sizes[2] + at, count, zero)
+        for k in range(first[o], first[o + 1]):
+            row = read(x, begin + (base + codes[k]) * stride, count, zero)
+            gradient[k] += total(add_product(zero, tile, row))
 
 
 @njit(nogil=True, cache=True)

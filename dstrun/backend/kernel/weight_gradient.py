@@ -45,41 +45,19 @@ def weight_gradient(connections, x, delta, gradient, sizes, steps, threads):
         for row in range(0, height, together):
             part, at = (row, min(together, height - row), start, end), 0
             while lanes - at >= 128:
-                _part(zero128(), at, 128, part, connections, x, delta, gradient, sizes, steps)
+                _rows(zero128(), at, 128, part, connections, x, delta, gradient, sizes, steps)
                 at += 128
             while lanes - at >= 64:
-                _part(zero64(), at, 64, part, connections, x, delta, gradient, sizes, steps)
+                _rows(zero64(), at, 64, part, connections, x, delta, gradient, sizes, steps)
                 at += 64
             while lanes > at:
-                _part(zero16(), at, min(16, lanes - at), part, connections, x, delta, gradient, sizes, steps)
+                _rows(zero16(), at, min(16, lanes - at), part, connections, x, delta, gradient, sizes, steps)
                 at += 16
 
 
 @njit(nogil=True, cache=True)
-def _part(zero, at, count, part, connections, x, delta, gradient, sizes, steps):
-    """Add what one tile of lanes of some rows of positions gives to the connections of some outputs."""
-    if steps[1] == 1 and steps[4] == steps[7] == 0 and sizes[1] * sizes[2] * sizes[4] * sizes[5] == 1:
-        _single(zero, at, count, part, connections, x, delta, gradient, sizes)
-    else:
-        _rows(zero, at, count, part, connections, x, delta, gradient, sizes, steps)
-
-
-@njit(nogil=True, cache=True)
-def _single(zero, at, count, part, connections, x, delta, gradient, sizes):
-    """Do so where there is one position and one tap: a linear layer."""
-    first, codes = connections
-    _, _, start, end = part
-    lanes = sizes[6]
-    for o in range(start, end):
-        base = o // sizes[3] * sizes[0]
-        tile = read(delta, o * lanes + at, count, zero)
-        for k in range(first[o], first[o + 1]):
-            gradient[k] += total(add_product(zero, tile, read(x, (base + codes[k]) * lanes + at, count, zero)))
-
-
-@njit(nogil=True, cache=True)
 def _rows(zero, at, count, part, connections, x, delta, gradient, sizes, steps):
-    """Do so with windows."""
+    """Add what one tile of lanes of some rows of positions gives to the connections of some outputs."""
     first, codes = connections
     row, rows, start, end = part
     channels, height, width, outputs, out_height, out_width, lanes = sizes

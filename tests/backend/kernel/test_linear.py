@@ -29,10 +29,12 @@ def test_products_equal_the_reference(samples: int, outputs: int, inputs: int, g
     pairs = []
     for kernel in (fast, reference):
         y = kernel.forward(geometry, pattern, weight, bias, x)
-        pairs.append((y, kernel.input_gradient(geometry, pattern, weight, delta, (1, 1))))
+        dx = kernel.input_gradient(geometry, pattern, weight, delta, (1, 1))
+        dw = kernel.weight_gradient(geometry, pattern.rows, pattern.inputs, x, delta)
+        pairs.append((y, dx, dw / samples**0.5))
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for got, expected in zip(*pairs, strict=True):
-        assert got.dtype == dtype
+        assert got.dtype == expected.dtype
         torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 
