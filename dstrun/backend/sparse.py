@@ -209,7 +209,7 @@ class Sparse(nn.Module):
         return _Product.apply(x, self.weight, self.bias, self)
 
     def _look(self, x: Tensor, delta: Tensor, kernel: Kernel) -> None:
-        """Find the best candidates of an armed backward pass, given its input and output gradient as kernels have them."""
+        """Find the best candidates of an armed backward pass, given input and output gradient as kernels have them."""
         assert self._order is not None
         order, self._order = self._order, None
         exploration = Exploration(

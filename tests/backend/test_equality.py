@@ -36,27 +36,26 @@ def follow(pair: Pair, steps: int, rel: float, flipped: float = 0) -> None:
     assert pair.masked.updates == pair.sparse.updates
 
 
-@runs(KEPT)
-def test_in_float64_all_is_equal(model, method):
-    pair = train(words(model, method, *OFTEN), kernel="reference", double=True)
-    for a, b in [pair.gradients()]:
-        assert a.keys() == b.keys()
-        for name in a:
-            torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-11)
-    follow(pair, 11, 1e-9)
+@runs({(model, method) for model in MODELS for method in METHODS})
+def test_in_float64_fifty_steps_and_five_updates_are_equal(model, method):
+    pair = train(words(model, method, *SELDOM), kernel="reference", double=True)
+    a, b = pair.gradients()
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-11)
+    follow(pair, 50, 1e-7)
     assert pair.sparse.updates == 5
-    pair.assert_close_values(rtol=1e-7, atol=1e-9)
 
 
 @runs(KEPT)
-def test_in_float32_too_but_for_rounding(model, method):
-    """Topologies are equal too, but on the transformer: there rounding has swapped near-ties by the fifth update."""
+def test_in_float32_they_start_out_equal_but_for_rounding(model, method):
+    """Rounding grows with every step, and swaps near-ties in the end: the float64 test is the one that follows far."""
     pair = train(words(model, method, *SELDOM))
     a, b = pair.gradients()
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
-    follow(pair, 50, 1e-3, 0 if model != "vit" else 0.01)
-    assert pair.sparse.updates == 5
+    follow(pair, 10, 1e-3, 0.01)
+    assert pair.sparse.updates == 1
 
 
 VARIANTS = {

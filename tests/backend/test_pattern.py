@@ -39,7 +39,7 @@ def test_the_smallest_types():
     assert [number_type(n) for n in (0, (1 << 31) - 1, 1 << 31)] == [torch.int32, torch.int32, torch.int64]
     pattern = Pattern(LinearGeometry((2, 1 << 15)), Topology((2, 1 << 15), torch.tensor([0, (1 << 16) - 1])))
     assert pattern.inputs.tolist() == [0, (1 << 15) - 1]
-    assert pattern.topology().positions.tolist() == [0, (1 << 17) - 1]
+    assert pattern.topology().positions.tolist() == [0, (1 << 16) - 1]
 
 
 def pattern_of(shape, positions):

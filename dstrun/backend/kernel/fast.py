@@ -46,6 +46,8 @@ def input_gradient(
 def weight_gradient(geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Tensor, delta: Tensor) -> Tensor:
     """Give the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name, float32."""
     gradient = torch.empty(inputs.numel(), dtype=torch.float32)
+    if delta.numel() == 0:
+        return gradient.zero_()
     _, _, height, width = geometry.shape
     vertical, horizontal = zip(geometry.stride, geometry.dilation, geometry.padding, strict=True)
     steps = (width, height * width, *vertical, *horizontal)
