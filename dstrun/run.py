@@ -24,6 +24,7 @@ from dstrun.backend.kernel.fast import announce
 from dstrun.config import Experiment
 from dstrun.dataset.cache import cache_folder
 from dstrun.dataset.loader import Resident
+from dstrun.heap import keep_freed
 from dstrun.layer import SparseLayer, skeleton
 from dstrun.method.procedure import Setting
 from dstrun.option import ConfigError
@@ -64,6 +65,7 @@ def run(experiment: Experiment) -> Outcome:
         return Outcome("done", folder, done, "already done")
     device = pick_device(config["device"])
     mode, reason = wandb.decide(config["wandb"])
+    keep_freed()
     training = assemble(experiment, device, checkpoint.backends(folder.checkpoint))
     try:
         with folder.owned():

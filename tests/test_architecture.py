@@ -15,10 +15,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dstrun"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LIGHT = {"option", "stream", "progress", ""}
+LIGHT = {"option", "stream", "progress", "heap", ""}
 MAY_IMPORT = {
     "option": set(),
     "stream": set(),
+    "heap": set(),
     "progress": set(),
     "topology": set(),
     "geometry": set(),

@@ -55,8 +55,10 @@ def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
         torch.set_num_threads(threads)
     if device == "cpu":
         from dstrun.backend.kernel.fast import announce
+        from dstrun.heap import keep_freed
 
         announce(say)
+        keep_freed()  # as a run does, for every implementation
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
     return {"threads": torch.get_num_threads(), "torch": torch.__version__, "processor": name}
 

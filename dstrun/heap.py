@@ -1,0 +1,24 @@
+"""Keeps the memory that tensors free: given back to the system, it costs page faults in every step."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def keep_freed() -> bool:
+    """Let the C library reuse what is freed, tensors beyond 32 MB too; says whether it could (glibc).
+
+    glibc maps each block of more than 32 MB anew, and gives the top of the heap back when it is free: an activation of
+    that size is then filled with zeros by the system, page by page, in every step. The process holds its peak in
+    return.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
