@@ -20,6 +20,7 @@ METHODS = {
     "rigl": ["model=mlp", "epochs=60", "method=rigl", "scope=global"],
     "set": ["model=resnet20", "epochs=10", "method=set", "optimizer=adamw"],
     "fresh": ["model=resnet20", "epochs=8", "method=gse", "method.batch=fresh", "precision=bf16"],
+    "sparse": ["model=resnet20", "epochs=10", "method=gse", "subset=grabo", "scope=global", "backend=sparse"],
     "dense": ["model=mlp", "epochs=60", "method=dense", "sparsity=0"],
     "static": ["model=mlp", "epochs=60", "method=static", "dataset.validation=200"],
 }
