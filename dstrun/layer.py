@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from dstrun.exploration import Proposal
+    from dstrun.exploration import Exploration, Proposal
     from dstrun.geometry import Geometry
     from dstrun.grow.criterion import GrowCriterion
     from dstrun.topology import Topology
@@ -101,6 +101,14 @@ class SparseLayer(Protocol):
     def index(self) -> list[Tensor]:
         """List the tensors that say which connections are active."""
         ...
+
+
+def scored(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
+    """Choose and score candidates by a criterion that needs no gradient: ``propose`` of every backend."""
+    from dstrun.exploration import best
+
+    positions = criterion.candidates(exploration)
+    return best(criterion.score(None, positions, exploration), positions, exploration)
 
 
 @contextmanager

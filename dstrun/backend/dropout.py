@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
     """PyTorch's, which draws in the order of memory, with its draws for contiguous inputs on every layout."""
-
-    @classmethod
-    def take_over(cls, module: nn.Dropout) -> Self:
-        """Turn PyTorch's module into this one, in place."""
-        module.__class__ = cls
-        assert isinstance(module, cls)
-        return module
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: D102
         if not self.training or self.p in (0, 1) or input.is_contiguous():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, prunable
+from dstrun.layer import SparseLayer, prunable, scored
 from dstrun.topology import Topology
 
 if TYPE_CHECKING:
@@ -109,9 +109,7 @@ class MaskedLayer:
 
     def propose(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> Proposal:
         """Choose and score candidates at once, for a criterion that needs no gradient."""
-        exploration = Exploration(self.geometry, self.topology.count, blocked, limit, generator)
-        positions = criterion.candidates(exploration)
-        return best(criterion.score(None, positions, exploration), positions, exploration)
+        return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
 
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
         gradient = self._dense_grad()

@@ -5,7 +5,7 @@ Shape letters: N samples, C channels.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,6 @@ from dstrun.backend.kernel.normalize import normalize, normalize_backward
 
 class BatchNorm2d(nn.BatchNorm2d):
     """PyTorch's, but fused and without a change of layout where the input lies batch-innermost; same state."""
-
-    @classmethod
-    def take_over(cls, module: nn.BatchNorm2d) -> Self:
-        """Turn PyTorch's module into this one, in place: parameters, buffers and hooks stay what they are."""
-        module.__class__ = cls
-        assert isinstance(module, cls)
-        return module
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         if x.dim() != 4 or not works(x) or not x.permute(1, 2, 3, 0).is_contiguous() or x[:, :1].numel() < 2:

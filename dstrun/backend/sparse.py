@@ -28,7 +28,7 @@ from dstrun.backend.search import best_of_all
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import ConvGeometry, Geometry, geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, prunable
+from dstrun.layer import SparseLayer, prunable, scored
 from dstrun.topology import Topology, contains
 
 if TYPE_CHECKING:
@@ -120,9 +120,7 @@ class Sparse(nn.Module):
 
     def propose(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> Proposal:
         """Choose and score candidates at once, for a criterion that needs no gradient."""
-        exploration = Exploration(self.geometry, self.count, blocked, limit, generator)
-        positions = criterion.candidates(exploration)
-        return best(criterion.score(None, positions, exploration), positions, exploration)
+        return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
 
     def proposal(self) -> Proposal:
         """Give what the armed backward found, and disarm."""
@@ -332,10 +330,9 @@ def sparsify(
 
 def keep_layout(model: nn.Module) -> None:
     """Let modules between sparse layers work on batch-innermost memory; parameters, buffers and state stay theirs."""
-    kinds: dict[type[nn.Module], Any] = {nn.BatchNorm2d: BatchNorm2d, nn.Dropout: Dropout}
+    kinds: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: BatchNorm2d, nn.Dropout: Dropout}
     for module in model.modules():
-        if (kind := kinds.get(type(module))) is not None:
-            kind.take_over(module)
+        module.__class__ = kinds.get(type(module), type(module))
 
 
 def replace(
