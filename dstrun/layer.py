@@ -61,11 +61,20 @@ class SparseLayer(Protocol):
         """Drop what the backward left outside the topology, before the optimizer sees it."""
         ...
 
-    def explore(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> None:
-        """Arm the next backward: candidates are drawn inside it, from that pass's input and output gradient."""
+    def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
+        """Arm the next backward: candidates are drawn inside it, from that pass's input and output gradient.
+
+        Args:
+            criterion: chooses and scores candidates.
+            blocked: sorted positions that may not grow; those active when the backward runs if ``None``.
+            limit: how many candidates are of use.
+            generator: on the CPU.
+        """
         ...
 
-    def propose(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> Proposal:
+    def propose(
+        self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator
+    ) -> Proposal:
         """Choose and score candidates at once, for a criterion that needs no gradient."""
         ...
 

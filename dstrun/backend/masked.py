@@ -83,7 +83,7 @@ class MaskedLayer:
         if self.weight.grad is not None:
             self.weight.grad.masked_fill_(~self.mask, 0)  # a product would keep what is not finite
 
-    def explore(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> None:
+    def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn inside it, then scored by the weight's gradient."""
         seen: list[Exploration] = []
         candidates: list[Tensor | None] = []
@@ -93,9 +93,8 @@ class MaskedLayer:
             output.register_hook(lambda delta: on_delta(x, delta))
 
         def on_delta(x: Tensor, delta: Tensor) -> None:
-            exploration = Exploration(
-                self.geometry, self.topology.count, blocked, limit, generator, x, delta.to(x.dtype)
-            )
+            out = self.topology.positions if blocked is None else blocked
+            exploration = Exploration(self.geometry, self.count, out, limit, generator, x, delta.to(x.dtype))
             candidates.append(criterion.candidates(exploration))
             seen.append(exploration)
 
@@ -107,8 +106,11 @@ class MaskedLayer:
         forward_hook = self.module.register_forward_hook(on_forward)
         gradient_hook = self.weight.register_post_accumulate_grad_hook(on_gradient)
 
-    def propose(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> Proposal:
+    def propose(
+        self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator
+    ) -> Proposal:
         """Choose and score candidates at once, for a criterion that needs no gradient."""
+        blocked = self.topology.positions if blocked is None else blocked
         return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
 
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:

@@ -40,7 +40,7 @@ class _Order:
     """What an armed backward pass is to look for."""
 
     criterion: GrowCriterion
-    blocked: Tensor
+    blocked: Tensor | None
     limit: int
     generator: torch.Generator
 
@@ -114,12 +114,15 @@ class Sparse(nn.Module):
     def confine_gradient(self) -> None:
         """Leave the gradient as it is: there is none outside the topology."""
 
-    def explore(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> None:
+    def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn and scored inside it, in place of the weight's gradient."""
         self._order = _Order(criterion, blocked, limit, generator)
 
-    def propose(self, criterion: GrowCriterion, blocked: Tensor, limit: int, generator: torch.Generator) -> Proposal:
+    def propose(
+        self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator
+    ) -> Proposal:
         """Choose and score candidates at once, for a criterion that needs no gradient."""
+        blocked = self.topology.positions if blocked is None else blocked
         return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
 
     def proposal(self) -> Proposal:
@@ -210,8 +213,9 @@ class Sparse(nn.Module):
         """Find the best candidates of an armed backward pass, given input and output gradient as kernels have them."""
         assert self._order is not None
         order, self._order = self._order, None
+        blocked = self.topology.positions if order.blocked is None else order.blocked
         exploration = Exploration(
-            self.geometry, self.count, order.blocked, order.limit, order.generator, self._seen(x), self._seen(delta)
+            self.geometry, self.count, blocked, order.limit, order.generator, self._seen(x), self._seen(delta)
         )
         positions = order.criterion.candidates(exploration)
         if positions is None:

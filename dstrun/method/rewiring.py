@@ -116,15 +116,14 @@ class Rewiring(Procedure):
             rankings.append(Ranking.of_pool(order, [layer.topology.positions for layer in layers]))
         return rankings
 
-    def _request(self, index: int) -> tuple[Tensor, int]:
-        """Say which positions of a layer may not grow, and how many candidates are of use."""
+    def _request(self, index: int) -> tuple[Tensor | None, int]:
+        """Say which positions of a layer may not grow (``None``: active ones), and how many candidates are of use."""
         ranking, place = next(
             (ranking, pool.index(index)) for ranking, pool in zip(self.pruned, self.pools, strict=True) if index in pool
         )
-        blocked = self.layers[index].topology.positions
-        if self.setting.grow.regrow:
-            blocked = without(blocked, ranking.of(place, len(ranking)))
-        return blocked, len(ranking)
+        if not self.setting.grow.regrow:
+            return None, len(ranking)
+        return without(self.layers[index].topology.positions, ranking.of(place, len(ranking))), len(ranking)
 
     def _update(self, step: int, proposals: Sequence[Proposal], samples: int = 0) -> Update:
         """Grow each pool's best candidates and prune as many of its worst connections."""
