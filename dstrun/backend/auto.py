@@ -116,18 +116,19 @@ def _liked(x: Tensor, backend: str) -> Tensor:
 def _key(module: nn.Linear | nn.Conv2d, count: int, shape: tuple[int, ...], device: torch.device) -> str:
     """Name what a measurement depends on; densities are told apart by two digits."""
     density = f"{count / module.weight.numel():.1e}"
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     machine = f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     return f"{module} of {'x'.join(map(str, shape))} at {density} on {machine}"
 
 
-def _processor() -> str:
-    """Name the processor."""
+def processor() -> str:
+    """Name the processor, as Linux tells it or as the platform does."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def _keep(cache: Path, known: dict[str, dict[str, float]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,18 +58,10 @@ def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
 
         announce(say)
         keep_freed()  # as a run does, for every implementation
+    from dstrun.backend.auto import processor
+
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
     return {"threads": torch.get_num_threads(), "torch": torch.__version__, "processor": name}
-
-
-def processor() -> str:
-    """Name the processor, as Linux tells it or as the platform does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
 
 
 def free_bytes() -> int:

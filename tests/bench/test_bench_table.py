@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from bench_fixture import kernel_rows, scaling_rows, step_rows
 
+from dstrun.backend import auto
 from dstrun.bench import result, table
 from dstrun.option import ConfigError
 from dstrun.report.format import render
@@ -93,4 +94,4 @@ def test_a_file_that_cannot_be_written_is_said() -> None:
 def test_the_machine_is_named_without_a_date() -> None:
     where = result.machine()
     assert set(where) == {"threads", "torch", "processor"}
-    assert where["processor"] == result.processor() != ""
+    assert where["processor"] == auto.processor() != ""

@@ -1,0 +1,71 @@
+"""Each layer is stored as what was measured to train faster; the answer is kept."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from dstrun import config, run
+from dstrun.backend import auto, masked, sparse
+from dstrun.layer import skeleton
+from dstrun.train import checkpoint
+
+CPU = torch.device("cpu")
+INPUTS = [(8, 3, 6, 6), (8, 4)]
+
+
+def network():
+    with skeleton():
+        layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)]
+        return nn.Sequential(*layers)
+
+
+def test_the_faster_is_chosen_and_remembered(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(module, count, shape, device):
+        measured.append(shape)
+        return {"masked": 1.0, "sparse": 2.0 if len(shape) == 4 else 0.5}
+
+    monkeypatch.setattr(auto, "measure", measure)
+    cache = tmp_path / "cache" / "backend.json"
+    for _ in range(2):
+        assert auto.choose(network(), [50, 10], INPUTS, CPU, cache) == ["masked", "sparse"]
+    assert measured == INPUTS
+    assert len(json.loads(cache.read_text())) == 2
+    auto.choose(network(), [20, 10], INPUTS, CPU, cache)
+    assert len(measured) == 3  # another density is measured anew
+
+
+def test_what_is_measured_is_both_backends():
+    module = network()[4]
+    assert set(found := auto.measure(module, 10, (8, 4), CPU)) == {"masked", "sparse"}
+    assert min(found.values()) > 0
+    assert module.weight.is_meta  # the network's own layer stays as it is
+
+
+def test_a_layer_too_large_to_measure_is_sparse(tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, "LARGEST", 1)
+    assert auto.choose(network(), [50, 10], INPUTS, CPU, tmp_path / "none.json") == ["sparse", "sparse"]
+
+
+@pytest.mark.parametrize("backends", [["masked", "sparse"], ["sparse", "masked"]])
+def test_a_mixed_network_computes_what_a_masked_one_does(backends):
+    mixed, plain = network(), network()
+    layers = auto.sparsify(mixed, [50, 10], backends, seed=1)
+    masked.sparsify(plain, [50, 10], seed=1)
+    assert [layer.backend for layer in layers] == backends
+    assert isinstance(mixed[0], sparse.Conv2d) == (backends[0] == "sparse")
+    x = torch.randn(8, 3, 6, 6)
+    torch.testing.assert_close(mixed(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_keeps_the_choice(tmp_path):
+    chosen = ["sparse", "masked", "sparse"]
+    experiment = config.compose(["model=mlp", "dataset=digits", "method=static", "sparsity=0.8", "backend=auto"])
+    training = run.assemble(experiment, CPU, chosen)
+    assert [layer.backend for layer in training.layers] == chosen
+    assert checkpoint.backends(tmp_path / "checkpoint.pt") is None
+    checkpoint.save(tmp_path / "checkpoint.pt", training)
+    assert checkpoint.backends(tmp_path / "checkpoint.pt") == chosen
