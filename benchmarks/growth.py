@@ -26,7 +26,7 @@ import torch
 from dstrun.exploration import Exploration, best
 from dstrun.geometry import LinearGeometry
 from dstrun.grow.gse import GSE
-from dstrun.method.rewiring import Rewiring
+from dstrun.method.dynamic.rewiring import Rewiring
 from dstrun.prune.magnitude import Magnitude
 from dstrun.schedule.constant import Constant
 from dstrun.subset.draw import draw

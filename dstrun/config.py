@@ -25,11 +25,8 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dstrun.option import Above, AtLeast, ConfigError, OneOf, Within, check_value, nearest
+from dstrun.option import GROUPS, Above, AtLeast, ConfigError, OneOf, Within, check_value, nearest
 
-GROUPS = (
-    "model", "dataset", "method", "prune", "grow", "subset", "allocation", "schedule", "optimizer",
-)  # fmt: skip
 HERE = "dstrun.conf"
 
 
@@ -51,6 +48,8 @@ class Schema:
     backend: str = setting(
         "masked", OneOf("masked", "sparse", "auto"), "masked simulates on dense storage, sparse never does, auto mixes"
     )
+    powerprop: float = setting(1.0, AtLeast(1), "p of w = v |v|^(p - 1), the weights trained through v; 1 is plain")
+    strict: bool = setting(False, None, "refuse a layer that loses its last connection, instead of warning")
     device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")
     precision: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "of the forward and backward pass")
     experiment: str = setting("default", None, "folder under results")
@@ -266,15 +265,41 @@ def check(experiment: Experiment) -> None:
 
 
 def _check_parts(method: Any, experiment: Experiment) -> None:
-    """Check that the method has the parts it works with, and no others (``method.parts`` names them)."""
-    name, sparsity = experiment.choices["method"], experiment.config["sparsity"]
-    for group in ("allocation", "prune", "grow", "schedule"):
+    """Check that the method has the parts it works with, and no others, and the storage it needs."""
+    config, name = experiment.config, experiment.choices["method"]
+    sparsity, scope = config["sparsity"], config["scope"]
+    if scope not in method.scopes:
+        raise ConfigError(f"scope={scope} makes no sense with method={name}, {method.why}")
+    _check_allocation(method, experiment)
+    for group in ("prune", "grow", "schedule"):
         chosen = experiment.choices[group]
         if chosen is not None and group not in method.parts:
             raise ConfigError(f"{group}={chosen} makes no sense with method={name}, {method.why}")
         if chosen is None and group in method.parts:
             raise ConfigError(f"{group}=null makes no sense with method={name}, which needs one")
-    if "allocation" not in method.parts and sparsity != 0:
+    if not method.budget and sparsity != 0:
         raise ConfigError(f"sparsity={sparsity:g} makes no sense with method={name}, {method.why}: leave it at 0")
-    if "grow" in method.parts and sparsity == 0:
+    if method.grows_at_zero and sparsity == 0:
         raise ConfigError(f"sparsity=0 makes no sense with method={name}: no connection is left to grow")
+    if method.dense and config["backend"] != "masked":
+        raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {method.dense}")
+    if config["powerprop"] != 1:
+        power = f"powerprop={config['powerprop']:g} makes no sense with"
+        if method.grows_at_zero:
+            raise ConfigError(f"{power} method={name}: a weight that starts at 0 gets no gradient and never moves")
+        if config["backend"] != "masked":
+            raise ConfigError(f"{power} backend={config['backend']}: only dense storage has it")
+
+
+def _check_allocation(method: Any, experiment: Experiment) -> None:
+    """Check that there is an allocation where one sets the layers' counts, and none where nothing asks for it."""
+    name, scope, chosen = experiment.choices["method"], experiment.config["scope"], experiment.choices["allocation"]
+    if method.allocates(scope):
+        if chosen is None:
+            where = f"method={name}" if method.start == "sparse" else f"method={name} scope={scope}"
+            raise ConfigError(f"allocation=null makes no sense with {where}, which needs one")
+    elif chosen is not None:
+        culprit = f"allocation={chosen} makes no sense with method={name}"
+        if method.allocates("layer"):
+            raise ConfigError(f"{culprit} scope={scope}, where scores decide: set scope=layer")
+        raise ConfigError(f"{culprit}, {method.why}")

@@ -112,6 +112,19 @@ class SparseLayer(Protocol):
         ...
 
 
+class DenseLayer(SparseLayer, Protocol):
+    """A layer on dense storage, for methods that cannot do without: see ``Method.dense``.
+
+    Its ``weight`` is the dense parameter, (O, ...); with ``parametrize`` the module computes its weights from it.
+    """
+
+    module: nn.Linear | nn.Conv2d
+
+    def dense_grad(self) -> Tensor:
+        """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""
+        ...
+
+
 def scored(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
     """Choose and score candidates by a criterion that needs no gradient: ``propose`` of every backend."""
     from dstrun.exploration import best

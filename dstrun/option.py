@@ -67,9 +67,16 @@ def OneOf(*names: str) -> tuple[str, ...]:
 Share = Annotated[float, Within(0, 1)]
 
 
+GROUPS = (
+    "model", "dataset", "method", "prune", "grow", "subset", "allocation", "schedule", "optimizer",
+)  # fmt: skip
+"""The open groups of the configuration."""
+
+
 def group_of(cls: type) -> str:
     """Name the config group of an option class: the package its module stands in, ``grow`` of ``dstrun.grow.gse``."""
-    return cls.__module__.rpartition(".")[0].rpartition(".")[2] or cls.__name__
+    packages = cls.__module__.split(".")[:-1]
+    return next((name for name in reversed(packages) if name in GROUPS), packages[-1] if packages else cls.__name__)
 
 
 def check_value(key: str, value: Any, hint: Any) -> None:

@@ -17,7 +17,7 @@ from dstrun.config import Experiment
 from dstrun.grow.criterion import Cost
 from dstrun.initial import Initial
 from dstrun.layer import SparseLayer, prunable
-from dstrun.method.procedure import Change, Update
+from dstrun.method.procedure import Change, Products, Update
 from dstrun.run import allocate, count_network, parameters_record
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
@@ -59,12 +59,13 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     """Count the FLOPs of the whole run by its schedule; and by the formula of the method's paper, per step."""
     config, dataset = experiment.config, experiment.build("dataset")
     schedule, grow, method = (experiment.build(name) for name in ("schedule", "grow", "method"))
-    batch = config["batch_size"]
-    steps = config["epochs"] * (dataset.train_images // batch)
+    batch, per_epoch = config["batch_size"], dataset.train_images // config["batch_size"]
+    nominal, steps = config["epochs"] * per_epoch, method.epochs(config["epochs"]) * per_epoch
+    stretches = list(method.forecast([layer.size for layer in cost.layers], active, schedule, steps))
     update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
     meter = FlopMeter(cost, grow, ["masked" if config["backend"] == "masked" else "sparse"] * len(active))
     updates: list[Update] = []
-    if update_steps:
+    if update_steps and grow is not None:
         free = [layer.size - count for layer, count in zip(cost.layers, active, strict=True)]
         gamma = getattr(grow, "gamma", 1.0)
         candidates = [min(math.ceil(gamma * a), f) for a, f in zip(active, free, strict=True)]
@@ -73,15 +74,19 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
         samples = method.samples_per_class * dataset.classes * len(update_steps) if fresh else 0
         replaces = not fresh and grow.cost is not Cost.NONE
         updates = [Update(update_steps[0], grow.cost, replaces, samples, changes)]
-    meter.step(batch * (steps - len(update_steps)), active, [])
-    meter.step(batch * len(update_steps), active, updates)
-    found = flops_record(cost, active, meter.train, meter.executed, meter.samples)
-    if schedule is not None:
+        meter.step(batch * len(update_steps), Products.of(active), updates)
+        stretches = [(steps - len(update_steps), Products.of(active))]
+    for length, products in stretches:
+        meter.step(batch * length, products, [])
+    if samples := method.scored_samples(dataset.classes):
+        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), Products.of([layer.size for layer in cost.layers]))
+    found = flops_record(cost, active, meter.train, meter.executed, batch * nominal)
+    if schedule is not None and grow is not None:
         interval = schedule.interval_steps or schedule.recipe_interval_steps
         sparse, dense = cost.forward(active), cost.forward()
         ratio = paper_ratio(grow.cost, sparse, dense, interval, getattr(grow, "gamma", 1.0))
         found |= {"paper_interval_steps": interval, "train_x_dense_paper": ratio}
-    return found | {"steps": steps, "updates": len(update_steps)}
+    return found | {"steps": steps, "updates": len(update_steps) if grow is not None else len(stretches) - 1}
 
 
 def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int]) -> dict[str, Any]:
@@ -97,7 +102,8 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         warnings.simplefilter("ignore")
         model = experiment.build("model").build(dataset.image, dataset.classes).train()
         total = sum(p.numel() for p in model.parameters())
-        always = experiment.choices["allocation"] is not None and config["backend"] != "masked"
+        method = experiment.build("method")
+        always = method.start == "sparse" and config["backend"] != "masked"
         layers = _hollow(model, active) if always else []
         optimizer = experiment.build("optimizer").build(model.parameters())
         precision = Precision(config["precision"], torch.device("cpu"))
@@ -122,7 +128,8 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         state = [t for s in optimizer.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
         model_bytes, optimizer_bytes = tensor_bytes(known), tensor_bytes(state) + tensor_bytes(parameters)
     index = tensor_bytes(t for layer in layers for t in layer.index())
-    if experiment.choices["allocation"] is not None and not layers:
+    if method.start != "none" and not layers:
+        active = active if method.start == "sparse" else [layer.size for layer in cost.layers]
         index = 8 * sum(active) + 2 * sum(layer.size for layer in cost.layers)  # positions, two masks
     parts = model_bytes + optimizer_bytes + activations + index
     return {

@@ -19,6 +19,8 @@ from torch import nn
 from dstrun import __version__
 from dstrun.account.flops import FlopMeter, NetworkCost, network_cost
 from dstrun.account.memory import MemoryMeter
+from dstrun.allocation.uniform import Uniform
+from dstrun.backend import masked
 from dstrun.backend.auto import choose, sparsify
 from dstrun.backend.kernel.fast import announce
 from dstrun.config import Experiment
@@ -27,6 +29,7 @@ from dstrun.dataset.loader import Resident
 from dstrun.heap import keep_freed
 from dstrun.layer import SparseLayer, skeleton
 from dstrun.method.procedure import Setting
+from dstrun.method.soft import powerprop
 from dstrun.option import ConfigError
 from dstrun.progress import Progress, human, say
 from dstrun.record import wandb
@@ -150,10 +153,8 @@ def count_network(experiment: Experiment) -> NetworkCost:
 
 
 def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
-    """Give the active connections of every layer: by the allocation, or all of them."""
-    allocation = experiment.build("allocation")
-    if allocation is None:
-        return [layer.size for layer in cost.layers]
+    """Give the connections every layer shall have: by the allocation, or the same share of each; all where dense."""
+    allocation = experiment.build("allocation") or Uniform(dense_first=False)
     return allocation.counts([layer.shape for layer in cost.layers], experiment.config["sparsity"])
 
 
@@ -187,7 +188,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
     counts = allocate(experiment, cost)
     data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, augment=dataset.augment)
     method = experiment.build("method")
-    sparse = "allocation" in method.parts
+    sparse = method.start == "sparse"
     torch.manual_seed(stream(seed, "model"))
     with skeleton() if sparse else nullcontext():
         model: nn.Module = experiment.build("model").build(dataset.image, dataset.classes)
@@ -195,9 +196,13 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
     if sparse:
         backends = backends or pick_backends(config, model, counts, cost, device)
         layers = sparsify(model, counts, backends, seed, device)
+    elif method.start == "all":
+        layers = masked.wrap(model, device)
     model.to(device)
+    powerprop.reparametrize(model, config["powerprop"])
+    method.reparametrize(layers)
     rate = experiment.build("optimizer")
-    optimizer = rate.build(model.parameters())
+    optimizer = rate.build(method.parameters(model, rate.weight_decay))
     for layer in layers:
         layer.optimizer = optimizer
     grow = experiment.build("grow")
@@ -211,7 +216,8 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
         device=device,
         seed=seed,
         label_smoothing=config["label_smoothing"],
-        total_steps=config["epochs"] * data.steps_per_epoch,
+        total_steps=method.epochs(config["epochs"]) * data.steps_per_epoch,
+        nominal_steps=config["epochs"] * data.steps_per_epoch,
         flops=FlopMeter(cost, grow, [layer.backend for layer in layers]),
         memory=MemoryMeter(model, optimizer, layers, device),
         clock=Clock(device),
@@ -223,10 +229,18 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
             grow=grow,
             schedule=experiment.build("schedule"),
             scope=config["scope"],
+            counts=counts if method.allocates(config["scope"]) else None,
+            budget=sum(counts),
             total_steps=training.total_steps,
+            steps_per_epoch=data.steps_per_epoch,
             classes=dataset.classes,
             seed=seed,
+            strict=config["strict"],
+            model=model,
+            optimizer=optimizer,
             fresh_pass=training.fresh_pass,
+            samples=data.balanced,
+            loss=training.loss,
         )
     )
     return training
@@ -256,7 +270,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
         "parameters": parameters_record(training.dense_parameters(), training.sizes, active),
-        "flops": training.flops.record(active),
+        "flops": training.flops.record(active, training.nominal_steps * config["batch_size"]),
         "memory": training.memory.record(),
         "seconds": training.clock.record(),
         "updates": training.updates,
@@ -300,7 +314,9 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
     if experiment.choices["schedule"] is not None:
         steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
-        if steps:
+        if len(steps) == training.total_steps:
+            say("  the topology is updated at every step")
+        elif steps:
             say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
         else:
             log.warning(

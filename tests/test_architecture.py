@@ -111,7 +111,7 @@ def test_every_option_has_a_module_of_its_name_space() -> None:
     for path in ROOT.glob("conf/*/*.yaml"):
         group = path.parent.name
         target = yaml.safe_load(path.read_text()).get("_target_")
-        assert group in ("method", "recipe") or target.startswith(f"dstrun.{group}.")
+        assert group in ("method", "recipe", "protocol") or target.startswith(f"dstrun.{group}.")
 
 
 def test_wheel_ships_every_package_and_config_group() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from method_setting import setting
 
 from dstrun import config
 from dstrun.backend import masked
@@ -15,12 +16,13 @@ from dstrun.exploration import Exploration
 from dstrun.geometry import geometry
 from dstrun.grow.criterion import Cost
 from dstrun.help import options, text
-from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.procedure import Procedure
 from dstrun.stream import generator
 from dstrun.topology import contains
 
 CONF = Path(__file__).parents[1] / "conf"
-OPTIONS = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.parent.name != "recipe"]
+NO_GROUPS = ("recipe", "protocol")
+OPTIONS = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.parent.name not in NO_GROUPS]
 NEEDS = {"subset": ["grow=gse"], "model": ["dataset=cifar10"]}
 
 
@@ -178,10 +180,17 @@ def test_dataset_says_its_shapes(name: str) -> None:
 @pytest.mark.parametrize("name", named("method"))
 def test_method_starts_a_procedure(name: str) -> None:
     experiment = config.compose([f"method={name}"])
-    method, (_, layers) = experiment.build("method"), small_network()
-    assert set(method.parts) <= {"allocation", "prune", "grow", "schedule"}
+    method, (net, layers) = experiment.build("method"), small_network()
+    assert set(method.parts) <= {"prune", "grow", "schedule"}
     parts = {group: experiment.build(group) for group in ("prune", "grow", "schedule")}
-    setting = Setting(layers, **parts, scope="layer", total_steps=100, classes=5, seed=0, fresh_pass=lambda *_: 0)
-    procedure = method.procedure(setting)
+    if method.start == "all":
+        layers = masked.wrap(net, torch.device("cpu"))
+    method.reparametrize(layers)
+    procedure = method.procedure(setting(layers, **parts, model=net, classes=5))
     assert isinstance(procedure, Procedure)
-    assert any(procedure.updates_at(s) for s in range(1, 101)) == ("grow" in method.parts)
+    assert any(procedure.updates_at(s) for s in range(1, 101)) or "schedule" not in method.parts
+    assert procedure.state() == {} or procedure.load_state(procedure.state()) is None
+    assert procedure.products() is None or all(len(p) == 2 for p in vars(procedure.products()).values())
+    assert (type(procedure).prepare is not Procedure.prepare) == procedure.prepares
+    stretches = list(method.forecast([144, 480], [30, 100], parts["schedule"], 100))
+    assert sum(steps for steps, _ in stretches) == 100

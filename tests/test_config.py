@@ -7,6 +7,7 @@ import re
 import pytest
 
 from dstrun import config
+from dstrun.help import options
 from dstrun.option import ConfigError
 
 WRONG = {
@@ -20,7 +21,7 @@ WRONG = {
     "model=resnet57": "model=resnet57 is not known: choose mlp, resnet110, resnet20, resnet32, resnet44, resnet50, "
     "resnet56, vgg16, vgg16_small, vit (did you mean resnet56?)",
     "grow=gsr": "grow=gsr is not known: choose gradient, gse, random (did you mean gse?)",
-    "method=rigel": "method=rigel is not known: choose dense, dst, gse, rigl, set, static (did you mean rigl?)",
+    "method=rigel": f"method=rigel is not known: choose {', '.join(options('method'))} (did you mean rigl?)",
     "sparsity=1": "sparsity=1.0 must lie in [0, 1)",
     "sparsity=-0.1": "sparsity=-0.1 must lie in [0, 1)",
     "sparsity=high": "sparsity=high must be a number",

@@ -10,6 +10,7 @@ All counts are exact integers.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dstrun.geometry import ConvGeometry, geometry
 from dstrun.grow.criterion import Cost
 from dstrun.layer import prunable
+from dstrun.method.procedure import Products
 
 if TYPE_CHECKING:
     from dstrun.grow.criterion import GrowCriterion
@@ -76,19 +78,19 @@ class NetworkCost:
         """Count the FLOPs of one sample's input sums, each a convolution with one output: forward / outputs."""
         return sum(2 * layer.macs // layer.shape[0] for layer in self.layers)
 
-    def executed(self, backends: Sequence[str], active: Sequence[int], weights: Sequence[int]) -> int:
+    def executed(self, backends: Sequence[str], products: Products) -> int:
         """Count the FLOPs really done for one sample, forward and backward.
 
         Args:
             backends: which stores each layer; any but ``sparse`` computes densely.
-            active: connections of each layer.
-            weights: connections of each layer whose weight gradients are taken.
+            products: connections of each layer in each product.
         """
         total = 0
-        for layer, backend, count, gradients in zip(self.layers, backends, active, weights, strict=True):
+        counts = zip(products.forward, products.input_gradient, products.weight_gradient, strict=True)
+        for layer, backend, (forward, inputs, weights) in zip(self.layers, backends, counts, strict=True):
             if backend != "sparse":
-                count = gradients = layer.size
-            total += 2 * layer.uses * ((1 if layer.first else 2) * count + gradients)
+                forward = inputs = weights = layer.size
+            total += 2 * layer.uses * (forward + (0 if layer.first else inputs) + weights)
         return total
 
 
@@ -173,29 +175,36 @@ class FlopMeter:
         self.executed = 0
         self.samples = 0
 
-    def step(self, samples: int, active: Sequence[int], updates: Sequence[Update]) -> None:
+    def scored(self, update: Update, products: Products) -> None:
+        """Add what was scored before the first step, on the network as it was before pruning."""
+        before = [c.active + c.pruned - c.grown for c in update.changes] or products.forward
+        self.train += 3 * update.samples * self.cost.forward(before)
+        self.executed += update.samples * self.cost.executed(self.backends, Products.of(before))
+
+    def step(self, samples: int, products: Products, updates: Sequence[Update]) -> None:
         """Add one step.
 
         Args:
             samples: in the batch.
-            active: connections of each layer during the step.
+            products: connections of each layer in each of the step's products.
             updates: of the topology in this step.
         """
         self.samples += samples
-        forward = self.cost.forward(active)
-        weight_gradient, scored = forward, active
+        forward = self.cost.forward(products.forward)
+        weight_gradient = self.cost.forward(products.weight_gradient)
         for update in updates:
             candidates = self._scored(update)
             extra = update_extra(self.cost, update.cost, self.aggregates, [c.candidates for c in update.changes])
             sums = self.cost.aggregation() if self.aggregates else 0
             if update.replaces_step:
-                weight_gradient, scored = extra, candidates
+                weight_gradient, products = extra, dataclasses.replace(products, weight_gradient=candidates)
                 self.executed += samples * sums
             elif update.samples:
                 self.train += update.samples * (2 * forward + extra)
-                self.executed += update.samples * (self.cost.executed(self.backends, active, candidates) + sums)
-        self.train += samples * (2 * forward + weight_gradient)
-        self.executed += samples * self.cost.executed(self.backends, active, scored)
+                fresh = dataclasses.replace(products, weight_gradient=candidates)
+                self.executed += update.samples * (self.cost.executed(self.backends, fresh) + sums)
+        self.train += samples * (forward + self.cost.forward(products.input_gradient) + weight_gradient)
+        self.executed += samples * self.cost.executed(self.backends, products)
 
     def _scored(self, update: Update) -> list[int]:
         """Count the connections of each layer whose gradients an update takes; the dense gradient has blocked ones."""
@@ -203,9 +212,9 @@ class FlopMeter:
             return [layer.size for layer in self.cost.layers]
         return [change.candidates for change in update.changes]
 
-    def record(self, active: Sequence[int]) -> dict[str, Any]:
-        """Give the record's ``flops`` group for the final topology."""
-        return flops_record(self.cost, active, self.train, self.executed, self.samples)
+    def record(self, active: Sequence[int], nominal: int) -> dict[str, Any]:
+        """Give the record's ``flops`` group for the final topology; ``nominal`` samples make one training."""
+        return flops_record(self.cost, active, self.train, self.executed, nominal)
 
     def state(self) -> dict[str, int]:
         """Give the sums, for a checkpoint."""
@@ -217,7 +226,10 @@ class FlopMeter:
 
 
 def flops_record(cost: NetworkCost, active: Sequence[int], train: int, executed: int, samples: int) -> dict[str, Any]:
-    """Give the ``flops`` group that records and plans share: whole run; inference for one sample."""
+    """Give the ``flops`` group that records and plans share: whole run; inference for one sample.
+
+    ``samples`` are those of one training: a method that trains several times costs more than 1 x dense.
+    """
     inference, dense = cost.forward(active), cost.forward()
     return {
         "inference": inference,

@@ -47,8 +47,8 @@ class MemoryMeter:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure what happens inside as the phase ``name``: ``step`` or ``update``; the first of each counts."""
-        with self._saved_for_backward(), _peak(self.device) as peak:
+        """Measure what happens inside as a phase: ``prepare``, ``step`` or ``update``; the first of each counts."""
+        with self._saved_for_backward(name), _peak(self.device) as peak:
             yield
         self.peaks.setdefault(name, self.at_rest() + peak[0])
 
@@ -84,6 +84,7 @@ class MemoryMeter:
             "activation_bytes": self.activations,
             "transient_bytes": None if peak is None else max(0, peak - parts),
             "index_bytes": index,
+            "prepare_peak_bytes": self.peaks.get("prepare"),
             "step_peak_bytes": self.peaks.get("step"),
             "update_peak_bytes": self.peaks.get("update"),
             "how": _HOW.get(self.device.type, "no peak can be read on this device"),
@@ -98,10 +99,11 @@ class MemoryMeter:
         self.peaks, self.activations = dict(state["peaks"]), state["activations"]
 
     @contextmanager
-    def _saved_for_backward(self) -> Iterator[None]:
+    def _saved_for_backward(self, phase: str) -> Iterator[None]:
         with saved_for_backward([*self.model.parameters(), *self.model.buffers()]) as saved:
             yield
-        self.activations = self.activations or sum(saved.values())
+        if phase == "step" or not self.activations:
+            self.activations = sum(saved.values())
 
 
 _HOW = {

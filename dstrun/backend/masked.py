@@ -46,8 +46,9 @@ class MaskedLayer:
 
     @property
     def weight(self) -> Tensor:
-        """The dense parameter, (O, ...), zero outside the topology."""
-        return self.module.weight
+        """The dense parameter, (O, ...), zero outside the topology; what the weights are computed from, if they are."""
+        computed = getattr(self.module, "parametrizations", {})
+        return computed["weight"].original if "weight" in computed else self.module.weight
 
     @property
     def topology(self) -> Topology:
@@ -76,7 +77,7 @@ class MaskedLayer:
 
     def grad(self) -> Tensor:
         """Give the gradient on the active connections: (A,)."""
-        return self._dense_grad()[self.topology.positions]
+        return self.dense_grad()[self.topology.positions]
 
     def confine_gradient(self) -> None:
         """Zero the gradient of inactive connections."""
@@ -114,7 +115,7 @@ class MaskedLayer:
         return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
 
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
-        gradient = self._dense_grad()
+        gradient = self.dense_grad()
         chosen = gradient if positions is None else gradient[positions]
         return best(criterion.score(chosen, positions, exploration), positions, exploration)
 
@@ -154,7 +155,8 @@ class MaskedLayer:
         self.ever = state["ever"].to(self.weight.device)
         self._set_topology(Topology(self.topology.shape, state["positions"].to(self.weight.device)))
 
-    def _dense_grad(self) -> Tensor:
+    def dense_grad(self) -> Tensor:
+        """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""
         if self.weight.grad is None:
             raise RuntimeError(f"{self.name}: no gradient yet")
         return self.weight.grad.view(-1)
@@ -193,3 +195,14 @@ def replace(
     layer = MaskedLayer(name, module, start.topology.to(device))
     layer.set_values(start.values)
     return layer
+
+
+def wrap(model: nn.Module, device: torch.device) -> list[SparseLayer]:
+    """Take over every linear and convolution layer as it is, all connections active, on a device."""
+    model.to(device)
+    return [
+        MaskedLayer(
+            name, module, Topology(tuple(module.weight.shape), torch.arange(module.weight.numel(), device=device))
+        )
+        for name, module in prunable(model)
+    ]

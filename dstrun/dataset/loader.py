@@ -84,6 +84,25 @@ class Resident:
         chosen = torch.randperm(len(self._train_y), generator=fresh)[:count].to(self.device)
         return self._training(chosen, fresh)
 
+    def balanced(self, step: int, per_class: int) -> tuple[Tensor, Tensor]:
+        """Give as many training images of every class, drawn without replacement for a step and augmented.
+
+        Args:
+            step: counted from the start of the run.
+            per_class: how many of each class; all of a class that has fewer.
+
+        Returns:
+            (count, C, H, W) float32, normalised, and (count,) int64, class after class.
+        """
+        draws = generator(self.seed, "balanced", step)
+        labels = self._train_y.cpu()
+        order = torch.randperm(len(labels), generator=draws)
+        order = order[labels[order].sort(stable=True).indices]
+        ends = labels.bincount().cumsum(0)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        chosen = [order[a : min(a + per_class, b)] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return self._training(torch.cat(chosen).to(self.device), draws)
+
     def eval_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Go over the images to evaluate on, once and in their order; the last batch may be smaller.
 

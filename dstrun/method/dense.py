@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.procedure import Method
 from dstrun.option import option
 
 
 @option
-class Dense:
+class Dense(Method):
     """Leave the network as its family initialises it; no layer has a topology."""
 
-    parts: ClassVar[tuple[str, ...]] = ()
     why: ClassVar[str] = "which trains every connection"
-
-    def procedure(self, setting: Setting) -> Procedure:
-        """Do nothing around the steps."""
-        return Procedure()
+    start: ClassVar[str] = "none"
+    budget: ClassVar[bool] = False

@@ -1,14 +1,20 @@
-"""What a method does during training: hooks around a step, which do nothing unless a method says otherwise."""
+"""What a method is, and what it does during training: hooks around a step, which do nothing unless it says otherwise.
+
+Shape letters: A active connections of a layer, N those of the dense layer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dstrun.grow.criterion import Cost
+from dstrun.option import option
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from dstrun.layer import SparseLayer
 
 
@@ -29,10 +35,11 @@ class Update:
     """One update of the topology.
 
     Attributes:
-        step: counted from 1.
+        step: counted from 1; 0 before the first.
         cost: which gradients it needed.
         replaces_step: whether it took the place of the optimizer's step.
-        samples: training samples scored besides the step's own batch.
+        samples: scored besides the step's own batch, each one pass forward and backward; a method that passes over a
+            sample several times counts it as often.
         changes: one a layer, in the layers' order.
     """
 
@@ -43,21 +50,55 @@ class Update:
     changes: list[Change]
 
 
+@dataclass(frozen=True)
+class Products:
+    """How many connections of each layer take part in the three products of a training step."""
+
+    forward: list[int]
+    input_gradient: list[int]
+    weight_gradient: list[int]
+
+    @classmethod
+    def of(cls, active: Sequence[int], weight_gradient: Sequence[int] | None = None) -> Products:
+        """Let the active connections take part in all three, unless gradients of others are taken too."""
+        return cls(list(active), list(active), list(active if weight_gradient is None else weight_gradient))
+
+
 class Procedure:
     """Hooks of one run; the training loop calls each at every step, counted from 1."""
+
+    prepares: ClassVar[bool] = False
+    """Whether ``prepare`` does anything; its memory is measured then."""
+
+    def prepare(self) -> Update | None:
+        """Score and prune before the first step; not called where a run continues."""
 
     def updates_at(self, step: int) -> bool:
         """Say whether the topology is updated at a step."""
         return False
 
+    def rate_at(self, step: int, total: int) -> tuple[int, int]:
+        """Say where a step, counted from 0, stands in the schedule of the learning rate: its step of how many."""
+        return step, total
+
     def before_step(self, step: int) -> Update | None:
         """Prepare the step, or update the topology on samples of its own."""
 
     def after_backward(self, step: int) -> Update | None:
-        """Update the topology in place of the optimizer's step, which is left out where an update is returned."""
+        """Change gradients; or update the topology in place of the optimizer's step, by returning an update."""
 
     def after_step(self, step: int) -> Update | None:
-        """Update the topology after the optimizer's step."""
+        """Update the topology after the optimizer's step; the gradients of the step are still there."""
+
+    def products(self) -> Products | None:
+        """Count what the next step computes; ``None``: the active connections of every layer in all three products."""
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint needs besides network, layers and optimizer; plain containers and tensors only."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's state."""
 
 
 @dataclass(frozen=True)
@@ -65,29 +106,91 @@ class Setting:
     """What a method is given: the layers, the parts chosen beside it, and the run's length and seed.
 
     Attributes:
+        counts: active connections each layer shall have; ``None`` where scores decide among all layers.
+        budget: active connections all layers together shall have.
+        total_steps: of the whole run.
+        steps_per_epoch: of which ``total_steps`` is a multiple.
+        strict: refuse a layer without connections instead of warning.
         fresh_pass: ``fresh_pass(step, samples)`` runs a forward and backward over that many training samples drawn
             for the step, leaves normalization statistics as they were, and returns how many samples it took.
+        samples: ``samples(step, per_class)`` draws as many training samples of every class: images and labels.
+        loss: ``loss(logits, labels)``, the mean over samples that training minimises.
     """
 
-    layers: list[SparseLayer]
+    layers: Sequence[SparseLayer]
     prune: Any
     grow: Any
     schedule: Any
     scope: str
+    counts: Sequence[int] | None
+    budget: int
     total_steps: int
+    steps_per_epoch: int
     classes: int
     seed: int
+    strict: bool
+    model: nn.Module
+    optimizer: Any
     fresh_pass: Callable[[int, int], int]
+    samples: Callable[[int, int], tuple[Tensor, Tensor]]
+    loss: Callable[[Tensor, Tensor], Tensor]
 
 
-class Method(Protocol):
-    """A whole training procedure, chosen by ``method=``."""
+@option
+class Method:
+    """A whole training procedure, chosen by ``method=``; an option inherits and overrides what is different.
 
-    parts: ClassVar[tuple[str, ...]]
-    """The groups it is composed of, of allocation, prune, grow and schedule."""
-    why: ClassVar[str]
-    """Why it takes no others, as the end of a sentence."""
+    Attributes:
+        parts: the groups it is composed of, of prune, grow and schedule.
+        why: why it takes no others, as the end of a sentence.
+        start: what the first step finds: ``sparse``, a random topology; ``all`` connections in the network's own
+            initialization; ``none``, no layer ever has a topology.
+        budget: whether ``sparsity`` sets how many connections are active at the end.
+        dense: why it needs dense storage, as the end of a sentence; empty where it runs on every backend.
+        scopes: what ``scope`` may be.
+        grows_at_zero: whether connections appear during training with weight 0.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ()
+    why: ClassVar[str] = ""
+    start: ClassVar[str] = "sparse"
+    budget: ClassVar[bool] = True
+    dense: ClassVar[str] = ""
+    scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
+    grows_at_zero: ClassVar[bool] = False
+
+    def allocates(self, scope: str) -> bool:
+        """Say whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""
+        return self.budget and (self.start == "sparse" or scope == "layer")
+
+    def epochs(self, epochs: int) -> int:
+        """Give the length of the whole run in epochs, where one training takes ``epochs``."""
+        return epochs
+
+    def reparametrize(self, layers: Sequence[SparseLayer]) -> None:
+        """Let the layers compute their weights from other parameters, before the optimizer is built."""
+
+    def parameters(self, model: nn.Module, weight_decay: float) -> Any:
+        """Give the optimizer's parameters, or groups of them with settings of their own."""
+        return model.parameters()
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start the procedure of one run."""
-        ...
+        return Procedure()
+
+    def forecast(
+        self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
+    ) -> Iterator[tuple[int, Products]]:
+        """Foretell what a run computes, for ``dstrun plan``: stretches of steps, an update between two of them.
+
+        Args:
+            sizes: N of every layer.
+            counts: what each shall have at the end; the same density everywhere where scores decide.
+            schedule: the part of that name, if any.
+            total: steps of the whole run.
+        """
+        yield total, Products.of(counts)
+
+    def scored_samples(self, classes: int) -> int:
+        """Foretell how many samples are scored before the first step (``Update.samples``)."""
+        return 0

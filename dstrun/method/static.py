@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.procedure import Method
 from dstrun.option import option
 
 
 @option
-class Static:
+class Static(Method):
     """Draw the topology once, by ``allocation``."""
 
-    parts: ClassVar[tuple[str, ...]] = ("allocation",)
     why: ClassVar[str] = "whose topology never changes"
-
-    def procedure(self, setting: Setting) -> Procedure:
-        """Do nothing around the steps."""
-        return Procedure()

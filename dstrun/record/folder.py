@@ -121,7 +121,7 @@ class RunFolder:
         """Write the configuration, and cut the rows back to what the checkpoint has seen (0: none)."""
         write_atomic(self.path / "config.yaml", config_text)
         for rows in (self.metrics, self.topology):
-            rows.restart(lambda row: int(row["step"]) <= resumed_step)
+            rows.restart(lambda row: 0 < resumed_step >= int(row["step"]))
 
     def status(self, **changes: Any) -> None:
         """Replace ``status.json`` with the last status and these changes."""

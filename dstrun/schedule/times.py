@@ -14,13 +14,15 @@ SHORTEST = 10
 class Times:
     """Settings that every schedule shares.
 
-    ``fraction`` is alpha; ``end`` is t_end as a share of training, after which the topology stays as it is.
+    ``fraction`` is alpha; ``begin`` and ``end`` are t_begin and t_end as shares of training, outside which the topology
+    stays as it is.
     ``interval_steps`` or ``updates`` say outright when. Without them a recipe's interval at its own length
     (``recipe_interval_steps`` of ``recipe_steps``) shortens in proportion in a shorter run, so that it still prunes
     and grows; a longer run keeps it, as RigL's 5x training does.
     """
 
     fraction: Annotated[float, Within(0, 1, low_open=True)] = 0.2
+    begin: Share = 0.0
     end: Share = 0.6
     interval_steps: Annotated[int, AtLeast(1)] | None = None
     updates: Annotated[int, AtLeast(0)] | None = None
@@ -30,6 +32,17 @@ class Times:
     def __post_init__(self) -> None:
         if self.interval_steps is not None and self.updates is not None:
             raise ConfigError("schedule.interval_steps and schedule.updates both say when to update: set one of them")
+        if self.begin >= self.end > 0:
+            raise ConfigError(f"schedule.begin={self.begin:g} must be below schedule.end={self.end:g}")
+
+    def first(self, total: int) -> int:
+        """Give t_begin in steps, in a run of ``total``."""
+        return round(self.begin * total)
+
+    def progress(self, step: int, total: int) -> float:
+        """Say how far a step is between t_begin and t_end: 0 to 1."""
+        first, last = self.first(total), self.last(total)
+        return min(1.0, max(0, step - first) / (last - first)) if last > first else 1.0
 
     def last(self, total: int) -> int:
         """Give t_end in steps, in a run of ``total``."""
@@ -41,15 +54,14 @@ class Times:
         Raises:
             ConfigError: more updates are wanted than there are steps before the end.
         """
-        last, updates = self.last(total), self.updates
+        first, last, updates = self.first(total), self.last(total), self.updates
         if updates is not None:
-            if updates and updates >= last:
-                raise ConfigError(
-                    f"schedule.updates={updates} do not fit into the {last} steps before schedule.end={self.end:g}"
-                )
-            return [i * last // (updates + 1) for i in range(1, updates + 1)]
+            if updates and updates >= last - first:
+                where = f"{last - first} steps " + (f"from schedule.begin={self.begin:g} to" if first else "before")
+                raise ConfigError(f"schedule.updates={updates} do not fit into the {where} schedule.end={self.end:g}")
+            return [first + i * (last - first) // (updates + 1) for i in range(1, updates + 1)]
         interval = self.interval_steps
         if interval is None:
             scaled = round(self.recipe_interval_steps * min(1.0, total / self.recipe_steps))
-            interval = max(scaled, min(SHORTEST, self.recipe_interval_steps, max(2, last // 3)))
-        return list(range(interval, last + 1, interval))
+            interval = max(scaled, min(SHORTEST, self.recipe_interval_steps, max(2, (last - first) // 3)))
+        return list(range(first + interval, last + 1, interval))

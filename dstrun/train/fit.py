@@ -34,6 +34,8 @@ def fit(training: Training, journal: Journal, stop: Stop) -> None:
     """
     per_epoch = training.data.steps_per_epoch
     training.model.train()
+    if training.step == 0:
+        journal.step(0, training.prepare())
     while training.step < training.total_steps:
         started = time.perf_counter()
         while True:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.dataset.loader import Resident
 from dstrun.layer import SparseLayer
-from dstrun.method.procedure import Procedure, Update
+from dstrun.method.procedure import Procedure, Products, Update
+from dstrun.method.statistics import frozen_statistics
 from dstrun.optimizer.rate import Rate
 from dstrun.stream import stream
 from dstrun.train.clock import Clock
@@ -26,7 +24,11 @@ from dstrun.train.precision import Precision
 
 @dataclass
 class Training:
-    """What ``fit`` works with; ``step`` counts the steps done, ``total_steps`` those of the run."""
+    """What ``fit`` works with.
+
+    ``step`` counts the steps done, ``total_steps`` those of the run, ``nominal_steps`` those of one training, of which
+    a method may make several.
+    """
 
     model: nn.Module
     layers: list[SparseLayer]
@@ -41,6 +43,7 @@ class Training:
     flops: FlopMeter
     memory: MemoryMeter
     clock: Clock
+    nominal_steps: int
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
     updates: int = 0
@@ -51,38 +54,61 @@ class Training:
         self.loss_sum = torch.zeros((), device=self.device)
         self.sizes = [layer.size for layer in self.flops.cost.layers]
 
+    def products(self) -> Products:
+        """Count the connections of every prunable layer that take part in the next step's products."""
+        counted = self.procedure.products()
+        return counted or Products.of([layer.count for layer in self.layers] if self.layers else self.sizes)
+
     def active(self) -> list[int]:
         """Count the active connections of every prunable layer."""
-        return [layer.count for layer in self.layers] if self.layers else self.sizes
+        return self.products().forward
 
     def densities(self) -> dict[str, float]:
         """Give the active share of every sparse layer."""
-        return {x.name: x.count / size for x, size in zip(self.layers, self.sizes, strict=False)}
+        counts = zip(self.layers, self.active(), self.sizes, strict=False)
+        return {layer.name: active / size for layer, active, size in counts}
 
     def dense_parameters(self) -> int:
         """Count the parameters of the dense network."""
         stored = sum(p.numel() for p in self.model.parameters())
         return stored + sum(size - x.weight.numel() for size, x in zip(self.sizes, self.layers, strict=False))
 
+    def prepare(self) -> list[Update]:
+        """Let the method score and prune before the first step, if it does."""
+        if not self.procedure.prepares:
+            return []
+        with self.memory.phase("prepare"):
+            update = self.procedure.prepare()
+        self.optimizer.zero_grad(set_to_none=True)
+        if update is None:
+            return []
+        self.flops.scored(update, self.products())
+        self.updates += 1
+        return [update]
+
     def take_step(self) -> list[Update]:
         """Train on the next batch: one step of the optimizer, or the topology update that replaces it."""
         step = self.step + 1
-        active = self.active()
+        products = self.products()
         x, y = self.data.batch(step - 1)
+        rate = self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate.lr_at(step - 1, self.total_steps)
+            group["lr"] = rate
         torch.manual_seed(stream(self.seed, "dropout", step))
         before = self.procedure.before_step(step)
-        self.precision.backward(self._loss(x, y))
+        with self.precision.autocast():
+            loss = self.loss(self.model(x), y)
+        self.loss_sum += loss.detach()
+        self.precision.backward(loss)
         replaced = self.procedure.after_backward(step)
         if replaced is None:
             for layer in self.layers:
                 layer.confine_gradient()
             self.precision.step(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
         after = self.procedure.after_step(step)
+        self.optimizer.zero_grad(set_to_none=True)
         updates = [update for update in (before, replaced, after) if update is not None]
-        self.flops.step(len(y), active, updates)
+        self.flops.step(len(y), products, updates)
         self.updates += len(updates)
         self.step = step
         return updates
@@ -90,8 +116,10 @@ class Training:
     def fresh_pass(self, step: int, samples: int) -> int:
         """Run a forward and backward over samples drawn for the step, without touching normalization statistics."""
         x, y = self.data.sample(step, samples)
-        with _frozen_statistics(self.model):
-            self.precision.backward(self._loss(x, y, add=False))
+        with frozen_statistics(self.model):
+            with self.precision.autocast():
+                logits = self.model(x)
+            self.precision.backward(self.loss(logits, y))
         self.optimizer.zero_grad(set_to_none=True)
         return len(y)
 
@@ -111,6 +139,7 @@ class Training:
             "backends": [layer.backend for layer in self.layers],
             "layers": {layer.name: layer.state() for layer in self.layers},
             "optimizer": self.optimizer.state_dict(),
+            "procedure": self.procedure.state(),
             "precision": self.precision.state(),
             "flops": self.flops.state(),
             "memory": self.memory.state(),
@@ -127,6 +156,7 @@ class Training:
         for layer in self.layers:
             layer.load_state(state["layers"][layer.name])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.procedure.load_state(state["procedure"])
         self.precision.load_state(state["precision"])
         self.flops.load_state(state["flops"])
         self.memory.load_state(state["memory"])
@@ -135,23 +165,11 @@ class Training:
         self.epoch_seconds = state["epoch_seconds"]
         self.last = state["last"]
 
-    def _loss(self, x: Tensor, y: Tensor, add: bool = True) -> Tensor:
-        with self.precision.autocast():
-            logits = self.model(x)
-        loss = functional.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)
-        if add:
-            self.loss_sum += loss.detach()
-        return loss
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Give the loss that training minimises, the mean over samples.
 
-
-@contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalize by the batch as in training, but leave the running statistics as they are."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        Args:
+            logits: (B, classes).
+            y: (B,) int64.
+        """
+        return functional.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)

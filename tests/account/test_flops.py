@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dstrun import config
 from dstrun.account.flops import FlopMeter, LayerCost, NetworkCost, network_cost, paper_ratio
 from dstrun.grow.criterion import Cost
-from dstrun.method.procedure import Change, Update
+from dstrun.method.procedure import Change, Products, Update
 
 
 @pytest.mark.parametrize("model", ["mlp", "resnet20", "vgg16_small", "resnet50", "vit"])
@@ -22,7 +22,7 @@ def test_dense_counts_equal_pytorchs_counter(model: str) -> None:
         x = torch.empty(2, *image)
     cost = network_cost(net, image)
     sizes = [layer.size for layer in cost.layers]
-    executed = cost.executed(["masked"] * len(sizes), sizes, sizes)
+    executed = cost.executed(["masked"] * len(sizes), Products.of(sizes))
     with FlopCounterMode(display=False) as forward:
         loss = net(x).sum()
     assert forward.get_total_flops() == 2 * (cost.forward() + cost.attention)
@@ -31,7 +31,7 @@ def test_dense_counts_equal_pytorchs_counter(model: str) -> None:
     if not cost.attention:  # PyTorch counts a backward of attention that recomputes its forward
         assert backward.get_total_flops() == 2 * (executed - cost.forward())
     meter = FlopMeter(cost, None)
-    meter.step(2, [layer.size for layer in cost.layers], [])
+    meter.step(2, Products.of([layer.size for layer in cost.layers]), [])
     assert meter.executed == 2 * executed
     assert meter.train == 2 * 3 * cost.forward()
 
@@ -85,13 +85,13 @@ SUMS = 2 * (120 // 4 + 40 // 2)
 )
 def test_a_step_by_hand(made: Update | None, aggregates: bool, train: int, executed: int) -> None:
     meter = FlopMeter(COST, Grow(aggregates))  # type: ignore[arg-type]
-    meter.step(7, ACTIVE, [made] if made else [])
+    meter.step(7, Products.of(ACTIVE), [made] if made else [])
     assert (meter.train, meter.executed, meter.samples) == (7 * train, 7 * executed, 7)
 
 
 def test_fresh_samples_cost_besides_the_step() -> None:
     meter = FlopMeter(COST, Grow(True))  # type: ignore[arg-type]
-    meter.step(7, ACTIVE, [update(Cost.CANDIDATE_GRAD, False, 3, [3, 1])])
+    meter.step(7, Products.of(ACTIVE), [update(Cost.CANDIDATE_GRAD, False, 3, [3, 1])])
     assert meter.train == 7 * 3 * SPARSE + 3 * (2 * SPARSE + CANDIDATES + SUMS)
     assert meter.executed == 7 * (3 * DENSE - 240) + 3 * (3 * DENSE - 240 + SUMS)
 
@@ -101,14 +101,15 @@ def test_plan_counts_what_training_counts() -> None:
     from dstrun.plan import plan
     from dstrun.run import assemble
 
-    for method in ("method=gse", "method=rigl", "method=set", "method=gse method.batch=fresh subset=grabo"):
+    fresh = "method=gse method.batch=fresh subset=grabo"
+    for method in ("method=gse", "method=rigl", "method=set", fresh, "method=gmp"):
         words = [*method.split(), "model=mlp", "dataset=digits", "sparsity=0.9", "epochs=2"]
         experiment = config.compose(words)
         training = assemble(experiment, torch.device("cpu"))
         training.model.train()
         while training.step < training.total_steps:
             training.take_step()
-        planned, counted = plan(experiment), training.flops.record(training.active())
+        planned, counted = plan(experiment), training.flops.record(training.active(), training.flops.samples)
         assert {k: planned["flops"][k] for k in counted} == counted
         assert planned["flops"]["updates"] == training.updates > 0
         assert planned["parameters"]["active"] == sum(training.active()) + planned["parameters"]["dense"] - 50200

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from method_setting import setting
 from torch import nn
 
 from dstrun.backend.masked import MaskedLayer
 from dstrun.layer import SparseLayer
-from dstrun.method.dst import DST
-from dstrun.method.procedure import Setting
+from dstrun.method.dynamic.dst import DST
 from dstrun.optimizer.sgd import SGD
 from dstrun.prune.magnitude import Magnitude
 from dstrun.schedule.constant import Constant
@@ -41,8 +41,9 @@ class Bench:
     def start(self, grow, *, fraction=0.5, scope="layer", seed=0, prune=None, schedule=None, total=100, **method):
         if schedule is None:
             schedule = Constant(fraction=fraction, end=1, interval_steps=1)
-        setting = Setting(self.layers, prune or Magnitude(), grow, schedule, scope, total, 10, seed, self.fresh_pass)
-        self.procedure = DST(**method).procedure(setting)
+        parts = {"prune": prune or Magnitude(), "grow": grow, "schedule": schedule}
+        run = {"scope": scope, "total_steps": total, "seed": seed, "fresh_pass": self.fresh_pass}
+        self.procedure = DST(**method).procedure(setting(self.layers, **parts, **run))
         return self
 
     def step(self):
@@ -55,8 +56,8 @@ class Bench:
             for layer in self.layers:
                 layer.confine_gradient()
             self.optimizer.step()
-        self.optimizer.zero_grad()
         updates["after"] = self.procedure.after_step(self.steps)
+        self.optimizer.zero_grad()
         ((hook, update),) = [(h, u) for h, u in updates.items() if u is not None] or [(None, None)]
         return hook, update
 

@@ -1,15 +1,15 @@
 import pytest
+from method_setting import setting
 
 from dstrun.method.dense import Dense
-from dstrun.method.dst import DST
-from dstrun.method.procedure import Setting
+from dstrun.method.dynamic.dst import DST
 from dstrun.method.static import Static
 from dstrun.option import ConfigError
 
 
 @pytest.mark.parametrize("method", [Dense(), Static()], ids=["dense", "static"])
 def test_dense_and_static_never_update(method):
-    procedure = method.procedure(Setting([], None, None, None, "layer", 10, 10, 0, lambda step, samples: 0))
+    procedure = method.procedure(setting())
     for step in range(1, 11):
         assert not procedure.updates_at(step)
         assert procedure.before_step(step) is None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.procedure import Method, Procedure, Setting
 from dstrun.option import AtLeast, OneOf, option
 
 
 @option
-class DST:
+class DST(Method):
     """Replace the fraction a_t of the active connections at every update (``schedule`` says when and how many).
 
     A criterion that needs gradients takes those of the current batch, and the update replaces that batch's step, as in
@@ -22,11 +22,11 @@ class DST:
     samples_per_class: Annotated[int, AtLeast(1)] = 10
     rounding: Annotated[str, OneOf("ceil", "floor")] = "ceil"
 
-    parts: ClassVar[tuple[str, ...]] = ("allocation", "prune", "grow", "schedule")
-    why: ClassVar[str] = ""
+    parts: ClassVar[tuple[str, ...]] = ("prune", "grow", "schedule")
+    grows_at_zero: ClassVar[bool] = True
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start updating."""
-        from dstrun.method.rewiring import Rewiring
+        from dstrun.method.dynamic.rewiring import Rewiring
 
         return Rewiring(setting, self.batch, self.samples_per_class, self.rounding)

@@ -1,0 +1,1 @@
+"""Prune before the first step, by scores of the untrained network."""

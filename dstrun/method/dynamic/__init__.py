@@ -1,0 +1,1 @@
+"""Dynamic sparse training with procedures of its own."""

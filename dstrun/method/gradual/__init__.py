@@ -1,0 +1,1 @@
+"""Prune while training, from every connection to few."""

@@ -1,0 +1,54 @@
+"""Gradual magnitude pruning (Zhu and Gupta 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from dstrun.method.procedure import Method, Procedure, Products, Setting
+from dstrun.option import option
+
+
+@option
+class GMP(Method):
+    """Start from every connection and prune those of lowest score until sparsity s_f is reached at t_end.
+
+    s_t = s_f (1 - a_t) with the schedule's a_t, which falls from ``schedule.fraction`` to 0: with ``schedule=cubic``
+    and fraction 1 that is s_f - s_f (1 - (t - t_begin) / (t_end - t_begin))^3, the paper's equation 1 from s_i = 0.
+    With ``schedule=cosine`` it is the curve of Heddes et al. 2024. What is pruned stays so.
+
+    With ``scope=layer`` every layer goes to the count of the allocation along the same curve; with ``scope=global`` all
+    layers are ranked together.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ("prune", "schedule")
+    why: ClassVar[str] = "which only ever prunes"
+    start: ClassVar[str] = "all"
+    dense: ClassVar[str] = "which starts from every connection"
+
+    def procedure(self, setting: Setting) -> Procedure:
+        """Start pruning."""
+        from dstrun.method.gradual.thinning import Thinning
+
+        return Thinning(setting)
+
+    def forecast(
+        self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
+    ) -> Iterator[tuple[int, Products]]:
+        """Foretell the active connections between updates."""
+        before, active = 0, list(sizes)
+        for step in update_steps(schedule, total):
+            yield step - before, Products.of(active)
+            before, active = step, [remaining(n, c, schedule, step, total) for n, c in zip(sizes, counts, strict=True)]
+        yield total - before, Products.of(active)
+
+
+def update_steps(schedule: Any, total: int) -> list[int]:
+    """List the steps that prune: the schedule's and t_end, where the target is reached exactly."""
+    last = max(1, min(total, schedule.last(total)))
+    return sorted({*(step for step in schedule.steps(total) if step <= last), last})
+
+
+def remaining(size: int, target: int, schedule: Any, step: int, total: int) -> int:
+    """Count the connections left of ``size`` at a step on the way to ``target``, never fewer than it."""
+    return target + round((size - target) * min(1.0, schedule.fraction_at(step, total)))

@@ -1,0 +1,1 @@
+"""Train, prune and rewind again and again."""

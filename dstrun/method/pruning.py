@@ -1,0 +1,79 @@
+"""Keep the best connections, in each layer or among all.
+
+Shape letters: A active connections of a layer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dstrun.layer import SparseLayer
+from dstrun.method.procedure import Change
+from dstrun.selection import highest
+
+log = logging.getLogger("dstrun")
+
+
+class EmptyLayer(RuntimeError):
+    """A layer has lost its last connection, and ``strict`` refuses that."""
+
+
+def keep_best(
+    layers: Sequence[SparseLayer],
+    scores: Sequence[Tensor],
+    counts: Sequence[int] | None,
+    budget: int,
+    strict: bool = False,
+) -> list[Change]:
+    """Prune all but the connections of highest score.
+
+    Args:
+        layers: pruned.
+        scores: (A,) of each layer, in the order of its positions; equal ones go by layer and position.
+        counts: to keep in each layer; ``None`` ranks all layers together, and a layer may then lose every connection.
+        budget: to keep over all layers where ``counts`` is ``None``.
+        strict: refuse a layer without connections instead of warning.
+
+    Raises:
+        EmptyLayer: so that nothing is pruned.
+    """
+    if counts is None:
+        kept = highest(torch.cat([s.flatten() for s in scores]), budget)
+        ends = torch.tensor([s.numel() for s in scores], device=kept.device).cumsum(0)
+        owner = torch.searchsorted(ends, kept, right=True)
+        chosen = [kept[owner == i] - (ends[i] - s.numel()) for i, s in enumerate(scores)]
+    else:
+        chosen = [highest(s, min(count, s.numel())) for s, count in zip(scores, counts, strict=True)]
+    guard([x.name for x, keep in zip(layers, chosen, strict=True) if x.count and not keep.numel()], strict)
+    return [drop(layer, _others(layer.count, keep)) for layer, keep in zip(layers, chosen, strict=True)]
+
+
+def drop(layer: SparseLayer, indices: Tensor) -> Change:
+    """Prune the active connections at these indices of a layer's positions."""
+    positions = layer.topology.positions
+    layer.rewire(positions[indices], positions[:0])
+    return Change(layer.name, layer.count, indices.numel(), 0, 0, layer.explored())
+
+
+def guard(emptied: Sequence[str], strict: bool) -> None:
+    """Say which layers are about to lose their last connection.
+
+    Raises:
+        EmptyLayer: ``strict`` is set.
+    """
+    if not emptied:
+        return
+    names = f"{', '.join(emptied[:4])}{f' and {len(emptied) - 4} more' if len(emptied) > 4 else ''}"
+    if strict:
+        raise EmptyLayer(f"no connection would be left in {names}, and strict=true refuses that")
+    log.warning("no connection is left in %s: nothing passes there but biases and shortcuts", names)
+
+
+def _others(count: int, kept: Tensor) -> Tensor:
+    out = torch.ones(count, dtype=torch.bool, device=kept.device)
+    out[kept] = False
+    return out.nonzero().flatten()

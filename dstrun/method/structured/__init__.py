@@ -1,0 +1,1 @@
+"""Fewer channels instead of fewer connections: references."""
