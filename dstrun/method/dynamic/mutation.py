@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dstrun.grow.criterion import Cost
 from dstrun.grow.random import Random
@@ -13,6 +13,8 @@ from dstrun.method.procedure import Change, Procedure, Setting, Update
 from dstrun.selection import lowest
 from dstrun.stream import generator
 from dstrun.topology import contains
+
+GROW: Any = Random()
 
 
 class Mutation(Procedure):
@@ -46,7 +48,7 @@ class Mutation(Procedure):
         if gone:
             scores = setting.prune.score(layer, generator(setting.seed, "prune", step, index))
             layer.rewire(before[lowest(scores, gone)], before[:0])
-        found = layer.propose(Random(), None, mutate, generator(setting.seed, "grow", step, index))
+        found = layer.propose(GROW, None, mutate, generator(setting.seed, "grow", step, index))
         layer.rewire(before[:0], found.positions)
         after = layer.topology.positions
         went, came = int((~contains(after, before)).sum()), int((~contains(before, after)).sum())
