@@ -119,6 +119,14 @@ def portions(draw):
     return draw(st.integers(0, sum(room))), weights, room
 
 
+@pytest.mark.parametrize(
+    ("count", "weights", "shares"),
+    [(5, [6, 3, 1], [3, 2, 0]), (2, [7, 2, 1], [2, 0, 0]), (3, [5, 4, 2], [1, 1, 1]), (4, [5, 1, 1], [3, 1, 0])],
+)
+def test_the_largest_remainder_is_rounded_up_and_the_earlier_of_two(count, weights, shares):
+    assert share_out(count, weights, [9, 9, 9]) == shares
+
+
 @given(portions())
 def test_shares_are_exact_within_room_and_in_proportion(case):
     count, weights, room = case
