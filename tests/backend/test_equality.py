@@ -86,6 +86,23 @@ def test_every_kind_of_run_is_equal(model, variant):
     assert ([layer.count for layer in pair.sparse.layers] != before) == variant.startswith("global")
 
 
+PROCEDURES = {
+    "dsr": ["method=dsr", "method.periods=[10,20,40,80]"],
+    "deepr": ["method=deepr"],
+    "deepr global": ["method=deepr", "scope=global", "method.noise=weights", "method.signs=first"],
+}
+
+
+@pytest.mark.parametrize("method", PROCEDURES)
+@pytest.mark.parametrize("model", ["mlp", pytest.param("resnet20", marks=pytest.mark.slow)])
+def test_procedures_of_their_own_are_equal_over_fifty_steps(model, method):
+    pair = train([*MODELS[model], *PROCEDURES[method]], kernel="reference", double=True)
+    before = [layer.topology.positions for layer in pair.sparse.layers]
+    follow(pair, 50, 1e-7)
+    assert pair.sparse.updates >= 2
+    assert any(not torch.equal(p, x.topology.positions) for p, x in zip(before, pair.sparse.layers, strict=True))
+
+
 @pytest.mark.parametrize("block", [1, 100, 1000])
 def test_the_dense_gradient_in_blocks(block, monkeypatch):
     monkeypatch.setattr(search, "BLOCK", block)

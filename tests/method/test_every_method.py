@@ -9,7 +9,7 @@ import torch
 
 from dstrun import config
 from dstrun.help import options
-from dstrun.run import assemble
+from dstrun.run import allocate, assemble
 from dstrun.train.training import Training
 
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=3", "batch_size=256", "threads=1"]
@@ -99,7 +99,7 @@ def test_it_ends_with_the_budget_and_counts_what_it_did(name: str, whole) -> Non
     assert len(active) == len(training.sizes)
     assert all(0 <= a <= n for a, n in zip(active, training.sizes, strict=True))
     if method.budget and training.layers:
-        assert sum(active) == round((1 - made.config["sparsity"]) * sum(training.sizes))
+        assert sum(active) == sum(allocate(made, training.flops.cost))
     record = training.flops.record(active, training.nominal_steps * made.config["batch_size"])
     assert 0 < record["inference"] <= training.flops.cost.forward()
     assert record["train"] > 0
