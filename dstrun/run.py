@@ -83,7 +83,7 @@ def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: 
     resumed = checkpoint.load(folder.checkpoint, training)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
-    folder.status(state="running", epoch=epoch, epochs=experiment.config["epochs"])
+    folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
     _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
     tags = [label(experiment.choices), *(experiment.choices[k] for k in ("model", "dataset", "allocation"))]
     mirror = wandb.Mirror.open(
@@ -216,7 +216,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
         device=device,
         seed=seed,
         label_smoothing=config["label_smoothing"],
-        total_steps=method.epochs(config["epochs"]) * data.steps_per_epoch,
+        total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
         nominal_steps=config["epochs"] * data.steps_per_epoch,
         flops=FlopMeter(cost, grow, [layer.backend for layer in layers]),
         memory=MemoryMeter(model, optimizer, layers, device),
@@ -231,7 +231,9 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
             scope=config["scope"],
             counts=counts if method.allocates(config["scope"]) else None,
             budget=sum(counts),
+            sparsity=config["sparsity"],
             total_steps=training.total_steps,
+            nominal_steps=training.nominal_steps,
             steps_per_epoch=data.steps_per_epoch,
             classes=dataset.classes,
             seed=seed,
@@ -313,18 +315,17 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
     )
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
-    if experiment.choices["schedule"] is not None:
-        steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
-        if len(steps) == training.total_steps:
-            say("  the topology is updated at every step")
-        elif steps:
-            say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
-        else:
-            log.warning(
-                "the topology will never be updated: no update fits into %d steps; "
-                "raise epochs or set schedule.updates or schedule.interval_steps",
-                training.total_steps,
-            )
+    steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
+    if len(steps) == training.total_steps:
+        say("  the topology is updated at every step")
+    elif steps:
+        say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
+    elif experiment.choices["schedule"] is not None:
+        log.warning(
+            "the topology will never be updated: no update fits into %d steps; "
+            "raise epochs or set schedule.updates or schedule.interval_steps",
+            training.total_steps,
+        )
 
 
 def _storage(backend: str, training: Training) -> str:
