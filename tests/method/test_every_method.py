@@ -98,8 +98,9 @@ def test_it_ends_with_the_budget_and_counts_what_it_did(name: str, whole) -> Non
     method, active = made.build("method"), training.active()
     assert len(active) == len(training.sizes)
     assert all(0 <= a <= n for a, n in zip(active, training.sizes, strict=True))
-    if method.budget and training.layers:
-        assert sum(active) == round((1 - made.config["sparsity"]) * sum(training.sizes))
+    if method.budget and (training.layers or not method.exact):
+        budget = round((1 - made.config["sparsity"]) * sum(training.sizes))
+        assert sum(active) == budget if method.exact else 0.8 * budget < sum(active) <= budget
     record = training.flops.record(active, training.nominal_steps * made.config["batch_size"])
     assert 0 < record["inference"] <= training.flops.cost.forward()
     assert record["train"] > 0
