@@ -283,6 +283,8 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
         raise ConfigError(f"sparsity=0 makes no sense with method={name}: no connection is left to grow")
     if method.dense and config["backend"] != "masked":
         raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {method.dense}")
+    if method.unscaled and config["precision"] == "fp16":
+        raise ConfigError(f"precision=fp16 makes no sense with method={name}, {method.unscaled}: choose bf16")
     if config["powerprop"] != 1:
         power = f"powerprop={config['powerprop']:g} makes no sense with"
         if method.grows_at_zero:

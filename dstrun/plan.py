@@ -59,8 +59,10 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     config, dataset = experiment.config, experiment.build("dataset")
     schedule, grow, method = (experiment.build(name) for name in ("schedule", "grow", "method"))
     batch, per_epoch = config["batch_size"], dataset.train_images // config["batch_size"]
-    nominal, steps = config["epochs"] * per_epoch, method.epochs(config["epochs"]) * per_epoch
-    stretches = list(method.forecast([layer.size for layer in cost.layers], active, schedule, steps))
+    epochs, sparsity = config["epochs"], config["sparsity"]
+    nominal, steps = epochs * per_epoch, method.epochs(epochs, sparsity) * per_epoch
+    sizes = [layer.size for layer in cost.layers]
+    stretches = list(method.course(sizes, active, schedule, epochs, sparsity, per_epoch))
     update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
     backends = ["masked" if config["backend"] == "masked" else "sparse"] * len(active)
     meter = FlopMeter(cost, grow, backends, count_network(experiment, trained(experiment, cost)))
@@ -79,7 +81,9 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     for length, products in stretches:
         meter.step(batch * length, products, [])
     if samples := method.scored_samples(dataset.classes):
-        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), Products.of([layer.size for layer in cost.layers]))
+        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), Products.of(sizes))
+    for _, products in stretches[:-1]:
+        meter.scored(Update(0, Cost.NONE, False, method.update_samples(dataset.classes), []), products)
     found = flops_record(cost, active, meter.train, meter.executed, batch * nominal)
     if schedule is not None and grow is not None:
         interval = schedule.interval_steps or schedule.recipe_interval_steps

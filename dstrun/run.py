@@ -202,7 +202,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
         device=device,
         seed=seed,
         label_smoothing=config["label_smoothing"],
-        total_steps=method.epochs(config["epochs"]) * data.steps_per_epoch,
+        total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
         nominal_steps=config["epochs"] * data.steps_per_epoch,
         flops=FlopMeter(cost, grow, [layer.backend for layer in layers], count_network(experiment, option)),
         memory=MemoryMeter(model, optimizer, layers, device),
@@ -217,7 +217,9 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
             scope=config["scope"],
             counts=counts if method.allocates(config["scope"]) else None,
             budget=sum(counts),
+            sparsity=config["sparsity"],
             total_steps=training.total_steps,
+            nominal_steps=training.nominal_steps,
             steps_per_epoch=data.steps_per_epoch,
             classes=dataset.classes,
             seed=seed,
@@ -289,18 +291,17 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
         say(f"  trained in its place: {trained(experiment, cost)}")
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
-    if experiment.choices["schedule"] is not None:
-        steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
-        if len(steps) == training.total_steps:
-            say("  the topology is updated at every step")
-        elif steps:
-            say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
-        else:
-            log.warning(
-                "the topology will never be updated: no update fits into %d steps; "
-                "raise epochs or set schedule.updates or schedule.interval_steps",
-                training.total_steps,
-            )
+    steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
+    if len(steps) == training.total_steps:
+        say("  the topology is updated at every step")
+    elif steps:
+        say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
+    elif experiment.choices["schedule"] is not None:
+        log.warning(
+            "the topology will never be updated: no update fits into %d steps; "
+            "raise epochs or set schedule.updates or schedule.interval_steps",
+            training.total_steps,
+        )
 
 
 def _storage(backend: str, training: Training) -> str:

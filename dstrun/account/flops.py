@@ -197,8 +197,13 @@ class FlopMeter:
         self.samples = 0
 
     def scored(self, update: Update, products: Products) -> None:
-        """Add what was scored before the first step, on the network as it was before pruning."""
-        before = [c.active + c.pruned - c.grown for c in update.changes] or products.forward
+        """Add samples passed forward and backward to score active connections, before these were pruned.
+
+        Args:
+            update: after it.
+            products: what is computed where the update tells of no layer.
+        """
+        before = _before(update) or products.forward
         self.train += 3 * update.samples * self.cost.forward(before)
         self.executed += update.samples * self.built.executed(self.backends, Products.of(before))
 
@@ -211,7 +216,6 @@ class FlopMeter:
             updates: of the topology in this step.
         """
         self.samples += samples
-        forward = self.cost.forward(products.forward)
         weight_gradient = self.cost.forward(products.weight_gradient)
         for update in updates:
             candidates = self._scored(update)
@@ -220,11 +224,15 @@ class FlopMeter:
             if update.replaces_step:
                 weight_gradient, products = extra, dataclasses.replace(products, weight_gradient=candidates)
                 self.executed += samples * sums
+            elif update.cost is Cost.NONE:
+                self.scored(update, products)
             elif update.samples:
-                self.train += update.samples * (2 * forward + extra)
-                fresh = dataclasses.replace(products, weight_gradient=candidates)
+                fresh = Products.of(_before(update), candidates)
+                self.train += update.samples * (2 * self.cost.forward(fresh.forward) + extra)
                 self.executed += update.samples * (self.built.executed(self.backends, fresh) + sums)
-        self.train += samples * (forward + self.cost.forward(products.input_gradient) + weight_gradient)
+        self.train += samples * (
+            self.cost.forward(products.forward) + self.cost.forward(products.input_gradient) + weight_gradient
+        )
         self.executed += samples * self.built.executed(self.backends, products)
 
     def _scored(self, update: Update) -> list[int]:
@@ -244,6 +252,11 @@ class FlopMeter:
     def load_state(self, state: dict[str, int]) -> None:
         """Continue from a checkpoint's sums."""
         self.train, self.executed, self.samples = state["train"], state["executed"], state["samples"]
+
+
+def _before(update: Update) -> list[int]:
+    """Count the active connections of each layer before an update."""
+    return [change.active + change.pruned - change.grown for change in update.changes]
 
 
 def flops_record(cost: NetworkCost, active: Sequence[int], train: int, executed: int, samples: int) -> dict[str, Any]:

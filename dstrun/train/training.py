@@ -85,13 +85,13 @@ class Training:
     def take_step(self) -> list[Update]:
         """Train on the next batch: one step of the optimizer, or the topology update that replaces it."""
         step = self.step + 1
-        products = self.products()
         x, y = self.data.batch(step - 1)
         rate = self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(stream(self.seed, "dropout", step))
         before = self.procedure.before_step(step)
+        products = self.products()
         with self.precision.autocast():
             loss = self.loss(self.model(x), y)
         self.loss_sum += loss.detach()

@@ -151,6 +151,10 @@ def odd(name: str, tied: bool, *words: str) -> Training:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_grouped_and_pointwise_convolutions_without_bias_and_tied_weights(name: str) -> None:
+    if name in ("thinet", "sss"):  # every channel there is read in groups, by several, or with tied weights
+        with pytest.raises(config.ConfigError, match=r"whole channels reach 0\.0000 at most|no channels that can be"):
+            odd(name, tied=True)
+        return
     training = odd(name, tied=True)
     assert torch.isfinite(training.loss_sum)
     assert training.model.again.weight is training.model.once.weight

@@ -66,7 +66,7 @@ class Thin(Method):
         """Keep every weight of the thin network."""
         return _sizes(model)
 
-    def epochs(self, epochs: int) -> int:
+    def epochs(self, epochs: int, sparsity: float) -> int:
         """Train ``epochs_factor`` times as long."""
         return round(epochs * self.epochs_factor)
 
