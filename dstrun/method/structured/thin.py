@@ -21,9 +21,9 @@ GRID = 1000
 class Thin(Method):
     """Train a dense network of the same depth and smaller ``model.width``, all its weights within the budget.
 
-    The width is the largest, in thousandths, whose network has at most (1 - s) N prunable weights; channels are whole
-    numbers, so that it may have fewer. Everything is counted relative to the network chosen. ``epochs_factor=2`` trains
-    twice as long, learning rate stretched, as Mostafa and Wang 2019 do; 1 is Small-Dense of Evci et al. 2020.
+    The width is the largest, in thousandths, that can be built with at most (1 - s) N prunable weights; channels are
+    whole numbers, so that it may have fewer. Everything is counted relative to the network chosen. ``epochs_factor=2``
+    trains twice as long, learning rate stretched, as Mostafa and Wang 2019 do; 1 is Small-Dense of Evci et al. 2020.
     """
 
     epochs_factor: Annotated[float, AtLeast(1)] = 1.0
@@ -47,20 +47,29 @@ class Thin(Method):
         if not hasattr(option, "width"):
             raise ConfigError(f"method=thin makes no sense with model {type(option).__name__}, which has no width")
 
-        def weights(width: float) -> int:
-            return sum(_sizes(build(dataclasses.replace(option, width=width))))
+        def at(thousandths: int) -> tuple[Any, int]:
+            """Give the widest network that can be built up to a width, and its weights."""
+            for tried in range(thousandths, 0, -1):
+                narrow = dataclasses.replace(option, width=tried / GRID)
+                try:
+                    return narrow, sum(_sizes(build(narrow)))
+                except (ValueError, RuntimeError, ZeroDivisionError):  # channels that do not divide into groups, say
+                    continue
+            return None, 0
 
-        if weights(option.width) <= budget:
+        size = sum(_sizes(build(option)))
+        if size <= budget:
             return option
         narrower = range(1, int(option.width * GRID) + 1)
-        fitting = bisect_right(narrower, budget, key=lambda thousandths: weights(thousandths / GRID))
-        if not fitting:
-            size = weights(option.width)
+        fitting = bisect_right(narrower, budget, key=lambda thousandths: at(thousandths)[1])
+        found, _ = at(fitting)
+        if found is None:
+            least = next(weights for weights in (at(thousandths)[1] for thousandths in narrower) if weights)
             raise ConfigError(
                 f"sparsity={1 - budget / size:.6g} makes no sense with method=thin on this network: "
-                f"one channel a layer leaves at most {1 - weights(1 / GRID) / size:.4f}"
+                f"one channel a layer leaves at most {1 - least / size:.4f}"
             )
-        return dataclasses.replace(option, width=narrower[fitting - 1] / GRID)
+        return found
 
     def counts(self, model: nn.Module, budget: int) -> list[int]:
         """Keep every weight of the thin network."""
