@@ -153,6 +153,7 @@ class Method:
         dense: why it needs dense storage, as the end of a sentence; empty where it runs on every backend.
         scopes: what ``scope`` may be.
         grows_at_zero: whether connections appear during training with weight 0.
+        exact: whether the end has the budget to the connection; else what comes in channels stays below it.
     """
 
     parts: ClassVar[tuple[str, ...]] = ()
@@ -162,6 +163,7 @@ class Method:
     dense: ClassVar[str] = ""
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
     grows_at_zero: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
 
     def allocates(self, scope: str) -> bool:
         """Say whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""
@@ -170,6 +172,30 @@ class Method:
     def objection(self, config: dict[str, Any]) -> str:
         """Say why a configuration makes no sense, where the rules above do not: a sentence; empty where it does."""
         return ""
+
+    def network(self, option: Any, build: Callable[[Any], nn.Module], budget: int) -> Any:
+        """Give the option of the network that is trained, where it is not the one chosen.
+
+        Args:
+            option: of the group ``model``, as chosen.
+            build: builds the network of an option without weights, on the meta device.
+            budget: connections that shall be active at the end.
+
+        Raises:
+            ConfigError: no such network keeps to the budget.
+        """
+        return option
+
+    def counts(self, model: nn.Module, budget: int) -> list[int] | None:
+        """Give what each layer shall have at the end where the structure decides; ``None``: an allocation or scores do.
+
+        Args:
+            model: the network that is trained, without weights.
+            budget: connections that shall be active at the end.
+
+        Raises:
+            ConfigError: the structure cannot keep to the budget.
+        """
 
     def epochs(self, epochs: int, sparsity: float) -> int:
         """Give the length of the whole run to a sparsity in epochs, where one training takes ``epochs``."""

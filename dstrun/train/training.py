@@ -58,7 +58,8 @@ class Training:
     def products(self) -> Products:
         """Count the connections of every prunable layer that take part in the next step's products."""
         counted = self.procedure.products()
-        return counted or Products.of([layer.count for layer in self.layers] if self.layers else self.sizes)
+        built = [layer.size for layer in self.flops.built.layers]
+        return counted or Products.of([layer.count for layer in self.layers] if self.layers else built)
 
     def active(self) -> list[int]:
         """Count the active connections of every prunable layer."""
@@ -74,11 +75,6 @@ class Training:
         sizes = [math.prod(layer.geometry.shape) for layer in self.layers]
         ever = sum(layer.explored() * size for layer, size in zip(self.layers, sizes, strict=True))
         return ever / sum(sizes) if sizes else 1.0
-
-    def dense_parameters(self) -> int:
-        """Count the parameters of the dense network."""
-        stored = sum(p.numel() for p in self.model.parameters())
-        return stored + sum(size - x.weight.numel() for size, x in zip(self.sizes, self.layers, strict=False))
 
     def prepare(self) -> list[Update]:
         """Let the method score and prune before the first step, if it does."""
