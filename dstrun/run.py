@@ -233,6 +233,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
             budget=sum(counts),
             total_steps=training.total_steps,
             steps_per_epoch=data.steps_per_epoch,
+            image=dataset.image,
             classes=dataset.classes,
             seed=seed,
             strict=config["strict"],

@@ -22,6 +22,7 @@ def setting(layers=(), **changes) -> Setting:
         "budget": sum(layer.count for layer in layers),
         "total_steps": 100,
         "steps_per_epoch": 10,
+        "image": (1, 1, 1),
         "classes": 10,
         "seed": 0,
         "strict": False,

@@ -110,6 +110,7 @@ class Setting:
         budget: active connections all layers together shall have.
         total_steps: of the whole run.
         steps_per_epoch: of which ``total_steps`` is a multiple.
+        image: (C, H, W) of a training image.
         strict: refuse a layer without connections instead of warning.
         fresh_pass: ``fresh_pass(step, samples)`` runs a forward and backward over that many training samples drawn
             for the step, leaves normalization statistics as they were, and returns how many samples it took.
@@ -126,6 +127,7 @@ class Setting:
     budget: int
     total_steps: int
     steps_per_epoch: int
+    image: tuple[int, int, int]
     classes: int
     seed: int
     strict: bool
