@@ -221,6 +221,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
             total_steps=training.total_steps,
             nominal_steps=training.nominal_steps,
             steps_per_epoch=data.steps_per_epoch,
+            image=dataset.image,
             classes=dataset.classes,
             seed=seed,
             strict=config["strict"],

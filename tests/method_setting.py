@@ -24,6 +24,7 @@ def setting(layers=(), **changes) -> Setting:
         "total_steps": 100,
         "nominal_steps": 100,
         "steps_per_epoch": 10,
+        "image": (1, 1, 1),
         "classes": 10,
         "seed": 0,
         "strict": False,

@@ -112,6 +112,7 @@ class Setting:
         total_steps: of the whole run.
         nominal_steps: of one training, of which a method may make several.
         steps_per_epoch: of which both are multiples.
+        image: (C, H, W) of a training image.
         strict: refuse a layer without connections instead of warning.
         fresh_pass: ``fresh_pass(step, samples)`` runs a forward and backward over that many training samples drawn
             for the step, leaves normalization statistics as they were, and returns how many samples it took.
@@ -130,6 +131,7 @@ class Setting:
     total_steps: int
     nominal_steps: int
     steps_per_epoch: int
+    image: tuple[int, int, int]
     classes: int
     seed: int
     strict: bool
