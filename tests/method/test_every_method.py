@@ -1,0 +1,175 @@
+"""What every method of ``conf/method`` keeps to, found from the folder: a new one is tested without a new test."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+from dstrun import config
+from dstrun.help import options
+from dstrun.run import assemble
+from dstrun.train.training import Training
+
+COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=3", "batch_size=256", "threads=1"]
+COMMON += ["optimizer.lr=0.05"]
+METHODS = options("method")
+
+
+def experiment(name: str, *words: str) -> config.Experiment:
+    """Compose a short run of a method, at 80 % where it takes a sparsity."""
+    made = config.compose([*COMMON, f"method={name}", *words])
+    return config.compose([*COMMON, f"method={name}", "sparsity=0.8", *words]) if made.config["sparsity"] else made
+
+
+def start(made: config.Experiment) -> Training:
+    """Assemble a run, ready for its first step."""
+    threads = torch.get_num_threads()
+    training = assemble(made, torch.device("cpu"))
+    torch.set_num_threads(threads)
+    training.model.train()
+    return training
+
+
+def finished(made: config.Experiment) -> Training:
+    """Train a run to its end."""
+    training = start(made)
+    training.prepare()
+    while training.step < training.total_steps:
+        training.take_step()
+    return training
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Finished runs by method, each trained once."""
+    made: dict[str, Training] = {}
+
+    def run(name: str) -> Training:
+        if name not in made:
+            made[name] = finished(experiment(name))
+        return made[name]
+
+    return run
+
+
+def tensors(state: object, path: str = "") -> dict[str, torch.Tensor | object]:
+    """Flatten a state to its leaves."""
+    if isinstance(state, dict):
+        return {k: v for key, part in state.items() for k, v in tensors(part, f"{path}.{key}").items()}
+    if isinstance(state, list | tuple):
+        return {k: v for i, part in enumerate(state) for k, v in tensors(part, f"{path}.{i}").items()}
+    return {path: state}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_stopped_anywhere_and_continued_it_ends_the_same_bit_for_bit(name: str, whole) -> None:
+    made = experiment(name)
+    training = start(made)
+    training.prepare()
+    for stop in (1, training.total_steps // 2, training.total_steps - 1):
+        while training.step < stop:
+            training.take_step()
+        saved = io.BytesIO()
+        torch.save(training.state(), saved)
+        saved.seek(0)
+        training = start(made)
+        training.load_state(torch.load(saved, weights_only=True))
+    while training.step < training.total_steps:
+        training.take_step()
+    ended, uninterrupted = tensors(training.state()), tensors(whole(name).state())
+    assert ended.keys() == uninterrupted.keys()
+    for key, value in uninterrupted.items():
+        if key.startswith((".clock", ".memory")):
+            continue
+        if isinstance(value, torch.Tensor):
+            other = ended[key]
+            assert isinstance(other, torch.Tensor), key
+            assert other.dtype == value.dtype, key
+            assert torch.equal(other, value), key
+        else:
+            assert ended[key] == value, key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_ends_with_the_budget_and_counts_what_it_did(name: str, whole) -> None:
+    made, training = experiment(name), whole(name)
+    method, active = made.build("method"), training.active()
+    assert len(active) == len(training.sizes)
+    assert all(0 <= a <= n for a, n in zip(active, training.sizes, strict=True))
+    if method.budget and training.layers:
+        assert sum(active) == round((1 - made.config["sparsity"]) * sum(training.sizes))
+    record = training.flops.record(active, training.nominal_steps * made.config["batch_size"])
+    assert 0 < record["inference"] <= training.flops.cost.forward()
+    assert record["train"] > 0
+    assert torch.isfinite(training.loss_sum)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_pruned_leaves_neither_weight_nor_momentum(name: str, whole) -> None:
+    training = whole(name)
+    for layer in training.layers:
+        assert layer.topology.count == layer.count
+        if layer.backend == "masked":
+            outside = torch.ones(layer.weight.numel(), dtype=torch.bool)
+            outside[layer.topology.positions] = False
+            assert not layer.weight.detach().flatten()[outside].any()
+            momentum = training.optimizer.state[layer.weight].get("momentum_buffer")
+            assert momentum is None or not momentum.flatten()[outside].any()
+
+
+BOTH = [name for name in METHODS if not config.compose([f"method={name}"]).build("method").dense]
+BOTH.remove("dense")
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_both_backends_have_the_same_topology_from_the_same_seed(name: str) -> None:
+    """On a perceptron: batch normalization amplifies rounding (``tests/backend`` has other networks)."""
+    masked, sparse = (finished(experiment(name, "model=mlp", f"backend={backend}")) for backend in ("masked", "sparse"))
+    assert masked.updates == sparse.updates
+    for one, other in zip(masked.layers, sparse.layers, strict=True):
+        assert torch.equal(one.topology.positions, other.topology.positions), one.name
+        torch.testing.assert_close(one.values(), other.values(), rtol=1e-3, atol=1e-4)
+    assert masked.flops.train == sparse.flops.train
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - set(BOTH) - {"dense"}))
+def test_what_needs_dense_storage_is_refused_on_sparse(name: str) -> None:
+    with pytest.raises(config.ConfigError) as error:
+        experiment(name, "backend=sparse")
+    assert str(error.value).startswith(f"backend=sparse makes no sense with method={name}, ")
+
+
+def odd(name: str, tied: bool, *words: str) -> Training:
+    """Train a method on ``odd_network``."""
+    made = experiment(name, *words)
+    made.config["model"] = {"_target_": "odd_network.Odd", "width": 1.0, "tied": tied}
+    return finished(made)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_grouped_and_pointwise_convolutions_without_bias_and_tied_weights(name: str) -> None:
+    training = odd(name, tied=True)
+    assert torch.isfinite(training.loss_sum)
+    assert training.model.again.weight is training.model.once.weight
+    assert [layer.name for layer in training.layers] in ([], ["stem", "grouped", "point", "once", "head"])
+    made = experiment(name)
+    if made.build("method").budget and training.layers:
+        assert sum(training.active()) == round((1 - made.config["sparsity"]) * sum(training.sizes))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_odd_layers_on_both_backends(name: str) -> None:
+    masked, sparse = odd(name, False), odd(name, False, "backend=sparse")
+    shared = total = 0
+    for one, other in zip(masked.layers, sparse.layers, strict=True):
+        assert one.count == other.count
+        shared += len(set(one.topology.positions.tolist()) & set(other.topology.positions.tolist()))
+        total += one.count
+    assert shared >= 0.9 * total  # batch normalization amplifies rounding, which may turn near ties
+
+
+def test_tied_weights_are_refused_where_each_layer_keeps_its_own() -> None:
+    with pytest.raises(TypeError, match="once shares its weight with another layer: tied weights need backend=masked"):
+        odd("static", True, "backend=sparse")
