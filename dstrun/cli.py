@@ -317,7 +317,7 @@ def methods(words: list[str]) -> int:
     from dstrun import methods
     from dstrun.report.format import render
 
-    print(render(methods.rows(), methods.COLUMNS, arguments.format))
+    print(render(methods.rows(methods.FITS if arguments.format == "md" else None), methods.COLUMNS, arguments.format))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from importlib.resources import files
 from typing import Any
 
@@ -18,9 +19,12 @@ COLUMNS = [
 PAPER = "# Paper: "
 """How the line of a preset begins that names its paper: ``# Paper: name, authors year; what else``."""
 
+FITS = 54
+"""Characters of a paper that leave a line of the table within 120."""
 
-def rows() -> list[dict[str, Any]]:
-    """Give a row a preset, by name, as it is without further words."""
+
+def rows(width: int | None = None) -> list[dict[str, Any]]:
+    """Give a row a preset, by name, as it is without further words; ``width`` shortens the papers' names."""
     found = []
     for experiment in compose_sweep([f"method={','.join(options('method'))}"]):
         method, grow, schedule = (experiment.build(part) for part in ("method", "grow", "schedule"))
@@ -28,13 +32,21 @@ def rows() -> list[dict[str, Any]]:
         found.append(
             {
                 "method": name,
-                "paper": paper(name).partition(";")[0],
+                "paper": _short(paper(name).partition(";")[0], width),
                 "step": step(method, grow, schedule, experiment.build("dataset").classes),
                 "starts": "sparse" if method.start == "sparse" else "dense",
                 "backend": "masked" if method.dense else "any",
             }
         )
     return found
+
+
+def _short(paper: str, width: int | None) -> str:
+    """Cut a paper's name, not its authors."""
+    name, _, authors = paper.rpartition(", ")
+    if width is None or len(paper) <= width:
+        return paper
+    return f"{textwrap.shorten(name, width - len(authors) - 2, placeholder=' ...')}, {authors}"
 
 
 def paper(name: str) -> str:

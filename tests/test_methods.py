@@ -20,8 +20,20 @@ def test_a_row_a_preset_that_fits_a_line() -> None:
         "backend": "any",
     }
     assert (rows["gmp"]["starts"], rows["gmp"]["backend"]) == ("dense", "masked")
-    wide = {line for line in render(list(rows.values()), methods.COLUMNS).splitlines() if len(line) > 120}
-    assert not wide, "shorten the papers before the semicolon"
+    assert max(map(len, render(methods.rows(methods.FITS), methods.COLUMNS).splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (None, "The lottery ticket hypothesis, Frankle and Carbin 2019"),
+        (54, "The lottery ticket hypothesis, Frankle and Carbin 2019"),
+        (53, "The lottery ticket ..., Frankle and Carbin 2019"),
+        (36, "The ..., Frankle and Carbin 2019"),
+    ],
+)
+def test_a_papers_name_is_cut_where_it_does_not_fit(width: int | None, expected: str) -> None:
+    assert methods._short("The lottery ticket hypothesis, Frankle and Carbin 2019", width) == expected
 
 
 def test_a_preset_without_a_paper_is_seen(tmp_path, monkeypatch) -> None:

@@ -15,8 +15,8 @@ SIZE, ACTIVE, STEPS = 10_000, 1_000, 10_000
 def step(method: Method, grow: Any, schedule: Any, classes: int) -> str:
     """Say the FLOPs of a training step for one sample, as ``docs/accounting.md`` does.
 
-    f_D stands for a forward pass with every connection, f_S with those that are active at the end, f_S(t) with a
-    number that changes on the way, f_B with another one that does not, f_C with the candidates for growth.
+    f_D stands for a forward pass with every connection, f_S with those that are active at the end, f_B with others
+    that a backward pass takes in, f_C with the candidates for growth; (t) marks what changes on the way.
 
     Args:
         method: whose forecast is read.
@@ -30,7 +30,8 @@ def step(method: Method, grow: Any, schedule: Any, classes: int) -> str:
     target = ACTIVE if method.budget else SIZE
     course = [products for _, products in method.forecast([SIZE], [target], schedule, STEPS)]
     kinds = ("forward", "input_gradient", "weight_gradient")
-    passes = [_name({getattr(products, kind)[0] for products in course}) for kind in kinds]
+    taken = [[getattr(products, kind)[0] for products in course] for kind in kinds]
+    passes = [_name(counts, "f_S" if counts == taken[0] else "f_B") for counts in taken]
     said = [_sum(passes)]
     if grow is not None and grow.cost is not Cost.NONE:
         update = _sum([*passes[:2], "f_D" if grow.cost is Cost.DENSE_GRAD else "f_C"])
@@ -44,11 +45,11 @@ def step(method: Method, grow: Any, schedule: Any, classes: int) -> str:
     return "; ".join(said)
 
 
-def _name(counts: set[int]) -> str:
-    """Name the cost of a pass by the connections that ever take part in it."""
-    if len(counts) > 1:
-        return "f_S(t)"
-    return {SIZE: "f_D", ACTIVE: "f_S"}.get(counts.pop(), "f_B")
+def _name(counts: Sequence[int], other: str) -> str:
+    """Name the cost of a pass by the connections that take part on the way: ``other`` unless all or the end's do."""
+    if len(set(counts)) > 1:
+        return f"{other}(t)"
+    return {SIZE: "f_D", ACTIVE: "f_S"}.get(counts[0], other)
 
 
 def _sum(terms: Sequence[str]) -> str:

@@ -51,7 +51,7 @@ class Wide(Method):
 
 
 def test_every_pass_has_its_own_name() -> None:
-    assert step(Wide(), None, None, 10) == "f_S + f_S(t) + f_B; 2 x steps"
+    assert step(Wide(), None, None, 10) == "f_S + f_B(t) + f_B; 2 x steps"
 
 
 @pytest.mark.parametrize("name", options("method"))
