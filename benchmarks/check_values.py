@@ -318,8 +318,13 @@ def _published_row(entry: dict[str, str], method: str, times: int) -> dict[str, 
     ways = {"": value(words), "bias and ReLU counted": value(words, elementwise=True)}
     if metric == "train_flops_ratio" and method == "gmp":
         ways["pruned every step"] = value(f"{words} schedule.interval_steps=1")
+    if metric == "train_flops_ratio" and method == "itop":
+        ways["RigL's interval, bias and ReLU"] = value(f"{words} schedule.interval_steps=100", elementwise=True)
     if "allocation=uniform" in words:
         ways["conv1 sparse too"] = value(f"{words} allocation.dense_first=false")
+    if times > 1:
+        rounded = {way: times * round(number / times, 2) for way, number in ways.items()}
+        ways |= {f"{way}, rounded first".removeprefix(", "): number for way, number in rounded.items()}
     unit = theirs * 0.1 if metric in SCALES else 0.1 ** max(2, len(entry["value"].partition(".")[2]))
     return {
         "quantity": f"{metric}{f', {times} x as long' if times > 1 else ''}: {words}",

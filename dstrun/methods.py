@@ -12,7 +12,7 @@ from dstrun.help import options
 from dstrun.report.format import Column
 
 COLUMNS = [
-    Column("method"), Column("paper"), Column("step", "FLOPs of a sample's step"), Column("starts"),
+    Column("method"), Column("paper"), Column("step", "FLOPs of a step"), Column("starts"),
     Column("backend"),
 ]  # fmt: skip
 

@@ -133,6 +133,16 @@ def test_presets_choose_parts_and_each_part_moves_alone(words: str, expected: di
     assert config.compose(words.split()).choices.items() >= expected.items()
 
 
+@pytest.mark.parametrize("name", options("method"))
+def test_every_part_of_a_preset_moves_alone(name: str) -> None:
+    """Settings that a preset gives to one option must not be settings that another of the group lacks."""
+    chosen = config.compose([f"method={name}"]).choices
+    for group in ("allocation", "prune", "grow"):
+        if chosen[group] is not None:
+            for option in options(group):
+                assert config.compose([f"method={name}", f"{group}={option}"]).choices[group] == option
+
+
 def test_recipes() -> None:
     """Evci et al. 2020, Heddes et al. 2024, Mocanu et al. 2018, each at its own length."""
     rigl, gse, set_ = (config.compose([f"method={m}"]) for m in ("rigl", "gse", "set"))
