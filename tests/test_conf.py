@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from dstrun.geometry import geometry
 from dstrun.grow.criterion import Cost
 from dstrun.help import options, text
 from dstrun.method.procedure import Procedure
+from dstrun.methods import paper
 from dstrun.stream import generator
 from dstrun.topology import contains
 
@@ -176,6 +178,12 @@ def test_dataset_says_its_shapes(name: str) -> None:
     assert len(option.mean) == len(option.std) == option.image[0]
     assert option.train_images == option.train_count > option.classes > 1
     assert isinstance(option.augment, bool)
+
+
+@pytest.mark.parametrize("name", named("method"))
+def test_method_names_its_paper(name: str) -> None:
+    """``# Paper: name, authors year; what else``, or ``none`` and what it is instead."""
+    assert re.fullmatch(r"(none, [^;]+|.+, [^,;]+ (19|20)\d\d)(; .+)?", paper(name)), f"conf/method/{name}.yaml"
 
 
 @pytest.mark.parametrize("name", named("method"))
