@@ -8,7 +8,7 @@ from typing import Any
 from dstrun.grow.criterion import Cost
 from dstrun.method.procedure import Method
 
-SIZE, ACTIVE, STEPS = 10_000, 1_000, 10_000
+SIZE, ACTIVE, STEPS, EPOCHS = 10_000, 1_000, 10_000, 100
 """One layer and one run, long enough to tell what changes."""
 
 
@@ -28,7 +28,8 @@ def step(method: Method, grow: Any, schedule: Any, classes: int) -> str:
         For example ``3 f_S; updates 2 f_S + f_D``.
     """
     target = ACTIVE if method.budget else SIZE
-    course = [products for _, products in method.forecast([SIZE], [target], schedule, STEPS)]
+    stretches = method.course([SIZE], [target], schedule, EPOCHS, 1 - ACTIVE / SIZE, STEPS // EPOCHS)
+    course = [products for _, products in stretches]
     kinds = ("forward", "input_gradient", "weight_gradient")
     taken = [[getattr(products, kind)[0] for products in course] for kind in kinds]
     passes = [_name(counts, "f_S" if counts == taken[0] else "f_B") for counts in taken]
@@ -40,7 +41,7 @@ def step(method: Method, grow: Any, schedule: Any, classes: int) -> str:
         said.append(f"{'samples of updates' if fresh else 'updates'} {update}")
     if samples := method.scored_samples(classes):
         said.append(f"once {samples} x 3 f_D")
-    if (longer := method.epochs(100, 1 - ACTIVE / SIZE) / 100) != 1:
+    if (longer := method.epochs(EPOCHS, 1 - ACTIVE / SIZE) / EPOCHS) != 1:
         said.append(f"{longer:.3g} x steps")
     return "; ".join(said)
 

@@ -46,7 +46,7 @@ class Wide(Method):
         yield total // 2, Products.of(counts, [3 * c for c in counts])
         yield total - total // 2, Products(list(counts), list(sizes), [3 * c for c in counts])
 
-    def epochs(self, epochs: int) -> int:
+    def epochs(self, epochs: int, sparsity: float) -> int:
         return 2 * epochs
 
 
