@@ -23,9 +23,9 @@ import torch
 from dstrun.account.flops import NetworkCost, paper_ratio
 from dstrun.config import Experiment, compose
 from dstrun.help import options
+from dstrun.network import allocate, count_network
 from dstrun.plan import plan_flops
 from dstrun.report.format import FORMATS, Column, render
-from dstrun.run import allocate, count_network
 
 COUNT = "independent count"
 """From the layers' shapes and the definition, apart from this code."""

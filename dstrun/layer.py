@@ -57,6 +57,10 @@ class SparseLayer(Protocol):
         """Give the gradient on the active connections: (A,)."""
         ...
 
+    def add_gradient(self, change: Tensor) -> None:
+        """Add to the gradient on the active connections: (A,)."""
+        ...
+
     def confine_gradient(self) -> None:
         """Drop what the backward left outside the topology, before the optimizer sees it."""
         ...

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "train": {"account", "dataset", "layer", "method", "optimizer", "record"},
     "config": set(),
     "bench": None,
+    "network": {"account", "allocation", "config"},
     "help": {"config"},
     "doctor": {"report"},
     "methods": {"account", "config", "help", "report"},

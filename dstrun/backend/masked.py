@@ -79,6 +79,10 @@ class MaskedLayer:
         """Give the gradient on the active connections: (A,)."""
         return self.dense_grad()[self.topology.positions]
 
+    def add_gradient(self, change: Tensor) -> None:
+        """Add to the gradient on the active connections: (A,)."""
+        self.dense_grad()[self.topology.positions] += change
+
     def confine_gradient(self) -> None:
         """Zero the gradient of inactive connections."""
         if self.weight.grad is not None:

@@ -111,6 +111,10 @@ class Sparse(nn.Module):
             raise RuntimeError(f"{self.name}: no gradient yet")
         return self.weight.grad
 
+    def add_gradient(self, change: Tensor) -> None:
+        """Add to the gradient on the active connections: (A,)."""
+        self.grad().add_(change)
+
     def confine_gradient(self) -> None:
         """Leave the gradient as it is: there is none outside the topology."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +58,8 @@ class Training:
     def products(self) -> Products:
         """Count the connections of every prunable layer that take part in the next step's products."""
         counted = self.procedure.products()
-        return counted or Products.of([layer.count for layer in self.layers] if self.layers else self.sizes)
+        built = [layer.size for layer in self.flops.built.layers]
+        return counted or Products.of([layer.count for layer in self.layers] if self.layers else built)
 
     def active(self) -> list[int]:
         """Count the active connections of every prunable layer."""
@@ -68,10 +70,11 @@ class Training:
         counts = zip(self.layers, self.active(), self.sizes, strict=False)
         return {layer.name: active / size for layer, active, size in counts}
 
-    def dense_parameters(self) -> int:
-        """Count the parameters of the dense network."""
-        stored = sum(p.numel() for p in self.model.parameters())
-        return stored + sum(size - x.weight.numel() for size, x in zip(self.sizes, self.layers, strict=False))
+    def explored(self) -> float:
+        """Give the share of all layers' connections that have been active at any time; 1 where no layer is sparse."""
+        sizes = [math.prod(layer.geometry.shape) for layer in self.layers]
+        ever = sum(layer.explored() * size for layer, size in zip(self.layers, sizes, strict=True))
+        return ever / sum(sizes) if sizes else 1.0
 
     def prepare(self) -> list[Update]:
         """Let the method score and prune before the first step, if it does."""
@@ -89,13 +92,13 @@ class Training:
     def take_step(self) -> list[Update]:
         """Train on the next batch: one step of the optimizer, or the topology update that replaces it."""
         step = self.step + 1
-        products = self.products()
         x, y = self.data.batch(step - 1)
         rate = self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(stream(self.seed, "dropout", step))
         before = self.procedure.before_step(step)
+        products = self.products()
         with self.precision.autocast():
             loss = self.loss(self.model(x), y)
         self.loss_sum += loss.detach()
