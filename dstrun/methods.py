@@ -12,14 +12,14 @@ from dstrun.help import options
 from dstrun.report.format import Column
 
 COLUMNS = [
-    Column("method"), Column("paper"), Column("step", "FLOPs of a step"), Column("starts"),
-    Column("backend"),
+    Column("method"), Column("paper"), Column("step", "FLOPs of a step"), Column("steps", "steps", "x", 1),
+    Column("starts"), Column("backend"),
 ]  # fmt: skip
 
 PAPER = "# Paper: "
 """How the line of a preset begins that names its paper: ``# Paper: name, authors year; what else``."""
 
-FITS = 54
+FITS = 47
 """Characters of a paper that leave a line of the table within 120."""
 
 
@@ -28,12 +28,14 @@ def rows(width: int | None = None) -> list[dict[str, Any]]:
     found = []
     for experiment in compose_sweep([f"method={','.join(options('method'))}"]):
         method, grow, schedule = (experiment.build(part) for part in ("method", "grow", "schedule"))
-        name = experiment.choices["method"] or ""
+        name, classes = experiment.choices["method"] or "", experiment.build("dataset").classes
+        epochs, sparsity = experiment.config["epochs"], experiment.config["sparsity"]
         found.append(
             {
                 "method": name,
                 "paper": _short(paper(name).partition(";")[0], width),
-                "step": step(method, grow, schedule, experiment.build("dataset").classes),
+                "step": step(method, grow, schedule, classes=classes, epochs=epochs, sparsity=sparsity),
+                "steps": method.epochs(epochs, sparsity) / epochs,
                 "starts": "sparse" if method.start == "sparse" else "dense",
                 "backend": "masked" if method.dense else "any",
             }
@@ -46,7 +48,7 @@ def _short(paper: str, width: int | None) -> str:
     name, _, authors = paper.rpartition(", ")
     if width is None or len(paper) <= width:
         return paper
-    return f"{textwrap.shorten(name, width - len(authors) - 2, placeholder=' ...')}, {authors}"
+    return f"{textwrap.shorten(name, width - len(authors) - 2, placeholder=' ...', break_on_hyphens=False)}, {authors}"
 
 
 def paper(name: str) -> str:

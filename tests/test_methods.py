@@ -16,9 +16,11 @@ def test_a_row_a_preset_that_fits_a_line() -> None:
         "method": "rigl",
         "paper": "RigL, rigging the lottery, Evci et al. 2020",
         "step": "3 f_S; updates 2 f_S + f_D",
+        "steps": 1.0,
         "starts": "sparse",
         "backend": "any",
     }
+    assert rows["magnitude"]["steps"] == 1.6
     assert (rows["gmp"]["starts"], rows["gmp"]["backend"]) == ("dense", "masked")
     assert max(map(len, render(methods.rows(methods.FITS), methods.COLUMNS).splitlines())) <= 120
 

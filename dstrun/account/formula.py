@@ -8,32 +8,34 @@ from typing import Any
 from dstrun.grow.criterion import Cost
 from dstrun.method.procedure import Method
 
-SIZE, ACTIVE, STEPS, EPOCHS = 10_000, 1_000, 10_000, 100
-"""One layer and one run, long enough to tell what changes."""
+SIZE, PER_EPOCH = 10_000, 50
+"""One layer and steps an epoch, enough of both to tell what changes."""
 
 
-def step(method: Method, grow: Any, schedule: Any, classes: int) -> str:
+def step(method: Method, grow: Any, schedule: Any, *, classes: int, epochs: int, sparsity: float) -> str:
     """Say the FLOPs of a training step for one sample, as ``docs/accounting.md`` does.
 
     f_D stands for a forward pass with every connection, f_S with those that are active at the end, f_B with others
     that a backward pass takes in, f_C with the candidates for growth; (t) marks what changes on the way.
 
     Args:
-        method: whose forecast is read.
+        method: whose course is read.
         grow: the grow criterion, if any.
         schedule: the part of that name, if any.
-        classes: of the data set, on which the samples scored before training depend.
+        classes: of the data set, on which the number of samples scored depends.
+        epochs: of one training.
+        sparsity: asked for.
 
     Returns:
         For example ``3 f_S; updates 2 f_S + f_D``.
     """
-    target = ACTIVE if method.budget else SIZE
-    stretches = method.course([SIZE], [target], schedule, EPOCHS, 1 - ACTIVE / SIZE, STEPS // EPOCHS)
-    course = [products for _, products in stretches]
+    active = round((1 - sparsity) * SIZE)
+    course = [found for _, found in method.course([SIZE], [active], schedule, epochs, sparsity, PER_EPOCH)]
     kinds = ("forward", "input_gradient", "weight_gradient")
     taken = [[getattr(products, kind)[0] for products in course] for kind in kinds]
-    passes = [_name(counts, "f_S" if counts == taken[0] else "f_B") for counts in taken]
-    said = [_sum(passes)]
+    passes = [_name(counts, active, "f_S" if counts == taken[0] else "f_B") for counts in taken]
+    emerges = not method.budget and method.start == "all"
+    said = [f"{'at most ' if emerges else ''}{_sum(passes)}"]
     if grow is not None and grow.cost is not Cost.NONE:
         update = _sum([*passes[:2], "f_D" if grow.cost is Cost.DENSE_GRAD else "f_C"])
         update += " + f_agg" if grow.aggregates else ""
@@ -41,16 +43,17 @@ def step(method: Method, grow: Any, schedule: Any, classes: int) -> str:
         said.append(f"{'samples of updates' if fresh else 'updates'} {update}")
     if samples := method.scored_samples(classes):
         said.append(f"once {samples} x 3 f_D")
-    if (longer := method.epochs(EPOCHS, 1 - ACTIVE / SIZE) / EPOCHS) != 1:
-        said.append(f"{longer:.3g} x steps")
+    if (samples := method.update_samples(classes)) and len(course) > 1:
+        before = _name(taken[0][:-1], active, "f_S")
+        said.append(f"{'once' if len(course) == 2 else 'each round'} {samples} x 3 {before}")
     return "; ".join(said)
 
 
-def _name(counts: Sequence[int], other: str) -> str:
+def _name(counts: Sequence[int], active: int, other: str) -> str:
     """Name the cost of a pass by the connections that take part on the way: ``other`` unless all or the end's do."""
     if len(set(counts)) > 1:
         return f"{other}(t)"
-    return {SIZE: "f_D", ACTIVE: "f_S"}.get(counts[0], other)
+    return {active: "f_S", SIZE: "f_D"}.get(counts[0], other)
 
 
 def _sum(terms: Sequence[str]) -> str:

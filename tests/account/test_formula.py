@@ -16,7 +16,8 @@ from dstrun.option import option
 def said(*words: str) -> str:
     experiment = config.compose(words)
     parts = [experiment.build(part) for part in ("method", "grow", "schedule")]
-    return step(*parts, experiment.build("dataset").classes)
+    run = {key: experiment.config[key] for key in ("epochs", "sparsity")}
+    return step(*parts, classes=experiment.build("dataset").classes, **run)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,11 @@ def said(*words: str) -> str:
         ("method=gse subset=grabo", "3 f_S; updates 2 f_S + f_C + f_agg"),
         ("method=gse method.batch=fresh", "3 f_S; samples of updates 2 f_S + f_C"),
         ("method=gmp", "3 f_S(t)"),
+        ("method=taylor", "3 f_S(t); once 100 x 3 f_D"),
+        ("method=taylor method.rounds=3", "3 f_S(t); each round 100 x 3 f_S(t)"),
+        ("method=sss", "at most 3 f_D"),
+        ("method=snfs", "2 f_S + f_D"),
+        ("method=mest method.soft_bound=true", "3 f_S(t)"),
         ("method=snip", "3 f_S; once 100 x 3 f_D"),
         ("method=snip dataset=cifar100", "3 f_S; once 1000 x 3 f_D"),
     ],
@@ -40,18 +46,15 @@ def test_in_the_words_of_the_documentation(words: str, expected: str) -> None:
 
 @option
 class Wide(Method):
-    """Forward with few connections, weight gradients of some more, longer training."""
+    """Forward with few connections, weight gradients of some more."""
 
     def forecast(self, sizes, counts, schedule: Any, total: int):
         yield total // 2, Products.of(counts, [3 * c for c in counts])
         yield total - total // 2, Products(list(counts), list(sizes), [3 * c for c in counts])
 
-    def epochs(self, epochs: int, sparsity: float) -> int:
-        return 2 * epochs
-
 
 def test_every_pass_has_its_own_name() -> None:
-    assert step(Wide(), None, None, 10) == "f_S + f_B(t) + f_B; 2 x steps"
+    assert step(Wide(), None, None, classes=10, epochs=9, sparsity=0.9) == "f_S + f_B(t) + f_B"
 
 
 @pytest.mark.parametrize("name", options("method"))
