@@ -186,7 +186,8 @@ def test_method_starts_a_procedure(name: str) -> None:
     if method.start == "all":
         layers = masked.wrap(net, torch.device("cpu"))
     method.reparametrize(layers)
-    procedure = method.procedure(setting(layers, **parts, model=net, classes=5))
+    counts = [30, 100] if method.allocates(experiment.config["scope"]) else None
+    procedure = method.procedure(setting(layers, **parts, counts=counts, model=net, classes=5))
     assert isinstance(procedure, Procedure)
     assert any(procedure.updates_at(s) for s in range(1, 101)) or "schedule" not in method.parts
     assert procedure.state() == {} or procedure.load_state(procedure.state()) is None

@@ -81,6 +81,9 @@ class Procedure:
         """Say where a step, counted from 0, stands in the schedule of the learning rate: its step of how many."""
         return step, total
 
+    def penalty(self, step: int) -> Tensor | None:
+        """Give what a step adds to the loss it minimises; reported losses are without it."""
+
     def before_step(self, step: int) -> Update | None:
         """Prepare the step, or update the topology on samples of its own."""
 
@@ -149,6 +152,7 @@ class Method:
         dense: why it needs dense storage, as the end of a sentence; empty where it runs on every backend.
         scopes: what ``scope`` may be.
         grows_at_zero: whether connections appear during training with weight 0.
+        emerges: whether training itself finds how many connections are active at the end.
     """
 
     parts: ClassVar[tuple[str, ...]] = ()
@@ -158,6 +162,14 @@ class Method:
     dense: ClassVar[str] = ""
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
     grows_at_zero: ClassVar[bool] = False
+    emerges: ClassVar[bool] = False
+
+    def check(self, sparsity: float) -> None:
+        """Check the method's own settings against ``sparsity``.
+
+        Raises:
+            ConfigError: they make no sense together.
+        """
 
     def allocates(self, scope: str) -> bool:
         """Say whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""

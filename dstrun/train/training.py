@@ -69,8 +69,9 @@ class Training:
         return {layer.name: active / size for layer, active, size in counts}
 
     def dense_parameters(self) -> int:
-        """Count the parameters of the dense network."""
-        stored = sum(p.numel() for p in self.model.parameters())
+        """Count the parameters of the dense network, without those that only say how its weights are computed."""
+        named = self.model.named_parameters()
+        stored = sum(p.numel() for name, p in named if ".parametrizations." not in name or name.endswith(".original"))
         return stored + sum(size - x.weight.numel() for size, x in zip(self.sizes, self.layers, strict=False))
 
     def prepare(self) -> list[Update]:
@@ -99,7 +100,8 @@ class Training:
         with self.precision.autocast():
             loss = self.loss(self.model(x), y)
         self.loss_sum += loss.detach()
-        self.precision.backward(loss)
+        penalty = self.procedure.penalty(step)
+        self.precision.backward(loss if penalty is None else loss + penalty)
         replaced = self.procedure.after_backward(step)
         if replaced is None:
             for layer in self.layers:
