@@ -69,7 +69,7 @@ def training(*words: str):
     return made
 
 
-@pytest.mark.parametrize("name", ["dense", "static", "snip", "gmp", "topkast"])
+@pytest.mark.parametrize("name", ["dense", "static", "snip", "gmp", "topkast", "topk_ga"])
 def test_beside_a_method_it_keeps_the_start_and_the_budget_and_continues(name: str) -> None:
     words = [f"method={name}"] + (["sparsity=0.8"] if name != "dense" else [])
     plain, powered = training(*words), training(*words, "powerprop=2")
