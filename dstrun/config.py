@@ -260,8 +260,9 @@ def check(experiment: Experiment) -> None:
         raise ConfigError(f"experiment={config['experiment']} must be a folder name: letters, digits, . _ + - and /")
     method = experiment.build("method")
     _check_parts(method, experiment)
-    for group in ("allocation", "prune", "grow", "schedule", "optimizer", "dataset"):
+    for group in ("allocation", "schedule", "optimizer", "dataset"):
         experiment.build(group)
+    _check_gradients(experiment)
 
 
 def _check_parts(method: Any, experiment: Experiment) -> None:
@@ -284,12 +285,27 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
     method.check(sparsity)
     if method.dense and config["backend"] != "masked":
         raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {method.dense}")
+    if objection := method.objection(config):
+        raise ConfigError(objection)
     if config["powerprop"] != 1:
         power = f"powerprop={config['powerprop']:g} makes no sense with"
         if method.grows_at_zero:
             raise ConfigError(f"{power} method={name}: a weight that starts at 0 gets no gradient and never moves")
         if config["backend"] != "masked":
             raise ConfigError(f"{power} backend={config['backend']}: only dense storage has it")
+
+
+def _check_gradients(experiment: Experiment) -> None:
+    """Check that pruning does not ask for the gradient whose place growth takes."""
+    from dstrun.grow.criterion import Cost
+
+    prune, grow = experiment.build("prune"), experiment.build("grow")
+    if prune is not None and prune.needs_gradient and grow is not None and grow.cost is not Cost.NONE:
+        chosen = experiment.choices
+        raise ConfigError(
+            f"prune={chosen['prune']} makes no sense with grow={chosen['grow']}: both need the gradient of an update, "
+            "which is taken for growth"
+        )
 
 
 def _check_allocation(method: Any, experiment: Experiment) -> None:

@@ -57,6 +57,10 @@ class SparseLayer(Protocol):
         """Give the gradient on the active connections: (A,)."""
         ...
 
+    def add_gradient(self, change: Tensor) -> None:
+        """Add to the gradient on the active connections: (A,)."""
+        ...
+
     def confine_gradient(self) -> None:
         """Drop what the backward left outside the topology, before the optimizer sees it."""
         ...
@@ -161,7 +165,25 @@ def skeleton() -> Iterator[None]:
 
 
 def prunable(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
-    """List the layers whose weights are prunable, every linear and convolution, in the order of ``named_modules``."""
+    """List the layers whose weights are prunable, every linear and convolution, in the order of ``named_modules``.
+
+    Of layers that share one weight the first stands for all.
+    """
     from torch import nn
 
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    layers: dict[int, tuple[str, nn.Linear | nn.Conv2d]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            layers.setdefault(id(_kept(module)), (name, module))
+    return list(layers.values())
+
+
+def sharing(model: nn.Module, module: nn.Linear | nn.Conv2d) -> list[nn.Module]:
+    """List the other modules of a network that compute with the same weight."""
+    return [m for m in model.modules() if m is not module and m._parameters.get("weight") is _kept(module)]
+
+
+def _kept(module: nn.Module) -> Tensor | None:
+    """Give the parameter that a module keeps its weight in."""
+    computed = getattr(module, "parametrizations", {})
+    return computed["weight"].original if "weight" in computed else module._parameters.get("weight")

@@ -269,7 +269,8 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "choices": experiment.choices | {k: config[k] for k in ("scope", "backend", "precision")},
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
-        "parameters": parameters_record(training.dense_parameters(), training.sizes, active),
+        "parameters": parameters_record(training.dense_parameters(), training.sizes, active)
+        | {"explored": training.explored()},
         "flops": training.flops.record(active, training.nominal_steps * config["batch_size"]),
         "memory": training.memory.record(),
         "seconds": training.clock.record(),

@@ -29,6 +29,7 @@ def test_one_run_leaves_a_record_and_is_skipped_the_next_time(dstrun, tmp_path: 
     record = json.loads((run / "record.json").read_text())
     assert record["updates"] > 0
     assert record["parameters"]["sparsity"] == pytest.approx(0.8, abs=1e-4)
+    assert 0.2 < record["parameters"]["explored"] < 1
     before = (run / "record.json").stat().st_mtime_ns
     again = dstrun(*SMALL)
     assert "already done" in again.stdout

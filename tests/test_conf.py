@@ -23,7 +23,7 @@ from dstrun.topology import contains
 CONF = Path(__file__).parents[1] / "conf"
 NO_GROUPS = ("recipe", "protocol")
 OPTIONS = [(p.parent.name, p.stem) for p in sorted(CONF.glob("*/*.yaml")) if p.parent.name not in NO_GROUPS]
-NEEDS = {"subset": ["grow=gse"], "model": ["dataset=cifar10"]}
+NEEDS = {"subset": ["grow=gse"], "model": ["dataset=cifar10"], "prune": ["grow=random"]}
 
 
 def named(group: str) -> list[str]:
@@ -115,9 +115,10 @@ def test_subset_distribution_weighs_inputs_and_outputs(name: str) -> None:
 
 @pytest.mark.parametrize("name", named("prune"))
 def test_prune_criterion_scores_every_active_connection(name: str) -> None:
-    _, layers = small_network()
+    net, layers = small_network()
+    net(torch.randn(8, 4, 4, 4)).square().mean().backward()
     for layer in layers:
-        scores = config.compose([f"prune={name}"]).build("prune").score(layer, generator(0, "p"))
+        scores = config.compose(["grow=random", f"prune={name}"]).build("prune").score(layer, generator(0, "p"))
         assert scores.shape == (layer.topology.count,)
         assert scores.isfinite().all()
 
@@ -186,8 +187,7 @@ def test_method_starts_a_procedure(name: str) -> None:
     if method.start == "all":
         layers = masked.wrap(net, torch.device("cpu"))
     method.reparametrize(layers)
-    counts = [30, 100] if method.allocates(experiment.config["scope"]) else None
-    procedure = method.procedure(setting(layers, **parts, counts=counts, model=net, classes=5))
+    procedure = method.procedure(setting(layers, **parts, counts=[30, 100], model=net, classes=5))
     assert isinstance(procedure, Procedure)
     assert any(procedure.updates_at(s) for s in range(1, 101)) or "schedule" not in method.parts
     assert procedure.state() == {} or procedure.load_state(procedure.state()) is None

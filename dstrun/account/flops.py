@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dstrun.geometry import ConvGeometry, geometry
 from dstrun.grow.criterion import Cost
-from dstrun.layer import prunable
+from dstrun.layer import prunable, sharing
 from dstrun.method.procedure import Products
 
 if TYPE_CHECKING:
@@ -111,12 +111,18 @@ def network_cost(model: nn.Module, image: tuple[int, int, int]) -> NetworkCost:
             items = output[0, 0].numel() if convolution else output.numel() // output.shape[-1]
             uses[name] = uses.get(name, 0) + items
             first[name] = not inputs[0].requires_grad
-            sees[name] = tuple(inputs[0].shape[1:])
+            sees.setdefault(name, tuple(inputs[0].shape[1:]))
 
         return count
 
     layers = prunable(model)
-    hooks = [module.register_forward_hook(hook(name)) for name, module in layers]
+    users = [(name, [module, *sharing(model, module)]) for name, module in layers]
+    hooks = [
+        module.register_forward_hook(hook(name))
+        for name, modules in users
+        for module in modules
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
     was_training = model.training
     model.eval()
     with FlopCounterMode(display=False) as counter:

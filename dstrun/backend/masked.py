@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, prunable, scored
+from dstrun.layer import SparseLayer, prunable, scored, sharing
 from dstrun.topology import Topology
 
 if TYPE_CHECKING:
@@ -78,6 +78,10 @@ class MaskedLayer:
     def grad(self) -> Tensor:
         """Give the gradient on the active connections: (A,)."""
         return self.dense_grad()[self.topology.positions]
+
+    def add_gradient(self, change: Tensor) -> None:
+        """Add to the gradient on the active connections: (A,)."""
+        self.dense_grad()[self.topology.positions] += change
 
     def confine_gradient(self) -> None:
         """Zero the gradient of inactive connections."""
@@ -185,13 +189,19 @@ def sparsify(
 def replace(
     model: nn.Module, name: str, module: nn.Linear | nn.Conv2d, start: Initial, device: torch.device | None = None
 ) -> MaskedLayer:
-    """Take over one layer of a network: it stays in place and gets the initial topology, weights and bias."""
+    """Take over one layer of a network: it stays in place and gets the initial topology, weights and bias.
+
+    What shares its weight goes on doing so.
+    """
     device = device or home(module.weight)
-    if module.weight.is_meta:
-        module.to_empty(device=device)
-    module.to(device)
-    if module.bias is not None:
-        module.bias.data.copy_(start.bias)
+    together = [module, *sharing(model, module)]
+    for one in together:
+        if any(parameter.is_meta for parameter in one.parameters(recurse=False)):
+            one.to_empty(device=device)
+        one.to(device)
+        one.weight = module.weight
+        if isinstance(one, nn.Linear | nn.Conv2d) and one.bias is not None:
+            one.bias.data.copy_(start.bias)
     layer = MaskedLayer(name, module, start.topology.to(device))
     layer.set_values(start.values)
     return layer

@@ -28,7 +28,7 @@ from dstrun.backend.search import best_of_all
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import ConvGeometry, Geometry, geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, prunable, scored
+from dstrun.layer import SparseLayer, prunable, scored, sharing
 from dstrun.topology import Topology, contains
 
 if TYPE_CHECKING:
@@ -110,6 +110,10 @@ class Sparse(nn.Module):
         if self.weight.grad is None:
             raise RuntimeError(f"{self.name}: no gradient yet")
         return self.weight.grad
+
+    def add_gradient(self, change: Tensor) -> None:
+        """Add to the gradient on the active connections: (A,)."""
+        self.grad().add_(change)
 
     def confine_gradient(self) -> None:
         """Leave the gradient as it is: there is none outside the topology."""
@@ -299,6 +303,8 @@ class _Product(torch.autograd.Function):
             dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, x.shape[1:3])
         if layer._order is not None:
             layer._look(x, delta, kernel)
+        elif layer._found is not None:
+            raise RuntimeError(f"{layer.name} is used twice in a pass: growth by gradient needs backend=masked there")
         elif ctx.needs_input_grad[1]:
             pattern = layer.pattern
             dw = kernel.weight_gradient(layer.convolution, pattern.rows, pattern.inputs, x, delta).to(weight.dtype)
@@ -353,6 +359,8 @@ def replace(
     kind = {nn.Linear: Linear, nn.Conv2d: Conv2d}.get(type(module))
     if kind is None:
         raise TypeError(f"{name} is a {type(module).__name__}: only plain Linear and Conv2d layers can be replaced")
+    if sharing(model, module):
+        raise TypeError(f"{name} shares its weight with another layer: tied weights need backend=masked")
     device, dtype = device or home(module.weight), module.weight.dtype
     bias = None if module.bias is None else start.bias.to(device, dtype)
     layer = kind(geometry(module), start.topology.to(device), start.values.to(device, dtype), bias)

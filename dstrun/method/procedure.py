@@ -175,6 +175,10 @@ class Method:
         """Say whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""
         return self.budget and (self.start == "sparse" or scope == "layer")
 
+    def objection(self, config: dict[str, Any]) -> str:
+        """Say why a configuration makes no sense, where the rules above do not: a sentence; empty where it does."""
+        return ""
+
     def epochs(self, epochs: int) -> int:
         """Give the length of the whole run in epochs, where one training takes ``epochs``."""
         return epochs

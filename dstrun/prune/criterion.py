@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 class PruneCriterion(Protocol):
     """Scores active connections."""
+
+    needs_gradient: ClassVar[bool]
+    """Whether it reads the gradient of the active connections, which is there after the optimizer's step."""
 
     def score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
         """Score the active connections: (A,), in the order of ``layer.topology.positions``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from dstrun.option import option
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @option
 class Magnitude:
     """Score |w|."""
+
+    needs_gradient: ClassVar[bool] = False
 
     def score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
         """Score the active connections by magnitude: (A,)."""

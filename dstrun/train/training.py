@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,12 @@ class Training:
         """Give the active share of every sparse layer."""
         counts = zip(self.layers, self.active(), self.sizes, strict=False)
         return {layer.name: active / size for layer, active, size in counts}
+
+    def explored(self) -> float:
+        """Give the share of all layers' connections that have been active at any time; 1 where no layer is sparse."""
+        sizes = [math.prod(layer.geometry.shape) for layer in self.layers]
+        ever = sum(layer.explored() * size for layer, size in zip(self.layers, sizes, strict=True))
+        return ever / sum(sizes) if sizes else 1.0
 
     def dense_parameters(self) -> int:
         """Count the parameters of the dense network, without those that only say how its weights are computed."""

@@ -28,6 +28,9 @@ MODELS = {
 }
 METHODS = {
     "set": ["method=set"],
+    "sign": ["method=set", "prune=sign"],
+    "mest": ["method=mest"],
+    "bound": ["method=mest", "method.soft_bound=true"],
     "rigl": ["method=rigl"],
     "uniform": ["method=gse", "subset=uniform"],
     "grabo": ["method=gse", "subset=grabo"],

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from dstrun.backend import sparse
 from dstrun.geometry import LinearGeometry
+from dstrun.grow.gradient import Gradient
 from dstrun.grow.random import Random
 from dstrun.topology import Topology
 
@@ -304,3 +305,11 @@ def test_no_proposal_before_an_armed_backward():
     proposal = layer.propose(Random(), layer.topology.positions, 5, torch.Generator().manual_seed(0))
     assert proposal.positions.numel() == 5
     assert not torch.isin(proposal.positions, layer.topology.positions).any()
+
+
+def test_growth_by_gradient_refuses_a_layer_used_twice_in_a_pass() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    (layer, _) = sparse.sparsify(net, [9, 9])
+    layer.explore(Gradient(), None, 3, torch.Generator())
+    with pytest.raises(RuntimeError, match="0 is used twice in a pass: growth by gradient needs backend=masked there"):
+        net(net(torch.randn(4, 6))).sum().backward()

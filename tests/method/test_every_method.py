@@ -9,7 +9,7 @@ import torch
 
 from dstrun import config
 from dstrun.help import options
-from dstrun.run import assemble
+from dstrun.run import allocate, assemble
 from dstrun.train.training import Training
 
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=3", "batch_size=256", "threads=1"]
@@ -99,7 +99,7 @@ def test_it_ends_with_the_budget_and_counts_what_it_did(name: str, whole) -> Non
     assert len(active) == len(training.sizes)
     assert all(0 <= a <= n for a, n in zip(active, training.sizes, strict=True))
     if method.budget and training.layers:
-        assert sum(active) == round((1 - made.config["sparsity"]) * sum(training.sizes))
+        assert sum(active) == sum(allocate(made, training.flops.cost))
     record = training.flops.record(active, training.nominal_steps * made.config["batch_size"])
     assert 0 < record["inference"] <= training.flops.cost.forward()
     assert record["train"] > 0
@@ -139,3 +139,37 @@ def test_what_needs_dense_storage_is_refused_on_sparse(name: str) -> None:
     with pytest.raises(config.ConfigError) as error:
         experiment(name, "backend=sparse")
     assert str(error.value).startswith(f"backend=sparse makes no sense with method={name}, ")
+
+
+def odd(name: str, tied: bool, *words: str) -> Training:
+    """Train a method on ``odd_network``."""
+    made = experiment(name, *words)
+    made.config["model"] = {"_target_": "odd_network.Odd", "width": 1.0, "tied": tied}
+    return finished(made)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_grouped_and_pointwise_convolutions_without_bias_and_tied_weights(name: str) -> None:
+    training = odd(name, tied=True)
+    assert torch.isfinite(training.loss_sum)
+    assert training.model.again.weight is training.model.once.weight
+    assert [layer.name for layer in training.layers] in ([], ["stem", "grouped", "point", "once", "head"])
+    made = experiment(name)
+    if made.build("method").budget and training.layers:
+        assert sum(training.active()) == round((1 - made.config["sparsity"]) * sum(training.sizes))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_odd_layers_on_both_backends(name: str) -> None:
+    masked, sparse = odd(name, False), odd(name, False, "backend=sparse")
+    shared = total = 0
+    for one, other in zip(masked.layers, sparse.layers, strict=True):
+        assert one.count == other.count
+        shared += len(set(one.topology.positions.tolist()) & set(other.topology.positions.tolist()))
+        total += one.count
+    assert shared >= 0.9 * total  # batch normalization amplifies rounding, which may turn near ties
+
+
+def test_tied_weights_are_refused_where_each_layer_keeps_its_own() -> None:
+    with pytest.raises(TypeError, match="once shares its weight with another layer: tied weights need backend=masked"):
+        odd("static", True, "backend=sparse")

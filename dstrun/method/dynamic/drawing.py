@@ -1,0 +1,51 @@
+"""Growth by chance alone: which inactive connections come, in one layer or among several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dstrun.topology import draw_distinct, inactive, without
+
+
+def draw(sizes: Sequence[int], blocked: Sequence[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
+    """Draw connections uniformly without replacement among all that are not blocked, of all layers.
+
+    Args:
+        sizes: N of each layer.
+        blocked: sorted positions of each that may not grow.
+        count: of all layers together.
+        generator: on the CPU.
+
+    Returns:
+        Sorted positions of each layer, int64; ``count`` in all.
+
+    Raises:
+        ValueError: fewer than ``count`` are not blocked.
+    """
+    free = [size - out.numel() for size, out in zip(sizes, blocked, strict=True)]
+    ranks = draw_distinct(sum(free), count, generator).sort().values
+    ends = torch.tensor(free).cumsum(0)
+    parts = torch.tensor_split(ranks, torch.searchsorted(ranks, ends)[:-1])
+    firsts = (ends - torch.tensor(free)).tolist()
+    return [
+        inactive(out, (part - first).to(out.device)) for out, part, first in zip(blocked, parts, firsts, strict=True)
+    ]
+
+
+def barred(active: Sequence[Tensor], pruned: Sequence[Tensor], sizes: Sequence[int], count: int) -> list[Tensor]:
+    """Say which positions of each layer may not grow: those active before, the just pruned ones among them.
+
+    Only where all layers together have fewer than ``count`` others may what was just pruned come back.
+
+    Args:
+        active: sorted positions of each layer before pruning.
+        pruned: those of them that go.
+        sizes: N of each layer.
+        count: how many are to grow.
+    """
+    if sum(sizes) - sum(a.numel() for a in active) >= count:
+        return list(active)
+    return [without(a, p) for a, p in zip(active, pruned, strict=True)]

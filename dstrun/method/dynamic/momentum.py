@@ -1,0 +1,98 @@
+"""Prune in each layer, grow where the gradient has pointed for a while: the procedure of ``SNFS``.
+
+Shape letters: A active connections of a layer, N those of the dense layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dstrun.grow.criterion import Cost
+from dstrun.layer import DenseLayer
+from dstrun.method.dynamic.regrowth import regrowth
+from dstrun.method.dynamic.snfs import update_steps
+from dstrun.method.procedure import Change, Procedure, Products, Setting, Update
+from dstrun.selection import highest, lowest
+from dstrun.stream import generator
+from dstrun.topology import contains, without
+
+CROWDED = 0.8
+"""A layer of higher density that grows is spared: it loses no larger share than is inactive of it."""
+
+
+class Momentum(Procedure):
+    """Follows every gradient, updates after the optimizer's step; ``SNFS`` says what the arguments mean."""
+
+    def __init__(self, setting: Setting, momentum: float, redistribution: bool) -> None:
+        self.setting, self.momentum, self.redistribution = setting, momentum, redistribution
+        self.layers: Sequence[DenseLayer] = setting.layers  # type: ignore[assignment]
+        self.steps = set(update_steps(setting.schedule, setting.total_steps))
+        self.sizes = [math.prod(layer.geometry.shape) for layer in self.layers]
+        self.mean = [torch.zeros(n, device=x.weight.device) for n, x in zip(self.sizes, self.layers, strict=True)]
+
+    def updates_at(self, step: int) -> bool:
+        """Say whether the schedule has an update at a step."""
+        return step in self.steps
+
+    def after_backward(self, step: int) -> None:
+        """Follow the gradient of every connection; one that overflowed (fp16) counts as 0."""
+        for mean, layer in zip(self.mean, self.layers, strict=True):
+            mean.lerp_(layer.dense_grad().nan_to_num(0.0, 0.0, 0.0), 1 - self.momentum)
+
+    def after_step(self, step: int) -> Update | None:
+        """Prune and grow."""
+        if step not in self.steps:
+            return None
+        need = self.need()
+        removed = self.removed(self.setting.schedule.fraction_at(step, self.setting.total_steps), need)
+        grown = removed
+        if self.redistribution:
+            free = [n - x.count + out for n, x, out in zip(self.sizes, self.layers, removed, strict=True)]
+            grown = regrowth(need, sum(removed), free)
+        counts = enumerate(zip(removed, grown, strict=True))
+        return Update(step, Cost.NONE, False, 0, [self._rewire(step, index, *pair) for index, pair in counts])
+
+    def need(self) -> list[float]:
+        """Give the mean |M| over the active connections of each layer, as a share of the layers' sum."""
+        means = [mean[x.topology.positions].abs().mean() for mean, x in zip(self.mean, self.layers, strict=True)]
+        values = torch.stack(means).double()
+        return (values / values.sum()).nan_to_num(1 / len(means)).tolist()
+
+    def removed(self, fraction: float, need: Sequence[float]) -> list[int]:
+        """Count what each layer loses, never its last connection."""
+        counts = []
+        for layer, size, share in zip(self.layers, self.sizes, need, strict=True):
+            inactive = 1 - layer.count / size
+            crowded = self.redistribution and inactive < 1 - CROWDED and share > 1 / len(self.layers)
+            part = min(fraction, inactive) if crowded else fraction
+            counts.append(min(math.ceil(part * layer.count), layer.count - 1))
+        return counts
+
+    def products(self) -> Products:
+        """Count the gradient of every weight at every step."""
+        return Products.of([layer.count for layer in self.layers], self.sizes)
+
+    def state(self) -> dict[str, Any]:
+        """Give M of every layer."""
+        return {"mean": self.mean}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue with a checkpoint's M."""
+        self.mean = [saved.to(mean.device) for saved, mean in zip(state["mean"], self.mean, strict=True)]
+
+    def _rewire(self, step: int, index: int, removed: int, grown: int) -> Change:
+        """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
+        layer, positions = self.layers[index], self.layers[index].topology.positions
+        scores = self.setting.prune.score(layer, generator(self.setting.seed, "prune", step, index))
+        out = positions[lowest(scores, removed)].sort().values
+        survivors: Tensor = without(positions, out)
+        new = highest(self.mean[index].abs(), grown, survivors).sort().values
+        went, came = out[~contains(new, out)], new[~contains(out, new)]
+        layer.rewire(went, came)
+        candidates = self.sizes[index] - survivors.numel()
+        return Change(layer.name, layer.count, went.numel(), came.numel(), candidates, layer.explored())

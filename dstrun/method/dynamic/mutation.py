@@ -1,0 +1,66 @@
+"""Prune the least important, grow at random: the procedures of ``MEST``, which says what they do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from dstrun.grow.criterion import Cost
+from dstrun.grow.random import Random
+from dstrun.layer import SparseLayer
+from dstrun.method.dynamic.mest import mutating, update_steps
+from dstrun.method.procedure import Change, Procedure, Setting, Update
+from dstrun.selection import lowest
+from dstrun.stream import generator
+from dstrun.topology import contains
+
+GROW: Any = Random()
+
+
+class Mutation(Procedure):
+    """Prunes below the budget and grows back to it (EM), after the optimizer's step."""
+
+    soft: ClassVar[bool] = False
+
+    def __init__(self, setting: Setting) -> None:
+        assert setting.counts is not None
+        self.setting, self.counts = setting, setting.counts
+        self.steps = set(update_steps(setting.schedule, setting.total_steps, self.soft))
+
+    def updates_at(self, step: int) -> bool:
+        """Say whether there is an update at a step."""
+        return step in self.steps
+
+    def after_step(self, step: int) -> Update | None:
+        """Prune and grow in each layer."""
+        return self._update(step) if step in self.steps else None
+
+    def _update(self, step: int) -> Update:
+        changes = [self._mutate(step, index, layer) for index, layer in enumerate(self.setting.layers)]
+        return Update(step, Cost.NONE, False, 0, changes)
+
+    def _mutate(self, step: int, index: int, layer: SparseLayer) -> Change:
+        """Prune one layer, then grow among all that are inactive: what was just pruned may come back, at 0."""
+        setting, count, size = self.setting, self.counts[index], math.prod(layer.geometry.shape)
+        mutate = mutating(setting.schedule, step, setting.total_steps, count, size)
+        before = layer.topology.positions
+        gone = layer.count - (count if self.soft else count - mutate)
+        if gone:
+            scores = setting.prune.score(layer, generator(setting.seed, "prune", step, index))
+            layer.rewire(before[lowest(scores, gone)], before[:0])
+        found = layer.propose(GROW, None, mutate, generator(setting.seed, "grow", step, index))
+        layer.rewire(before[:0], found.positions)
+        after = layer.topology.positions
+        went, came = int((~contains(after, before)).sum()), int((~contains(before, after)).sum())
+        return Change(layer.name, layer.count, went, came, found.drawn, layer.explored())
+
+
+class SoftlyBound(Mutation):
+    """Prunes to the budget and grows beyond it until the next update (EM&S), from the first step on."""
+
+    soft: ClassVar[bool] = True
+    prepares: ClassVar[bool] = True
+
+    def prepare(self) -> Update:
+        """Grow to the soft bound."""
+        return self._update(0)

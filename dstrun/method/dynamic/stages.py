@@ -1,0 +1,40 @@
+"""Values that hold for a stretch of training each, as the papers' tables of epochs give them; shares of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dstrun.option import ConfigError
+
+SHORTEST = 10
+"""An interval shortened in proportion to a short run stays this many steps long, unless not even three would fit."""
+
+
+def check_stages(name: str, values: Sequence[float], changes_name: str, changes: Sequence[float]) -> None:
+    """Check that there is one value more than changes, and that the changes increase.
+
+    Raises:
+        ConfigError: said with both names.
+    """
+    if list(changes) != sorted(set(changes)):
+        raise ConfigError(f"{changes_name}={list(changes)} must increase")
+    if len(values) != len(changes) + 1:
+        raise ConfigError(f"{name}={list(values)} must be one number more than {changes_name}={list(changes)}")
+
+
+def stage(changes: Sequence[float], step: int, total: int) -> int:
+    """Say how many changes lie before a step, counted from 1, of ``total``."""
+    return sum(step > round(change * total) for change in changes)
+
+
+def shortened(interval: int, recipe_steps: int, total: int, last: int) -> int:
+    """Shorten a recipe's interval in proportion in a run shorter than the recipe; a longer one keeps it.
+
+    Args:
+        interval: in steps, at the recipe's own length.
+        recipe_steps: that length.
+        total: steps of the run.
+        last: the step after which nothing is updated.
+    """
+    scaled = round(interval * min(1.0, total / recipe_steps))
+    return max(scaled, min(SHORTEST, interval, max(1, last // 3)))

@@ -1,0 +1,26 @@
+"""Prune the weights of smallest magnitude and gradient together (MEST: Yuan et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from dstrun.option import AtLeast, option
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dstrun.layer import SparseLayer
+
+
+@option
+class Importance:
+    """Score |w| + lambda |g|, g the gradient of the step just taken; lambda is ``coefficient``."""
+
+    coefficient: Annotated[float, AtLeast(0)] = 0.01
+
+    needs_gradient: ClassVar[bool] = True
+
+    def score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        """Score the active connections by magnitude and gradient: (A,)."""
+        return layer.values().abs() + self.coefficient * layer.grad().abs()

@@ -1,0 +1,36 @@
+"""Prune the weights nearest to zero of each sign: SET's own rule (Mocanu et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dstrun.option import option
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dstrun.layer import SparseLayer
+
+
+@option
+class Sign:
+    """Score the rank of |w| among the weights of the same sign, as a share of their number; a weight of 0 scores 0.
+
+    The lowest share zeta of all scores is thus the share zeta of the smallest positive weights together with that of
+    the largest negative ones. Equal weights are ranked by position.
+    """
+
+    needs_gradient: ClassVar[bool] = False
+
+    def score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
+        """Score the active connections by their rank within their sign: (A,), in [0, 1]."""
+        import torch
+
+        values = layer.values()
+        scores = torch.zeros(values.shape, device=values.device)
+        for side in (values > 0, values < 0):
+            own = side.nonzero().flatten()
+            order = own[values[own].abs().sort(stable=True).indices]
+            scores[order] = torch.arange(1, own.numel() + 1, device=values.device) / max(1, own.numel())
+        return scores
