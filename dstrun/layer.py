@@ -180,7 +180,7 @@ def prunable(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
 
 def sharing(model: nn.Module, module: nn.Linear | nn.Conv2d) -> list[nn.Module]:
     """List the other modules of a network that compute with the same weight."""
-    return [m for m in model.modules() if m is not module and m._parameters.get("weight") is _kept(module)]
+    return [m for m in model.modules() if m is not module and _kept(m) is _kept(module)]
 
 
 def _kept(module: nn.Module) -> Tensor | None:

@@ -200,7 +200,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
         layers = masked.wrap(model, device)
     model.to(device)
     powerprop.reparametrize(model, config["powerprop"])
-    method.reparametrize(layers)
+    method.reparametrize(model, layers)
     rate = experiment.build("optimizer")
     optimizer = rate.build(method.parameters(model, rate.weight_decay))
     for layer in layers:

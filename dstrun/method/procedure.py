@@ -164,13 +164,6 @@ class Method:
     grows_at_zero: ClassVar[bool] = False
     emerges: ClassVar[bool] = False
 
-    def check(self, sparsity: float) -> None:
-        """Check the method's own settings against ``sparsity``.
-
-        Raises:
-            ConfigError: they make no sense together.
-        """
-
     def allocates(self, scope: str) -> bool:
         """Say whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""
         return self.budget and (self.start == "sparse" or scope == "layer")
@@ -183,7 +176,7 @@ class Method:
         """Give the length of the whole run in epochs, where one training takes ``epochs``."""
         return epochs
 
-    def reparametrize(self, layers: Sequence[SparseLayer]) -> None:
+    def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
         """Let the layers compute their weights from other parameters, before the optimizer is built."""
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:

@@ -9,17 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dstrun.layer import DenseLayer
+from dstrun.layer import DenseLayer, sharing
 from dstrun.method.procedure import Change
 from dstrun.method.pruning import drop, guard
 
 Kind = TypeVar("Kind", bound=nn.Module)
 
 
-def attach(layers: Iterable[Any], make: Callable[[Tensor], nn.Module]) -> None:
-    """Let every layer compute its weights by a module of its own, made from the stored weight; after powerprop's."""
+def attach(model: nn.Module, layers: Iterable[Any], make: Callable[[Tensor], nn.Module]) -> None:
+    """Let every layer compute its weights by a module made from the stored weight; after powerprop's.
+
+    What shares a layer's weight shares the module.
+    """
     for layer in layers:
-        parametrize.register_parametrization(layer.module, "weight", make(layer.weight))
+        made = make(layer.weight)
+        for module in (layer.module, *sharing(model, layer.module)):
+            parametrize.register_parametrization(module, "weight", made)
 
 
 def attached(layer: DenseLayer, kind: type[Kind]) -> Kind:

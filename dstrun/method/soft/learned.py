@@ -45,12 +45,12 @@ class Learned(Method):
         """Give the weight decay of the thresholds in a run of ``total`` steps."""
         return self.threshold_decay * max(1.0, self.recipe_steps / total)
 
-    def reparametrize(self, layers: Sequence[SparseLayer]) -> None:
+    def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
         """Give every layer its threshold."""
         from dstrun.method.soft.attach import attach
         from dstrun.method.soft.threshold import Threshold
 
-        attach(layers, lambda weight: Threshold(weight, self.s_init, self.reached(weight.numel())))
+        attach(model, layers, lambda weight: Threshold(weight, self.s_init, self.reached(weight.numel())))
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:
         """Give the thresholds a weight decay of their own."""

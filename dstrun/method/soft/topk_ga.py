@@ -10,6 +10,8 @@ from dstrun.method.soft.annealing import Annealed
 from dstrun.option import option
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from dstrun.layer import SparseLayer
 
 
@@ -26,12 +28,12 @@ class TopKGA(Annealed):
     dense: ClassVar[str] = "which keeps a dense store of weights to choose from"
     scopes: ClassVar[tuple[str, ...]] = ("layer",)
 
-    def reparametrize(self, layers: Sequence[SparseLayer]) -> None:
+    def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
         """Let the layers use a part of their weights."""
         from dstrun.method.soft.attach import attach
         from dstrun.method.soft.selected import Selected
 
-        attach(layers, Selected)
+        attach(model, layers, Selected)
 
     def procedure(self, setting: Setting) -> Procedure:
         """Choose the weights of the first step."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.method.procedure import Method, Procedure, Products, Setting
-from dstrun.option import AtLeast, ConfigError, Share, Within, option
+from dstrun.option import AtLeast, Share, Within, option
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,20 +38,21 @@ class TopKAST(Method):
     dense: ClassVar[str] = "which keeps a dense store of weights to choose from"
     scopes: ClassVar[tuple[str, ...]] = ("layer",)
 
-    def check(self, sparsity: float) -> None:
-        """Refuse gradients for fewer connections than the forward pass uses."""
-        if self.backward_sparsity > sparsity:
-            raise ConfigError(
-                f"method.backward_sparsity={self.backward_sparsity:g} must be at most sparsity={sparsity:g}: "
-                "the backward pass takes more connections than the forward pass, not fewer"
-            )
+    def objection(self, config: dict[str, Any]) -> str:
+        """Object to gradients for fewer connections than the forward pass uses."""
+        if self.backward_sparsity <= config["sparsity"]:
+            return ""
+        return (
+            f"method.backward_sparsity={self.backward_sparsity:g} must be at most sparsity={config['sparsity']:g}: "
+            "the backward pass takes more connections than the forward pass, not fewer"
+        )
 
-    def reparametrize(self, layers: Sequence[SparseLayer]) -> None:
+    def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
         """Let the layers use a part of their weights."""
         from dstrun.method.soft.attach import attach
         from dstrun.method.soft.selected import Selected
 
-        attach(layers, Selected)
+        attach(model, layers, Selected)
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:
         """Keep the optimizer's weight decay off the prunable weights: the loss has it."""

@@ -27,7 +27,7 @@ class Soft:
         self.layers = wrap(model, torch.device("cpu"))
         (self.layer,) = self.layers
         powerprop.reparametrize(model, power)
-        method.reparametrize(self.layers)
+        method.reparametrize(model, self.layers)
         option = optimizer or SGD(lr=lr, momentum=momentum, weight_decay=decay)
         self.optimizer = option.build(method.parameters(model, decay))
         self.layer.optimizer = self.optimizer

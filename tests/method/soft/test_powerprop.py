@@ -54,6 +54,19 @@ def test_right_inverse_and_order(power: float) -> None:
     assert torch.autograd.gradcheck(made, (w.clone().requires_grad_(),))
 
 
+def test_layers_that_share_a_weight_go_on_doing_so() -> None:
+    one, other = eight(), eight()
+    other.weight = one.weight
+    weights = one.weight.detach().clone()
+    model = nn.Sequential(one, other)
+    reparametrize(model, 2.0)
+    torch.testing.assert_close(one.weight, weights)
+    torch.testing.assert_close(other.weight, weights)
+    assert len(list(model.parameters())) == 1
+    one.weight.sum().backward()
+    assert other.parametrizations["weight"].original.grad[0, 0] == 4
+
+
 def test_power_one_leaves_the_network_alone() -> None:
     module = eight()
     reparametrize(nn.Sequential(module), 1.0)

@@ -57,7 +57,7 @@ def test_other_parameters_keep_their_weight_decay() -> None:
     model = nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2))
     from dstrun.backend.masked import wrap
 
-    TopKAST().reparametrize(wrap(model, torch.device("cpu")))
+    TopKAST().reparametrize(model, wrap(model, torch.device("cpu")))
     rest, stored = TopKAST().parameters(model, 0.01)
     assert (rest["weight_decay"], stored["weight_decay"]) == (0.01, 0.0)
     assert [tuple(p.shape) for p in stored["params"]] == [(2, 4)]
