@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from dstrun.account.flops import NetworkCost, paper_ratio
-from dstrun.config import compose
-from dstrun.grow.criterion import Cost
+from dstrun.config import Experiment, compose
+from dstrun.help import options
+from dstrun.network import allocate, count_network
 from dstrun.plan import plan_flops
 from dstrun.report.format import FORMATS, Column, render
-from dstrun.run import allocate, count_network
 
 COUNT = "independent count"
 """From the layers' shapes and the definition, apart from this code."""
@@ -38,6 +38,7 @@ GSE = "GSE's supplement"
 class Planned:
     """What a configuration counts: the network's layers, the active connections of each, the ``flops`` group."""
 
+    experiment: Experiment
     cost: NetworkCost
     active: list[int]
     flops: dict[str, Any]
@@ -83,6 +84,7 @@ def planned(words: str) -> Planned:
     biases = [p for name, p in model.named_parameters() if p.ndim == 1 and name.endswith("bias")]
     norm_channels = sum(m.num_features for m in norms)
     return Planned(
+        experiment,
         cost,
         active,
         plan_flops(experiment, cost, active),
@@ -260,19 +262,19 @@ def dense_layers(words: str, published: int) -> Check:
 
 COLUMNS = [Column(key) for key in ("quantity", "ours", "published", "difference", "source")]
 
-COSTS = {
-    "dense": Cost.NONE, "static": Cost.NONE, "set": Cost.NONE, "rigl": Cost.DENSE_GRAD, "gse": Cost.CANDIDATE_GRAD,
-}  # fmt: skip
-"""Which gradients each method needs to grow."""
+NAMES = {"gmp (gale2019)": "gmp", "rigl-itop": "itop"}
+"""What tables of results call a preset of another name."""
 
-INTERVAL = 100
-"""Steps between updates in published training ratios."""
+ALLOCATIONS = {"uniform per-layer": "uniform scope=layer"}
+"""The words for an allocation that is none of ours by name."""
 
-SCALES = {
-    "test_flops_ratio": None, "train_flops_ratio": None,
-    "test_flops": 1.0, "train_flops": 3.0 * 32_000 * 4096, "test_MACs_M": 0.5e-6,
-}  # fmt: skip
-"""What is made of the FLOPs of inference; the training of ResNet-50 takes 32,000 steps of 4,096 images."""
+STEPS, BATCH = 32_000, 4096
+"""The training of ResNet-50 by RigL's authors."""
+
+SCALES = {"test_flops": 1.0, "train_flops": 3.0 * STEPS * BATCH, "test_MACs_M": 0.5e-6}
+"""What is made of the FLOPs of a dense forward pass."""
+
+RATIOS = ("test_flops_ratio", "train_flops_ratio")
 
 
 def published_rows(path: Path) -> list[dict[str, Any]]:
@@ -287,8 +289,10 @@ def published_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     with path.open(newline="") as file:
         for entry in csv.DictReader(file):
-            method, _, times = entry["method"].lower().partition("_")
-            if entry["model"] == "resnet50" and method in COSTS and entry["metric"] in SCALES:
+            name, _, times = entry["method"].lower().partition("_")
+            method = NAMES.get(name, name)
+            known = method in options("method") and entry["metric"] in (SCALES if method == "dense" else RATIOS)
+            if entry["model"] == "resnet50" and known:
                 rows.append(_published_row(entry, method, int(times.removesuffix("x") or 1)))
     return rows
 
@@ -298,35 +302,66 @@ def _published_row(entry: dict[str, str], method: str, times: int) -> dict[str, 
     metric, theirs = entry["metric"], float(entry["value"])
     words = f"{R50} method={method}"
     if method != "dense":
-        words += f" allocation={entry['allocation'].lower()} sparsity={entry['sparsity']}"
+        allocation = entry["allocation"].lower()
+        words += f" allocation={ALLOCATIONS.get(allocation, allocation)} sparsity={entry['sparsity']}"
+    times = times if metric == "train_flops_ratio" else 1
 
-    def value(plan: Planned, extra: int = 0) -> float:
-        sparse, dense = plan.cost.forward(plan.active) + extra, plan.cost.forward() + extra
-        scale = SCALES[metric]
-        if scale is not None:
-            return dense * scale
+    def value(words: str, *, elementwise: bool = False) -> float:
+        plan = planned(words)
+        extra = plan.elementwise() if elementwise else 0
+        if metric in SCALES:
+            return SCALES[metric] * (plan.cost.forward() + extra)
         if metric == "test_flops_ratio":
-            return sparse / dense
-        return times * paper_ratio(COSTS[method], sparse, dense, INTERVAL)
+            return (plan.cost.forward(plan.active) + extra) / (plan.cost.forward() + extra)
+        return times * training_ratio(plan, extra)
 
-    plan = planned(words)
-    ways = {"": value(plan), "bias and ReLU counted": value(plan, plan.elementwise())}
-    if entry["allocation"] == "uniform":
-        ways["conv1 sparse too"] = value(planned(f"{words} allocation.dense_first=false"))
-    unit = theirs * 0.1 if SCALES[metric] else 0.1 ** max(2, len(entry["value"].partition(".")[2]))
-    apart = {way: abs(number - theirs) - 1e-9 for way, number in ways.items()}
-    exact = [way for way, distance in apart.items() if distance <= unit / 2]
-    near = [f"{way}, last digit" for way, distance in apart.items() if way and distance <= unit]
-    length = f", {times} x as long" if times > 1 and metric == "train_flops_ratio" else ""
+    ways = {"": value(words), "bias and ReLU counted": value(words, elementwise=True)}
+    if metric == "train_flops_ratio" and method == "gmp":
+        ways["pruned every step"] = value(f"{words} schedule.interval_steps=1")
+    if metric == "train_flops_ratio" and method == "itop":
+        ways["RigL's interval, bias and ReLU"] = value(f"{words} schedule.interval_steps=100", elementwise=True)
+    if "allocation=uniform" in words:
+        ways["conv1 sparse too"] = value(f"{words} allocation.dense_first=false")
+    if times > 1:
+        rounded = {way: times * round(number / times, 2) for way, number in ways.items()}
+        ways |= {f"{way}, rounded first".removeprefix(", "): number for way, number in rounded.items()}
+    unit = theirs * 0.1 if metric in SCALES else 0.1 ** max(2, len(entry["value"].partition(".")[2]))
     return {
-        "quantity": f"{metric}{length}: {words}",
+        "quantity": f"{metric}{f', {times} x as long' if times > 1 else ''}: {words}",
         "ours": float(f"{ways['']:.4g}"),
         "counted": float(f"{ways['bias and ReLU counted']:.4g}"),
         "published": theirs,
         "difference": float(f"{ways[''] - theirs:.2g}"),
-        "reason": (exact + near + ["unexplained"])[0],
+        "reason": _reason({way: abs(number - theirs) - 1e-9 for way, number in ways.items()}, unit),
         "source": f"{entry['source']}, {entry['table']}",
     }
+
+
+def training_ratio(plan: Planned, extra: int) -> float:
+    """Count training relative to dense training, with ``extra`` FLOPs in every pass.
+
+    By the formula of the paper where a criterion needs gradients to grow; else by the method's course in 32,000 steps,
+    without what it scores before them.
+    """
+    method, grow, schedule = (plan.experiment.build(part) for part in ("method", "grow", "schedule"))
+    sparse, dense = plan.cost.forward(plan.active) + extra, plan.cost.forward() + extra
+    if grow is not None:
+        interval = schedule.interval_steps or schedule.recipe_interval_steps
+        return paper_ratio(grow.cost, sparse, dense, interval, getattr(grow, "gamma", 1.0))
+    total = 0
+    for steps, products in method.forecast([layer.size for layer in plan.cost.layers], plan.active, schedule, STEPS):
+        passes = (products.forward, products.input_gradient, products.weight_gradient)
+        total += steps * sum(plan.cost.forward(taken) + extra for taken in passes)
+    return total / (3 * dense * STEPS)
+
+
+def _reason(apart: dict[str, float], unit: float) -> str:
+    """Name the first way of counting that rounds to theirs; else the nearest, if it is within one unit of it."""
+    for way, distance in apart.items():
+        if distance <= unit / 2:
+            return way
+    way = min(apart, key=apart.__getitem__)
+    return f"{way}, last digit".removeprefix(", ") if apart[way] <= unit else "unexplained"
 
 
 PUBLISHED = [

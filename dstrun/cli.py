@@ -310,6 +310,17 @@ def bench(words: list[str]) -> int:
     return 0
 
 
+def methods(words: list[str]) -> int:
+    """List every method with its paper and what it costs."""
+    made = parser("methods", "Every method= with its paper, what a step costs and what it starts from.", results=False)
+    arguments = made.parse_args(words)
+    from dstrun import methods
+    from dstrun.report.format import render
+
+    print(render(methods.rows(methods.FITS if arguments.format == "md" else None), methods.COLUMNS, arguments.format))
+    return 0
+
+
 def doctor(words: list[str]) -> int:
     """Say what works on this machine."""
     arguments = parser("doctor", "What works here.", results=False).parse_args(words)
@@ -322,6 +333,7 @@ def doctor(words: list[str]) -> int:
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
+    "methods": methods,
     "plan": plan,
     "status": status,
     "table": table,

@@ -12,6 +12,7 @@ dstrun: train sparse networks, measure what they cost, table the results.
 
   dstrun model=resnet56 sparsity=0.98 grow=gse              one run; the same words again continue or skip it
   dstrun -m sparsity=0.9,0.95 method=set,rigl seed=0,1,2     a sweep: every combination
+  dstrun methods [--format md|csv|json|latex]                every method: paper, FLOPs of a step, start, backends
   dstrun plan model=resnet50 dataset=imagenet sparsity=0.9   layers, parameters, FLOPs, memory; trains nothing
   dstrun status [RESULTS] [--watch]                          every run: state, epoch, accuracy, time left
   dstrun table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]

@@ -123,6 +123,8 @@ class DenseLayer(SparseLayer, Protocol):
     """
 
     module: nn.Linear | nn.Conv2d
+    ever: Tensor
+    """Which connections have been active at any time: bool, of the weight's shape."""
 
     def dense_grad(self) -> Tensor:
         """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""

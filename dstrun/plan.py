@@ -18,7 +18,7 @@ from dstrun.grow.criterion import Cost
 from dstrun.initial import Initial
 from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Change, Products, Update
-from dstrun.run import allocate, count_network, parameters_record
+from dstrun.network import allocate, count_network, parameters_record, trained
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
@@ -49,9 +49,8 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         }
         for layer, count in zip(cost.layers, active, strict=True)
     ]
-    total = memory.pop("parameters")
     return {
-        "parameters": parameters_record(total, [layer.size for layer in cost.layers], active),
+        "parameters": parameters_record(cost, count_network(experiment, trained(experiment, cost)), active),
         "flops": plan_flops(experiment, cost, active),
         "memory": memory,
         "layers": layers,
@@ -64,10 +63,13 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     config, dataset = experiment.config, experiment.build("dataset")
     schedule, grow, method = (experiment.build(name) for name in ("schedule", "grow", "method"))
     batch, per_epoch = config["batch_size"], dataset.train_images // config["batch_size"]
-    nominal, steps = config["epochs"] * per_epoch, method.epochs(config["epochs"]) * per_epoch
-    stretches = list(method.forecast([layer.size for layer in cost.layers], active, schedule, steps))
+    epochs, sparsity = config["epochs"], config["sparsity"]
+    nominal, steps = epochs * per_epoch, method.epochs(epochs, sparsity) * per_epoch
+    sizes = [layer.size for layer in cost.layers]
+    stretches = list(method.course(sizes, active, schedule, epochs, sparsity, per_epoch))
     update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
-    meter = FlopMeter(cost, grow, ["masked" if config["backend"] == "masked" else "sparse"] * len(active))
+    backends = ["masked" if config["backend"] == "masked" else "sparse"] * len(active)
+    meter = FlopMeter(cost, grow, backends, count_network(experiment, trained(experiment, cost)))
     updates: list[Update] = []
     if update_steps and grow is not None:
         free = [layer.size - count for layer, count in zip(cost.layers, active, strict=True)]
@@ -83,7 +85,9 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     for length, products in stretches:
         meter.step(batch * length, products, [])
     if samples := method.scored_samples(dataset.classes):
-        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), Products.of([layer.size for layer in cost.layers]))
+        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), Products.of(sizes))
+    for _, products in stretches[:-1]:
+        meter.scored(Update(0, Cost.NONE, False, method.update_samples(dataset.classes), []), products)
     found = flops_record(cost, active, meter.train, meter.executed, batch * nominal)
     if schedule is not None and grow is not None:
         interval = schedule.interval_steps or schedule.recipe_interval_steps
@@ -104,8 +108,7 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
     config, dataset = experiment.config, experiment.build("dataset")
     with warnings.catch_warnings(), FakeTensorMode():
         warnings.simplefilter("ignore")
-        model = experiment.build("model").build(dataset.image, dataset.classes).train()
-        total = sum(p.numel() for p in model.parameters())
+        model = trained(experiment, cost).build(dataset.image, dataset.classes).train()
         method = experiment.build("method")
         always = method.start == "sparse" and config["backend"] != "masked"
         layers = _hollow(model, active) if always else []
@@ -144,7 +147,6 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         "transient_bytes": max(0, peak + index - parts),
         "index_bytes": index,
         "how": "predicted: one step on fake tensors; temporaries inside kernels excluded",
-        "parameters": total,
     }
 
 

@@ -17,9 +17,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from dstrun import __version__
-from dstrun.account.flops import FlopMeter, NetworkCost, network_cost
+from dstrun.account.flops import FlopMeter, NetworkCost
 from dstrun.account.memory import MemoryMeter
-from dstrun.allocation.uniform import Uniform
 from dstrun.backend import masked
 from dstrun.backend.auto import choose, sparsify
 from dstrun.backend.kernel.fast import announce
@@ -30,6 +29,7 @@ from dstrun.heap import keep_freed
 from dstrun.layer import SparseLayer, skeleton
 from dstrun.method.procedure import Setting
 from dstrun.method.soft import powerprop
+from dstrun.network import allocate, count_network, parameters_record, trained
 from dstrun.option import ConfigError
 from dstrun.progress import Progress, human, say
 from dstrun.record import wandb
@@ -83,7 +83,7 @@ def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: 
     resumed = checkpoint.load(folder.checkpoint, training)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
-    folder.status(state="running", epoch=epoch, epochs=experiment.config["epochs"])
+    folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
     _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
     tags = [label(experiment.choices), *(experiment.choices[k] for k in ("model", "dataset", "allocation"))]
     mirror = wandb.Mirror.open(
@@ -144,20 +144,6 @@ def make_deterministic(device: torch.device, threads: int | None) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)  # says so where an operation has no such form
 
 
-def count_network(experiment: Experiment) -> NetworkCost:
-    """Count the network's layers on the meta device, without weights."""
-    option, dataset = experiment.build("model"), experiment.build("dataset")
-    with torch.device("meta"):
-        model = option.build(dataset.image, dataset.classes)
-    return network_cost(model, dataset.image)
-
-
-def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
-    """Give the connections every layer shall have: by the allocation, or the same share of each; all where dense."""
-    allocation = experiment.build("allocation") or Uniform(dense_first=False)
-    return allocation.counts([layer.shape for layer in cost.layers], experiment.config["sparsity"])
-
-
 def pick_backends(
     config: dict[str, Any], model: nn.Module, counts: list[int], cost: NetworkCost, device: torch.device
 ) -> list[str]:
@@ -188,10 +174,10 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
     counts = allocate(experiment, cost)
     data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, augment=dataset.augment)
     method = experiment.build("method")
-    sparse = method.start == "sparse"
+    sparse, option = method.start == "sparse", trained(experiment, cost)
     torch.manual_seed(stream(seed, "model"))
     with skeleton() if sparse else nullcontext():
-        model: nn.Module = experiment.build("model").build(dataset.image, dataset.classes)
+        model: nn.Module = option.build(dataset.image, dataset.classes)
     layers: list[SparseLayer] = []
     if sparse:
         backends = backends or pick_backends(config, model, counts, cost, device)
@@ -216,9 +202,9 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
         device=device,
         seed=seed,
         label_smoothing=config["label_smoothing"],
-        total_steps=method.epochs(config["epochs"]) * data.steps_per_epoch,
+        total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
         nominal_steps=config["epochs"] * data.steps_per_epoch,
-        flops=FlopMeter(cost, grow, [layer.backend for layer in layers]),
+        flops=FlopMeter(cost, grow, [layer.backend for layer in layers], count_network(experiment, option)),
         memory=MemoryMeter(model, optimizer, layers, device),
         clock=Clock(device),
     )
@@ -231,8 +217,11 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
             scope=config["scope"],
             counts=counts if method.allocates(config["scope"]) else None,
             budget=sum(counts),
+            sparsity=config["sparsity"],
             total_steps=training.total_steps,
+            nominal_steps=training.nominal_steps,
             steps_per_epoch=data.steps_per_epoch,
+            image=dataset.image,
             classes=dataset.classes,
             seed=seed,
             strict=config["strict"],
@@ -244,17 +233,6 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
         )
     )
     return training
-
-
-def parameters_record(total: int, sizes: list[int], active: list[int]) -> dict[str, Any]:
-    """Give the ``parameters`` group: ``dense`` and ``active`` count every parameter, ``prunable`` the weights."""
-    prunable = sum(sizes)
-    return {
-        "dense": total,
-        "active": total - prunable + sum(active),
-        "prunable": prunable,
-        "sparsity": 1 - sum(active) / prunable,
-    }
 
 
 def make_record(experiment: Experiment, folder: RunFolder, training: Training) -> dict[str, Any]:
@@ -269,7 +247,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "choices": experiment.choices | {k: config[k] for k in ("scope", "backend", "precision")},
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
-        "parameters": parameters_record(training.dense_parameters(), training.sizes, active)
+        "parameters": parameters_record(training.flops.cost, training.flops.built, active)
         | {"explored": training.explored()},
         "flops": training.flops.record(active, training.nominal_steps * config["batch_size"]),
         "memory": training.memory.record(),
@@ -311,20 +289,21 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
         f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; {_storage(config['backend'], training)}"
     )
+    if training.flops.built.layers != cost.layers:
+        say(f"  trained in its place: {trained(experiment, cost)}")
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
-    if experiment.choices["schedule"] is not None:
-        steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
-        if len(steps) == training.total_steps:
-            say("  the topology is updated at every step")
-        elif steps:
-            say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
-        else:
-            log.warning(
-                "the topology will never be updated: no update fits into %d steps; "
-                "raise epochs or set schedule.updates or schedule.interval_steps",
-                training.total_steps,
-            )
+    steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
+    if len(steps) == training.total_steps:
+        say("  the topology is updated at every step")
+    elif steps:
+        say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
+    elif experiment.choices["schedule"] is not None:
+        log.warning(
+            "the topology will never be updated: no update fits into %d steps; "
+            "raise epochs or set schedule.updates or schedule.interval_steps",
+            training.total_steps,
+        )
 
 
 def _storage(backend: str, training: Training) -> str:

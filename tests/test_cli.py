@@ -176,6 +176,7 @@ def test_completion_knows_verbs_groups_and_options(dstrun, tmp_path: Path) -> No
         return set(done.stdout.split())
 
     assert "table" in ask("dstrun ta")
+    assert "methods" in ask("dstrun me")
     assert "grow=gse" in ask("dstrun grow=")
     assert "sparsity=" in ask("dstrun spars")
     assert "model=resnet56" in ask("dstrun plan model=resnet5")

@@ -44,6 +44,8 @@ WRONG = {
     "grow.sampling=exakt": "grow.sampling=exakt is not known: choose exact, single (did you mean exact?)",
     "schedule.fraction=0": "schedule.fraction=0 must lie in (0, 1]",
     "schedule.end=2": "schedule.end=2 must lie in [0, 1]",
+    "method=gmp schedule.begin=0.8": "schedule.begin=0.8 must be below schedule.end=0.768",
+    "schedule.begin=0.6": "schedule.begin=0.6 must be below schedule.end=0.6",
     "schedule.interval_steps=0": "schedule.interval_steps=0 must be at least 1",
     "schedule.interval_steps=5 schedule.updates=5": "schedule.interval_steps and schedule.updates both say when to "
     "update: set one of them",
@@ -61,6 +63,24 @@ WRONG = {
     "method=dense sparsity=0.9": "sparsity=0.9 makes no sense with method=dense, which trains every connection: "
     "leave it at 0",
     "method=dense allocation=erk": "allocation=erk makes no sense with method=dense, which trains every connection",
+    "method=snip backend=sparse": "backend=sparse makes no sense with method=snip, which scores every connection of "
+    "the dense network",
+    "method=gmp backend=auto": "backend=auto makes no sense with method=gmp, which starts from every connection",
+    "method=snip allocation=erk": "allocation=erk makes no sense with method=snip scope=global, where scores decide: "
+    "set scope=layer",
+    "method=gmp scope=global": "allocation=erk makes no sense with method=gmp scope=global, where scores decide: "
+    "set scope=layer",
+    "method=snip scope=layer": "allocation=null makes no sense with method=snip scope=layer, which needs one",
+    "method=static ~allocation": "allocation=null makes no sense with method=static, which needs one",
+    "method=snip prune=magnitude": "prune=magnitude makes no sense with method=snip, which prunes once, before "
+    "training",
+    "method=gmp grow=random": "grow=random makes no sense with method=gmp, which only ever prunes",
+    "method=gmp ~schedule": "schedule=null makes no sense with method=gmp, which needs one",
+    "powerprop=0.5": "powerprop=0.5 must be at least 1",
+    "powerprop=2": "powerprop=2 makes no sense with method=dst: a weight that starts at 0 gets no gradient and never "
+    "moves",
+    "powerprop=2 method=static backend=sparse": "powerprop=2 makes no sense with backend=sparse: only dense storage "
+    "has it",
     "sparsity=0": "sparsity=0 makes no sense with method=dst: no connection is left to grow",
     "grow=null": "grow=null is not known: choose gradient, gse, random",
     "~grow": "grow=null makes no sense with method=dst, which needs one",
@@ -102,10 +122,25 @@ def test_sweep_expands_and_checks_every_run() -> None:
         ("method=set allocation=uniform", {"grow": "random", "allocation": "uniform", "schedule": "constant"}),
         ("method=static", {"grow": None, "prune": None, "schedule": None, "allocation": "er"}),
         ("method=dense", {"grow": None, "allocation": None}),
+        ("method=snip", {"allocation": None, "prune": None, "schedule": None}),
+        ("method=snip scope=layer allocation=erk", {"allocation": "erk"}),
+        ("method=gmp", {"allocation": "erk", "prune": "magnitude", "grow": None, "schedule": "cubic"}),
+        ("method=gmp scope=global ~allocation schedule=cosine", {"allocation": None, "schedule": "cosine"}),
+        ("powerprop=2 method=gmp", {"method": "gmp"}),
     ],
 )
 def test_presets_choose_parts_and_each_part_moves_alone(words: str, expected: dict) -> None:
     assert config.compose(words.split()).choices.items() >= expected.items()
+
+
+@pytest.mark.parametrize("name", options("method"))
+def test_every_part_of_a_preset_moves_alone(name: str) -> None:
+    """Settings that a preset gives to one option must not be settings that another of the group lacks."""
+    chosen = config.compose([f"method={name}"]).choices
+    for group in ("allocation", "prune", "grow"):
+        if chosen[group] is not None:
+            for option in options(group):
+                assert config.compose([f"method={name}", f"{group}={option}"]).choices[group] == option
 
 
 def test_recipes() -> None:
@@ -122,6 +157,42 @@ def test_recipes() -> None:
         [0.1, 0.1, 0.01, 0.001]
     )
     assert config.compose(["model=vit"]).build("optimizer").lr == 0.01
+
+
+IMAGENET = ["dataset=imagenet", "model=resnet50"]
+
+
+@pytest.mark.parametrize("name", options("method"))
+def test_a_method_composes_on_imagenet_and_a_user_wins_over_its_protocol(name: str) -> None:
+    assert config.compose([*IMAGENET, f"method={name}"]).choices["model"] == "resnet50"
+    said = {"epochs": 7, "batch_size": 64, "label_smoothing": 0.25}
+    words = [*(f"{key}={value}" for key, value in said.items()), "optimizer.lr=0.2", "optimizer.weight_decay=0.5"]
+    found = config.compose([*IMAGENET, f"method={name}", *words]).config
+    assert found.items() >= said.items()
+    assert (found["optimizer"]["lr"], found["optimizer"]["weight_decay"]) == (0.2, 0.5)
+    if found["schedule"] is not None:
+        times = {"end": 0.5, "fraction": 0.125}
+        words = [f"schedule.{key}={value}" for key, value in times.items()]
+        assert config.compose([*IMAGENET, f"method={name}", *words]).config["schedule"].items() >= times.items()
+
+
+def test_imagenet_protocols() -> None:
+    """Evci et al. 2020: 32,000 steps of 4,096 images; gradual pruning from 10,000 to 25,000, growth until 25,000."""
+    for name in ("dense", "static", "set", "rigl", "gse", "gmp"):
+        experiment = config.compose([*IMAGENET, f"method={name}"])
+        keys = ("epochs", "batch_size", "label_smoothing")
+        assert [experiment.config[key] for key in keys] == [100, 4096, 0.1]
+        optimizer = experiment.build("optimizer")
+        assert optimizer.weight_decay == 0.0001
+        assert [optimizer.lr_at(s, 32000) for s in (9599, 9600, 22399, 22400, 28800)] == pytest.approx(
+            [1.6, 0.16, 0.16, 0.016, 0.0016]
+        )
+        assert config.compose([f"method={name}"]).config["batch_size"] == 128
+    steps = {
+        n: config.compose([*IMAGENET, f"method={n}"]).build("schedule").steps(32000) for n in ("set", "rigl", "gmp")
+    }
+    assert steps["set"] == steps["rigl"] == list(range(100, 25001, 100))
+    assert steps["gmp"] == list(range(11000, 25001, 1000))
 
 
 def test_a_users_own_folder_adds_options(tmp_path) -> None:

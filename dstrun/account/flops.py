@@ -64,10 +64,17 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """The prunable layers in order, and what the attention products of a forward pass add for one sample."""
+    """The prunable layers in order.
+
+    Attributes:
+        layers: in the order of ``named_modules``.
+        attention: what attention products add to a sample's forward pass.
+        others: parameters that are not prunable.
+    """
 
     layers: list[LayerCost]
     attention: int
+    others: int = 0
 
     def forward(self, active: Sequence[int] | None = None) -> int:
         """Count the FLOPs of one sample's forward pass with so many active connections a layer (dense if ``None``)."""
@@ -133,8 +140,9 @@ def network_cost(model: nn.Module, image: tuple[int, int, int]) -> NetworkCost:
     costs = [
         LayerCost(name, tuple(module.weight.shape), uses[name], first[name], sees[name]) for name, module in layers
     ]
-    total = NetworkCost(costs, 0)
-    return NetworkCost(costs, counter.get_total_flops() - total.forward())
+    prunable_weights = {id(module.weight) for _, module in layers}
+    others = sum(p.numel() for p in model.parameters() if id(p) not in prunable_weights)
+    return NetworkCost(costs, counter.get_total_flops() - NetworkCost(costs, 0).forward(), others)
 
 
 def update_extra(cost: NetworkCost, grow: Cost, aggregates: bool, candidates: Sequence[int]) -> int:
@@ -171,10 +179,17 @@ class FlopMeter:
         cost: of the network.
         grow: the grow criterion, if any.
         backends: which stores each layer; all ``masked`` if ``None``.
+        built: what is trained, where a method builds another network than the one that is compared with.
     """
 
-    def __init__(self, cost: NetworkCost, grow: GrowCriterion | None, backends: Sequence[str] | None = None) -> None:
-        self.cost = cost
+    def __init__(
+        self,
+        cost: NetworkCost,
+        grow: GrowCriterion | None,
+        backends: Sequence[str] | None = None,
+        built: NetworkCost | None = None,
+    ) -> None:
+        self.cost, self.built = cost, built or cost
         self.backends = backends or ["masked"] * len(cost.layers)
         self.aggregates = grow is not None and grow.aggregates
         self.train = 0
@@ -182,10 +197,15 @@ class FlopMeter:
         self.samples = 0
 
     def scored(self, update: Update, products: Products) -> None:
-        """Add what was scored before the first step, on the network as it was before pruning."""
-        before = [c.active + c.pruned - c.grown for c in update.changes] or products.forward
+        """Add samples passed forward and backward to score active connections, before these were pruned.
+
+        Args:
+            update: after it.
+            products: what is computed where the update tells of no layer.
+        """
+        before = _before(update) or products.forward
         self.train += 3 * update.samples * self.cost.forward(before)
-        self.executed += update.samples * self.cost.executed(self.backends, Products.of(before))
+        self.executed += update.samples * self.built.executed(self.backends, Products.of(before))
 
     def step(self, samples: int, products: Products, updates: Sequence[Update]) -> None:
         """Add one step.
@@ -196,7 +216,6 @@ class FlopMeter:
             updates: of the topology in this step.
         """
         self.samples += samples
-        forward = self.cost.forward(products.forward)
         weight_gradient = self.cost.forward(products.weight_gradient)
         for update in updates:
             candidates = self._scored(update)
@@ -205,12 +224,15 @@ class FlopMeter:
             if update.replaces_step:
                 weight_gradient, products = extra, dataclasses.replace(products, weight_gradient=candidates)
                 self.executed += samples * sums
+            elif update.cost is Cost.NONE:
+                self.scored(update, products)
             elif update.samples:
-                self.train += update.samples * (2 * forward + extra)
-                fresh = dataclasses.replace(products, weight_gradient=candidates)
-                self.executed += update.samples * (self.cost.executed(self.backends, fresh) + sums)
-        self.train += samples * (forward + self.cost.forward(products.input_gradient) + weight_gradient)
-        self.executed += samples * self.cost.executed(self.backends, products)
+                fresh = Products.of(_before(update), candidates)
+                self.train += update.samples * (2 * self.cost.forward(fresh.forward) + extra)
+                self.executed += update.samples * (self.built.executed(self.backends, fresh) + sums)
+        passes = self.cost.forward(products.forward) + self.cost.forward(products.input_gradient)
+        self.train += samples * (passes + weight_gradient)
+        self.executed += samples * self.built.executed(self.backends, products)
 
     def _scored(self, update: Update) -> list[int]:
         """Count the connections of each layer whose gradients an update takes; the dense gradient has blocked ones."""
@@ -229,6 +251,11 @@ class FlopMeter:
     def load_state(self, state: dict[str, int]) -> None:
         """Continue from a checkpoint's sums."""
         self.train, self.executed, self.samples = state["train"], state["executed"], state["samples"]
+
+
+def _before(update: Update) -> list[int]:
+    """Count the active connections of each layer before an update."""
+    return [change.active + change.pruned - change.grown for change in update.changes]
 
 
 def flops_record(cost: NetworkCost, active: Sequence[int], train: int, executed: int, samples: int) -> dict[str, Any]:

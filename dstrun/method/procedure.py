@@ -111,8 +111,11 @@ class Setting:
     Attributes:
         counts: active connections each layer shall have; ``None`` where scores decide among all layers.
         budget: active connections all layers together shall have.
+        sparsity: as asked for; the budget may be another by how the allocation treats layers.
         total_steps: of the whole run.
-        steps_per_epoch: of which ``total_steps`` is a multiple.
+        nominal_steps: of one training, of which a method may make several.
+        steps_per_epoch: of which both are multiples.
+        image: (C, H, W) of a training image.
         strict: refuse a layer without connections instead of warning.
         fresh_pass: ``fresh_pass(step, samples)`` runs a forward and backward over that many training samples drawn
             for the step, leaves normalization statistics as they were, and returns how many samples it took.
@@ -127,8 +130,11 @@ class Setting:
     scope: str
     counts: Sequence[int] | None
     budget: int
+    sparsity: float
     total_steps: int
+    nominal_steps: int
     steps_per_epoch: int
+    image: tuple[int, int, int]
     classes: int
     seed: int
     strict: bool
@@ -153,6 +159,7 @@ class Method:
         scopes: what ``scope`` may be.
         grows_at_zero: whether connections appear during training with weight 0.
         emerges: whether training itself finds how many connections are active at the end.
+        exact: whether the end has the budget to the connection; else what comes in channels stays below it.
     """
 
     parts: ClassVar[tuple[str, ...]] = ()
@@ -163,6 +170,7 @@ class Method:
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
     grows_at_zero: ClassVar[bool] = False
     emerges: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
 
     def allocates(self, scope: str) -> bool:
         """Say whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""
@@ -172,8 +180,32 @@ class Method:
         """Say why a configuration makes no sense, where the rules above do not: a sentence; empty where it does."""
         return ""
 
-    def epochs(self, epochs: int) -> int:
-        """Give the length of the whole run in epochs, where one training takes ``epochs``."""
+    def network(self, option: Any, build: Callable[[Any], nn.Module], budget: int) -> Any:
+        """Give the option of the network that is trained, where it is not the one chosen.
+
+        Args:
+            option: of the group ``model``, as chosen.
+            build: builds the network of an option without weights, on the meta device.
+            budget: connections that shall be active at the end.
+
+        Raises:
+            ConfigError: no such network keeps to the budget.
+        """
+        return option
+
+    def counts(self, model: nn.Module, budget: int) -> list[int] | None:
+        """Give what each layer shall have at the end where the structure decides; ``None``: an allocation or scores do.
+
+        Args:
+            model: the network that is trained, without weights.
+            budget: connections that shall be active at the end.
+
+        Raises:
+            ConfigError: the structure cannot keep to the budget.
+        """
+
+    def epochs(self, epochs: int, sparsity: float) -> int:
+        """Give the length of the whole run to a sparsity in epochs, where one training takes ``epochs``."""
         return epochs
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
@@ -200,6 +232,16 @@ class Method:
         """
         yield total, Products.of(counts)
 
+    def course(
+        self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, epochs: int, sparsity: float, per_epoch: int
+    ) -> Iterator[tuple[int, Products]]:
+        """Foretell a run of ``epochs`` a training as ``forecast`` does; overridden by methods that train repeatedly."""
+        return self.forecast(sizes, counts, schedule, self.epochs(epochs, sparsity) * per_epoch)
+
     def scored_samples(self, classes: int) -> int:
         """Foretell how many samples are scored before the first step (``Update.samples``)."""
+        return 0
+
+    def update_samples(self, classes: int) -> int:
+        """Foretell how many samples are scored between two stretches, on the network of the first."""
         return 0

@@ -41,15 +41,19 @@ def keep_best(
     Raises:
         EmptyLayer: so that nothing is pruned.
     """
-    if counts is None:
-        kept = highest(torch.cat([s.flatten() for s in scores]), budget)
-        ends = torch.tensor([s.numel() for s in scores], device=kept.device).cumsum(0)
-        owner = torch.searchsorted(ends, kept, right=True)
-        chosen = [kept[owner == i] - (ends[i] - s.numel()) for i, s in enumerate(scores)]
-    else:
-        chosen = [highest(s, min(count, s.numel())) for s, count in zip(scores, counts, strict=True)]
+    chosen = best(scores, counts, budget)
     guard([x.name for x, keep in zip(layers, chosen, strict=True) if x.count and not keep.numel()], strict)
     return [drop(layer, _others(layer.count, keep)) for layer, keep in zip(layers, chosen, strict=True)]
+
+
+def best(scores: Sequence[Tensor], counts: Sequence[int] | None, budget: int) -> list[Tensor]:
+    """Give the indices of the highest scores of each layer: ``counts`` of them, or ``budget`` among all layers."""
+    if counts is not None:
+        return [highest(s, min(count, s.numel())) for s, count in zip(scores, counts, strict=True)]
+    kept = highest(torch.cat([s.flatten() for s in scores]), budget)
+    ends = torch.tensor([s.numel() for s in scores], device=kept.device).cumsum(0)
+    owner = torch.searchsorted(ends, kept, right=True)
+    return [kept[owner == i] - (ends[i] - s.numel()) for i, s in enumerate(scores)]
 
 
 def drop(layer: SparseLayer, indices: Tensor) -> Change:

@@ -20,3 +20,14 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Normalize by the running statistics and drop nothing, as in evaluation."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

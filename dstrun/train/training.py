@@ -58,7 +58,8 @@ class Training:
     def products(self) -> Products:
         """Count the connections of every prunable layer that take part in the next step's products."""
         counted = self.procedure.products()
-        return counted or Products.of([layer.count for layer in self.layers] if self.layers else self.sizes)
+        built = [layer.size for layer in self.flops.built.layers]
+        return counted or Products.of([layer.count for layer in self.layers] if self.layers else built)
 
     def active(self) -> list[int]:
         """Count the active connections of every prunable layer."""
@@ -74,12 +75,6 @@ class Training:
         sizes = [math.prod(layer.geometry.shape) for layer in self.layers]
         ever = sum(layer.explored() * size for layer, size in zip(self.layers, sizes, strict=True))
         return ever / sum(sizes) if sizes else 1.0
-
-    def dense_parameters(self) -> int:
-        """Count the parameters of the dense network, without those that only say how its weights are computed."""
-        named = self.model.named_parameters()
-        stored = sum(p.numel() for name, p in named if ".parametrizations." not in name or name.endswith(".original"))
-        return stored + sum(size - x.weight.numel() for size, x in zip(self.sizes, self.layers, strict=False))
 
     def prepare(self) -> list[Update]:
         """Let the method score and prune before the first step, if it does."""
@@ -97,13 +92,13 @@ class Training:
     def take_step(self) -> list[Update]:
         """Train on the next batch: one step of the optimizer, or the topology update that replaces it."""
         step = self.step + 1
-        products = self.products()
         x, y = self.data.batch(step - 1)
         rate = self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(stream(self.seed, "dropout", step))
         before = self.procedure.before_step(step)
+        products = self.products()
         with self.precision.autocast():
             loss = self.loss(self.model(x), y)
         self.loss_sum += loss.detach()

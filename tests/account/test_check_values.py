@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dstrun.help import options
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "check_values.py"
 
 spec = importlib.util.spec_from_file_location("check_values", SCRIPT)
@@ -61,7 +63,8 @@ def test_published_rows_say_why_they_differ(tmp_path):
         "a,t,imagenet,resnet50,RigL_5x,ERK,0.8,train_flops_ratio,2.09,,",
         "a,t,imagenet,resnet50,dense,dense,0,test_flops,8200000000.0,,",
         "a,t,imagenet,resnet50,dense,dense,0,top1,76.8,,",
-        "a,t,imagenet,resnet50,SNFS,ERK,0.9,train_flops_ratio,0.5,,",
+        "a,t,imagenet,resnet50,Small-Dense,thin,0.9,train_flops_ratio,0.12,,",
+        "a,t,imagenet,resnet50,static,ERK,0.9,test_MACs_M,989,,",
         "a,t,cifar10,resnet56,RigL,ERK,0.9,train_flops_ratio,0.5,,",
     ]
     table.write_text(HEADER + "\n".join(rows))
@@ -71,6 +74,31 @@ def test_published_rows_say_why_they_differ(tmp_path):
     ]  # fmt: skip
     assert found[0]["ours"] == pytest.approx((302 * 0.24184 + 1) / 303, abs=1e-4)
     assert found[4]["ours"] == pytest.approx(5 * (302 * 0.41380 + 1) / 303, abs=1e-3)
+
+
+def test_a_method_without_growth_is_counted_by_its_course(tmp_path):
+    """Dense until 11,000 of 32,000 steps, then fewer every 1,000 until 25,000; the sum of i^3 up to 14 is 105^2."""
+    table = tmp_path / "published.csv"
+    rows = [
+        "a,t,imagenet,resnet50,GMP (Gale2019),uniform,0.8,train_flops_ratio,0.56,,",
+        "a,t,imagenet,resnet50,GMP (Gale2019),uniform,0.9,train_flops_ratio,0.51,,",
+        "a,t,imagenet,resnet50,SNIP,uniform per-layer,0.8,train_flops_ratio,0.22,,",
+    ]
+    table.write_text(HEADER + "\n".join(rows))
+    found = check_values.published_rows(table)
+    assert [row["reason"] for row in found] == ["pruned every step", "last digit", ""]
+    for row, f in zip(found, (0.2231, 0.1260), strict=False):
+        assert row["ours"] == pytest.approx((11 + 14 * f + (1 - f) * 105**2 / 15**3 + 7 * f) / 32, abs=1e-4)
+    assert found[2]["ours"] == 0.2231
+
+
+@pytest.mark.skipif("snfs" not in options("method"), reason="the method is not there")
+def test_a_dense_weight_gradient_every_step(tmp_path):
+    table = tmp_path / "published.csv"
+    table.write_text(HEADER + "a,t,imagenet,resnet50,SNFS,ERK,0.8,train_flops_ratio,0.61,,")
+    (found,) = check_values.published_rows(table)
+    assert found["ours"] == pytest.approx((2 * 0.41380 + 1) / 3, abs=1e-4)
+    assert found["reason"] == ""
 
 
 def test_the_script_fails_where_a_value_does_not_hold(monkeypatch, capsys):

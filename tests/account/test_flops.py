@@ -96,20 +96,32 @@ def test_fresh_samples_cost_besides_the_step() -> None:
     assert meter.executed == 7 * (3 * DENSE - 240) + 3 * (3 * DENSE - 240 + SUMS)
 
 
+def test_samples_that_score_active_connections_cost_three_passes_of_the_network_before() -> None:
+    changes = [Change("a", 2, 4, 0, 0, 1.0), Change("b", 2, 0, 0, 0, 1.0)]
+    meter = FlopMeter(COST, None)
+    meter.step(7, Products.of([2, 2]), [Update(1, Cost.NONE, False, 3, changes)])
+    assert meter.train == 7 * 3 * 2 * (2 * 10 + 2 * 5) + 3 * 3 * SPARSE
+    assert meter.executed == (7 + 3) * (3 * DENSE - 240)
+
+
 def test_plan_counts_what_training_counts() -> None:
     """The plan of a run and the record of that run agree to the last FLOP."""
     from dstrun.plan import plan
     from dstrun.run import assemble
 
     fresh = "method=gse method.batch=fresh subset=grabo"
-    for method in ("method=gse", "method=rigl", "method=set", fresh, "method=gmp"):
+    layers = "sparsity=0.9 scope=layer allocation=erk"
+    again = [f"method={name} method.rounds=2 {layers}" for name in ("magnitude", "taylor", "fisher")]
+    again += [f"method=lth method.levels=2 method.rewind=0.5 {layers}", f"method=lth method.prune_share=0.6 {layers}"]
+    for method in ("method=gse", "method=rigl", "method=set", fresh, "method=gmp", *again):
         words = [*method.split(), "model=mlp", "dataset=digits", "sparsity=0.9", "epochs=2"]
         experiment = config.compose(words)
         training = assemble(experiment, torch.device("cpu"))
         training.model.train()
         while training.step < training.total_steps:
             training.take_step()
-        planned, counted = plan(experiment), training.flops.record(training.active(), training.flops.samples)
+        planned, samples = plan(experiment), training.nominal_steps * experiment.config["batch_size"]
+        counted = training.flops.record(training.active(), samples)
         assert {k: planned["flops"][k] for k in counted} == counted
         assert planned["flops"]["updates"] == training.updates > 0
         assert planned["parameters"]["active"] == sum(training.active()) + planned["parameters"]["dense"] - 50200

@@ -98,8 +98,9 @@ def test_it_ends_with_the_budget_and_counts_what_it_did(name: str, whole) -> Non
     method, active = made.build("method"), training.active()
     assert len(active) == len(training.sizes)
     assert all(0 <= a <= n for a, n in zip(active, training.sizes, strict=True))
-    if method.budget and training.layers:
-        assert sum(active) == sum(allocate(made, training.flops.cost))
+    if method.budget and (training.layers or not method.exact):
+        budget = sum(allocate(made, training.flops.cost))
+        assert sum(active) == budget if method.exact else 0.8 * budget < sum(active) <= budget
     record = training.flops.record(active, training.nominal_steps * made.config["batch_size"])
     assert 0 < record["inference"] <= training.flops.cost.forward()
     assert record["train"] > 0
@@ -150,13 +151,17 @@ def odd(name: str, tied: bool, *words: str) -> Training:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_grouped_and_pointwise_convolutions_without_bias_and_tied_weights(name: str) -> None:
+    if name in ("thinet", "sss"):  # every channel there is read in groups, by several, or with tied weights
+        with pytest.raises(config.ConfigError, match=r"whole channels reach 0\.0000 at most|no channels that can be"):
+            odd(name, tied=True)
+        return
     training = odd(name, tied=True)
     assert torch.isfinite(training.loss_sum)
     assert torch.equal(training.model.again.weight, training.model.once.weight)
     assert [layer.name for layer in training.layers] in ([], ["stem", "grouped", "point", "once", "head"])
     made = experiment(name)
     if made.build("method").budget and training.layers:
-        assert sum(training.active()) == round((1 - made.config["sparsity"]) * sum(training.sizes))
+        assert sum(training.active()) == sum(allocate(made, training.flops.cost))
 
 
 @pytest.mark.parametrize("name", BOTH)

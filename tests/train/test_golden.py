@@ -22,6 +22,8 @@ STEPS = 30
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.5", "epochs=3", "optimizer.lr=0.05", "threads=1"]
 PRESETS = [name for name in options("method") if name != "dst"]
 CURVES = {name: [f"method={name}"] for name in PRESETS} | {
+    **{name: [f"method={name}", "epochs=2", "sparsity=0.9"] for name in ("magnitude", "taylor", "fisher")},
+    "lth": ["method=lth", "epochs=1", "method.levels=2", "sparsity=0.9"],
     "gse-grabo": ["method=gse", "subset=grabo", "sparsity=0.9"],
     "gse-graest": ["method=gse", "subset=graest", "sparsity=0.9"],
     "gse-fresh": ["method=gse", "method.batch=fresh", "sparsity=0.9"],

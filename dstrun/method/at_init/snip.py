@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING
 
-from dstrun.method.procedure import Method, Procedure, Setting
-from dstrun.option import AtLeast, option
+from dstrun.method.at_init.once import PruneOnSamples
+from dstrun.method.procedure import Setting
+from dstrun.option import option
 
 if TYPE_CHECKING:
-    from dstrun.layer import DenseLayer
     from dstrun.method.at_init.scoring import Scores
 
 
 @option
-class SNIP(Method):
+class SNIP(PruneOnSamples):
     """Keep the connections of largest |w dL/dw|, the loss's sensitivity to a factor c = 1 on each (equation 5).
 
-    One batch of ``samples_per_class`` training images a class, batch normalization by its statistics, running
-    statistics left alone. ``scope=global`` ranks all layers together, as in the paper (its normalisation by the sum
-    changes no order), and may empty a layer; ``scope=layer`` keeps the allocation's counts, as Evci et al. 2020 do.
+    ``scope=global`` ranks all layers together, as in the paper (its normalisation by the sum changes no order), and may
+    empty a layer; ``scope=layer`` keeps the allocation's counts, as Evci et al. 2020 do.
     """
 
-    samples_per_class: Annotated[int, AtLeast(1)] = 10
+    def score(self, setting: Setting) -> Scores:
+        """Give |w dL/dw|: (N,) of every layer."""
+        from dstrun.method.at_init.scoring import parts, scoring_pass
 
-    why: ClassVar[str] = "which prunes once, before training"
-    start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which scores every connection of the dense network"
-
-    def procedure(self, setting: Setting) -> Procedure:
-        """Score and prune before the first step."""
-        from dstrun.method.at_init.scoring import Scoring
-
-        return Scoring(setting, self._score)
-
-    def scored_samples(self, classes: int) -> int:
-        """Count the batch."""
-        return self.samples_per_class * classes
-
-    def _score(self, setting: Setting, layers: Sequence[DenseLayer]) -> Scores:
-        from dstrun.method.statistics import frozen_statistics
-
-        x, y = setting.samples(0, self.samples_per_class)
-        with frozen_statistics(setting.model):
-            setting.loss(setting.model(x), y).backward()
-        return [(layer.values() * layer.grad()).abs() for layer in layers], len(y)
+        passed = 0
+        with scoring_pass(setting.model):
+            for x, y, share in parts(self, setting):
+                (share * setting.loss(setting.model(x), y)).backward()
+                passed += len(y)
+        return [(layer.values() * layer.grad()).abs() for layer in setting.layers], passed

@@ -24,6 +24,8 @@ class Choosing(Procedure):
         self.chosen = [attached(layer, Selected) for layer in self.layers]
         self.active, self.sizes = list(setting.counts), [layer.topology.size for layer in self.layers]
         self.last = method.last(setting.total_steps)
+        for layer in self.layers:
+            layer.ever.zero_()
         self._choose()
         self._await(1)
 
@@ -62,4 +64,4 @@ class Choosing(Procedure):
 
     def _choose(self) -> None:
         for layer, chosen, active in zip(self.layers, self.chosen, self.active, strict=True):
-            chosen.choose(layer.weight, active)
+            chosen.choose(layer, active)

@@ -33,7 +33,8 @@ class Exploring(Procedure):
         self.reached = method.reached(self.sizes, self.active)
         self.refreshes, self.last = method.refreshes(setting.total_steps), method.last(setting.total_steps)
         self.ended = False
-        for index in range(len(self.layers)):
+        for index, layer in enumerate(self.layers):
+            layer.ever.zero_()
             self._choose(index)
 
     def updates_at(self, step: int) -> bool:
@@ -78,8 +79,7 @@ class Exploring(Procedure):
     def _choose(self, index: int) -> Change:
         layer, chosen, active, reached = self.layers[index], self.chosen[index], self.active[index], self.reached[index]
         before = chosen.active.clone()
-        chosen.choose(layer.weight, active, reached)
+        chosen.choose(layer, active, reached)
         clear_state(layer, chosen.reached)
         entered = int((chosen.active & ~before).sum())
-        explored = chosen.ever.sum().item() / chosen.ever.numel()
-        return Change(layer.name, active, entered, entered, reached - active, explored)
+        return Change(layer.name, active, entered, entered, reached - active, layer.explored())

@@ -17,29 +17,27 @@ class Selected(nn.Module):
     Attributes:
         active: A, of the weight's shape; all to begin with.
         reached: B, a superset of A: those whose gradient is passed on.
-        ever: those that have been in A.
         alpha: factor on the gradients of B without A.
     """
 
     active: Tensor
     reached: Tensor
-    ever: Tensor
 
     def __init__(self, like: Tensor) -> None:
         super().__init__()
         self.alpha = 1.0
-        for name, value in (("active", True), ("reached", True), ("ever", False)):
-            self.register_buffer(name, torch.full_like(like, value, dtype=torch.bool))
+        for name in ("active", "reached"):
+            self.register_buffer(name, torch.ones_like(like, dtype=torch.bool))
 
     def forward(self, w: Tensor) -> Tensor:
         """Compute the weights."""
         return _Select.apply(w, self.active, self.reached, self.alpha)  # type: ignore[return-value]
 
-    def choose(self, weight: Tensor, active: int, reached: int | None = None) -> None:
+    def choose(self, layer: DenseLayer, active: int, reached: int | None = None) -> None:
         """Take as A the ``active`` weights of largest magnitude, and as B the ``reached`` (all if ``None``)."""
-        order = highest(weight.detach().abs().flatten(), active if reached is None else reached)
+        order = highest(layer.weight.detach().abs().flatten(), active if reached is None else reached)
         self.active.zero_().view(-1)[order[:active]] = True
-        self.ever |= self.active
+        layer.ever |= self.active
         if reached is not None:
             self.reached.zero_().view(-1)[order] = True
 

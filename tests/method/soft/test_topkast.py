@@ -10,6 +10,7 @@ from soft_bench import Soft
 from torch import nn
 
 from dstrun import config
+from dstrun.backend.masked import wrap
 from dstrun.method.procedure import Products
 from dstrun.method.soft.selected import Selected
 from dstrun.method.soft.topkast import TopKAST
@@ -55,8 +56,6 @@ def test_exploration_loss_by_hand() -> None:
 
 def test_other_parameters_keep_their_weight_decay() -> None:
     model = nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2))
-    from dstrun.backend.masked import wrap
-
     TopKAST().reparametrize(model, wrap(model, torch.device("cpu")))
     rest, stored = TopKAST().parameters(model, 0.01)
     assert (rest["weight_decay"], stored["weight_decay"]) == (0.01, 0.0)
@@ -135,9 +134,11 @@ def test_b_contains_a_and_has_the_backward_density(layers: list[tuple[int, float
 
 @given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 1000))
 def test_a_lies_in_b_and_both_are_exact(active: int, more: int, seed: int) -> None:
-    weight = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))
-    chosen, reached = Selected(weight), min(8, active + more)
-    chosen.choose(weight, active, reached)
+    module, reached = nn.Linear(4, 2), min(8, active + more)
+    weight = module.weight.data.copy_(torch.randn(2, 4, generator=torch.Generator().manual_seed(seed)))
+    (layer,) = wrap(module, torch.device("cpu"))
+    chosen = Selected(weight)
+    chosen.choose(layer, active, reached)
     assert (chosen.active.sum(), chosen.reached.sum()) == (active, reached)
     assert not (chosen.active & ~chosen.reached).any()
     assert weight.abs()[chosen.active].min() >= weight.abs()[~chosen.active].max() if active < 8 else True
@@ -146,7 +147,8 @@ def test_a_lies_in_b_and_both_are_exact(active: int, more: int, seed: int) -> No
 def test_gradient_outside_b_is_zero_even_where_it_is_infinite() -> None:
     weight = torch.tensor([1.0, 0.1], requires_grad=True)
     chosen = Selected(weight.detach())
-    chosen.choose(weight, 1, 1)
+    for mask in (chosen.active, chosen.reached):
+        mask[1] = False
     (chosen(weight) * torch.tensor([1.0, float("inf")])).nansum().backward()
     assert weight.grad.tolist() == [1.0, 0.0]
 

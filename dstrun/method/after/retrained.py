@@ -1,0 +1,44 @@
+"""What the methods that prune a trained network share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.rounds import Rounds
+from dstrun.option import AtLeast, OneOf, Within, option
+
+if TYPE_CHECKING:
+    from dstrun.method.repeated import Score
+
+
+@option
+class Retrained(Rounds):
+    """Train densely, then prune and retrain, ``rounds`` times; round r of R leaves the density (1 - s)^(r / R).
+
+    A round retrains for ``retrain_share`` of a training's epochs, at least one. ``retrain=rewind`` replays as long a
+    tail of the learning rate's schedule (Renda et al. 2020); ``retrain=finetune`` keeps its last learning rate.
+    """
+
+    rounds: Annotated[int, AtLeast(1)] = 1
+    retrain: Annotated[str, OneOf("rewind", "finetune")] = "rewind"
+    retrain_share: Annotated[float, Within(0, 1, low_open=True)] = 0.6
+
+    def shares(self, sparsity: float) -> list[float]:
+        """Prune the same share of what is left in every round."""
+        return [r / self.rounds for r in range(1, self.rounds + 1)]
+
+    def round_epochs(self, epochs: int) -> int:
+        """Give the length of a retraining."""
+        return max(1, round(self.retrain_share * epochs))
+
+    def procedure(self, setting: Setting) -> Procedure:
+        """Start with the dense training."""
+        from dstrun.method.after.retraining import Finetuning
+        from dstrun.method.repeated import Repeated
+
+        return (Repeated if self.retrain == "rewind" else Finetuning)(self, setting, self.score())
+
+    def score(self) -> Score:
+        """Give what scores the connections; the lowest go."""
+        raise NotImplementedError

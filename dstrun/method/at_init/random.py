@@ -1,0 +1,35 @@
+"""Pruning at random before training: the control of every score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dstrun.method.at_init.once import PruneOnce
+from dstrun.method.procedure import Setting
+from dstrun.option import option
+from dstrun.stream import generator
+
+if TYPE_CHECKING:
+    from dstrun.method.at_init.scoring import Scores
+
+
+@option
+class Random(PruneOnce):
+    """Keep connections at random.
+
+    ``scope=global`` draws among all layers, as the control of Tanaka et al. 2020; ``scope=layer`` keeps the
+    allocation's counts, as Liu et al. 2022. Weights keep the scale of the dense initialization, where ``method=static``
+    draws them for the fan-in that is left.
+    """
+
+    dense: ClassVar[str] = "which starts from the dense network's initialization"
+
+    def score(self, setting: Setting) -> Scores:
+        """Draw uniform scores: (N,) of every layer."""
+        import torch
+
+        draws = [generator(setting.seed, "prune", 0, index) for index in range(len(setting.layers))]
+        return [
+            torch.rand(layer.count, generator=draw, dtype=torch.float64)  # ties would favour the first layers
+            for layer, draw in zip(setting.layers, draws, strict=True)
+        ], 0

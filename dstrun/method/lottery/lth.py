@@ -1,0 +1,60 @@
+"""Lottery tickets: iterative magnitude pruning with rewinding (Frankle and Carbin 2019, Frankle et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar
+
+from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.rounds import Rounds
+from dstrun.option import AtLeast, ConfigError, Within, option
+
+
+@option
+class LTH(Rounds):
+    """Train, prune the connections of lowest |w|, set the others back to what they were after step k, train again.
+
+    Everything goes back to step k: weights, biases, norms and their statistics, the optimizer's state, the learning
+    rate. k ends the epoch nearest to the share ``rewind`` of a training; 0 is the initialization.
+
+    Every level prunes ``prune_share`` of what is left, the last one less, so that ``sparsity`` is met exactly. With
+    ``levels`` there are so many, which prune equal shares: level l of L leaves the density (1 - s)^(l / L). With
+    ``sparsities`` they stop at those below ``sparsity``, and there.
+    """
+
+    levels: Annotated[int, AtLeast(1)] | None = None
+    prune_share: Annotated[float, Within(0, 1, low_open=True, high_open=True)] = 0.2
+    sparsities: tuple[Annotated[float, Within(0, 1, low_open=True, high_open=True)], ...] = ()
+    rewind: Annotated[float, Within(0, 1, high_open=True)] = 0.0
+
+    parts: ClassVar[tuple[str, ...]] = ("prune",)
+    why: ClassVar[str] = "which prunes between trainings"
+
+    def __post_init__(self) -> None:
+        if self.levels is not None and self.sparsities:
+            raise ConfigError("method.levels and method.sparsities both say where levels end: set one of them")
+        if list(self.sparsities) != sorted(set(self.sparsities)):
+            raise ConfigError(f"method.sparsities={list(self.sparsities)} must increase")
+
+    def shares(self, sparsity: float) -> list[float]:
+        """Give every level's place on the way to the budget, in the logarithm of the density."""
+        if sparsity == 0:
+            return []
+        whole = math.log(1 - sparsity)
+        if self.levels is not None:
+            return [level / self.levels for level in range(1, self.levels + 1)]
+        if self.sparsities:
+            return [math.log(1 - s) / whole for s in self.sparsities if s < sparsity] + [1.0]
+        step = math.log(1 - self.prune_share) / whole
+        return [level * step for level in range(1, math.ceil(1 / step - 1e-9))] + [1.0]
+
+    def round_epochs(self, epochs: int) -> int:
+        """Give the length of a level: what is left of a training after step k."""
+        return epochs - min(round(self.rewind * epochs), epochs - 1)
+
+    def procedure(self, setting: Setting) -> Procedure:
+        """Start with the dense network."""
+        from dstrun.method.lottery.rewinding import Rewinding
+        from dstrun.method.repeated import by_criterion
+
+        return Rewinding(self, setting, by_criterion)

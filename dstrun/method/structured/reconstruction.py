@@ -1,0 +1,162 @@
+"""Remove the channels whose part in the next layer's outputs the others make up for best.
+
+Shape letters: B samples, C channels, D inputs of an output (C times the kernel's area, or times what is flattened),
+L places, S places drawn, M outputs drawn (B x S), R channels removed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+
+from dstrun.grow.criterion import Cost
+from dstrun.method.procedure import Procedure, Setting, Update
+from dstrun.method.statistics import evaluating
+from dstrun.method.structured.channels import Channels, Pair, trace, uniform
+from dstrun.progress import say
+from dstrun.stream import generator
+
+CHUNK = 64
+"""Samples whose patches are unfolded together."""
+
+
+class Reconstruction(Procedure):
+    """Removes channels once, after the last step of the dense training.
+
+    Args:
+        setting: of the run; its layers have every connection.
+        samples_per_class: training images a class that are passed forward.
+        locations: outputs drawn of each image, for every pair.
+    """
+
+    def __init__(self, setting: Setting, samples_per_class: int, locations: int) -> None:
+        self.setting, self.samples_per_class, self.locations = setting, samples_per_class, locations
+        self.channels = Channels(setting.model, setting.layers)
+        self.kept = uniform(setting.model, self.channels.pairs, setting.budget, "thinet")
+        say(f"  {self.channels.said()}")
+
+    def updates_at(self, step: int) -> bool:
+        """Say whether it is the last step of the dense training."""
+        return step == self.setting.nominal_steps
+
+    def rate_at(self, step: int, total: int) -> tuple[int, int]:
+        """Stay at the last learning rate of the dense training."""
+        dense = self.setting.nominal_steps
+        return min(step, dense - 1), dense
+
+    def after_step(self, step: int) -> Update | None:
+        """Remove channels, each layer's after those before it: one pass forward through the network."""
+        if not self.updates_at(step):
+            return None
+        setting, before = self.setting, [layer.count for layer in self.setting.layers]
+        x, y = setting.samples(step, self.samples_per_class)
+        with torch.no_grad(), evaluating(setting.model):
+            _Pass(self, step).run(x)
+        return Update(step, Cost.NONE, False, -(-len(y) // 3), self.channels.changes(before))
+
+    def thin(self, pair: Pair, x: Tensor, generator: torch.Generator) -> None:
+        """Remove channels of one pair, and scale what reads the others.
+
+        Args:
+            pair: made and read.
+            x: (B, ...) what the consumer reads.
+            generator: draws outputs.
+        """
+        module = self.channels.modules[pair.consumer]
+        assert isinstance(module, nn.Linear | nn.Conv2d)
+        removed, scale = choose(
+            contributions(module, x, pair.channels, self.locations, generator), self.kept[pair.producer]
+        )
+        self.channels.remove(pair, removed)
+        rescale(module, scale)
+
+
+class _Pass(fx.Interpreter):
+    """Runs a network call by call; what a pair's consumer is about to read decides what it reads."""
+
+    def __init__(self, procedure: Reconstruction, step: int) -> None:
+        super().__init__(procedure.setting.model, graph=trace(procedure.setting.model))
+        self.procedure, self.step = procedure, step
+        self.pairs = {pair.consumer: (index, pair) for index, pair in enumerate(procedure.channels.pairs)}
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Remove channels before they are read."""
+        if target in self.pairs:
+            index, pair = self.pairs[target]
+            x = args[0] if args else next(iter(kwargs.values()))
+            self.procedure.thin(pair, x, generator(self.procedure.setting.seed, "reconstruct", self.step, index))
+        return super().call_module(target, args, kwargs)
+
+
+def contributions(
+    module: nn.Linear | nn.Conv2d, x: Tensor, channels: int, locations: int, generator: torch.Generator
+) -> Tensor:
+    """Give what every channel adds to outputs drawn at random: (M, C).
+
+    Args:
+        module: whose outputs are drawn.
+        x: (B, ...) its input.
+        channels: C, of its input.
+        locations: S, a sample; an output unit and, if it has several, a place, with replacement.
+        generator: on the CPU.
+    """
+    found = []
+    weight = module.weight.flatten(1)
+    for part in x.split(CHUNK):
+        columns = _columns(module, part)
+        size = (len(part), locations)
+        place = torch.randint(columns.shape[2], size, generator=generator).to(x.device)
+        unit = torch.randint(len(weight), size, generator=generator).to(x.device)
+        seen = columns.gather(2, place[:, None].expand(-1, columns.shape[1], -1)).transpose(1, 2)
+        found.append((seen * weight[unit]).flatten(0, 1).unflatten(1, (channels, -1)).sum(2))
+    return torch.cat(found)
+
+
+def _columns(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+    """Give what the outputs at every place read: (B, D, L)."""
+    if isinstance(module, nn.Linear):
+        return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
+    steps: Any = {"dilation": module.dilation, "padding": module.padding, "stride": module.stride}
+    return F.unfold(x, tuple(module.kernel_size), **steps)
+
+
+def choose(parts: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """Choose which channels go, greedily, and how the others make up for them.
+
+    Args:
+        parts: (M, C) what each channel adds to each output.
+        kept: channels that stay.
+
+    Returns:
+        (R,) int64 those removed, in that order: each time the one with which the sum over outputs of the square of all
+        that is removed is least, of equal ones the first; and (C,) factors of what stays, 0 for what goes, which
+        bring the outputs nearest to what they were; of several such the nearest to 1.
+    """
+    gram = (parts.double().T @ parts.double()).cpu()
+    channels = len(gram)
+    shared, gone = torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.bool)
+    order = []
+    for _ in range(channels - kept):
+        growth = (2 * shared + gram.diagonal()).masked_fill(gone, torch.inf)
+        index = int(growth.argmin())
+        order.append(index)
+        gone[index] = True
+        shared += gram[index]
+    scale, stays = torch.zeros(channels, dtype=torch.float64), ~gone
+    missing = gram[stays][:, gone].sum(1, keepdim=True)
+    scale[stays] = 1 + torch.linalg.lstsq(gram[stays][:, stays], missing, driver="gelsd").solution[:, 0]
+    return torch.tensor(order, dtype=torch.int64, device=parts.device), scale.to(parts)
+
+
+def rescale(module: nn.Linear | nn.Conv2d, scale: Tensor) -> None:
+    """Multiply the weights that read each channel by its factor: (C,)."""
+    weight = module.weight.detach().flatten(1)
+    scaled = (weight.unflatten(1, (len(scale), -1)) * scale[:, None]).view_as(module.weight)
+    if parametrize.is_parametrized(module, "weight"):
+        module.weight = scaled  # type: ignore[assignment]
+    else:
+        module.weight.detach().copy_(scaled)

@@ -1,0 +1,59 @@
+"""What a step costs, in words, is what ``dstrun plan`` counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dstrun import config
+from dstrun.account.formula import step
+from dstrun.help import options
+from dstrun.method.procedure import Method, Products
+from dstrun.option import option
+
+
+def said(*words: str) -> str:
+    experiment = config.compose(words)
+    parts = [experiment.build(part) for part in ("method", "grow", "schedule")]
+    return step(*parts, experiment.build("dataset").classes)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("method=dense", "3 f_D"),
+        ("method=static", "3 f_S"),
+        ("method=set", "3 f_S"),
+        ("method=rigl", "3 f_S; updates 2 f_S + f_D"),
+        ("method=gse", "3 f_S; updates 2 f_S + f_C"),
+        ("method=gse subset=grabo", "3 f_S; updates 2 f_S + f_C + f_agg"),
+        ("method=gse method.batch=fresh", "3 f_S; samples of updates 2 f_S + f_C"),
+        ("method=gmp", "3 f_S(t)"),
+        ("method=snip", "3 f_S; once 100 x 3 f_D"),
+        ("method=snip dataset=cifar100", "3 f_S; once 1000 x 3 f_D"),
+    ],
+)
+def test_in_the_words_of_the_documentation(words: str, expected: str) -> None:
+    assert said(*words.split()) == expected
+
+
+@option
+class Wide(Method):
+    """Forward with few connections, weight gradients of some more, longer training."""
+
+    def forecast(self, sizes, counts, schedule: Any, total: int):
+        yield total // 2, Products.of(counts, [3 * c for c in counts])
+        yield total - total // 2, Products(list(counts), list(sizes), [3 * c for c in counts])
+
+    def epochs(self, epochs: int, sparsity: float) -> int:
+        return 2 * epochs
+
+
+def test_every_pass_has_its_own_name() -> None:
+    assert step(Wide(), None, None, 10) == "f_S + f_B(t) + f_B; 2 x steps"
+
+
+@pytest.mark.parametrize("name", options("method"))
+def test_every_method_has_a_formula(name: str) -> None:
+    assert said(f"method={name}")
