@@ -123,6 +123,8 @@ class DenseLayer(SparseLayer, Protocol):
     """
 
     module: nn.Linear | nn.Conv2d
+    ever: Tensor
+    """Which connections have been active at any time: bool, of the weight's shape."""
 
     def dense_grad(self) -> Tensor:
         """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""
@@ -180,7 +182,7 @@ def prunable(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
 
 def sharing(model: nn.Module, module: nn.Linear | nn.Conv2d) -> list[nn.Module]:
     """List the other modules of a network that compute with the same weight."""
-    return [m for m in model.modules() if m is not module and m._parameters.get("weight") is _kept(module)]
+    return [m for m in model.modules() if m is not module and _kept(m) is _kept(module)]
 
 
 def _kept(module: nn.Module) -> Tensor | None:

@@ -22,11 +22,14 @@ from dstrun.network import allocate, count_network, parameters_record, trained
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
+EMERGES = "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
+
 
 def plan(experiment: Experiment) -> dict[str, Any]:
     """Plan a run: the record's ``parameters``, ``flops`` and ``memory`` groups, and ``layers``.
 
-    FLOPs of ``scope=global`` are those of the initial allocation, which training then changes.
+    FLOPs of ``scope=global`` are those of the initial allocation, which training then changes; those of a method whose
+    sparsity emerges are the most they can be. ``notes`` says what is known only after training.
 
     Raises:
         ConfigError: parts that do not fit together.
@@ -51,6 +54,7 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         "flops": plan_flops(experiment, cost, active),
         "memory": memory,
         "layers": layers,
+        "notes": [EMERGES] if experiment.build("method").emerges else [],
     }
 
 

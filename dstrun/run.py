@@ -190,7 +190,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
         layers = masked.wrap(model, device)
     model.to(device)
     powerprop.reparametrize(model, config["powerprop"])
-    method.reparametrize(layers)
+    method.reparametrize(model, layers)
     rate = experiment.build("optimizer")
     optimizer = rate.build(method.parameters(model, rate.weight_decay))
     for layer in layers:
@@ -357,6 +357,9 @@ def report(outcome: Outcome) -> int:
             f"peak memory {peak}, {record['seconds']['train']:.1f} s of training, {record['updates']} updates\n"
             f"record {path / 'record.json'}"
         )
+        found = record["parameters"]["sparsity"]
+        if record["config"]["sparsity"] == 0 and found > 0:
+            log.warning("training found the sparsity %.4f, which nobody asked for: compare at equal sparsity", found)
         if record["choices"]["grow"] and record["updates"] == 0:
             log.warning("this dynamic run never updated its topology: it trained as static (updates: 0)")
         say(f"next: dstrun table {path.parent}")

@@ -194,7 +194,7 @@ def test_method_starts_a_procedure(name: str) -> None:
     parts = {group: experiment.build(group) for group in ("prune", "grow", "schedule")}
     if method.start == "all":
         layers = masked.wrap(net, torch.device("cpu"))
-    method.reparametrize(layers)
+    method.reparametrize(net, layers)
     procedure = method.procedure(setting(layers, **parts, counts=[30, 100], model=net, classes=5))
     assert isinstance(procedure, Procedure)
     assert any(procedure.updates_at(s) for s in range(1, 101)) or "schedule" not in method.parts

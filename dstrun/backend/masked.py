@@ -156,8 +156,8 @@ class MaskedLayer:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take the topology of a checkpoint; the weight is loaded with the network."""
-        self.ever = state["ever"].to(self.weight.device)
         self._set_topology(Topology(self.topology.shape, state["positions"].to(self.weight.device)))
+        self.ever = state["ever"].to(self.weight.device)
 
     def dense_grad(self) -> Tensor:
         """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""

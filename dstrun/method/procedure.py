@@ -81,6 +81,9 @@ class Procedure:
         """Say where a step, counted from 0, stands in the schedule of the learning rate: its step of how many."""
         return step, total
 
+    def penalty(self, step: int) -> Tensor | None:
+        """Give what a step adds to the loss it minimises; reported losses are without it."""
+
     def before_step(self, step: int) -> Update | None:
         """Prepare the step, or update the topology on samples of its own."""
 
@@ -155,6 +158,7 @@ class Method:
         dense: why it needs dense storage, as the end of a sentence; empty where it runs on every backend.
         scopes: what ``scope`` may be.
         grows_at_zero: whether connections appear during training with weight 0.
+        emerges: whether training itself finds how many connections are active at the end.
         exact: whether the end has the budget to the connection; else what comes in channels stays below it.
     """
 
@@ -165,6 +169,7 @@ class Method:
     dense: ClassVar[str] = ""
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
     grows_at_zero: ClassVar[bool] = False
+    emerges: ClassVar[bool] = False
     exact: ClassVar[bool] = True
 
     def allocates(self, scope: str) -> bool:
@@ -203,7 +208,7 @@ class Method:
         """Give the length of the whole run to a sparsity in epochs, where one training takes ``epochs``."""
         return epochs
 
-    def reparametrize(self, layers: Sequence[SparseLayer]) -> None:
+    def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
         """Let the layers compute their weights from other parameters, before the optimizer is built."""
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:

@@ -54,7 +54,7 @@ class Block:
 
     @property
     def sparsities(self) -> list[float]:
-        """Give the sparsities of all rows, ascending; 0 is dense."""
+        """Give the sparsities of all rows, ascending; 0 is dense, ``EMERGES`` the last."""
         return sorted(set().union(*(row.sparsities for row in self.rows)))
 
     @property

@@ -48,7 +48,8 @@ class Column:
 class Mean:
     """A cell over seeds; ``std`` is None for a single seed, ``mean`` where none is finished.
 
-    ``best`` prints it bold; ``marks`` are the signs of footnotes, ``*`` and ``†``.
+    ``best`` prints it bold; ``marks`` are the signs of footnotes, ``*`` and ``†``; ``at`` is the sparsity in percent
+    that training reached, where its column does not say it.
     """
 
     mean: float | None
@@ -56,6 +57,12 @@ class Mean:
     n: int = 0
     best: bool = False
     marks: str = ""
+    at: float | None = None
+
+    @property
+    def where(self) -> str:
+        """Say the sparsity reached, if it is to be said."""
+        return "" if self.at is None else f" at {self.at:.1f}%"
 
 
 def render(rows: Sequence[dict[str, Any]], columns: Sequence[Column], fmt: str = "md") -> str:
@@ -143,7 +150,7 @@ def _latex_cell(row: dict[str, Any], column: Column) -> str:
         number = f"{value.mean:.{column.digits}f}"
         number += "" if value.std is None else rf" \pm {value.std:.{column.digits}f}"
         number = rf"\mathbf{{{number}}}" if value.best else number
-        return f"${number}$ ({value.n}){latex_escape(value.marks)}"
+        return f"${number}$ ({value.n}){latex_escape(value.marks)}" + value.where.replace("%", r"\%")
     text = _cell(row, column)
     scientific = re.fullmatch(r"(-?[\d.]+)e(-?\d+)", text)
     if column.kind == "flops" and scientific:
@@ -186,7 +193,7 @@ def _mean(value: Mean, digits: int) -> str:
         return f"- {value.marks}".rstrip()
     text = f"{value.mean:.{digits}f}"
     text += "" if value.std is None else f" ± {value.std:.{digits}f}"
-    return f"{f'**{text}**' if value.best else text} ({value.n}){value.marks}"
+    return f"{f'**{text}**' if value.best else text} ({value.n}){value.marks}{value.where}"
 
 
 def in_bytes(value: float) -> str:

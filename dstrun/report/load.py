@@ -16,6 +16,8 @@ from dstrun.option import ConfigError, nearest
 
 SCHEMA = 1
 LOST_SECONDS = 120
+EMERGES = 1.0
+"""In the place of a sparsity where none was asked for and training found one: above all that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,14 @@ class Run:
 
     @property
     def sparsity(self) -> float:
-        """Give the asked-for sparsity of a finished run, in [0, 1)."""
-        return float(number(self.get("config.sparsity")) or 0.0)
+        """Give the asked-for sparsity of a finished run, in [0, 1); ``EMERGES`` where training found one itself."""
+        asked = float(number(self.get("config.sparsity")) or 0.0)
+        return EMERGES if asked == 0 and self.realised > 0 else asked
+
+    @property
+    def realised(self) -> float:
+        """Give the sparsity a finished run ended with, in [0, 1]."""
+        return float(number(self.get("parameters.sparsity")) or 0.0)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Look a dotted key up in the record, ``flops.train_x_dense``."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dstrun.option import ConfigError, nearest
 from dstrun.report.compare import Block, Row, blocks
-from dstrun.report.load import Run, metrics, number
+from dstrun.report.load import EMERGES, Run, metrics, number
 from dstrun.report.style import SHEET, line, style
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def curves(runs: Sequence[Run], out: Path | str) -> Path | None:
 
 def sparsity(runs: Sequence[Run], out: Path | str) -> Path | None:
     """Draw final top-1 accuracy against sparsity, a panel per model and dataset; small marks are single seeds.
+
+    Runs whose sparsity training found stand at the right, each with the sparsity it reached.
 
     Returns:
         The file written, or None where no run is finished.
@@ -145,7 +147,7 @@ def draw_sparsity(runs: Sequence[Run]) -> Figure | None:
         for place, row in enumerate(sparse):
             _errorbars(axis, row, levels, place - (len(sparse) - 1) / 2, len(sparse))
         axis.set_title(_title(block))
-        axis.set_xticks(range(len(levels)), [f"{100 * s:g}" for s in levels])
+        axis.set_xticks(range(len(levels)), ["emerges" if s == EMERGES else f"{100 * s:g}" for s in levels])
         axis.set_xlim(-0.5, max(len(levels), 1) - 0.5)
         axis.set_xlabel("sparsity (%)")
         axis.grid(visible=False, axis="x")
@@ -165,6 +167,9 @@ def _errorbars(axis: Axes, row: Row, levels: Sequence[float], place: float, rows
         at.append(x)
         means.append(fmean(values))
         deviations.append(stdev(values) if len(values) > 1 else 0.0)
+        if level == EMERGES:
+            reached = fmean(run.realised for run in row.cells[level])
+            axis.annotate(f"{100 * reached:.1f}", (x, means[-1]), (4, 0), textcoords="offset points", va="center")
         axis.plot(
             [x] * len(values), values, linestyle="none", marker="o", markersize=2, markerfacecolor="white",
             markeredgecolor=color, markeredgewidth=0.5, zorder=3,
@@ -214,7 +219,8 @@ def _legend_columns(width: float, shown: dict[str, Row]) -> int:
 def _title(block: Block, sparsity: float = 0.0) -> str:
     """Title a panel, the split named where it is not the test split that everyone assumes."""
     split = "" if block.split == "test" else f" ({block.split})"
-    return f"{block.model}, {block.dataset}{split}" + (f", {100 * sparsity:g}%" if sparsity else "")
+    level = "emerges" if sparsity == EMERGES else f"{100 * sparsity:g}%"
+    return f"{block.model}, {block.dataset}{split}" + (f", {level}" if sparsity else "")
 
 
 PRESETS: dict[str, Callable[[Sequence[Run], Path | str], Path | None]] = {"curves": curves, "sparsity": sparsity}

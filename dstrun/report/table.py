@@ -15,9 +15,10 @@ from typing import Any
 from dstrun.option import ConfigError, nearest
 from dstrun.report.compare import Block, Row, blocks
 from dstrun.report.format import Column, Mean, latex_escape, render
-from dstrun.report.load import Run, number
+from dstrun.report.load import EMERGES, Run, number
 
 FINAL = "mean ± sample standard deviation over seeds (n) at the final epoch, never best on test"
+EMERGED = "emerges: no sparsity was asked for, training found the one in the cell (mean over seeds), so none is bold"
 FEWER, UNFINISHED = "*", "†"
 
 
@@ -67,7 +68,8 @@ def accuracy(runs: Sequence[Run], digits: int = 1) -> Table:
     """Tabulate final top-1 accuracy in percent: a row per method, a column per sparsity, a block per model and data.
 
     Cells of fewer seeds than the largest of their block, and cells with unfinished runs, are flagged; the best mean of
-    a column is bold, dense apart, where two or more compete.
+    a column is bold, dense apart, where two or more compete. Runs whose sparsity training found stand in a column of
+    their own, each with the sparsity it reached; they compete with none.
     """
     found = blocks(runs)
     lost = _place([run for run in runs if not run.done], found)
@@ -80,7 +82,10 @@ def accuracy(runs: Sequence[Run], digits: int = 1) -> Table:
             rivals = [
                 (row.name, sparsity)
                 for row in block.rows
-                if row.label != "dense" and (row.name, sparsity) in means and means[row.name, sparsity].n
+                if row.label != "dense"
+                and sparsity != EMERGES
+                and (row.name, sparsity) in means
+                and means[row.name, sparsity].n
             ]
             best = max((_shown(means[key], digits) for key in rivals), default=0.0)
             for key in rivals:
@@ -102,7 +107,13 @@ ACCURACY_COLUMNS = [
 
 
 def _percent(sparsity: float) -> str:
-    return f"{100 * sparsity:g}%" if sparsity else "dense"
+    return "emerges" if sparsity == EMERGES else f"{100 * sparsity:g}%" if sparsity else "dense"
+
+
+def _reached(row: Row, sparsity: float) -> float:
+    """Give the sparsity of a cell; where training found it, the mean over the seeds."""
+    cell = row.cells.get(sparsity, [])
+    return fmean(run.realised for run in cell) if sparsity == EMERGES and cell else sparsity
 
 
 def _shown(mean: Mean, digits: int) -> float:
@@ -114,7 +125,8 @@ def _mean(row: Row, sparsity: float, most: int) -> Mean:
     values = [run.top1 or 0.0 for run in row.cells.get(sparsity, [])]
     n = len(values)
     marks = (FEWER if 0 < n < most else "") + (UNFINISHED if row.unfinished.get(sparsity) else "")
-    return Mean(fmean(values) if n else None, stdev(values) if n > 1 else None, n, False, marks)
+    at = 100 * _reached(row, sparsity) if sparsity == EMERGES and n else None
+    return Mean(fmean(values) if n else None, stdev(values) if n > 1 else None, n, False, marks, at)
 
 
 def _line(row: Row, means: dict[tuple[str, float], Mean]) -> dict[str, Any]:
@@ -125,7 +137,8 @@ def _cell(block: Block, row: Row, sparsity: float, mean: Mean) -> dict[str, Any]
     runs = row.cells.get(sparsity, [])
     return {
         "model": block.model, "dataset": block.dataset, "split": block.split,
-        "method": row.name, "backend": runs[0].get("choices.backend") if runs else None, "sparsity": sparsity,
+        "method": row.name, "backend": runs[0].get("choices.backend") if runs else None,
+        "sparsity": _reached(row, sparsity),
         "mean": mean.mean, "std": mean.std, "n": mean.n,
         "seeds": [run.seed for run in runs], "runs": [run.id for run in runs],
         "unfinished": [run.id for run in row.unfinished.get(sparsity, [])],
@@ -152,6 +165,8 @@ def _place(unfinished: Sequence[Run], found: Sequence[Block]) -> list[Run]:
             if not rows:
                 rows = [Row(label, label)]
                 block.rows = sorted([*block.rows, *rows], key=Row.rank)
+            if sparsity == 0 and any(EMERGES in row.sparsities for row in rows):
+                sparsity = EMERGES
             for row in [row for row in rows if sparsity in row.sparsities] or rows:
                 if seed not in {other.seed for other in row.cells.get(sparsity, [])}:
                     row.unfinished.setdefault(sparsity, []).append(run)
@@ -179,6 +194,8 @@ def _notes(found: Sequence[Block], lost: Sequence[Run]) -> list[str]:
         notes.append(f"left out, as they repeat the configuration and the seed of another: {_listed(repeated)}")
     splits = sorted({block.split for block in found})
     if found:
+        if any(EMERGES in block.sparsities for block in found):
+            notes.append(EMERGED)
         notes.append(f"top-1 accuracy in percent on the {' and '.join(splits)} split: {FINAL}")
         notes.append(_backends(rows))
     return notes
@@ -210,8 +227,11 @@ def cost(runs: Sequence[Run], digits: int = 1) -> Table:
         lines = []
         for row in block.rows:
             for sparsity, cell in sorted(row.cells.items()):
-                mean, costs = _mean(row, sparsity, 0), _costs(cell)
-                lines.append({"method": row.name, "sparsity": _percent(sparsity), "top1": mean} | costs)
+                mean, costs = replace(_mean(row, sparsity, 0), at=None), _costs(cell)
+                reached = (
+                    f"{100 * _reached(row, sparsity):.1f}% (emerged)" if sparsity == EMERGES else _percent(sparsity)
+                )
+                lines.append({"method": row.name, "sparsity": reached, "top1": mean} | costs)
                 cells.append(_cell(block, row, sparsity, mean) | costs)
         columns = [Column("method"), Column("sparsity"), Column("top1", "top-1", "mean", digits), *COST_COLUMNS]
         parts.append((block.title, lines, columns))

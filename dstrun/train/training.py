@@ -102,7 +102,8 @@ class Training:
         with self.precision.autocast():
             loss = self.loss(self.model(x), y)
         self.loss_sum += loss.detach()
-        self.precision.backward(loss)
+        penalty = self.procedure.penalty(step)
+        self.precision.backward(loss if penalty is None else loss + penalty)
         replaced = self.procedure.after_backward(step)
         if replaced is None:
             for layer in self.layers:

@@ -157,7 +157,7 @@ def test_grouped_and_pointwise_convolutions_without_bias_and_tied_weights(name: 
         return
     training = odd(name, tied=True)
     assert torch.isfinite(training.loss_sum)
-    assert training.model.again.weight is training.model.once.weight
+    assert torch.equal(training.model.again.weight, training.model.once.weight)
     assert [layer.name for layer in training.layers] in ([], ["stem", "grouped", "point", "once", "head"])
     made = experiment(name)
     if made.build("method").budget and training.layers:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dstrun.layer import prunable
+from dstrun.layer import prunable, sharing
 
 
 class Power(nn.Module):
@@ -33,5 +33,9 @@ def reparametrize(model: nn.Module, exponent: float) -> None:
     if exponent == 1:
         return
     for _, module in prunable(model):
+        made, together = Power(exponent), [module, *sharing(model, module)]
         with torch.no_grad():
-            parametrize.register_parametrization(module, "weight", Power(exponent))
+            v = made.right_inverse(module.weight)
+            for one in together:
+                parametrize.register_parametrization(one, "weight", made)
+            module.parametrizations["weight"].original.copy_(v)  # type: ignore[index]

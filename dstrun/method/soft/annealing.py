@@ -1,0 +1,40 @@
+"""How much gradient pruned weights get, alpha, falling during training (Kundu et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from dstrun.method.procedure import Method
+from dstrun.option import OneOf, Share, Within, option
+
+
+@option
+class Annealed(Method):
+    """Settings of methods whose pruned weights get alpha times their gradient.
+
+    With p the share of training that has passed and c(p) by ``alpha_curve``, alpha is ``alpha`` c(p) until
+    ``alpha_end``, a share of training, and 0 from there on.
+    """
+
+    alpha: Annotated[float, Within(0, 1)] = 0.75
+    alpha_curve: Annotated[str, OneOf("sigmoid_cosine", "cosine", "sigmoid", "linear", "fixed")] = "sigmoid_cosine"
+    alpha_end: Share = 0.9
+
+    def last(self, total: int) -> int:
+        """Give the last step with alpha above 0, in a run of ``total``."""
+        return max(1, round(self.alpha_end * total))
+
+    def alpha_at(self, step: int, total: int) -> float:
+        """Give alpha at a step, counted from 1, of ``total``."""
+        return self.alpha * curve(self.alpha_curve, (step - 1) / total) if step <= self.last(total) else 0.0
+
+
+def curve(name: str, p: float) -> float:
+    """Give c(p), from about 1 at p = 0 to about 0 at p = 1; ``fixed`` stays at 1."""
+    cosine = (1 + math.cos(math.pi * p)) / 2
+    sigmoid = 1 - 1 / (1 + math.exp(6 - 12 * p))
+    curves = {
+        "sigmoid_cosine": max(cosine, sigmoid), "cosine": cosine, "sigmoid": sigmoid, "linear": 1 - p, "fixed": 1.0,
+    }  # fmt: skip
+    return curves[name]

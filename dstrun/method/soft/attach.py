@@ -1,0 +1,70 @@
+"""Attach what computes a layer's weights, find it again, and end it: what is active becomes the topology."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from dstrun.layer import DenseLayer, sharing
+from dstrun.method.procedure import Change
+from dstrun.method.pruning import drop, guard
+
+Kind = TypeVar("Kind", bound=nn.Module)
+
+
+def attach(model: nn.Module, layers: Iterable[Any], make: Callable[[Tensor], nn.Module]) -> None:
+    """Let every layer compute its weights by a module made from the stored weight; after powerprop's.
+
+    What shares a layer's weight shares the module.
+    """
+    for layer in layers:
+        made = make(layer.weight)
+        for module in (layer.module, *sharing(model, layer.module)):
+            parametrize.register_parametrization(module, "weight", made)
+
+
+def attached(layer: DenseLayer, kind: type[Kind]) -> Kind:
+    """Give the module that ``attach`` made for a layer."""
+    made = layer.module.parametrizations["weight"][-1]  # type: ignore[index]
+    assert isinstance(made, kind)
+    return made
+
+
+def grouped(model: nn.Module, weight_decay: float, apart: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Give the optimizer's parameters in two groups, some apart with a weight decay of their own.
+
+    The group of those carries ``apart=True``.
+    """
+    ids = {id(p) for p in apart}
+    rest = [p for p in model.parameters() if id(p) not in ids]
+    groups: list[dict[str, Any]] = [
+        {"params": rest, "weight_decay": weight_decay},
+        {"params": list(apart), "weight_decay": decay, "apart": True},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def nonzero(layers: Iterable[DenseLayer]) -> list[int]:
+    """Count the weights of each layer that its forward pass multiplies by: those computed that are not 0."""
+    with torch.no_grad():
+        return torch.stack([layer.module.weight.count_nonzero() for layer in layers]).tolist()
+
+
+def settle(layers: Sequence[DenseLayer], active: Sequence[Tensor], strict: bool) -> list[Change]:
+    """Make what is active the topology: all other weights are pruned, in store and optimizer too.
+
+    Args:
+        layers: whose other connections are no longer needed.
+        active: bool of each layer's weight shape.
+        strict: refuse a layer without connections instead of warning.
+
+    Raises:
+        EmptyLayer: so that nothing is pruned.
+    """
+    kept = [mask.flatten()[layer.topology.positions] for layer, mask in zip(layers, active, strict=True)]
+    guard([layer.name for layer, keep in zip(layers, kept, strict=True) if layer.count and not keep.any()], strict)
+    return [drop(layer, (~keep).nonzero().flatten()) for layer, keep in zip(layers, kept, strict=True)]

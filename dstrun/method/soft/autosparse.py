@@ -1,0 +1,30 @@
+"""AutoSparse: learned thresholds with gradient annealing (Kundu et al. 2023)."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from dstrun.method.soft.annealing import Annealed
+from dstrun.method.soft.learned import Learned
+from dstrun.option import Within, option
+
+
+@option
+class AutoSparse(Learned, Annealed):
+    """Train STR's thresholds while pruned weights get alpha times their gradient, and s what comes of it.
+
+    So a weight pruned too early comes back; alpha falls (``Annealed``), and with 0 it is STR. While alpha is above 0, a
+    share ``backward_sparsity`` of each layer's weights gets no gradient: those of smallest |w|, but no active one.
+    """
+
+    backward_sparsity: Annotated[float, Within(0, 1, high_open=True)] = 0.0
+
+    start: ClassVar[str] = "all"
+
+    def alpha_at(self, step: int, total: int) -> float:
+        """Give alpha at a step, counted from 1, of ``total``."""
+        return Annealed.alpha_at(self, step, total)
+
+    def reached(self, size: int) -> int | None:
+        """Count the weights of a layer of ``size`` that have gradients while alpha is above 0; ``None``: all."""
+        return round((1 - self.backward_sparsity) * size) if self.backward_sparsity else None

@@ -1,0 +1,74 @@
+"""Methods that learn a threshold for each layer, so that training itself finds the sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from dstrun.method.procedure import Method, Procedure, Products, Setting
+from dstrun.option import AtLeast, option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dstrun.layer import SparseLayer
+
+
+@option
+class Learned(Method):
+    """Settings of w~ = sign(w) relu(|w| - sigmoid(s)), with one s a layer that is trained beside the weights.
+
+    Weight decay of s, which starts far below 0, raises the threshold. What it reaches depends on the length of the run:
+    ``threshold_decay`` is that of a run of ``recipe_steps``, and a run n times shorter has n times as much.
+    """
+
+    s_init: float = -8.0
+    threshold_decay: Annotated[float, AtLeast(0)] = 5e-5
+    recipe_steps: Annotated[int, AtLeast(1)] = 78_000
+
+    why: ClassVar[str] = "whose thresholds are learned and find the sparsity"
+    start: ClassVar[str] = "all"
+    budget: ClassVar[bool] = False
+    dense: ClassVar[str] = "which keeps all weights beside their thresholds"
+    scopes: ClassVar[tuple[str, ...]] = ("layer",)
+    emerges: ClassVar[bool] = True
+
+    def reached(self, size: int) -> int | None:
+        """Count the weights of a layer of ``size`` that have gradients while alpha is above 0; ``None``: all."""
+        return None
+
+    def alpha_at(self, step: int, total: int) -> float:
+        """Give the factor on gradients of pruned weights at a step, counted from 1, of ``total``."""
+        return 0.0
+
+    def decay(self, total: int) -> float:
+        """Give the weight decay of the thresholds in a run of ``total`` steps."""
+        return self.threshold_decay * max(1.0, self.recipe_steps / total)
+
+    def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
+        """Give every layer its threshold."""
+        from dstrun.method.soft.attach import attach
+        from dstrun.method.soft.threshold import Threshold
+
+        attach(model, layers, lambda weight: Threshold(weight, self.s_init, self.reached(weight.numel())))
+
+    def parameters(self, model: nn.Module, weight_decay: float) -> Any:
+        """Give the thresholds a weight decay of their own."""
+        from dstrun.method.soft.attach import grouped
+        from dstrun.method.soft.threshold import Threshold
+
+        thresholds = [module.s for module in model.modules() if isinstance(module, Threshold)]
+        return grouped(model, weight_decay, thresholds, self.threshold_decay)
+
+    def procedure(self, setting: Setting) -> Procedure:
+        """Start with every weight."""
+        from dstrun.method.soft.thresholding import Thresholding
+
+        return Thresholding(setting, self)
+
+    def forecast(
+        self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
+    ) -> Iterator[tuple[int, Products]]:
+        """Foretell at most what it costs: dense training, for what training prunes is not known before."""
+        yield total, Products.of(sizes)
+        yield 0, Products.of(sizes)

@@ -1,0 +1,57 @@
+"""Soft thresholds that are learned: sign(w) relu(|w| - sigmoid(s)), one s a layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dstrun.selection import highest
+
+
+class Threshold(nn.Module):
+    """Computes a layer's weights from those stored and a threshold T = sigmoid(s).
+
+    In the backward pass relu' is 1 for active weights and ``alpha`` for pruned ones, and so both w and s hear of
+    pruned weights: dL/dw = h' g, dL/ds = -T (1 - T) sum h' g sign(w), with g the gradient of the weights computed.
+
+    Args:
+        like: the stored weight.
+        start: of s.
+        reached: how many weights have gradients while alpha > 0: the active ones, and of the pruned as many as fit,
+            nearest to the threshold first; all if ``None``.
+    """
+
+    def __init__(self, like: Tensor, start: float, reached: int | None = None) -> None:
+        super().__init__()
+        self.s = nn.Parameter(torch.full((), start, dtype=like.dtype, device=like.device))
+        self.alpha = 0.0
+        self.reached = reached
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Compute the weights."""
+        reached = None
+        if self.reached is not None and self.alpha > 0:
+            reached = torch.zeros_like(w, dtype=torch.bool)
+            reached.view(-1)[highest(w.detach().abs().flatten(), self.reached)] = True
+        return _SoftThreshold.apply(w, self.s, self.alpha, reached)  # type: ignore[return-value]
+
+
+class _SoftThreshold(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, s: Tensor, alpha: float, reached: Tensor | None) -> Tensor:
+        ctx.save_for_backward(w, s, reached)
+        ctx.alpha = alpha
+        return w.sign() * (w.abs() - s.sigmoid()).relu()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (g,) = grads
+        w, s, reached = ctx.saved_tensors
+        threshold = s.sigmoid()
+        pruned = ctx.alpha * g if ctx.alpha else torch.zeros_like(g)
+        if reached is not None:
+            pruned = torch.where(reached, pruned, 0)
+        passed = torch.where(w.abs() > threshold, g, pruned)
+        return passed, -threshold * (1 - threshold) * (passed * w.sign()).sum(), None, None

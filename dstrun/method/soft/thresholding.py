@@ -1,0 +1,61 @@
+"""Thresholds that are trained like any parameter: the procedure of ``STR`` and ``AutoSparse``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dstrun.grow.criterion import Cost
+from dstrun.layer import DenseLayer
+from dstrun.method.procedure import Procedure, Products, Setting, Update
+from dstrun.method.soft.attach import attached, nonzero, settle
+from dstrun.method.soft.threshold import Threshold
+
+if TYPE_CHECKING:
+    from dstrun.method.soft.learned import Learned
+
+
+class Thresholding(Procedure):
+    """Sets alpha before every step; with the last step what is active becomes the topology."""
+
+    def __init__(self, setting: Setting, method: Learned) -> None:
+        self.setting, self.method = setting, method
+        self.layers: list[DenseLayer] = list(setting.layers)  # type: ignore[arg-type]
+        self.thresholds = [attached(layer, Threshold) for layer in self.layers]
+        for group in setting.optimizer.param_groups:
+            if group.get("apart"):
+                group["weight_decay"] = method.decay(setting.total_steps)
+        self._await(1)
+
+    def updates_at(self, step: int) -> bool:
+        """Say whether the topology is settled at a step."""
+        return step == self.setting.total_steps
+
+    def after_step(self, step: int) -> Update | None:
+        """Set alpha for the next step; prune for good after the last."""
+        self._await(step + 1)
+        if step < self.setting.total_steps:
+            return None
+        masks = [layer.module.weight.detach() != 0 for layer in self.layers]
+        return Update(step, Cost.NONE, False, 0, settle(self.layers, masks, self.setting.strict))
+
+    def products(self) -> Products:
+        """Count the weights above their thresholds, and those that have gradients."""
+        active = nonzero(self.layers)
+        if not self.alpha:
+            return Products.of(active)
+        reached = [self.method.reached(layer.topology.size) for layer in self.layers]
+        reached = [layer.topology.size if r is None else r for layer, r in zip(self.layers, reached, strict=True)]
+        return Products.of(active, [max(a, r) for a, r in zip(active, reached, strict=True)])
+
+    def state(self) -> dict[str, Any]:
+        """Give the step that comes next; the thresholds are parameters of the network."""
+        return {"next": self.next}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue before a checkpoint's next step."""
+        self._await(state["next"])
+
+    def _await(self, step: int) -> None:
+        self.next, self.alpha = step, self.method.alpha_at(step, self.setting.total_steps)
+        for threshold in self.thresholds:
+            threshold.alpha = self.alpha
