@@ -28,6 +28,7 @@ from dstrun.dataset.loader import Resident
 from dstrun.heap import keep_freed
 from dstrun.layer import SparseLayer, skeleton
 from dstrun.method.procedure import Setting
+from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft import powerprop
 from dstrun.network import allocate, count_network, parameters_record, trained
 from dstrun.option import ConfigError
@@ -107,6 +108,9 @@ def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: 
         outcome = Outcome("interrupted", folder, None, str(event))
     except Diverged as event:
         outcome = Outcome("diverged", folder, None, str(event))
+    except EmptyLayer as event:
+        (folder.path / "error.txt").write_text(f"{event}\n")
+        outcome = Outcome("failed", folder, None, str(event))
     except Exception as error:
         (folder.path / "error.txt").write_text(traceback.format_exc())
         outcome = Outcome("failed", folder, None, f"{type(error).__name__}: {error}")
@@ -232,6 +236,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
             loss=training.loss,
         )
     )
+    training.memory.method = training.procedure.state
     return training
 
 

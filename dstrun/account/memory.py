@@ -2,15 +2,16 @@
 
 Taxonomy (Sohoni et al. 2019): *model* is parameters and buffers; *optimizer* gradients and optimizer state;
 *activation* what the forward pass saves for the backward one, its input included; *index* what says which connections
-are active; *transient* the rest of the peak. On a GPU the allocator reports the peak; on a CPU the profiler reports
-every allocation, temporaries inside kernels included. The resident data set is not part of it.
+are active; *method* what a method keeps between steps; *transient* the rest of the peak. On a GPU the allocator
+reports the peak; on a CPU the profiler reports every allocation, temporaries inside kernels included. The resident
+data set is not part of it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,8 +29,17 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """Go over the tensors of a nested state."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for part in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(part)
+
+
 class MemoryMeter:
-    """Measures the peak of chosen steps of a run.
+    """Measures the peak of chosen steps of a run; ``method`` gives the state its method keeps, set once there is one.
 
     Args:
         model: the network trained.
@@ -42,6 +52,7 @@ class MemoryMeter:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, layers: list[SparseLayer], device: torch.device
     ) -> None:
         self.model, self.optimizer, self.layers, self.device = model, optimizer, layers, device
+        self.method: Callable[[], dict[str, Any]] = dict
         self.peaks: dict[str, int] = {}
         self.activations = 0
 
@@ -53,8 +64,8 @@ class MemoryMeter:
         self.peaks.setdefault(name, self.at_rest() + peak[0])
 
     def at_rest(self) -> int:
-        """Count the bytes held between steps: parameters, buffers, optimizer state, indices."""
-        return self.model_bytes() + self.state_bytes() + self.index_bytes()
+        """Count the bytes held between steps: parameters, buffers, optimizer state, indices, the method's own state."""
+        return self.model_bytes() + self.state_bytes() + self.index_bytes() + self.method_bytes()
 
     def model_bytes(self) -> int:
         """Count parameters and buffers, less those that say which connections are active."""
@@ -71,12 +82,16 @@ class MemoryMeter:
         """Count what says which connections are active."""
         return tensor_bytes(t for layer in self.layers for t in layer.index())
 
+    def method_bytes(self) -> int:
+        """Count what the method keeps on the device between steps: averages, signs, early weights."""
+        return sum(t.nbytes for t in _tensors(self.method()) if t.device.type == self.device.type)
+
     def record(self) -> dict[str, Any]:
         """Give the record's ``memory`` group."""
-        model, index = self.model_bytes(), self.index_bytes()
+        model, index, method = self.model_bytes(), self.index_bytes(), self.method_bytes()
         optimizer = self.state_bytes() + tensor_bytes(self.model.parameters())
         peak = max(self.peaks.values(), default=None)
-        parts = model + optimizer + self.activations + index
+        parts = model + optimizer + self.activations + index + method
         return {
             "peak_bytes": peak,
             "model_bytes": model,
@@ -84,6 +99,7 @@ class MemoryMeter:
             "activation_bytes": self.activations,
             "transient_bytes": None if peak is None else max(0, peak - parts),
             "index_bytes": index,
+            "method_bytes": method,
             "prepare_peak_bytes": self.peaks.get("prepare"),
             "step_peak_bytes": self.peaks.get("step"),
             "update_peak_bytes": self.peaks.get("update"),

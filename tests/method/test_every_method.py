@@ -161,7 +161,7 @@ def test_grouped_and_pointwise_convolutions_without_bias_and_tied_weights(name: 
     assert [layer.name for layer in training.layers] in ([], ["stem", "grouped", "point", "once", "head"])
     made = experiment(name)
     if made.build("method").budget and training.layers:
-        assert sum(training.active()) == round((1 - made.config["sparsity"]) * sum(training.sizes))
+        assert sum(training.active()) == sum(allocate(made, training.flops.cost))
 
 
 @pytest.mark.parametrize("name", BOTH)
