@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from dstrun.account.formula import step
 from dstrun.help import options
 from dstrun.method.procedure import Method, Products
 from dstrun.option import option
+
+PAGE = Path(__file__).parents[2] / "docs" / "accounting.md"
 
 
 def said(*words: str) -> str:
@@ -58,5 +61,7 @@ def test_every_pass_has_its_own_name() -> None:
 
 
 @pytest.mark.parametrize("name", options("method"))
-def test_every_method_has_a_formula(name: str) -> None:
-    assert said(f"method={name}")
+def test_the_table_of_the_documentation_has_every_method(name: str) -> None:
+    rows = [line.split("|") for line in PAGE.read_text().splitlines() if line.count("|") == 4]
+    (found,) = (cells[2].strip() for cells in rows if f"`{name}`" in cells[1].split())
+    assert found == said(f"method={name}")
