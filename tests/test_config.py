@@ -137,7 +137,7 @@ def test_presets_choose_parts_and_each_part_moves_alone(words: str, expected: di
 def test_every_part_of_a_preset_moves_alone(name: str) -> None:
     """Settings that a preset gives to one option must not be settings that another of the group lacks."""
     chosen = config.compose([f"method={name}"]).choices
-    for group in ("allocation", "prune", "grow"):
+    for group in ("allocation", "prune", "grow", "schedule"):
         if chosen[group] is not None:
             for option in options(group):
                 try:

@@ -34,8 +34,7 @@ def step(method: Method, grow: Any, schedule: Any, *, classes: int, epochs: int,
     kinds = ("forward", "input_gradient", "weight_gradient")
     taken = [[getattr(products, kind)[0] for products in course] for kind in kinds]
     passes = [_name(counts, active, "f_S" if counts == taken[0] else "f_B") for counts in taken]
-    emerges = not method.budget and method.start == "all"
-    said = [f"{'at most ' if emerges else ''}{_sum(passes)}"]
+    said = [f"{'at most ' if method.emerges else ''}{_sum(passes)}"]
     if grow is not None and grow.cost is not Cost.NONE:
         update = _sum([*passes[:2], "f_D" if grow.cost is Cost.DENSE_GRAD else "f_C"])
         update += " + f_agg" if grow.aggregates else ""

@@ -158,7 +158,6 @@ class Method:
         dense: why it needs dense storage, as the end of a sentence; empty where it runs on every backend.
         scopes: what ``scope`` may be.
         grows_at_zero: whether connections appear during training with weight 0.
-        emerges: whether training itself finds how many connections are active at the end.
         exact: whether the end has the budget to the connection; else what comes in channels stays below it.
     """
 
@@ -169,8 +168,12 @@ class Method:
     dense: ClassVar[str] = ""
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
     grows_at_zero: ClassVar[bool] = False
-    emerges: ClassVar[bool] = False
     exact: ClassVar[bool] = True
+
+    @property
+    def emerges(self) -> bool:
+        """Whether training itself finds how many connections are active at the end."""
+        return not self.budget and self.start == "all"
 
     def allocates(self, scope: str) -> bool:
         """Say whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""

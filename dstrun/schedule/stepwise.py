@@ -12,7 +12,7 @@ from dstrun.schedule.times import Times
 class Stepwise(Times):
     """a_t = alpha ``drop``^n before t_end, n the ``milestones`` (shares of training) that have passed; then zero."""
 
-    milestones: tuple[Share, ...] = (0.4,)
+    milestones: tuple[Share, ...] = (0.5625,)
     drop: Annotated[float, Within(0, 1, low_open=True)] = 0.5
 
     def __post_init__(self) -> None:

@@ -50,5 +50,7 @@ def update_steps(schedule: Any, total: int) -> list[int]:
 
 
 def remaining(size: int, target: int, schedule: Any, step: int, total: int) -> int:
-    """Count the connections left of ``size`` at a step on the way to ``target``, never fewer than it."""
+    """Count the connections left of ``size`` at a step on the way to ``target``, which is met at t_end."""
+    if step >= schedule.last(total):
+        return target
     return target + round((size - target) * min(1.0, schedule.fraction_at(step, total)))

@@ -31,7 +31,6 @@ class Learned(Method):
     budget: ClassVar[bool] = False
     dense: ClassVar[str] = "which keeps all weights beside their thresholds"
     scopes: ClassVar[tuple[str, ...]] = ("layer",)
-    emerges: ClassVar[bool] = True
 
     def reached(self, size: int) -> int | None:
         """Count the weights of a layer of ``size`` that have gradients while alpha is above 0; ``None``: all."""
