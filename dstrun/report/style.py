@@ -8,19 +8,40 @@ from pathlib import Path
 SHEET = Path(__file__).with_name("dstrun.mplstyle")
 
 # In the order of legends and of the rows of a table. The colors are petroff10's, made to be told apart by
-# color-blind readers (Petroff 2021, arXiv 2107.02270).
+# color-blind readers (Petroff 2021, arXiv 2107.02270), and Okabe and Ito's (2008).
 METHODS = {
     "dense": ("#404040", ""),
+    "thin": ("#009e73", "P"),
+    "thinet": ("#cc79a7", "*"),
+    "sss": ("#0072b2", "p"),
     "static": ("#94a4a2", "X"),
-    "set": ("#3f90da", "o"),
     "random": ("#92dadd", "h"),
+    "snip": ("#b9ac70", "<"),
+    "grasp": ("#717581", ">"),
+    "synflow": ("#009e73", "*"),
+    "set": ("#3f90da", "o"),
+    "set_itop": ("#cc79a7", "p"),
+    "mest": ("#0072b2", "<"),
+    "dsr": ("#b9ac70", ">"),
+    "deepr": ("#717581", "8"),
+    "snfs": ("#009e73", "p"),
     "rigl": ("#ffa90e", "s"),
+    "itop": ("#cc79a7", "<"),
     "gradient": ("#e76300", "d"),
     "gse": ("#bd1f01", "^"),
     "gse-grabo": ("#832db6", "v"),
     "gse-graest": ("#a96b59", "D"),
+    "topkast": ("#0072b2", ">"),
+    "topk_ga": ("#b9ac70", "8"),
+    "str": ("#717581", "P"),
+    "autosparse": ("#009e73", "<"),
+    "gmp": ("#cc79a7", ">"),
+    "magnitude": ("#0072b2", "8"),
+    "taylor": ("#b9ac70", "P"),
+    "fisher": ("#717581", "*"),
+    "lth": ("#009e73", ">"),
 }
-# For methods not named above: no color or marker that is, from petroff10 and Okabe and Ito (2008).
+# For methods not named above.
 OTHER_COLORS = ("#009e73", "#cc79a7", "#0072b2", "#b9ac70", "#717581")
 OTHER_MARKERS = ("P", "*", "p", "<", ">", "8")
 # Rows of one method that differ in a setting.
