@@ -7,7 +7,7 @@ from dstrun.schedule.stepwise import Stepwise
 
 @pytest.mark.parametrize(("step", "fraction"), [(0, 0.2), (1, 0.2), (39, 0.2), (40, 0.1), (59, 0.1), (60, 0), (100, 0)])
 def test_hand_values(step, fraction):
-    assert Stepwise().fraction_at(step, 100) == fraction
+    assert Stepwise(milestones=(0.4,)).fraction_at(step, 100) == fraction
 
 
 def test_several_steps_down():
