@@ -60,9 +60,20 @@ class Outcome:
 def run(experiment: Experiment) -> Outcome:
     """Train what the configuration says, or continue, or skip it where its record is there.
 
+    A signal (``stop.ASKS``) may come at any time: what is trained is saved and the run let go before a launcher's own
+    handler learns of it.
+
     Raises:
         ConfigError: it cannot be run here; nothing is written to its folder.
     """
+    with Stop() as stop:
+        outcome = _run(experiment, stop)
+    if outcome.state in ("interrupted", "busy"):  # one that ended needs no launcher to continue it
+        stop.pass_on()
+    return outcome
+
+
+def _run(experiment: Experiment, stop: Stop) -> Outcome:
     config = experiment.config
     folder = RunFolder(config, experiment.choices)
     if (done := folder.record()) is not None:
@@ -75,16 +86,22 @@ def run(experiment: Experiment) -> Outcome:
         with folder.owned():
             if (done := folder.record()) is not None:  # another process has ended it meanwhile
                 return Outcome("done", folder, done, "already done")
-            return _train(experiment, folder, training, mode, reason)
+            return _train(experiment, folder, training, stop, mode, reason)
     except Busy as busy:
         return Outcome("busy", folder, None, str(busy))
 
 
-def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: str, reason: str) -> Outcome:
+def _train(
+    experiment: Experiment, folder: RunFolder, training: Training, stop: Stop, mode: str, reason: str
+) -> Outcome:
     resumed = checkpoint.load(folder.checkpoint, training)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
     folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
+    if stop.requested:  # while the run was put together
+        outcome = Outcome("interrupted", folder, None, f"{stop.requested} at step {resumed} of {training.total_steps}")
+        folder.status(state=outcome.state, message=outcome.message)
+        return outcome
     _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
     tags = [label(experiment.choices), *(experiment.choices[k] for k in ("model", "dataset", "allocation"))]
     mirror = wandb.Mirror.open(
@@ -99,8 +116,7 @@ def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: 
     progress = Progress(training.total_steps, training.data.steps_per_epoch)
     journal = Journal(folder, mirror, progress)
     try:
-        with Stop() as stop:
-            fit(training, journal, stop)
+        fit(training, journal, stop)
         record = make_record(experiment, folder, training)
         folder.finish(record)
         outcome = Outcome("done", folder, record)

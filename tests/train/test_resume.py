@@ -137,7 +137,7 @@ def test_killed_five_times_on_real_images(real_images: Path, tmp_path: Path) -> 
     assert_equal_runs(whole, stopped)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_asked_to_stop(number: signal.Signals, whole, tmp_path: Path) -> None:
     """A signal saves within the step and exits with 130; the same command goes on from that very step."""
     process = start(tmp_path, METHODS["gse"])
