@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-WORDS = ["dataset=digits", "wandb=disabled", "sparsity=0.8", "optimizer.lr=0.05"]
+WORDS = ["dataset=digits", "wandb=disabled", "sparsity=0.8", "optimizer.lr=0.05", "checkpoint.every_minutes=0.003"]
 METHODS = {
     "gse": ["model=mlp", "epochs=60", "method=gse", "subset=graest"],
     "rigl": ["model=mlp", "epochs=60", "method=rigl", "scope=global"],
@@ -43,6 +43,8 @@ def finished(folder: Path) -> tuple[dict, dict, str, str]:
     (run,) = (folder / "default").iterdir()
     record = json.loads((run / "record.json").read_text())
     record["config"].pop("results")
+    assert not list(run.glob(".[!l]*"))
+    assert not list(run.glob("*previous*"))
     record.pop("seconds")
     checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
     rows = (run / "metrics.csv").read_text().splitlines()
