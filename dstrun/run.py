@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import subprocess
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,8 +32,10 @@ from dstrun.network import allocate, count_network, parameters_record, trained
 from dstrun.option import ConfigError
 from dstrun.progress import Progress, human, say
 from dstrun.record import wandb
-from dstrun.record.folder import SCHEMA, Busy, RunFolder, label
+from dstrun.record.commit import commit
+from dstrun.record.folder import SCHEMA, RunFolder, label
 from dstrun.record.journal import Journal
+from dstrun.record.lock import Busy
 from dstrun.stream import stream
 from dstrun.train import checkpoint
 from dstrun.train.clock import Clock
@@ -60,9 +60,20 @@ class Outcome:
 def run(experiment: Experiment) -> Outcome:
     """Train what the configuration says, or continue, or skip it where its record is there.
 
+    A signal (``stop.ASKS``) may come at any time: what is trained is saved and the run let go before a launcher's own
+    handler learns of it.
+
     Raises:
         ConfigError: it cannot be run here; nothing is written to its folder.
     """
+    with Stop() as stop:
+        outcome = _run(experiment, stop)
+    if outcome.state in ("interrupted", "busy"):  # one that ended needs no launcher to continue it
+        stop.pass_on()
+    return outcome
+
+
+def _run(experiment: Experiment, stop: Stop) -> Outcome:
     config = experiment.config
     folder = RunFolder(config, experiment.choices)
     if (done := folder.record()) is not None:
@@ -75,16 +86,22 @@ def run(experiment: Experiment) -> Outcome:
         with folder.owned():
             if (done := folder.record()) is not None:  # another process has ended it meanwhile
                 return Outcome("done", folder, done, "already done")
-            return _train(experiment, folder, training, mode, reason)
+            return _train(experiment, folder, training, stop, mode, reason)
     except Busy as busy:
         return Outcome("busy", folder, None, str(busy))
 
 
-def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: str, reason: str) -> Outcome:
+def _train(
+    experiment: Experiment, folder: RunFolder, training: Training, stop: Stop, mode: str, reason: str
+) -> Outcome:
     resumed = checkpoint.load(folder.checkpoint, training)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
     folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
+    if stop.requested:  # while the run was put together
+        outcome = Outcome("interrupted", folder, None, f"{stop.requested} at step {resumed} of {training.total_steps}")
+        folder.status(state=outcome.state, message=outcome.message)
+        return outcome
     _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
     tags = [label(experiment.choices), *(experiment.choices[k] for k in ("model", "dataset", "allocation"))]
     mirror = wandb.Mirror.open(
@@ -98,9 +115,10 @@ def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: 
     )
     progress = Progress(training.total_steps, training.data.steps_per_epoch)
     journal = Journal(folder, mirror, progress)
+    checkpoints = checkpoint.Checkpoints(folder, experiment.config["checkpoint"]["every_minutes"])
+    error_text = None
     try:
-        with Stop() as stop:
-            fit(training, journal, stop)
+        fit(training, journal, stop, checkpoints)
         record = make_record(experiment, folder, training)
         folder.finish(record)
         outcome = Outcome("done", folder, record)
@@ -108,19 +126,32 @@ def _train(experiment: Experiment, folder: RunFolder, training: Training, mode: 
         outcome = Outcome("interrupted", folder, None, str(event))
     except Diverged as event:
         outcome = Outcome("diverged", folder, None, str(event))
+    except Busy as event:
+        outcome = Outcome("busy", folder, None, str(event))
     except EmptyLayer as event:
-        (folder.path / "error.txt").write_text(f"{event}\n")
-        outcome = Outcome("failed", folder, None, str(event))
+        outcome, error_text = Outcome("failed", folder, None, str(event)), f"{event}\n"
     except Exception as error:
-        (folder.path / "error.txt").write_text(traceback.format_exc())
         outcome = Outcome("failed", folder, None, f"{type(error).__name__}: {error}")
+        error_text = traceback.format_exc()
         traceback.print_exc()
     finally:
         progress.close()
-    folder.status(state=outcome.state, message=outcome.message, eta_seconds=None)
+    _leave(outcome, error_text)
     summary = wandb_summary(outcome.record) if outcome.record else {}
     mirror.finish(summary, 0 if outcome.state == "done" else 1)
     return outcome
+
+
+def _leave(outcome: Outcome, error_text: str | None) -> None:
+    """Write how a run ended, as far as the disk lets it: it may be what the run failed of."""
+    folder = outcome.folder
+    try:
+        if outcome.state != "busy":
+            folder.status(state=outcome.state, message=outcome.message, eta_seconds=None)
+        if error_text:
+            (folder.path / "error.txt").write_text(error_text)
+    except OSError as error:
+        log.warning("%s cannot be written (%s)", folder.path, error.strerror)
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -261,7 +292,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
         "data": {"source": training.data.source},
-        "code": {"version": __version__, **_git()},
+        "code": {"version": __version__, **commit()},
         "env": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -322,21 +353,6 @@ def _storage(backend: str, training: Training) -> str:
     return f"backend auto, {len(training.layers) - len(kept)} layers sparse, {len(kept)} masked{named}"
 
 
-def _git() -> dict[str, Any]:
-    """Say which commit of the code runs, where it runs from a clone."""
-
-    def ask(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if ask("ls-files", "--error-unmatch", "run.py") != "run.py":
-            raise FileNotFoundError
-        return {"git_commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.CalledProcessError):
-        return {"git_commit": None, "dirty": None}
-
-
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
@@ -369,7 +385,7 @@ def report(outcome: Outcome) -> int:
         return 0
     say(f"{outcome.folder.id} {outcome.state}: {outcome.message}")
     if outcome.state == "interrupted":
-        say("saved; the same command continues it")
+        say("the same command continues it")
         return 130
     say(f"see {path / ('error.txt' if outcome.state == 'failed' else 'metrics.csv')}")
     return 1

@@ -57,7 +57,7 @@ def test_interrupting_a_sweep_ends_all_of_it(tmp_path: Path) -> None:
     words = ["-m", *SMALL[:4], "epochs=500", "seed=0,1,2"]
     command = [sys.executable, "-m", "dstrun", *words]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while not list(tmp_path.glob("results/default/*/checkpoint.pt")):
+    while not list(tmp_path.glob("results/default/*/metrics.csv")):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)

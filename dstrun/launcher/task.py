@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.config import Experiment
-from dstrun.record.folder import Busy, RunFolder
+from dstrun.record.folder import RunFolder
+from dstrun.record.lock import Busy
 
 TAIL = 3
 """Lines of a traceback that are shown for a failure."""

@@ -13,7 +13,8 @@ from dstrun.config import Experiment
 from dstrun.launcher.task import BUSY_CODE
 from dstrun.option import ConfigError
 from dstrun.progress import say
-from dstrun.record.folder import Busy, RunFolder
+from dstrun.record.folder import RunFolder
+from dstrun.record.lock import Busy
 from dstrun.run import report, run
 
 
