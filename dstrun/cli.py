@@ -210,7 +210,7 @@ def status(words: list[str]) -> int:
     from dstrun.report import format, status
 
     made = parser("status", "Every run: state, epoch, accuracy, time left, memory.")
-    made.set_defaults(format=None)
+    made.set_defaults(format=None)  # on a terminal, a table as wide as it
     made.add_argument("--state", help=f"only these, with commas: {', '.join(status.STATES)}")
     made.add_argument("--sort", choices=status.SORTS, help="order of rows (default: run; with --watch: state)")
     made.add_argument("--watch", action="store_true", help="follow a sweep until nothing of it is to come; q leaves")
@@ -230,6 +230,11 @@ def status(words: list[str]) -> int:
     rows = sweep.rows(time.time())
     if not rows:
         return nothing(arguments.results)
+    if sys.stdout.isatty() and arguments.format is None:
+        from dstrun.report.watch import show
+
+        show(choose(rows), rows)
+        return 0
     print(format.render(choose(rows), status.COLUMNS, arguments.format or "md"))
     say(status.totals(rows))
     return 0

@@ -238,11 +238,11 @@ def _fault(record: dict[str, Any]) -> str | None:
     return None
 
 
-def metrics(run: Run) -> list[dict[str, Any]]:
+def metrics(run: Run, columns: Collection[str] | None = None) -> list[dict[str, Any]]:
     """Read ``metrics.csv``: a row an epoch, numbers as numbers, nothing as None; no rows where there is no file.
 
-    A last line cut short by a kill is left out; of an epoch written twice, by a run that was continued, the later
-    row counts.
+    Of the ``columns`` (None: all of them) one must be ``epoch``. A last line cut short by a kill is left out; of an
+    epoch written twice, by a run that was continued, the later row counts.
     """
     try:
         text = (run.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
@@ -253,9 +253,10 @@ def metrics(run: Run) -> list[dict[str, Any]]:
     if not lines:
         return []
     header, epochs = lines[0], {}
+    wanted = [(i, key) for i, key in enumerate(header) if columns is None or key in columns]
     for line in lines[1:]:
-        row = {key: _value(word) for key, word in zip(header, line, strict=False)}
-        if len(line) == len(header) and isinstance(row.get("epoch"), int):
+        row = {key: _value(line[i]) for i, key in wanted} if len(line) == len(header) else {}
+        if isinstance(row.get("epoch"), int):
             epochs[row["epoch"]] = row
     return [epochs[epoch] for epoch in sorted(epochs)]
 

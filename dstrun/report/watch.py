@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dstrun.report import status
-from dstrun.report.format import Column, cell
+from dstrun.report.format import cell
 from dstrun.report.status import Sweep, count, totals
 
 Choose = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
@@ -56,11 +56,11 @@ def watch(sweep: Sweep, choose: Choose, interval: float) -> list[dict[str, Any]]
         All rows as they were last.
     """
     on_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    return (_show if on_terminal else _tell)(sweep, choose, interval)
+    return (_follow if on_terminal else _tell)(sweep, choose, interval)
 
 
-def _show(sweep: Sweep, choose: Choose, interval: float) -> list[dict[str, Any]]:
-    console, rows = Console(highlight=False), sweep.rows(time.time())
+def _follow(sweep: Sweep, choose: Choose, interval: float) -> list[dict[str, Any]]:
+    console, rows = Console(), sweep.rows(time.time())
     hint = "; q leaves" if sys.stdin.isatty() else ""
     with _terminable(), _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         key = ""
@@ -73,10 +73,16 @@ def _show(sweep: Sweep, choose: Choose, interval: float) -> list[dict[str, Any]]
                 key = pressed(min(KEY_SECONDS, max(due - time.monotonic(), 0)))
             if key not in LEAVE:
                 rows = sweep.rows(time.time())
-    # What was seen last stays on the terminal, above the prompt.
     if rows:
-        console.print(*frame(choose(rows), totals(rows), console.width, console.height - 1), sep="\n")
+        # What was seen last stays on the terminal, above the prompt.
+        show(choose(rows), rows, console.height - 1)
     return rows
+
+
+def show(shown: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], height: int | None = None) -> None:
+    """Print some of all rows to the terminal, as wide as it is."""
+    console = Console(highlight=False)
+    console.print(*frame(shown, totals(rows), console.width, height), sep="\n")
 
 
 def _tell(sweep: Sweep, choose: Choose, interval: float) -> list[dict[str, Any]]:
@@ -134,12 +140,13 @@ def frame(rows: Sequence[dict[str, Any]], head: str, width: int, height: int | N
     shown, hidden = fold(rows, None if height is None else height - len(lines) - 1)
     table = [[column.heading for column in COLUMNS], *([cell(row, column) for column in COLUMNS] for row in shown)]
     widths = _fit(table, [row["run"] for row in rows], width)
-    styles = ["bold", *(STYLES.get(row["state"], "") for row in shown)]
-    messages = [None, *(_said(row) for row in shown)]
-    for cells, style, message in zip(table, styles, messages, strict=True):
-        texts = [_pad(*each) for each in zip(cells, COLUMNS, widths, strict=False)]
-        lines.append(Text.assemble(*texts[:1], GAP, (texts[1], style), GAP, GAP.join(texts[2:])))
-        if message:
+    title = _line(table[0], widths)
+    title.stylize("bold")
+    lines.append(title)
+    for row, cells in zip(shown, table[1:], strict=True):
+        style = STYLES.get(row["state"], "")
+        lines.append(_line(cells, widths, style))
+        if message := _said(row):
             lines.append(Text(f"  {message}", style=style))
     if hidden:
         last = f"... and {count(hidden).replace(' ', ' more ', 1)}"
@@ -183,23 +190,33 @@ def _said(row: dict[str, Any]) -> str:
 
 def _fit(table: list[list[str]], names: Sequence[str], width: int) -> list[int]:
     """Give the widths of the columns that fit, and shorten the names where that is not enough."""
-
-    def widths() -> list[int]:
-        return [max(map(len, column)) for column in zip(*table, strict=True)][: len(COLUMNS)]
-
     common = re.sub(r"[^-/]*$", "", os.path.commonprefix(names)) if len(names) > 1 else ""  # noqa: RUF071  letters
-    if sum(widths()) + len(GAP) * (len(COLUMNS) - 1) > width:
+    widths = _widths(table)
+    if _total(widths) > width:
         for line in table[1:]:
             line[0] = line[0].removeprefix(common)
-    found = widths()
-    while len(found) > LEAST and sum(found) + len(GAP) * (len(found) - 1) > width:
-        found.pop()
-    room = max(width - sum(found[1:]) - len(GAP) * (len(found) - 1), NAME)
+        widths = _widths(table)
+    while len(widths) > LEAST and _total(widths) > width:
+        widths.pop()
+    room = max(width - _total(widths) + widths[0], NAME)
     for line in table[1:]:
         if len(line[0]) > room:
             line[0] = f"…{line[0][1 - room :]}"
-    return [min(found[0], room), *found[1:]]
+    return [min(widths[0], room), *widths[1:]]
 
 
-def _pad(text: str, column: Column, width: int) -> str:
-    return text.ljust(width) if column.kind == "text" else text.rjust(width)
+def _widths(table: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*table, strict=True)]
+
+
+def _total(widths: list[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _line(cells: list[str], widths: list[int], style: str = "") -> Text:
+    """Put cells side by side, the state in a style."""
+    run, state, *others = (
+        text.ljust(width) if column.kind == "text" else text.rjust(width)
+        for text, column, width in zip(cells, COLUMNS, widths, strict=False)
+    )
+    return Text.assemble(run, GAP, (state, style), GAP, GAP.join(others))
