@@ -123,9 +123,8 @@ def main() -> None:
         seconds, cpu, peak = zip(*found, strict=True)
         row = f"dstrun {command:<21} {statistics.median(seconds):8.2f} {min(seconds):7.2f} {max(seconds):7.2f}"
         print(f"{row} {statistics.median(cpu):7.2f} {max(peak):8.0f}")
-    print(
-        f"status --watch: {looks[0]:.2f} s of CPU first, then {statistics.median(looks[1:]):.3f} s a refresh (median of 9)"
-    )
+    first, again = looks[0], statistics.median(looks[1:])
+    print(f"status --watch: {first:.2f} s of CPU first, then {again:.3f} s a refresh (median of {len(looks) - 1})")
 
 
 if __name__ == "__main__":
