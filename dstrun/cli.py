@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dstrun.config import Experiment
+    from dstrun.launcher.task import Ending
     from dstrun.report.load import Run
 
 log = logging.getLogger("dstrun")
@@ -72,10 +73,31 @@ def train(words: list[str]) -> int:
     name = flags.config_name or "config"
     if not flags.multirun:
         return run_one(config.compose(overrides, directories, name))
-    experiments = config.compose_sweep(overrides, directories, name)
-    say(f"{len(experiments)} runs")
-    hydra_main(words)
-    return summarize(experiments)
+    return sweep(overrides, directories, name)
+
+
+def sweep(overrides: list[str], directories: list[str], name: str) -> int:
+    """Run a sweep by Hydra's sweeper and launcher, and tell how every run ended."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.plugins import Plugins
+    from hydra.errors import HydraException
+
+    from dstrun import config
+    from dstrun.launcher.sweep import summarize
+    from hydra_plugins.dstrun import launcher
+
+    config.compose_sweep(overrides, directories, name)  # before Hydra makes the first folder
+    silence_allocator()
+    for plugin in (launcher.Local, launcher.Slurm):  # Hydra's own search does not look into editable installations
+        Plugins.instance().register(plugin)
+    with config.hydra_open(directories) as extra:
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        try:
+            batches = hydra.multirun(name, job, [*extra, *overrides], with_log_configuration=False)
+        except HydraException as error:
+            raise config.told(error) from error
+    return summarize([returned.return_value for batch in batches for returned in batch])
 
 
 def run_one(experiment: Experiment) -> int:
@@ -117,36 +139,19 @@ def hydra_main(words: list[str]) -> int:
     return 0
 
 
-def job(composed: DictConfig) -> None:
-    """Run one job of a sweep; a failure is on record and stops no other job."""
+def job(composed: DictConfig) -> Ending:
+    """Train one run of a sweep for a launcher of another library; a failure is on record and stops no other."""
     from hydra.core.hydra_config import HydraConfig
 
     from dstrun import config
+    from dstrun.launcher.task import Exit, Task
 
-    if run_one(config.experiment(composed, HydraConfig.get().runtime.choices)) == 130:
+    task = Task(config.experiment(composed, HydraConfig.get().runtime.choices))
+    if task.experiment.config["retry"] or task.experiment.config["fail_fast"]:
+        raise ConfigError("retry and fail_fast need hydra/launcher=local or slurm")
+    if run_one(task.experiment) == 130:
         raise KeyboardInterrupt
-
-
-def summarize(experiments: Sequence[Experiment]) -> int:
-    """Say how a sweep's runs ended, from their folders, whichever launcher ran them."""
-    import json
-
-    from dstrun.record.folder import RunFolder
-
-    failed = []
-    folders = [RunFolder(experiment.config, experiment.choices) for experiment in experiments]
-    for folder in folders:
-        if folder.record() is None:
-            try:
-                status = json.loads((folder.path / "status.json").read_text())
-            except FileNotFoundError:
-                status = {"state": "not started", "message": None}
-            failed.append(f"  {folder.id}: {status['state']}{': ' + status['message'] if status['message'] else ''}")
-    say(f"{len(folders) - len(failed)} of {len(folders)} runs done")
-    if failed:
-        say("\n".join(["not done:", *failed]))
-    say("next: " + " ".join(["dstrun table", *sorted({str(folder.path.parent) for folder in folders})]))
-    return 1 if failed else 0
+    return task.end(Exit("busy"))
 
 
 def complete(words: list[str]) -> int:

@@ -56,6 +56,8 @@ class Schema:
     results: str = setting("results", None, "where records go")
     wandb: str = setting("auto", OneOf("auto", "online", "offline", "disabled"), "mirror to Weights & Biases")
     threads: int | None = setting(None, AtLeast(1), "CPU threads; all cores if null")
+    retry: int = setting(0, AtLeast(0), "how often a sweep tries a run again that failed or was lost")
+    fail_fast: bool = setting(False, None, "stop a sweep at its first failure")
 
     model: Any = MISSING
     dataset: Any = MISSING
@@ -233,6 +235,14 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
         if kind == "int" and isinstance(override.value(), float):
             return ConfigError(f"{key}={override.value()} must be a whole number")
     return ConfigError(str(error).splitlines()[0])
+
+
+def told(error: BaseException) -> ConfigError:
+    """Say in one sentence what kept Hydra from starting a sweep."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ConfigError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or ConfigError(str(error).splitlines()[0])
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -62,7 +62,7 @@ def test_interrupting_a_sweep_ends_all_of_it(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "saved; the same command continues it" in output
+    assert "interrupted: 0 of 3 runs done, 1 saved; the same command continues" in output
     assert "Traceback" not in output
     assert [json.loads(p.read_text())["state"] for p in tmp_path.glob("results/default/*/status.json")] == [
         "interrupted"
