@@ -61,7 +61,7 @@ class _Seen:
 
 
 @dataclass
-class _Sweep:
+class _Submission:
     """What a sweep's client has written: the ``job`` of each run by id, and whether any of them may still start."""
 
     open: bool
@@ -111,17 +111,20 @@ class Sweep:
             return seen
         stamp = _stamp(f"{folder}/status.json")
         if seen is not None and stamp is None and seen.stamp is not None:
-            return self._seen.pop(folder) and None
+            del self._seen[folder]
+            return None
         # A lost run may have left its record behind, and its status as it was.
         if seen is None or stamp != seen.stamp or seen.row["state"] == "lost":
-            run = load.read(Path(folder), names or os.listdir(folder), records=False)
+            with suppress(OSError):  # it may have gone this very moment
+                names = names or os.listdir(folder)
+            run = load.read(Path(folder), names, records=False)
             order = seen.order if seen else load.natural(folder)
             seen = self._seen[folder] = _Seen(stamp, order, run, describe(run, _name(folder, root), now))
         elif seen.run.state == "running":
             seen.row = describe(seen.run, _name(folder, root), now)
         return seen
 
-    def _read_sweeps(self, folder: str) -> Iterator[_Sweep]:
+    def _read_sweeps(self, folder: str) -> Iterator[_Submission]:
         """Read what the clients of sweeps have written; a file that cannot be read says nothing."""
         with suppress(OSError), os.scandir(f"{folder}/.sweeps") as listing:
             for path in sorted(entry.path for entry in listing if entry.name.endswith(".json")):
@@ -130,7 +133,7 @@ class Sweep:
                     with suppress(OSError, ValueError):
                         self._sweeps[path] = stamp, load.json_object(path)
                 if path in self._sweeps:
-                    yield _sweep(self._sweeps[path][1])
+                    yield _submission(self._sweeps[path][1])
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
@@ -142,11 +145,11 @@ def _stamp(path: str) -> tuple[int, ...] | None:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def _sweep(file: dict[str, Any]) -> _Sweep:
+def _submission(file: dict[str, Any]) -> _Submission:
     runs = file.get("runs") if isinstance(file.get("runs"), list) else []
     jobs = {run["id"]: run.get("job") for run in runs or () if isinstance(run, dict) and isinstance(run.get("id"), str)}
     # A local client that was killed has its workers' end on its conscience, and cannot say so.
-    return _Sweep(file.get("ended") is None and not (file.get("launcher") == "local" and load.gone(file)), jobs)
+    return _Submission(file.get("ended") is None and not (file.get("launcher") == "local" and load.gone(file)), jobs)
 
 
 def describe(run: load.Run, name: str, now: float) -> dict[str, Any]:
