@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("dstrun")
 
 FORMATS = ("md", "csv", "json", "latex")
-WATCH_SECONDS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -213,24 +212,37 @@ def plan(words: list[str]) -> int:
 
 def status(words: list[str]) -> int:
     """Show every run: state, epoch, accuracy, time left, memory."""
-    made = parser("status", "Every run: state, epoch, accuracy, time left, memory.")
-    made.add_argument(
-        "--watch", action="store_true", help=f"show again every {WATCH_SECONDS} s while any run is running"
-    )
-    arguments = made.parse_args(words)
     from dstrun.report import format, status
 
-    while True:
-        tables = [status.rows(folder, time.time()) for folder in arguments.results]
-        rows = [row for found, _ in tables for row in found]
-        if not rows:
-            return nothing(arguments.results)
-        text = format.render(rows, tables[0][1], arguments.format)
-        print(f"\033[2J\033[H{text}" if arguments.watch and sys.stdout.isatty() else text, flush=True)
-        say(status.totals(rows))
-        if not arguments.watch or not any(row["state"] == "running" for row in rows):
-            return 0
-        time.sleep(WATCH_SECONDS)
+    made = parser("status", "Every run: state, epoch, accuracy, time left, memory.")
+    made.set_defaults(format=None)  # on a terminal, a table as wide as it
+    made.add_argument("--state", help=f"only these, with commas: {', '.join(status.STATES)}")
+    made.add_argument("--sort", choices=status.SORTS, help="order of rows (default: run; with --watch: state)")
+    made.add_argument("--watch", action="store_true", help="follow a sweep until nothing of it is to come; q leaves")
+    made.add_argument("--interval", type=float, default=5.0, help="seconds between looks with --watch (default: 5)")
+    arguments = made.parse_args(words)
+    if arguments.watch and arguments.format:
+        raise ConfigError(f"--watch shows a table for reading, and goes with no --format {arguments.format}")
+    if not arguments.interval > 0:
+        raise ConfigError(f"--interval {arguments.interval:g} must be above 0")
+    choose = status.chooser(arguments.state, arguments.sort or ("state" if arguments.watch else "run"))
+    sweep = status.Sweep(arguments.results)
+    if arguments.watch:
+        from dstrun.report.watch import watch
+
+        rows = watch(sweep, choose, arguments.interval)
+        return 0 if rows else nothing(arguments.results)
+    rows = sweep.rows(time.time())
+    if not rows:
+        return nothing(arguments.results)
+    if sys.stdout.isatty() and arguments.format is None:
+        from dstrun.report.watch import show
+
+        show(choose(rows), rows)
+        return 0
+    print(format.render(choose(rows), status.COLUMNS, arguments.format or "md"))
+    say(status.totals(rows))
+    return 0
 
 
 def table(words: list[str]) -> int:
