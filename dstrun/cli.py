@@ -61,17 +61,19 @@ def train(words: list[str]) -> int:
     """Run one configuration, or a sweep; check all of it before anything starts."""
     if "-sc" in words or "--shell-completion" in words:
         return complete(words)
-    from dstrun import config
+    from dstrun import config, sweep
 
     flags, overrides = split_flags(words)
+    directories = [flags.config_dir] if flags.config_dir else []
+    name = (flags.config_name or "config").removesuffix(".yaml")
+    if name != "config":
+        sweep.check_name(name, directories)
     if flags.cfg or flags.info or flags.hydra_help or flags.package or flags.resolve:
         return hydra_main(words)
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, VERBS)}")
-    directories = [flags.config_dir] if flags.config_dir else []
-    name = flags.config_name or "config"
-    if not flags.multirun:
+    if not flags.multirun and (name == "config" or not config.is_sweep(overrides, directories, name)):
         return run_one(config.compose(overrides, directories, name))
     experiments = config.compose_sweep(overrides, directories, name)
     say(f"{len(experiments)} runs")
@@ -111,8 +113,9 @@ def hydra_main(words: list[str]) -> int:
     """Hand over to Hydra: sweeps, launchers, ``--cfg``, ``--info``, completion."""
     import hydra
 
-    import dstrun.config  # noqa: F401  registers the schema, which every composition needs
+    from dstrun.config import register_plugins  # and the schema, which every composition needs
 
+    register_plugins()
     sys.argv = ["dstrun", *words]
     hydra.main(config_path="pkg://dstrun.conf", config_name="config", version_base="1.3")(job)()
     return 0

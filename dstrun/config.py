@@ -6,9 +6,9 @@ with one sentence that names the key, the value, what is allowed and the nearest
 
 from __future__ import annotations
 
-import itertools
+import copy
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,15 +16,19 @@ from typing import Annotated, Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dstrun import sweep
 from dstrun.option import GROUPS, Above, AtLeast, ConfigError, OneOf, Within, check_value, nearest
 
 HERE = "dstrun.conf"
@@ -108,25 +112,61 @@ def _sentence(error: BaseException, group: str) -> BaseException:
     return error
 
 
+def register_plugins() -> None:
+    """Make dstrun's Hydra plugins known; Hydra's own search misses those of an installation that can be edited."""
+    from hydra_plugins.dstrun.search_path import Sweeps
+    from hydra_plugins.dstrun.sweeper import Grids
+
+    for plugin in (Sweeps, Grids):
+        Plugins.instance().register(plugin)
+
+
 @contextmanager
 def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[list[str]]:
     """Open Hydra on the shipped ``conf/`` (and a user's folders); yields the overrides that add the folders."""
+    register_plugins()
     GlobalHydra.instance().clear()
     with initialize_config_module(HERE, version_base="1.3"):
         paths = ",".join(f"file://{Path(d).resolve()}" for d in config_dirs)
         yield [f"hydra.searchpath=[{paths}]"] if paths else []
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """Expand a sweep's overrides, ``["seed=0,1"]``, to those of its runs, ``[["seed=0"], ["seed=1"]]``."""
-    axes: list[list[str]] = []
-    for override in parse(overrides):
-        if override.is_sweep_override():
-            values: Iterable[str] = override.sweep_string_iterator()
-            axes.append([f"{override.get_key_element()}={value}" for value in values])
+def expand(
+    overrides: Sequence[Override], params: Mapping[str, Any] | None = None, grids: Sequence[Mapping[str, Any]] = ()
+) -> list[list[str]]:
+    """Expand a sweep's overrides, ``["seed=0,1"]``, to those of its runs, ``[["seed=0"], ["seed=1"]]``.
+
+    Args:
+        overrides: as typed; those of Hydra itself are left out.
+        params: values of a sweep file by key, as they would be typed; ``None`` unsets.
+        grids: the same of each grid, see ``sweep.runs``.
+
+    Raises:
+        ConfigError: no run is left.
+    """
+    typed = _axes(o for o in overrides if not o.is_hydra_override())
+    return sweep.runs(typed, _axes(parse(_words(params or {}))), [_axes(parse(_words(grid))) for grid in grids])
+
+
+def _words(values: Mapping[str, Any]) -> list[str]:
+    return [f"~{key}" if value is None else f"{key}={value}" for key, value in values.items()]
+
+
+def _axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
+    """Give the words of each key: one for every value it lists."""
+    found = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_delete():
+            words = [override.input_line or ""]
+        elif override.is_discrete_sweep():
+            words = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif override.is_sweep_override():
+            raise ConfigError(f"{override.input_line} has no end: list its values")
         else:
-            axes.append([override.input_line or ""])
-    return [list(run) for run in itertools.product(*axes)]
+            words = [f"{key}={override.get_value_element_as_str()}"]
+        found[key.lstrip("+~")] = words
+    return found
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -158,21 +198,61 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str
         return _compose([*extra, *overrides], name)
 
 
-def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str = "config") -> list[Experiment]:
-    """Compose and check every run of a sweep, so that none is started where one cannot run."""
+def is_sweep(overrides: Sequence[str], config_dirs: Sequence[str], name: str) -> bool:
+    """Say whether a primary configuration is a sweep file: ``hydra.mode: MULTIRUN``."""
     with hydra_open(config_dirs) as extra:
-        return [_compose([*extra, *run], name) for run in expand(overrides)]
+        return _hydra(extra, overrides, name).mode is RunMode.MULTIRUN
 
 
-def _compose(overrides: list[str], name: str) -> Experiment:
-    for override in parse(overrides):
+def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str = "config") -> list[Experiment]:
+    """Compose and check every run of a sweep, so that none is started where one cannot run.
+
+    Args:
+        overrides: words as typed; they win over those of the file.
+        config_dirs: folders of the user's own options and sweep files.
+        name: the sweep file; ``config`` is none.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    with hydra_open(config_dirs) as extra:
+        file = _hydra(extra, overrides, name).sweeper
+        runs = expand(parse(overrides), file.get("params"), file.get("grids", ()))
+        bases: dict[tuple[str, ...], DictConfig] = {}
+        return [_compose([*extra, *run], name, bases) for run in runs]
+
+
+def _hydra(extra: list[str], overrides: Sequence[str], name: str) -> DictConfig:
+    """Compose what a primary configuration and the words typed say to Hydra itself."""
+    words = [*extra, *(o.input_line or "" for o in parse(overrides) if o.is_hydra_override())]
+    return _hydra_compose(words, name).hydra
+
+
+def _compose(overrides: list[str], name: str, bases: dict[tuple[str, ...], DictConfig] | None = None) -> Experiment:
+    """Compose one run; ``bases`` keeps what the options chosen are without the run's values, which takes long."""
+    parsed = parse(overrides)
+    for override in parsed:
         if override.is_sweep_override() and not override.get_key_element().startswith("hydra"):
             raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
+    if bases is None:
+        return experiment(_hydra_compose(overrides, name))
+    values = [o for o in parsed if o.key_or_group.partition("@")[0] not in GROUPS and not o.is_hydra_override()]
+    options = tuple(o.input_line or "" for o in parsed if o not in values)
+    if options not in bases:
+        bases[options] = _hydra_compose(list(options), name)
+    composed = copy.deepcopy(bases[options])
     try:
-        composed = hydra_compose(name, overrides=overrides, return_hydra_config=True)
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise diagnose(overrides, name, error) from error
     return experiment(composed)
+
+
+def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
+    try:
+        return hydra_compose(name, overrides=overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise diagnose(overrides, name, error) from error
 
 
 def experiment(composed: DictConfig, choices: Any = None) -> Experiment:
