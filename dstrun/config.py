@@ -7,16 +7,21 @@ with one sentence that names the key, the value, what is allowed and the nearest
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_module
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,7 +30,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dstrun import sweep
@@ -75,6 +80,10 @@ class Schema:
 ConfigStore.instance().store("schema", node=Schema)
 
 SETTINGS = [f for f in fields(Schema) if f.name not in GROUPS]
+KNOWN = [f.name for f in fields(Schema)]
+
+Bases = dict[tuple[str, ...], tuple[DictConfig, Any]]
+"""By the words that choose options: the composed configuration, and the choices."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +102,15 @@ class Experiment:
         node = self.config.get(group)
         if node is None:
             return None
-        try:
-            return instantiate(OmegaConf.create(node), _convert_="all")
-        except HydraException as error:
-            raise _sentence(error, group) from error
+        return _build(group, json.dumps(node))
+
+
+@lru_cache(maxsize=256)  # options are frozen, and a sweep builds few distinct ones many times
+def _build(group: str, node: str) -> Any:
+    try:
+        return instantiate(OmegaConf.create(json.loads(node)), _convert_="all")
+    except HydraException as error:
+        raise _sentence(error, group) from error
 
 
 def _sentence(error: BaseException, group: str) -> BaseException:
@@ -114,21 +128,28 @@ def _sentence(error: BaseException, group: str) -> BaseException:
 
 def register_plugins() -> None:
     """Make dstrun's Hydra plugins known; Hydra's own search misses those of an installation that can be edited."""
+    plugins = Plugins.instance()  # before the imports: its search loads Hydra's own plugins, which ours extend, anew
     from hydra_plugins.dstrun.search_path import Sweeps
     from hydra_plugins.dstrun.sweeper import Grids
 
     for plugin in (Sweeps, Grids):
-        Plugins.instance().register(plugin)
+        plugins.register(plugin)
 
 
 @contextmanager
-def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[list[str]]:
-    """Open Hydra on the shipped ``conf/`` (and a user's folders); yields the overrides that add the folders."""
+def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[None]:
+    """Open Hydra on the shipped ``conf/`` and ``sweeps/``, and on a user's folders as ``--config-dir`` does."""
     register_plugins()
+    version.setbase("1.3")
+    path = create_config_search_path(f"pkg://{HERE}")
+    for folder in config_dirs:
+        path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery("schema"))
     GlobalHydra.instance().clear()
-    with initialize_config_module(HERE, version_base="1.3"):
-        paths = ",".join(f"file://{Path(d).resolve()}" for d in config_dirs)
-        yield [f"hydra.searchpath=[{paths}]"] if paths else []
+    Hydra.create_main_hydra2("dstrun", path)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def expand(
@@ -194,14 +215,14 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str
     Raises:
         ConfigError: said in one sentence.
     """
-    with hydra_open(config_dirs) as extra:
-        return _compose([*extra, *overrides], name)
+    with hydra_open(config_dirs):
+        return _compose(list(overrides), name)
 
 
 def is_sweep(overrides: Sequence[str], config_dirs: Sequence[str], name: str) -> bool:
     """Say whether a primary configuration is a sweep file: ``hydra.mode: MULTIRUN``."""
-    with hydra_open(config_dirs) as extra:
-        return _hydra(extra, overrides, name).mode is RunMode.MULTIRUN
+    with hydra_open(config_dirs):
+        return _hydra_compose(_of_hydra(overrides), name).hydra.mode is RunMode.MULTIRUN
 
 
 def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str = "config") -> list[Experiment]:
@@ -215,21 +236,35 @@ def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), nam
     Raises:
         ConfigError: said in one sentence.
     """
-    with hydra_open(config_dirs) as extra:
-        file = _hydra(extra, overrides, name).sweeper
+    with hydra_open(config_dirs):
+        to_hydra = _of_hydra(overrides)
+        file = _hydra_compose(to_hydra, name).hydra.sweeper
         runs = expand(parse(overrides), file.get("params"), file.get("grids", ()))
-        bases: dict[tuple[str, ...], DictConfig] = {}
-        return [_compose([*extra, *run], name, bases) for run in runs]
+        return compose_runs(runs, name, to_hydra)
 
 
-def _hydra(extra: list[str], overrides: Sequence[str], name: str) -> DictConfig:
-    """Compose what a primary configuration and the words typed say to Hydra itself."""
-    words = [*extra, *(o.input_line or "" for o in parse(overrides) if o.is_hydra_override())]
-    return _hydra_compose(words, name).hydra
+def compose_runs(runs: Sequence[Sequence[str]], name: str, to_hydra: Sequence[str] = ()) -> list[Experiment]:
+    """Compose and check the runs of a sweep, where Hydra is open; options that runs share are composed once.
+
+    Args:
+        runs: the words of each.
+        name: the primary configuration.
+        to_hydra: words of all that are said to Hydra itself.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    bases: Bases = {}
+    return [_compose([*to_hydra, *run], name, bases) for run in runs]
 
 
-def _compose(overrides: list[str], name: str, bases: dict[tuple[str, ...], DictConfig] | None = None) -> Experiment:
-    """Compose one run; ``bases`` keeps what the options chosen are without the run's values, which takes long."""
+def _of_hydra(overrides: Sequence[str]) -> list[str]:
+    """Give the words that are said to Hydra itself: its launcher, its search path."""
+    return [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
+
+
+def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Experiment:
+    """Compose one run; ``bases`` keeps what the words that choose options compose to, which takes long."""
     parsed = parse(overrides)
     for override in parsed:
         if override.is_sweep_override() and not override.get_key_element().startswith("hydra"):
@@ -239,13 +274,17 @@ def _compose(overrides: list[str], name: str, bases: dict[tuple[str, ...], DictC
     values = [o for o in parsed if o.key_or_group.partition("@")[0] not in GROUPS and not o.is_hydra_override()]
     options = tuple(o.input_line or "" for o in parsed if o not in values)
     if options not in bases:
-        bases[options] = _hydra_compose(list(options), name)
-    composed = copy.deepcopy(bases[options])
+        base = _hydra_compose(list(options), name)
+        choices = base.hydra.runtime.choices
+        with open_dict(base):
+            del base["hydra"]
+        bases[options] = base, choices
+    composed, choices = copy.deepcopy(bases[options][0]), bases[options][1]
     try:
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise diagnose(overrides, name, error) from error
-    return experiment(composed)
+    return experiment(composed, choices)
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
@@ -258,9 +297,8 @@ def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
 def experiment(composed: DictConfig, choices: Any = None) -> Experiment:
     """Resolve and check a composed configuration."""
     choices = composed.hydra.runtime.choices if choices is None else choices
-    known = [f.name for f in fields(Schema)]
     try:
-        config = OmegaConf.to_container(OmegaConf.masked_copy(composed, known), resolve=True)
+        config = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     found = Experiment(config, {g: choices.get(g) for g in GROUPS})  # type: ignore[arg-type]

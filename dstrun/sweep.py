@@ -38,7 +38,8 @@ def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
         known = list(dict.fromkeys(word for grid in grids for word in grid.get(key, [])))
         for word in words:
             if word not in known:
-                raise ConfigError(f"{word} is in no grid of this sweep, which has {', '.join(known)}")
+                has = f"which has {', '.join(known)}{nearest(word, known)}"
+                raise ConfigError(f"{word} is in no grid of this sweep, {has}")
     shared = {**params, **{key: words for key, words in typed.items() if key not in own}}
     found = []
     for grid in grids or [{}]:
