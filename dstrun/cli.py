@@ -61,13 +61,10 @@ def train(words: list[str]) -> int:
     """Run one configuration, or a sweep; check all of it before anything starts."""
     if "-sc" in words or "--shell-completion" in words:
         return complete(words)
-    from dstrun import config, sweep
+    from dstrun import config
 
     flags, overrides = split_flags(words)
-    directories = [flags.config_dir] if flags.config_dir else []
-    name = (flags.config_name or "config").removesuffix(".yaml")
-    if name != "config":
-        sweep.check_name(name, directories)
+    name, directories = of_file(flags)
     if flags.cfg or flags.info or flags.hydra_help or flags.package or flags.resolve:
         return hydra_main(words)
     for word in overrides:
@@ -102,6 +99,21 @@ def split_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.error = refuse  # type: ignore[method-assign]
     known = parser.parse_args(words)
     return known, known.overrides
+
+
+def of_file(flags: argparse.Namespace) -> tuple[str, list[str]]:
+    """Give the primary configuration that ``-cn`` names, and the folders of ``--config-dir``.
+
+    Raises:
+        ConfigError: there is no such configuration.
+    """
+    from dstrun.sweep import check_name
+
+    directories = [flags.config_dir] if flags.config_dir else []
+    name = (flags.config_name or "config").removesuffix(".yaml")
+    if name != "config":
+        check_name(name, directories)
+    return name, directories
 
 
 def refuse(message: str) -> NoReturn:
@@ -157,6 +169,11 @@ def complete(words: list[str]) -> int:
     """Complete verbs, then leave the rest to Hydra's own completion."""
     line = os.environ.get("COMP_LINE", "").split(" ")
     if any(word.startswith("query=") for word in words) and len(line) > 1:
+        if line[-2] in ("-cn", "--config-name"):
+            from dstrun.sweep import shipped
+
+            print("\n".join(name for name in shipped() if name.startswith(line[-1])))
+            return 0
         if len(line) == 2:
             print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))
         if line[1] in VERBS and line[1] != "plan":
@@ -198,10 +215,20 @@ def plan(words: list[str]) -> int:
     """Show layers, densities, parameters, FLOPs and predicted memory; train nothing."""
     made = parser("plan", "What a configuration would train and cost; trains nothing.", results=False)
     made.add_argument("overrides", nargs="*", help="as for a run, e.g. model=resnet50 dataset=imagenet sparsity=0.9")
-    arguments = made.parse_args(words)
+    made.add_argument("-cn", "--config-name", metavar="NAME", help="a sweep file: FLOPs of all its runs")
+    made.add_argument("-cd", "--config-dir", metavar="DIR", help="where your own options and sweep files are")
+    arguments = made.parse_intermixed_args(words)
+    overrides, name, directories = arguments.overrides, *of_file(arguments)
     from dstrun import config
 
-    experiment = config.compose(arguments.overrides)
+    if name != "config" and config.is_sweep(overrides, directories, name):
+        experiments = config.compose_sweep(overrides, directories, name)
+        from dstrun.plan import plan_sweep
+        from dstrun.report import format, plan
+
+        print(format.render(plan_sweep(experiments), plan.SWEEP, arguments.format))
+        return 0
+    experiment = config.compose(overrides, directories, name)
     from dstrun.plan import plan as make_plan
     from dstrun.report.plan import render
 

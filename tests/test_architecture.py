@@ -121,7 +121,7 @@ def test_wheel_ships_every_package_and_config_group() -> None:
     packages = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     code = {".".join(p.parent.relative_to(ROOT).parts) for p in PACKAGE.rglob("__init__.py")}
     conf = {"dstrun.conf", *(f"dstrun.conf.{p.name}" for p in (ROOT / "conf").iterdir() if any(p.glob("*.yaml")))}
-    assert packages == code | conf
+    assert packages == code | conf | {"dstrun.sweeps", "hydra_plugins.dstrun"}
 
 
 HEAVY = ("torch", "torchvision", "matplotlib", "pandas", "wandb", "sklearn", "pyarrow", "numba")
