@@ -79,9 +79,8 @@ def test_accuracy_has_every_method_at_every_sparsity_trained_alike() -> None:
     keys = ("epochs", "batch_size", "optimizer.weight_decay", "optimizer.momentum", "optimizer.nesterov")
     assert points(runs, *keys) == {(200, 128, 0.0001, 0.9, False)}
     assert points(runs, "model", "optimizer.lr") == {("resnet56", 0.1), ("vgg16_small", 0.1), ("vit", 0.01)}
-    assert {x.build("optimizer").lr_at(31200, 78000) / x.config["optimizer"]["lr"] for x in runs} == {
-        pytest.approx(0.1)
-    }
+    for x in runs:
+        assert x.build("optimizer").lr_at(31200, 78000) == pytest.approx(0.1 * x.config["optimizer"]["lr"])
     dynamic = [x for x in runs if x.choices["method"] in ("set", "rigl", "gse")]
     assert all(x.build("schedule").steps(78000) == list(range(1000, 46001, 1000)) for x in dynamic)
     assert points(dynamic, "allocation", "schedule", "schedule.fraction") == {("er", "cosine", 0.2)}
