@@ -64,14 +64,13 @@ def train(words: list[str]) -> int:
     from dstrun import config
 
     flags, overrides = split_flags(words)
+    name, directories = of_file(flags)
     if flags.cfg or flags.info or flags.hydra_help or flags.package or flags.resolve:
         return hydra_main(words)
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, VERBS)}")
-    directories = [flags.config_dir] if flags.config_dir else []
-    name = flags.config_name or "config"
-    if not flags.multirun:
+    if not flags.multirun and (name == "config" or not config.is_sweep(overrides, directories, name)):
         return run_one(config.compose(overrides, directories, name))
     return sweep(overrides, directories, name)
 
@@ -79,22 +78,18 @@ def train(words: list[str]) -> int:
 def sweep(overrides: list[str], directories: list[str], name: str) -> int:
     """Run a sweep by Hydra's sweeper and launcher, and tell how every run ended."""
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.plugins import Plugins
     from hydra.errors import HydraException
 
     from dstrun import config
     from dstrun.launcher.sweep import summarize
-    from hydra_plugins.dstrun import launcher
 
     config.compose_sweep(overrides, directories, name)  # before Hydra makes the first folder
     silence_allocator()
-    for plugin in (launcher.Local, launcher.Slurm):  # Hydra's own search does not look into editable installations
-        Plugins.instance().register(plugin)
-    with config.hydra_open(directories) as extra:
+    with config.hydra_open(directories):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         try:
-            batches = hydra.multirun(name, job, [*extra, *overrides], with_log_configuration=False)
+            batches = hydra.multirun(name, job, overrides, with_log_configuration=False)
         except HydraException as error:
             raise config.told(error) from error
     return summarize([returned.return_value for batch in batches for returned in batch])
@@ -123,6 +118,21 @@ def split_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return known, known.overrides
 
 
+def of_file(flags: argparse.Namespace) -> tuple[str, list[str]]:
+    """Give the primary configuration that ``-cn`` names, and the folders of ``--config-dir``.
+
+    Raises:
+        ConfigError: there is no such configuration.
+    """
+    from dstrun.grid import check_name
+
+    directories = [flags.config_dir] if flags.config_dir else []
+    name = (flags.config_name or "config").removesuffix(".yaml")
+    if name != "config":
+        check_name(name, directories)
+    return name, directories
+
+
 def refuse(message: str) -> NoReturn:
     """End argparse's complaints as every other wrong input ends."""
     raise ConfigError(message)
@@ -132,8 +142,9 @@ def hydra_main(words: list[str]) -> int:
     """Hand over to Hydra: sweeps, launchers, ``--cfg``, ``--info``, completion."""
     import hydra
 
-    import dstrun.config  # noqa: F401  registers the schema, which every composition needs
+    from dstrun.config import register_plugins  # and the schema, which every composition needs
 
+    register_plugins()
     sys.argv = ["dstrun", *words]
     hydra.main(config_path="pkg://dstrun.conf", config_name="config", version_base="1.3")(job)()
     return 0
@@ -158,6 +169,11 @@ def complete(words: list[str]) -> int:
     """Complete verbs, then leave the rest to Hydra's own completion."""
     line = os.environ.get("COMP_LINE", "").split(" ")
     if any(word.startswith("query=") for word in words) and len(line) > 1:
+        if line[-2] in ("-cn", "--config-name"):
+            from dstrun.grid import shipped
+
+            print("\n".join(name for name in shipped() if name.startswith(line[-1])))
+            return 0
         if len(line) == 2:
             print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))
         if line[1] in VERBS and line[1] != "plan":
@@ -199,10 +215,20 @@ def plan(words: list[str]) -> int:
     """Show layers, densities, parameters, FLOPs and predicted memory; train nothing."""
     made = parser("plan", "What a configuration would train and cost; trains nothing.", results=False)
     made.add_argument("overrides", nargs="*", help="as for a run, e.g. model=resnet50 dataset=imagenet sparsity=0.9")
-    arguments = made.parse_args(words)
+    made.add_argument("-cn", "--config-name", metavar="NAME", help="a sweep file: FLOPs of all its runs")
+    made.add_argument("-cd", "--config-dir", metavar="DIR", help="where your own options and sweep files are")
+    arguments = made.parse_intermixed_args(words)
+    overrides, name, directories = arguments.overrides, *of_file(arguments)
     from dstrun import config
 
-    experiment = config.compose(arguments.overrides)
+    if name != "config" and config.is_sweep(overrides, directories, name):
+        experiments = config.compose_sweep(overrides, directories, name)
+        from dstrun.plan import plan_sweep
+        from dstrun.report import format, plan
+
+        print(format.render(plan_sweep(experiments), plan.SWEEP, arguments.format))
+        return 0
+    experiment = config.compose(overrides, directories, name)
     from dstrun.plan import plan as make_plan
     from dstrun.report.plan import render
 

@@ -1,4 +1,4 @@
-"""Composes and checks a configuration: the schema, the ranges, the combinations. No torch.
+"""Composes a configuration and has it checked. No torch.
 
 ``compose(overrides)`` turns ``["model=resnet56", "sparsity=0.98"]`` into an ``Experiment``, or raises ``ConfigError``
 with one sentence that names the key, the value, what is allowed and the nearest valid spelling. Nothing is written.
@@ -6,84 +6,42 @@ with one sentence that names the key, the value, what is allowed and the nearest
 
 from __future__ import annotations
 
-import itertools
+import copy
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_module
-from hydra.core.config_store import ConfigStore
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dstrun.option import GROUPS, Above, AtLeast, ConfigError, OneOf, Within, check_value, nearest
+from dstrun import grid
+from dstrun.check import check
+from dstrun.option import GROUPS, ConfigError, nearest
+from dstrun.schema import KNOWN, SETTINGS
 
 HERE = "dstrun.conf"
 
 
-def setting(default: Any, bound: Any, help: str) -> Any:
-    """Declare a top-level setting: its default, its bound and the line that ``dstrun --help`` prints."""
-    return field(default=default, metadata={"bound": bound, "help": help})
-
-
-@dataclass
-class CheckpointSettings:
-    """When a run is saved."""
-
-    every_minutes: float = setting(10.0, Above(0), "from one checkpoint to the next")
-
-
-@dataclass
-class Schema:
-    """The top-level settings and the groups; Hydra checks their types, ``check`` their ranges."""
-
-    sparsity: float = setting(0.9, Within(0, 1, high_open=True), "zeros / prunable weights")
-    seed: int = setting(0, AtLeast(0), "of topology, initial weights, order and augmentation")
-    epochs: int = setting(200, AtLeast(1), "passes over the training images")
-    batch_size: int = setting(128, AtLeast(1), "images a step")
-    label_smoothing: float = setting(0.0, Within(0, 1, high_open=True), "of the cross-entropy")
-    scope: str = setting("layer", OneOf("layer", "global"), "where prune and grow rank connections")
-    backend: str = setting(
-        "masked", OneOf("masked", "sparse", "auto"), "masked simulates on dense storage, sparse never does, auto mixes"
-    )
-    powerprop: float = setting(1.0, AtLeast(1), "p of w = v |v|^(p - 1), the weights trained through v; 1 is plain")
-    strict: bool = setting(False, None, "refuse a layer that loses its last connection, instead of warning")
-    device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")
-    precision: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "of the forward and backward pass")
-    experiment: str = setting("default", None, "folder under results")
-    results: str = setting("results", None, "where records go")
-    wandb: str = setting("auto", OneOf("auto", "online", "offline", "disabled"), "mirror to Weights & Biases")
-    threads: int | None = setting(None, AtLeast(1), "CPU threads; all cores if null")
-    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
-    retry: int = setting(0, AtLeast(0), "how often a sweep tries a run again that failed or was lost")
-    fail_fast: bool = setting(False, None, "stop a sweep at its first failure")
-
-    model: Any = MISSING
-    dataset: Any = MISSING
-    method: Any = MISSING
-    prune: Any = None
-    grow: Any = None
-    subset: Any = None
-    allocation: Any = None
-    schedule: Any = None
-    optimizer: Any = MISSING
-
-
-ConfigStore.instance().store("schema", node=Schema)
-
-SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
-    f"checkpoint.{f.name}": f for f in fields(CheckpointSettings)
-}
-"""What is declared with ``setting``, by the name under which it is set."""
+Bases = dict[tuple[str, ...], tuple[DictConfig, Any]]
+"""By the words that choose options: the composed configuration, and the choices."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +60,15 @@ class Experiment:
         node = self.config.get(group)
         if node is None:
             return None
-        try:
-            return instantiate(OmegaConf.create(node), _convert_="all")
-        except HydraException as error:
-            raise _sentence(error, group) from error
+        return _build(group, json.dumps(node))
+
+
+@lru_cache(maxsize=256)  # options are frozen, and a sweep builds few distinct ones many times
+def _build(group: str, node: str) -> Any:
+    try:
+        return instantiate(OmegaConf.create(json.loads(node)), _convert_="all")
+    except HydraException as error:
+        raise _sentence(error, group) from error
 
 
 def _sentence(error: BaseException, group: str) -> BaseException:
@@ -121,25 +84,69 @@ def _sentence(error: BaseException, group: str) -> BaseException:
     return error
 
 
+def register_plugins() -> None:
+    """Make dstrun's Hydra plugins known; Hydra's own search misses those of an installation that can be edited."""
+    plugins = Plugins.instance()  # before the imports: its search loads Hydra's own plugins, which ours extend, anew
+    from hydra_plugins.dstrun.launcher import Local, Slurm
+    from hydra_plugins.dstrun.search_path import Sweeps
+    from hydra_plugins.dstrun.sweeper import Grids
+
+    for plugin in (Local, Slurm, Sweeps, Grids):
+        plugins.register(plugin)
+
+
 @contextmanager
-def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[list[str]]:
-    """Open Hydra on the shipped ``conf/`` (and a user's folders); yields the overrides that add the folders."""
+def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[None]:
+    """Open Hydra on the shipped ``conf/`` and ``sweeps/``, and on a user's folders as ``--config-dir`` does."""
+    register_plugins()
+    version.setbase("1.3")
+    path = create_config_search_path(f"pkg://{HERE}")
+    for folder in config_dirs:
+        path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery("schema"))
     GlobalHydra.instance().clear()
-    with initialize_config_module(HERE, version_base="1.3"):
-        paths = ",".join(f"file://{Path(d).resolve()}" for d in config_dirs)
-        yield [f"hydra.searchpath=[{paths}]"] if paths else []
+    Hydra.create_main_hydra2("dstrun", path)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """Expand a sweep's overrides, ``["seed=0,1"]``, to those of its runs, ``[["seed=0"], ["seed=1"]]``."""
-    axes: list[list[str]] = []
-    for override in parse(overrides):
-        if override.is_sweep_override():
-            values: Iterable[str] = override.sweep_string_iterator()
-            axes.append([f"{override.get_key_element()}={value}" for value in values])
+def expand(
+    overrides: Sequence[Override], params: Mapping[str, Any] | None = None, grids: Sequence[Mapping[str, Any]] = ()
+) -> list[list[str]]:
+    """Expand a sweep's overrides, ``["seed=0,1"]``, to those of its runs, ``[["seed=0"], ["seed=1"]]``.
+
+    Args:
+        overrides: as typed; those of Hydra itself are left out.
+        params: values of a sweep file by key, as they would be typed; ``None`` unsets.
+        grids: the same of each grid, see ``grid.runs``.
+
+    Raises:
+        ConfigError: no run is left.
+    """
+    typed = _axes(o for o in overrides if not o.is_hydra_override())
+    return grid.runs(typed, _axes(parse(_words(params or {}))), [_axes(parse(_words(grid))) for grid in grids])
+
+
+def _words(values: Mapping[str, Any]) -> list[str]:
+    return [f"~{key}" if value is None else f"{key}={value}" for key, value in values.items()]
+
+
+def _axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
+    """Give the words of each key: one for every value it lists."""
+    found = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_delete():
+            words = [override.input_line or ""]
+        elif override.is_discrete_sweep():
+            words = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif override.is_sweep_override():
+            raise ConfigError(f"{override.input_line} has no end: list its values")
         else:
-            axes.append([override.input_line or ""])
-    return [list(run) for run in itertools.product(*axes)]
+            words = [f"{key}={override.get_value_element_as_str()}"]
+        found[key.lstrip("+~")] = words
+    return found
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -167,33 +174,90 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str
     Raises:
         ConfigError: said in one sentence.
     """
-    with hydra_open(config_dirs) as extra:
-        return _compose([*extra, *overrides], name)
+    with hydra_open(config_dirs):
+        return _compose(list(overrides), name)
+
+
+def is_sweep(overrides: Sequence[str], config_dirs: Sequence[str], name: str) -> bool:
+    """Say whether a primary configuration is a sweep file: ``hydra.mode: MULTIRUN``."""
+    with hydra_open(config_dirs):
+        return _hydra_compose(_of_hydra(overrides), name).hydra.mode is RunMode.MULTIRUN
 
 
 def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str = "config") -> list[Experiment]:
-    """Compose and check every run of a sweep, so that none is started where one cannot run."""
-    with hydra_open(config_dirs) as extra:
-        return [_compose([*extra, *run], name) for run in expand(overrides)]
+    """Compose and check every run of a sweep, so that none is started where one cannot run.
+
+    Args:
+        overrides: words as typed; they win over those of the file.
+        config_dirs: folders of the user's own options and sweep files.
+        name: the sweep file; ``config`` is none.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    with hydra_open(config_dirs):
+        to_hydra = _of_hydra(overrides)
+        file = _hydra_compose(to_hydra, name).hydra.sweeper
+        runs = expand(parse(overrides), file.get("params"), file.get("grids", ()))
+        return compose_runs(runs, name, to_hydra)
 
 
-def _compose(overrides: list[str], name: str) -> Experiment:
-    for override in parse(overrides):
+def compose_runs(runs: Sequence[Sequence[str]], name: str, to_hydra: Sequence[str] = ()) -> list[Experiment]:
+    """Compose and check the runs of a sweep, where Hydra is open; options that runs share are composed once.
+
+    Args:
+        runs: the words of each.
+        name: the primary configuration.
+        to_hydra: words of all that are said to Hydra itself.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    bases: Bases = {}
+    return [_compose([*to_hydra, *run], name, bases) for run in runs]
+
+
+def _of_hydra(overrides: Sequence[str]) -> list[str]:
+    """Give the words that are said to Hydra itself: its launcher, its search path."""
+    return [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
+
+
+def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Experiment:
+    """Compose one run; ``bases`` keeps what the words that choose options compose to, which takes long."""
+    parsed = parse(overrides)
+    for override in parsed:
         if override.is_sweep_override() and not override.get_key_element().startswith("hydra"):
             raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
+    if bases is None:
+        return experiment(_hydra_compose(overrides, name))
+    values = [o for o in parsed if o.key_or_group.partition("@")[0] not in GROUPS and not o.is_hydra_override()]
+    options = tuple(o.input_line or "" for o in parsed if o not in values)
+    if options not in bases:
+        base = _hydra_compose(list(options), name)
+        choices = base.hydra.runtime.choices
+        with open_dict(base):
+            del base["hydra"]
+        bases[options] = base, choices
+    composed, choices = copy.deepcopy(bases[options][0]), bases[options][1]
     try:
-        composed = hydra_compose(name, overrides=overrides, return_hydra_config=True)
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise diagnose(overrides, name, error) from error
-    return experiment(composed)
+    return experiment(composed, choices)
+
+
+def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
+    try:
+        return hydra_compose(name, overrides=overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise diagnose(overrides, name, error) from error
 
 
 def experiment(composed: DictConfig, choices: Any = None) -> Experiment:
     """Resolve and check a composed configuration."""
     choices = composed.hydra.runtime.choices if choices is None else choices
-    known = [f.name for f in fields(Schema)]
     try:
-        config = OmegaConf.to_container(OmegaConf.masked_copy(composed, known), resolve=True)
+        config = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     found = Experiment(config, {g: choices.get(g) for g in GROUPS})  # type: ignore[arg-type]
@@ -208,7 +272,8 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
     groups, values = [], []
     for override in parse(overrides):
         key = override.key_or_group
-        options = loader.get_group_options(key, config_name=name, overrides=paths) if key in GROUPS else []
+        chosen_by = key in (*GROUPS, "hydra/launcher")
+        options = loader.get_group_options(key, config_name=name, overrides=paths) if chosen_by else []
         if not options:
             values.append(override)
             continue
@@ -226,14 +291,13 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
         if grow != "gse":
             return ConfigError(f"subset makes no sense with {culprit}: only grow=gse draws a subset")
     try:
-        base = hydra_compose(name, overrides=[*paths, *(o.input_line or "" for o in groups)])
+        base = hydra_compose(name, overrides=[*paths, *(o.input_line or "" for o in groups)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException):
         return ConfigError(str(error).splitlines()[0])
-    known = list(_keys(OmegaConf.to_container(base)))
+    every = list(_keys(OmegaConf.to_container(base)))
     for override in values:
         key = override.get_key_element().lstrip("+~")
-        if key.startswith("hydra"):
-            continue
+        known = [k for k in every if k.startswith("hydra.") == key.startswith("hydra.")]
         if key not in known:
             where, _, leaf = key.rpartition(".")
             same = [k for k in known if k.rpartition(".")[0] == where]
@@ -241,13 +305,16 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
             return ConfigError(f"{key} is no setting here{hint}; dstrun --help lists them")
         if parts := [name for name in SETTINGS if name.startswith(f"{key}.")]:
             return ConfigError(f"{key}={override.value()} makes no sense: set {' or '.join(parts)}")
+        if override.is_hydra_override():
+            continue
         kind = getattr(SETTINGS.get(key), "type", "")
         words = {"float": "a number", "int": "a whole number", "int | None": "a whole number"}
         if kind in words and not isinstance(override.value(), int | float):
             return ConfigError(f"{key}={override.value()} must be {words[kind]}")
         if kind == "int" and isinstance(override.value(), float):
             return ConfigError(f"{key}={override.value()} must be a whole number")
-    return ConfigError(str(error).splitlines()[0])
+    cause = error.__cause__ or error  # what OmegaConf says, where Hydra only says where
+    return ConfigError(f"{str(error).splitlines()[0]}" + (f": {str(cause).splitlines()[0]}" if cause != error else ""))
 
 
 def told(error: BaseException) -> ConfigError:
@@ -264,81 +331,3 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _keys(value, f"{prefix}{key}.")
-
-
-def check(experiment: Experiment) -> None:
-    """Check ranges and combinations.
-
-    Raises:
-        ConfigError: said in one sentence, naming both options where two do not go together.
-    """
-    config = experiment.config
-    for name, item in SETTINGS.items():
-        group, _, leaf = name.rpartition(".")
-        value, bound = (config[group] if group else config)[leaf], item.metadata["bound"]
-        if bound is not None and value is not None:
-            check_value(name, value, Annotated[str if isinstance(value, str) else float, bound])
-    check_value("model.width", config["model"].get("width", 1.0), Annotated[float, Above(0)])
-    if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", config["experiment"]) or ".." in config["experiment"]:
-        raise ConfigError(f"experiment={config['experiment']} must be a folder name: letters, digits, . _ + - and /")
-    method = experiment.build("method")
-    _check_parts(method, experiment)
-    for group in ("allocation", "schedule", "optimizer", "dataset"):
-        experiment.build(group)
-    _check_gradients(experiment)
-
-
-def _check_parts(method: Any, experiment: Experiment) -> None:
-    """Check that the method has the parts it works with, and no others, and the storage it needs."""
-    config, name = experiment.config, experiment.choices["method"]
-    sparsity, scope = config["sparsity"], config["scope"]
-    if scope not in method.scopes:
-        raise ConfigError(f"scope={scope} makes no sense with method={name}, {method.why}")
-    _check_allocation(method, experiment)
-    for group in ("prune", "grow", "schedule"):
-        chosen = experiment.choices[group]
-        if chosen is not None and group not in method.parts:
-            raise ConfigError(f"{group}={chosen} makes no sense with method={name}, {method.why}")
-        if chosen is None and group in method.parts:
-            raise ConfigError(f"{group}=null makes no sense with method={name}, which needs one")
-    if not method.budget and sparsity != 0:
-        raise ConfigError(f"sparsity={sparsity:g} makes no sense with method={name}, {method.why}: leave it at 0")
-    if method.grows_at_zero and sparsity == 0:
-        raise ConfigError(f"sparsity=0 makes no sense with method={name}: no connection is left to grow")
-    if method.dense and config["backend"] != "masked":
-        raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {method.dense}")
-    if objection := method.objection(config):
-        raise ConfigError(objection)
-    if config["powerprop"] != 1:
-        power = f"powerprop={config['powerprop']:g} makes no sense with"
-        if method.grows_at_zero:
-            raise ConfigError(f"{power} method={name}: a weight that starts at 0 gets no gradient and never moves")
-        if config["backend"] != "masked":
-            raise ConfigError(f"{power} backend={config['backend']}: only dense storage has it")
-
-
-def _check_gradients(experiment: Experiment) -> None:
-    """Check that pruning does not ask for the gradient whose place growth takes."""
-    from dstrun.grow.criterion import Cost
-
-    prune, grow = experiment.build("prune"), experiment.build("grow")
-    if prune is not None and prune.needs_gradient and grow is not None and grow.cost is not Cost.NONE:
-        chosen = experiment.choices
-        raise ConfigError(
-            f"prune={chosen['prune']} makes no sense with grow={chosen['grow']}: both need the gradient of an update, "
-            "which is taken for growth"
-        )
-
-
-def _check_allocation(method: Any, experiment: Experiment) -> None:
-    """Check that there is an allocation where one sets the layers' counts, and none where nothing asks for it."""
-    name, scope, chosen = experiment.choices["method"], experiment.config["scope"], experiment.choices["allocation"]
-    if method.allocates(scope):
-        if chosen is None:
-            where = f"method={name}" if method.start == "sparse" else f"method={name} scope={scope}"
-            raise ConfigError(f"allocation=null makes no sense with {where}, which needs one")
-    elif chosen is not None:
-        culprit = f"allocation={chosen} makes no sense with method={name}"
-        if method.allocates("layer"):
-            raise ConfigError(f"{culprit} scope={scope}, where scores decide: set scope=layer")
-        raise ConfigError(f"{culprit}, {method.why}")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from dstrun.config import GROUPS, HERE, SETTINGS
+from dstrun.config import GROUPS, HERE
+from dstrun.grid import shipped
 from dstrun.option import Bound
+from dstrun.schema import SETTINGS
 
 EXAMPLES = """\
 dstrun: train sparse networks, measure what they cost, table the results.
 
   dstrun model=resnet56 sparsity=0.98 grow=gse              one run; the same words again continue or skip it
   dstrun -m sparsity=0.9,0.95 method=set,rigl seed=0,1,2     a sweep: every combination
+  dstrun -cn accuracy seed=0                                 a sweep file, and words that win over it
   dstrun methods [--format md|csv|json|latex]                every method: paper, FLOPs of a step, start, backends
   dstrun plan model=resnet50 dataset=imagenet sparsity=0.9   layers, parameters, FLOPs, memory; trains nothing
+  dstrun plan -cn accuracy                                   FLOPs of a sweep file's runs
   dstrun status [RESULTS] [--watch]                          every run: state, epoch, accuracy, time left
   dstrun table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]
   dstrun plot curves|sparsity [RESULTS] [--out FILE.png|pdf|svg]
@@ -46,4 +50,5 @@ def text() -> str:
         allowed = f"; {bound.text}" if isinstance(bound, Bound) else f"; {'|'.join(bound)}" if bound else ""
         default = "null" if item.default is None else item.default
         lines.append(f"  {f'{name}={default}':<22}  {item.metadata['help']}{allowed}")
+    lines += ["", "Sweep files (-cn NAME):", *(f"  {name:<16}{what}" for name, what in shipped().items())]
     return "\n".join([*lines, "", ENDING]).rstrip()

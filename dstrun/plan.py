@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,6 +58,28 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         "layers": layers,
         "notes": [EMERGES] if experiment.build("method").emerges else [],
     }
+
+
+def plan_sweep(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+    """Count the FLOPs to train the runs of a sweep: a row for each network and data set, and one for all.
+
+    Runs that differ in their seed alone are counted once.
+
+    Raises:
+        ConfigError: parts that do not fit together.
+    """
+    alike: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        alike.setdefault(json.dumps({**experiment.config, "seed": None}), []).append(experiment)
+    rows: dict[tuple[str | None, ...], dict[str, Any]] = {}
+    for run, *others in alike.values():
+        cost = count_network(run)
+        flops = plan_flops(run, cost, allocate(run, cost))["train"]
+        for where in ((run.choices["model"], run.choices["dataset"]), ("all", "all")):
+            row = rows.setdefault(where, {"model": where[0], "dataset": where[1], "runs": 0, "flops": 0})
+            row["runs"] += 1 + len(others)
+            row["flops"] += flops * (1 + len(others))
+    return sorted(rows.values(), key=lambda row: row["model"] == "all")
 
 
 def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> dict[str, Any]:

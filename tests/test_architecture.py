@@ -41,11 +41,14 @@ MAY_IMPORT = {
     "record": {"method"},
     "report": set(),
     "train": {"account", "dataset", "layer", "method", "optimizer", "record"},
-    "config": set(),
+    "schema": set(),
+    "check": {"config", "schema"},
+    "grid": set(),
+    "config": {"check", "grid", "schema"},
     "launcher": {"config", "record", "run"},
     "bench": None,
     "network": {"account", "allocation", "config"},
-    "help": {"config"},
+    "help": {"config", "grid", "schema"},
     "doctor": {"report"},
     "methods": {"account", "config", "help", "report"},
     "run": None,
@@ -57,8 +60,8 @@ MAY_IMPORT = {
 """Which rooms a room may import when it is loaded (itself and ``LIGHT`` always); ``None``: every one."""
 
 THIRD_PARTY = {
-    "hydra": {"cli", "config", "run"},
-    "omegaconf": {"cli", "config", "run"},
+    "hydra": {"cli", "config", "run", "schema"},
+    "omegaconf": {"cli", "config", "run", "schema"},
     "matplotlib": {"report"},
     "wandb": set(),
     "torchvision": set(),
@@ -123,7 +126,7 @@ def test_wheel_ships_every_package_and_config_group() -> None:
     folders = {file.parent.relative_to(ROOT) for file in (ROOT / "conf").rglob("*.yaml")}
     conf = {".".join(["dstrun", *part.parts]) for folder in folders for part in (folder, *folder.parents) if part.name}
     plugins = {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("hydra_plugins/*/__init__.py")}
-    assert packages == code | conf | plugins
+    assert packages == code | conf | plugins | {"dstrun.sweeps"}
 
 
 HEAVY = ("torch", "torchvision", "matplotlib", "pandas", "wandb", "sklearn", "pyarrow", "numba")

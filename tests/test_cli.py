@@ -199,6 +199,8 @@ def test_completion_knows_verbs_groups_and_options(dstrun, tmp_path: Path) -> No
     assert "sparsity=" in ask("dstrun spars")
     assert "model=resnet56" in ask("dstrun plan model=resnet5")
     assert ask("dstrun table ") == set()
+    assert ask("dstrun -cn ex") == ask("dstrun plan -cn ex") == {"extended"}
+    assert "model=resnet56" in ask("dstrun -cn extended model=resnet5")
 
 
 @pytest.mark.slow
@@ -220,3 +222,8 @@ def test_wheel_installs_into_an_empty_environment_and_runs(tmp_path: Path) -> No
     )
     assert str(tmp_path / "env") in done.stdout
     assert "top-1" in done.stdout
+    words = ["-cn", "extended", *SMALL[:3], "epochs=1", "seed=0"]
+    done = subprocess.run(
+        [python, "-c", script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "1 of 1 runs done" in done.stderr

@@ -19,6 +19,13 @@ LAYERS = [
     Column("active_macs", "active MACs", "number", 0),
 ]
 
+SWEEP = [
+    Column("model", "model"),
+    Column("dataset", "data set"),
+    Column("runs", "runs", "number", 0),
+    Column("flops", "FLOPs to train", "flops"),
+]
+
 
 def render(plan: dict[str, Any], fmt: str) -> str:
     """Render a plan: ``json`` is the whole of it, ``csv`` and ``latex`` its layers, ``md`` layers and totals."""

@@ -25,11 +25,11 @@ class Local(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra has composed."""
-        self.hydra_context, self.config = hydra_context, config
+        self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train the runs of these overrides."""
-        return sweep(self.engine, "local", self.config, self.hydra_context, job_overrides)
+        return sweep(self.engine, "local", self.config, job_overrides)
 
 
 class Slurm(SlurmLauncher):
@@ -40,20 +40,16 @@ class Slurm(SlurmLauncher):
         from dstrun.launcher.slurm import Slurm as Settings
 
         assert self.config is not None
-        assert self.hydra_context is not None
-        return sweep(Settings(self.params), "slurm", self.config, self.hydra_context, job_overrides)
+        return sweep(Settings(self.params), "slurm", self.config, job_overrides)
 
 
-def sweep(
-    engine: Engine, name: str, config: DictConfig, context: HydraContext, job_overrides: Sequence[Sequence[str]]
-) -> list[JobReturn]:
-    """Compose and check every run, so that none is started where one cannot run; then train them."""
+def sweep(engine: Engine, name: str, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """Train the runs of these overrides, which have been composed and checked before."""
     import sys
 
-    from dstrun.config import experiment
+    from dstrun.config import compose_runs
     from dstrun.launcher.sweep import Sweep
 
-    loader = context.config_loader
-    experiments = [experiment(loader.load_sweep_config(config, list(words))) for words in job_overrides]
+    experiments = compose_runs(job_overrides, config.hydra.job.config_name, list(config.hydra.overrides.hydra))
     endings = Sweep(experiments, engine, name, sys.argv).run()
     return [JobReturn(_return_value=ending, status=JobStatus.COMPLETED) for ending in endings]

@@ -1,0 +1,90 @@
+"""Whether a configuration can be run: ranges and combinations, each refusal one sentence. No torch."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+from dstrun.option import Above, ConfigError, check_value
+from dstrun.schema import SETTINGS
+
+if TYPE_CHECKING:
+    from dstrun.config import Experiment
+
+
+def check(experiment: Experiment) -> None:
+    """Check ranges and combinations.
+
+    Raises:
+        ConfigError: said in one sentence, naming both options where two do not go together.
+    """
+    config = experiment.config
+    for name, item in SETTINGS.items():
+        group, _, leaf = name.rpartition(".")
+        value, bound = (config[group] if group else config)[leaf], item.metadata["bound"]
+        if bound is not None and value is not None:
+            check_value(name, value, Annotated[str if isinstance(value, str) else float, bound])
+    check_value("model.width", config["model"].get("width", 1.0), Annotated[float, Above(0)])
+    if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", config["experiment"]) or ".." in config["experiment"]:
+        raise ConfigError(f"experiment={config['experiment']} must be a folder name: letters, digits, . _ + - and /")
+    method = experiment.build("method")
+    _check_parts(method, experiment)
+    for group in ("allocation", "schedule", "optimizer", "dataset"):
+        experiment.build(group)
+    _check_gradients(experiment)
+
+
+def _check_parts(method: Any, experiment: Experiment) -> None:
+    """Check that the method has the parts it works with, and no others, and the storage it needs."""
+    config, name = experiment.config, experiment.choices["method"]
+    sparsity, scope = config["sparsity"], config["scope"]
+    if scope not in method.scopes:
+        raise ConfigError(f"scope={scope} makes no sense with method={name}, {method.why}")
+    _check_allocation(method, experiment)
+    for group in ("prune", "grow", "schedule"):
+        chosen = experiment.choices[group]
+        if chosen is not None and group not in method.parts:
+            raise ConfigError(f"{group}={chosen} makes no sense with method={name}, {method.why}")
+        if chosen is None and group in method.parts:
+            raise ConfigError(f"{group}=null makes no sense with method={name}, which needs one")
+    if not method.budget and sparsity != 0:
+        raise ConfigError(f"sparsity={sparsity:g} makes no sense with method={name}, {method.why}: leave it at 0")
+    if method.grows_at_zero and sparsity == 0:
+        raise ConfigError(f"sparsity=0 makes no sense with method={name}: no connection is left to grow")
+    if method.dense and config["backend"] != "masked":
+        raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {method.dense}")
+    if objection := method.objection(config):
+        raise ConfigError(objection)
+    if config["powerprop"] != 1:
+        power = f"powerprop={config['powerprop']:g} makes no sense with"
+        if method.grows_at_zero:
+            raise ConfigError(f"{power} method={name}: a weight that starts at 0 gets no gradient and never moves")
+        if config["backend"] != "masked":
+            raise ConfigError(f"{power} backend={config['backend']}: only dense storage has it")
+
+
+def _check_gradients(experiment: Experiment) -> None:
+    """Check that pruning does not ask for the gradient whose place growth takes."""
+    from dstrun.grow.criterion import Cost
+
+    prune, grow = experiment.build("prune"), experiment.build("grow")
+    if prune is not None and prune.needs_gradient and grow is not None and grow.cost is not Cost.NONE:
+        chosen = experiment.choices
+        raise ConfigError(
+            f"prune={chosen['prune']} makes no sense with grow={chosen['grow']}: both need the gradient of an update, "
+            "which is taken for growth"
+        )
+
+
+def _check_allocation(method: Any, experiment: Experiment) -> None:
+    """Check that there is an allocation where one sets the layers' counts, and none where nothing asks for it."""
+    name, scope, chosen = experiment.choices["method"], experiment.config["scope"], experiment.choices["allocation"]
+    if method.allocates(scope):
+        if chosen is None:
+            where = f"method={name}" if method.start == "sparse" else f"method={name} scope={scope}"
+            raise ConfigError(f"allocation=null makes no sense with {where}, which needs one")
+    elif chosen is not None:
+        culprit = f"allocation={chosen} makes no sense with method={name}"
+        if method.allocates("layer"):
+            raise ConfigError(f"{culprit} scope={scope}, where scores decide: set scope=layer")
+        raise ConfigError(f"{culprit}, {method.why}")

@@ -1,0 +1,68 @@
+"""Which runs a sweep file stands for, and which files there are; text alone, Hydra's grammar is in ``config``.
+
+A sweep is one product of lists of words, or several: *grids*, each of them the words of all (``params``) and its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from dstrun.option import ConfigError, nearest
+
+HERE = "dstrun.sweeps"
+
+Axes = Mapping[str, Sequence[str]]
+"""Keys of the configuration, and the words that give each its values: ``{"seed": ["seed=0", "seed=1"]}``."""
+
+
+def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
+    """Give the words of every run.
+
+    A typed word takes the place of one in ``params``. One whose key only grids have picks: a grid keeps of its values
+    those that are typed, and a grid without that key is left as it is.
+
+    Args:
+        typed: words of the command line, which win.
+        params: words of every grid; a grid's own win over them, typed or not.
+        grids: words of each grid; none at all is one that adds nothing.
+
+    Raises:
+        ConfigError: a typed word that picks has a value which no grid has, or no run is left.
+    """
+    own = {key for grid in grids for key in grid} - params.keys()
+    picked = {key: words for key, words in typed.items() if key in own}
+    for key, words in picked.items():
+        known = list(dict.fromkeys(word for grid in grids for word in grid.get(key, [])))
+        for word in words:
+            if word not in known:
+                has = f"which has {', '.join(known)}{nearest(word, known)}"
+                raise ConfigError(f"{word} is in no grid of this sweep, {has}")
+    shared = {**params, **{key: words for key, words in typed.items() if key not in own}}
+    found = []
+    for grid in grids or [{}]:
+        chosen = {key: [w for w in words if w in picked.get(key, words)] for key, words in grid.items()}
+        found += [list(run) for run in itertools.product(*{**shared, **chosen}.values())]
+    if not found:
+        raise ConfigError(f"{' '.join(w for words in picked.values() for w in words)} leaves no run of this sweep")
+    return found
+
+
+def shipped() -> dict[str, str]:
+    """Give the name of every sweep file that is shipped, and what it studies: its first comment."""
+    paths = {Path(entry.name): entry for entry in files(HERE).iterdir()}
+    first = {path.stem: entry.read_text().partition("\n")[0] for path, entry in paths.items() if path.suffix == ".yaml"}
+    return {name: first[name].removeprefix("# ") for name in sorted(first)}
+
+
+def check_name(name: str, config_dirs: Sequence[str] = ()) -> None:
+    """Check that there is a sweep file of a name, among those shipped or in a user's folders.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = [*shipped(), *sorted(path.stem for folder in config_dirs for path in Path(folder).glob("*.yaml"))]
+    if name not in known:
+        raise ConfigError(f"-cn {name} is not known: choose {', '.join(known)}{nearest(name, known)}")

@@ -1,0 +1,68 @@
+"""The settings of a run: names, types, defaults, bounds, and the line of help of each. Hydra checks their types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from dstrun.option import Above, AtLeast, OneOf, Within
+
+
+def setting(default: Any, bound: Any, help: str) -> Any:
+    """Declare a top-level setting: its default, its bound and the line that ``dstrun --help`` prints."""
+    return field(default=default, metadata={"bound": bound, "help": help})
+
+
+@dataclass
+class CheckpointSettings:
+    """When a run is saved."""
+
+    every_minutes: float = setting(10.0, Above(0), "from one checkpoint to the next")
+
+
+@dataclass
+class Schema:
+    """The top-level settings and the groups; ``check`` checks their ranges."""
+
+    sparsity: float = setting(0.9, Within(0, 1, high_open=True), "zeros / prunable weights")
+    seed: int = setting(0, AtLeast(0), "of topology, initial weights, order and augmentation")
+    epochs: int = setting(200, AtLeast(1), "passes over the training images")
+    batch_size: int = setting(128, AtLeast(1), "images a step")
+    label_smoothing: float = setting(0.0, Within(0, 1, high_open=True), "of the cross-entropy")
+    scope: str = setting("layer", OneOf("layer", "global"), "where prune and grow rank connections")
+    backend: str = setting(
+        "masked", OneOf("masked", "sparse", "auto"), "masked simulates on dense storage, sparse never does, auto mixes"
+    )
+    powerprop: float = setting(1.0, AtLeast(1), "p of w = v |v|^(p - 1), the weights trained through v; 1 is plain")
+    strict: bool = setting(False, None, "refuse a layer that loses its last connection, instead of warning")
+    device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")
+    precision: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "of the forward and backward pass")
+    experiment: str = setting("default", None, "folder under results")
+    results: str = setting("results", None, "where records go")
+    wandb: str = setting("auto", OneOf("auto", "online", "offline", "disabled"), "mirror to Weights & Biases")
+    threads: int | None = setting(None, AtLeast(1), "CPU threads; all cores if null")
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    retry: int = setting(0, AtLeast(0), "how often a sweep tries a run again that failed or was lost")
+    fail_fast: bool = setting(False, None, "stop a sweep at its first failure")
+
+    model: Any = MISSING
+    dataset: Any = MISSING
+    method: Any = MISSING
+    prune: Any = None
+    grow: Any = None
+    subset: Any = None
+    allocation: Any = None
+    schedule: Any = None
+    optimizer: Any = MISSING
+
+
+ConfigStore.instance().store("schema", node=Schema)
+
+SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
+    f"checkpoint.{f.name}": f for f in fields(CheckpointSettings)
+}
+"""What is declared with ``setting``, by the name under which it is set."""
+KNOWN = [f.name for f in fields(Schema)]

@@ -1,0 +1,246 @@
+"""Sweep files: what they claim is what they do; typed words win; a small one runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from dstrun import config, grid
+from dstrun.help import text
+from dstrun.option import ConfigError
+from dstrun.record.folder import label, run_id
+
+FILES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))}
+NETWORKS, DATA = ("resnet56", "vgg16_small", "vit"), ("cifar10", "cifar100")
+
+
+@lru_cache
+def runs_of(name: str, *typed: str) -> list[config.Experiment]:
+    return config.compose_sweep(typed, name=name)
+
+
+def words_of(name: str, *typed: str) -> list[list[str]]:
+    with config.hydra_open():
+        file = config._hydra_compose(config._of_hydra(typed), name).hydra.sweeper
+        return config.expand(config.parse(typed), file.params, file.grids)
+
+
+def points(experiments: list[config.Experiment], *keys: str) -> set[tuple]:
+    """Give the values of some keys in every run; a group is its option."""
+
+    def value(run: config.Experiment, key: str):
+        if key in run.choices:
+            return run.choices[key]
+        group, _, leaf = key.partition(".")
+        return run.config[group][leaf] if leaf else run.config[group]
+
+    return {tuple(value(run, key) for key in keys) for run in experiments}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_says_what_it_studies_and_how_many_runs_it_has(name: str) -> None:
+    lines = FILES[name].read_text().splitlines()
+    comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
+    runs = runs_of(name)
+    assert re.search(r"(19|20)\d\d", lines[0])
+    assert f"  {name:<16}{lines[0].removeprefix('# ')}" in text().splitlines()
+    assert int(re.fullmatch(r"# (\d+) runs, [\d.e]+ FLOPs .*", lines[1])[1]) == len(runs)
+    assert len({run_id(x.config, x.choices) for x in runs}) == len(runs)
+    assert {x.config["experiment"] for x in runs} == {name}
+    assert {x.config["seed"] for x in runs} == {0, 1, 2}
+    assert [sum(x.config["seed"] == seed for x in runs) for seed in range(3)] == [len(runs) / 3] * 3
+    smaller = re.search(rf"Smaller: dstrun -cn {name} ([^,;]+=[^ ;]+)", comment)
+    assert smaller
+    assert 1 <= len(words_of(name, *re.findall(r"\S+=\S*[^\s,;]", smaller[0]))) < len(runs)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_runs_of_a_sweep_are_those_that_hydra_composes_alone(name: str) -> None:
+    """Sharing what options compose to changes no run."""
+    file = config.compose_sweep([], name=name)
+    words = words_of(name)
+    for at in range(0, len(file), max(1, len(file) // 4)):
+        alone = config.compose(words[at], name=name)
+        assert (alone.config, alone.choices) == (file[at].config, file[at].choices)
+
+
+def test_accuracy_has_every_method_at_every_sparsity_trained_alike() -> None:
+    runs = runs_of("accuracy")
+    sparse = ("static", "set", "rigl", "gse", "snip", "grasp", "synflow", "gmp", "lth")
+    methods = [("dense", 0.0), *product(sparse, (0.9, 0.95, 0.98))]
+    assert points(runs, "model", "dataset", "method", "sparsity") == {
+        (*where, *what) for where in product(NETWORKS, DATA) for what in methods
+    }
+    keys = ("epochs", "batch_size", "optimizer.weight_decay", "optimizer.momentum", "optimizer.nesterov")
+    assert points(runs, *keys) == {(200, 128, 0.0001, 0.9, False)}
+    assert points(runs, "model", "optimizer.lr") == {("resnet56", 0.1), ("vgg16_small", 0.1), ("vit", 0.01)}
+    for x in runs:
+        assert x.build("optimizer").lr_at(31200, 78000) == pytest.approx(0.1 * x.config["optimizer"]["lr"])
+    dynamic = [x for x in runs if x.choices["method"] in ("set", "rigl", "gse")]
+    assert all(x.build("schedule").steps(78000) == list(range(1000, 46001, 1000)) for x in dynamic)
+    assert points(dynamic, "allocation", "schedule", "schedule.fraction") == {("er", "cosine", 0.2)}
+    gradual = [x for x in runs if x.choices["method"] == "gmp"]
+    assert points(gradual, "scope", "allocation") == {("global", None)}
+
+
+def test_allocation_compares_two_and_shares_its_er_runs_with_accuracy() -> None:
+    runs = runs_of("allocation")
+    assert points(runs, "model", "dataset", "sparsity", "method", "allocation") == set(
+        product(NETWORKS, DATA, (0.9, 0.95, 0.98), ("set", "rigl", "gse"), ("er", "uniform_all"))
+    )
+    shared = {run_id(x.config, x.choices) for x in runs if x.choices["allocation"] == "er"}
+    assert len(shared) == len(runs) / 2
+    assert shared < {run_id(x.config, x.choices) for x in runs_of("accuracy")}
+
+
+def test_subset_has_every_distribution_at_every_size_and_rigl_once() -> None:
+    runs = runs_of("subset")
+    drawn = [x for x in runs if x.choices["method"] == "gse"]
+    sizes = (0.25, 0.5, 1, 2)
+    assert points(drawn, "model", "subset", "grow.gamma") == set(
+        product(NETWORKS, ("uniform", "grabo", "graest"), sizes)
+    )
+    assert len(drawn) == 36 * 3
+    assert {(label(x.choices), x.choices["grow"]) for x in runs if x not in drawn} == {("rigl", "gradient")}
+    assert points(runs, "allocation", "schedule.fraction", "schedule.recipe_interval_steps") == {("er", 0.2, 1000)}
+
+
+def test_width_keeps_the_active_connections() -> None:
+    """The sparsities of the file, against networks that are counted."""
+    from dstrun.network import allocate, count_network
+
+    active: dict[str, set[int]] = {}
+    for run in runs_of("width", "seed=0"):
+        if run.choices["method"] == "gse" or run.config["model"]["width"] == 1:
+            active.setdefault(run.choices["model"], set()).add(sum(allocate(run, count_network(run))))
+    assert active == {"resnet56": {854_704}, "vgg16_small": {1_298_608}, "vit": {4_270_080}}
+    sparse = [x for x in runs_of("width") if x.choices["method"] == "gse"]
+    assert points(sparse, "model", "model.width") == set(product(NETWORKS, (2, 3, 4)))
+
+
+def test_extended_stretches_what_the_paper_trains() -> None:
+    assert points(runs_of("extended"), "model", "method", "sparsity", "epochs") == set(
+        product(NETWORKS, ("gse",), (0.98,), (200, 300, 400))
+    )
+
+
+def test_memory_crosses_its_techniques() -> None:
+    runs = runs_of("memory")
+    keys = ("method", "backend", "precision", "batch_size")
+    methods = [("dense", "masked"), *product(("dsr", "gse"), ("masked", "sparse"))]
+    assert points(runs, *keys) == {(*m, *t) for m in methods for t in product(("fp32", "bf16"), (128, 32))}
+
+
+def test_flops_differ_in_growth_sparsity_and_interval_alone() -> None:
+    runs = runs_of("flops")
+    keys = ("method", "sparsity", "schedule.recipe_interval_steps")
+    assert points(runs, *keys) == set(product(("rigl", "gse"), (0.8, 0.9, 0.95, 0.98, 0.99), (100, 300, 1000)))
+    kept = {"grow", "subset"}
+    rest = [{**x.config, **dict.fromkeys(kept)} for x in runs]
+    for run in rest:
+        run["sparsity"], run["seed"], run["schedule"] = 0, 0, {**run["schedule"], "recipe_interval_steps": 0}
+    assert all(run == rest[0] for run in rest)
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["seed=0"], 168),
+        (["seed=3,4"], 336),
+        (["method=gse"], 54),
+        (["method=dense,gse", "sparsity=0.8"], 36),
+        (["allocation=er", "seed=0"], 150),
+        (["~allocation", "seed=0", "method=gmp"], 18),
+        (["hydra.sweeper.params.seed=7"], 168),
+        (["dataset=digits", "dataset.limit=100", "model=mlp", "epochs=1,2", "method=set"], 18),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_typed_words_win_over_a_file(words: list[str], left: int) -> None:
+    assert len(words_of("accuracy", *words)) == left
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["method=rigle"], "method=rigle is in no grid of this sweep, which has method=dense"),
+        (
+            ["method=dense", "allocation=er", "method=snip", "hydra.sweeper.grids=[{method: set}]"],
+            "method=snip is in no",
+        ),
+        (["seed=x"], "seed=x must be a whole number"),
+        (["sparsty=0.9"], "sparsty is no setting here (did you mean sparsity?)"),
+        (["sparsity=1.5"], "sparsity=1.5 must lie in [0, 1)"),
+        (["seed=interval(0,1)"], "seed=interval(0,1) has no end: list its values"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_words_with_a_file_are_one_sentence(words: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as error:
+        runs_of("accuracy", *words)
+    assert "\n" not in str(error.value)
+
+
+def test_grids_by_hand() -> None:
+    params = {"seed": ["seed=0", "seed=1"], "sparsity": ["sparsity=0.9"]}
+    grids = [
+        {"method": ["method=dense"], "sparsity": ["sparsity=0"]},
+        {"method": ["method=a", "method=b"], "k": ["k=1"]},
+    ]
+    assert grid.runs({}, {}, []) == [[]]
+    assert grid.runs({"seed": ["seed=5"]}, params, []) == [["seed=5", "sparsity=0.9"]]
+    assert grid.runs({"seed": ["seed=5"], "sparsity": ["sparsity=0.5"]}, params, grids) == [
+        ["seed=5", "sparsity=0", "method=dense"],
+        ["seed=5", "sparsity=0.5", "method=a", "k=1"],
+        ["seed=5", "sparsity=0.5", "method=b", "k=1"],
+    ]
+    assert grid.runs({"method": ["method=b"], "new": ["new=1"]}, params, grids) == [
+        [f"seed={seed}", "sparsity=0.9", "new=1", "method=b", "k=1"] for seed in (0, 1)
+    ]
+    with pytest.raises(ConfigError, match="method=c is in no grid"):
+        grid.runs({"method": ["method=b", "method=c"]}, params, grids)
+    with pytest.raises(ConfigError, match="k=1 m=1 leaves no run"):
+        grid.runs({"k": ["k=1"], "m": ["m=1"]}, {}, [{"k": ["k=1"], "m": ["m=2"]}, {"k": ["k=2"], "m": ["m=1"]}])
+
+
+def test_a_shipped_file_runs_small(dstrun, tmp_path: Path) -> None:
+    words = ["model=mlp", "dataset=digits", "epochs=5", "grow.gamma=1", "seed=0", "wandb=disabled", "threads=1"]
+    done = dstrun("-cn", "subset", *words, "sparsity=0.8", "schedule.updates=4")
+    assert "4 of 4 runs done" in done.stderr
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("results/subset/*/record.json")]
+    assert sorted(r["label"] for r in records) == ["gse", "gse-grabo", "gse-graest", "rigl"]
+    assert all(r["updates"] > 0 for r in records)
+    table = dstrun("table", "results/subset").stdout
+    assert all(f"| {name}" in table for name in ("rigl", "gse-grabo", "gse-graest"))
+
+
+MINE = """
+defaults: [config, _self_]
+experiment: mine
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params: {seed: "0,1", model: mlp, dataset: digits, epochs: 1, wandb: disabled}
+    grids: [{method: dense}, {method: set, sparsity: "0.5,0.8"}]
+"""
+
+
+def test_a_users_own_file_runs_and_is_planned(dstrun, tmp_path: Path) -> None:
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "mine.yaml").write_text(MINE)
+    done = dstrun("--config-dir", "my", "-cn", "mine", "seed=0")
+    assert "3 of 3 runs done" in done.stderr
+    assert len(list(tmp_path.glob("results/mine/*/record.json"))) == 3
+    planned = json.loads(dstrun("plan", "--config-dir", "my", "-cn", "mine", "--format", "json").stdout)
+    assert [(row["model"], row["runs"]) for row in planned] == [("mlp", 6), ("all", 6)]
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("results/mine/*/record.json")]
+    assert planned[-1]["flops"] == 2 * sum(r["flops"]["train"] for r in records)
+    wrong = dstrun("--config-dir", "my", "-cn", "min", check=False)
+    assert wrong.returncode == 2
+    assert "-cn min is not known: choose accuracy, " in wrong.stderr
+    assert "mine (did you mean mine?)" in wrong.stderr
