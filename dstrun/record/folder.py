@@ -18,7 +18,7 @@ from dstrun.record.writer import Rows, write_atomic
 
 SCHEMA = 1
 
-VOLATILE = ("experiment", "results", "wandb", "threads", "dataset.root", "dataset.download")
+VOLATILE = ("experiment", "results", "wandb", "threads", "distributed", "dataset.root", "dataset.download")
 """Settings that cannot change a result, left out of a run's identity."""
 
 METRICS = (

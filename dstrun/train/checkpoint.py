@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def save(path: Path, training: Training) -> None:
-    """Write the checkpoint atomically."""
+    """Write the checkpoint atomically; of several processes the first does."""
+    if not training.ranks.leads:
+        return
     buffer = io.BytesIO()
     torch.save(training.state(), buffer)
     write_atomic(path, buffer.getvalue())

@@ -34,6 +34,7 @@ def fit(training: Training, journal: Journal, stop: Stop) -> None:
     """
     per_epoch = training.data.steps_per_epoch
     training.model.train()
+    training.compare()
     if training.step == 0:
         journal.step(0, training.prepare())
     while training.step < training.total_steps:
@@ -45,10 +46,10 @@ def fit(training: Training, journal: Journal, stop: Stop) -> None:
                 raise Diverged(f"the loss is not finite at step {training.step} of {training.total_steps}")
             if ends_epoch:
                 break
-            if stop.requested:
+            if asked := training.ranks.any(stop.requested):
                 training.epoch_seconds += time.perf_counter() - started
                 checkpoint.save(journal.folder.checkpoint, training)
-                raise Interrupted(f"{stop.requested} at step {training.step} of {training.total_steps}")
+                raise Interrupted(f"{asked} at step {training.step} of {training.total_steps}")
 
         training.epoch_seconds += time.perf_counter() - started
         training.clock.epoch(training.epoch_seconds)
@@ -70,8 +71,8 @@ def fit(training: Training, journal: Journal, stop: Stop) -> None:
         journal.row(row)
         checkpoint.save(journal.folder.checkpoint, training)
         journal.epoch(row, training.densities())
-        if stop.requested and training.step < training.total_steps:
-            raise Interrupted(f"{stop.requested} at step {training.step} of {training.total_steps}")
+        if training.step < training.total_steps and (asked := training.ranks.any(stop.requested)):
+            raise Interrupted(f"{asked} at step {training.step} of {training.total_steps}")
 
 
 def take_timed_step(training: Training, journal: Journal) -> None:
