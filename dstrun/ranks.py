@@ -86,6 +86,9 @@ class Ranks:
         """
         return model
 
+    def reshaped(self) -> None:
+        """Learn that a parameter has changed its shape."""
+
     def average_gradients(self, model: nn.Module) -> None:
         """Average the gradients that a backward pass through the network itself has left."""
 

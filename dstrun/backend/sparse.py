@@ -157,6 +157,8 @@ class Sparse(nn.Module):
         self.weight.grad = None
         self.pattern.set(new)
         self.ever.add(grow)
+        if new.count != old.count:
+            self.ranks.reshaped()
 
     def explored(self) -> float:
         """Estimate the share of all connections that have been active at any time, from a sample of them."""

@@ -103,7 +103,6 @@ class Group(Ranks):
             backend, store=PrefixStore("run", self.store), rank=self.rank, world_size=self.size,
             timeout=PATIENCE,
         )  # fmt: skip
-        self._shapes: list[torch.Size] = []
         self._parallel: DistributedDataParallel | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Group:
@@ -145,11 +144,14 @@ class Group(Ranks):
             raise RuntimeError(f"{what} differ between the {self.size} processes of this run")
 
     def overlapped(self, model: nn.Module, trial: Callable[[nn.Module], Tensor]) -> nn.Module:
-        """Give ``DistributedDataParallel``, made anew whenever parameters have changed their shapes."""
-        shapes = [parameter.shape for parameter in model.parameters()]
-        if self._parallel is None or shapes != self._shapes:
-            self._shapes, self._parallel = shapes, self._wrap(model, trial)
+        """Give ``DistributedDataParallel``, made anew whenever a parameter has changed its shape."""
+        if self._parallel is None or self._parallel.module is not model:
+            self._parallel = self._wrap(model, trial)
         return self._parallel
+
+    def reshaped(self) -> None:
+        """Drop DDP at once: while it lives, backward passes expect the gradients of the old shapes."""
+        self._parallel = None
 
     def _wrap(self, model: nn.Module, trial: Callable[[nn.Module], Tensor]) -> DistributedDataParallel:
         """Wrap the network, and try it out.
