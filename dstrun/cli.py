@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from dstrun.config import Experiment
+    from dstrun.launcher.task import Ending
     from dstrun.report.load import Run
 
 log = logging.getLogger("dstrun")
 
 FORMATS = ("md", "csv", "json", "latex")
-WATCH_SECONDS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,10 +73,31 @@ def train(words: list[str]) -> int:
     name = flags.config_name or "config"
     if not flags.multirun:
         return run_one(config.compose(overrides, directories, name))
-    experiments = config.compose_sweep(overrides, directories, name)
-    say(f"{len(experiments)} runs")
-    hydra_main(words)
-    return summarize(experiments)
+    return sweep(overrides, directories, name)
+
+
+def sweep(overrides: list[str], directories: list[str], name: str) -> int:
+    """Run a sweep by Hydra's sweeper and launcher, and tell how every run ended."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.plugins import Plugins
+    from hydra.errors import HydraException
+
+    from dstrun import config
+    from dstrun.launcher.sweep import summarize
+    from hydra_plugins.dstrun import launcher
+
+    config.compose_sweep(overrides, directories, name)  # before Hydra makes the first folder
+    silence_allocator()
+    for plugin in (launcher.Local, launcher.Slurm):  # Hydra's own search does not look into editable installations
+        Plugins.instance().register(plugin)
+    with config.hydra_open(directories) as extra:
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        try:
+            batches = hydra.multirun(name, job, [*extra, *overrides], with_log_configuration=False)
+        except HydraException as error:
+            raise config.told(error) from error
+    return summarize([returned.return_value for batch in batches for returned in batch])
 
 
 def run_one(experiment: Experiment) -> int:
@@ -118,36 +139,19 @@ def hydra_main(words: list[str]) -> int:
     return 0
 
 
-def job(composed: DictConfig) -> None:
-    """Run one job of a sweep; a failure is on record and stops no other job."""
+def job(composed: DictConfig) -> Ending:
+    """Train one run of a sweep for a launcher of another library; a failure is on record and stops no other."""
     from hydra.core.hydra_config import HydraConfig
 
     from dstrun import config
+    from dstrun.launcher.task import Exit, Task
 
-    if run_one(config.experiment(composed, HydraConfig.get().runtime.choices)) == 130:
+    task = Task(config.experiment(composed, HydraConfig.get().runtime.choices))
+    if task.experiment.config["retry"] or task.experiment.config["fail_fast"]:
+        raise ConfigError("retry and fail_fast need hydra/launcher=local or slurm")
+    if run_one(task.experiment) == 130:
         raise KeyboardInterrupt
-
-
-def summarize(experiments: Sequence[Experiment]) -> int:
-    """Say how a sweep's runs ended, from their folders, whichever launcher ran them."""
-    import json
-
-    from dstrun.record.folder import RunFolder
-
-    failed = []
-    folders = [RunFolder(experiment.config, experiment.choices) for experiment in experiments]
-    for folder in folders:
-        if folder.record() is None:
-            try:
-                status = json.loads((folder.path / "status.json").read_text())
-            except FileNotFoundError:
-                status = {"state": "not started", "message": None}
-            failed.append(f"  {folder.id}: {status['state']}{': ' + status['message'] if status['message'] else ''}")
-    say(f"{len(folders) - len(failed)} of {len(folders)} runs done")
-    if failed:
-        say("\n".join(["not done:", *failed]))
-    say("next: " + " ".join(["dstrun table", *sorted({str(folder.path.parent) for folder in folders})]))
-    return 1 if failed else 0
+    return task.end(Exit("busy"))
 
 
 def complete(words: list[str]) -> int:
@@ -208,24 +212,37 @@ def plan(words: list[str]) -> int:
 
 def status(words: list[str]) -> int:
     """Show every run: state, epoch, accuracy, time left, memory."""
-    made = parser("status", "Every run: state, epoch, accuracy, time left, memory.")
-    made.add_argument(
-        "--watch", action="store_true", help=f"show again every {WATCH_SECONDS} s while any run is running"
-    )
-    arguments = made.parse_args(words)
     from dstrun.report import format, status
 
-    while True:
-        tables = [status.rows(folder, time.time()) for folder in arguments.results]
-        rows = [row for found, _ in tables for row in found]
-        if not rows:
-            return nothing(arguments.results)
-        text = format.render(rows, tables[0][1], arguments.format)
-        print(f"\033[2J\033[H{text}" if arguments.watch and sys.stdout.isatty() else text, flush=True)
-        say(status.totals(rows))
-        if not arguments.watch or not any(row["state"] == "running" for row in rows):
-            return 0
-        time.sleep(WATCH_SECONDS)
+    made = parser("status", "Every run: state, epoch, accuracy, time left, memory.")
+    made.set_defaults(format=None)  # on a terminal, a table as wide as it
+    made.add_argument("--state", help=f"only these, with commas: {', '.join(status.STATES)}")
+    made.add_argument("--sort", choices=status.SORTS, help="order of rows (default: run; with --watch: state)")
+    made.add_argument("--watch", action="store_true", help="follow a sweep until nothing of it is to come; q leaves")
+    made.add_argument("--interval", type=float, default=5.0, help="seconds between looks with --watch (default: 5)")
+    arguments = made.parse_args(words)
+    if arguments.watch and arguments.format:
+        raise ConfigError(f"--watch shows a table for reading, and goes with no --format {arguments.format}")
+    if not arguments.interval > 0:
+        raise ConfigError(f"--interval {arguments.interval:g} must be above 0")
+    choose = status.chooser(arguments.state, arguments.sort or ("state" if arguments.watch else "run"))
+    sweep = status.Sweep(arguments.results)
+    if arguments.watch:
+        from dstrun.report.watch import watch
+
+        rows = watch(sweep, choose, arguments.interval)
+        return 0 if rows else nothing(arguments.results)
+    rows = sweep.rows(time.time())
+    if not rows:
+        return nothing(arguments.results)
+    if sys.stdout.isatty() and arguments.format is None:
+        from dstrun.report.watch import show
+
+        show(choose(rows), rows)
+        return 0
+    print(format.render(choose(rows), status.COLUMNS, arguments.format or "md"))
+    say(status.totals(rows))
+    return 0
 
 
 def table(words: list[str]) -> int:

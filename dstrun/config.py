@@ -36,6 +36,13 @@ def setting(default: Any, bound: Any, help: str) -> Any:
 
 
 @dataclass
+class CheckpointSettings:
+    """When a run is saved."""
+
+    every_minutes: float = setting(10.0, Above(0), "from one checkpoint to the next")
+
+
+@dataclass
 class Schema:
     """The top-level settings and the groups; Hydra checks their types, ``check`` their ranges."""
 
@@ -57,6 +64,9 @@ class Schema:
     results: str = setting("results", None, "where records go")
     wandb: str = setting("auto", OneOf("auto", "online", "offline", "disabled"), "mirror to Weights & Biases")
     threads: int | None = setting(None, AtLeast(1), "CPU threads; all cores if null")
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    retry: int = setting(0, AtLeast(0), "how often a sweep tries a run again that failed or was lost")
+    fail_fast: bool = setting(False, None, "stop a sweep at its first failure")
 
     model: Any = MISSING
     dataset: Any = MISSING
@@ -71,7 +81,10 @@ class Schema:
 
 ConfigStore.instance().store("schema", node=Schema)
 
-SETTINGS = [f for f in fields(Schema) if f.name not in GROUPS]
+SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
+    f"checkpoint.{f.name}": f for f in fields(CheckpointSettings)
+}
+"""What is declared with ``setting``, by the name under which it is set."""
 
 
 @dataclass(frozen=True)
@@ -227,13 +240,23 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
             same = [k for k in known if k.rpartition(".")[0] == where]
             hint = nearest(key, same) or nearest(key, known) or nearest(leaf, known)
             return ConfigError(f"{key} is no setting here{hint}; dstrun --help lists them")
-        kind = getattr(Schema.__dataclass_fields__.get(key), "type", "")
+        if parts := [name for name in SETTINGS if name.startswith(f"{key}.")]:
+            return ConfigError(f"{key}={override.value()} makes no sense: set {' or '.join(parts)}")
+        kind = getattr(SETTINGS.get(key), "type", "")
         words = {"float": "a number", "int": "a whole number", "int | None": "a whole number"}
         if kind in words and not isinstance(override.value(), int | float):
             return ConfigError(f"{key}={override.value()} must be {words[kind]}")
         if kind == "int" and isinstance(override.value(), float):
             return ConfigError(f"{key}={override.value()} must be a whole number")
     return ConfigError(str(error).splitlines()[0])
+
+
+def told(error: BaseException) -> ConfigError:
+    """Say in one sentence what kept Hydra from starting a sweep."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ConfigError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or ConfigError(str(error).splitlines()[0])
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -251,11 +274,11 @@ def check(experiment: Experiment) -> None:
         ConfigError: said in one sentence, naming both options where two do not go together.
     """
     config = experiment.config
-    for item in SETTINGS:
-        if item.metadata["bound"] is not None and config[item.name] is not None:
-            bound = item.metadata["bound"]
-            hint = {str: str}.get(type(config[item.name]), float)
-            check_value(item.name, config[item.name], Annotated[hint, bound])
+    for name, item in SETTINGS.items():
+        group, _, leaf = name.rpartition(".")
+        value, bound = (config[group] if group else config)[leaf], item.metadata["bound"]
+        if bound is not None and value is not None:
+            check_value(name, value, Annotated[str if isinstance(value, str) else float, bound])
     check_value("model.width", config["model"].get("width", 1.0), Annotated[float, Above(0)])
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", config["experiment"]) or ".." in config["experiment"]:
         raise ConfigError(f"experiment={config['experiment']} must be a folder name: letters, digits, . _ + - and /")

@@ -41,9 +41,9 @@ def text() -> str:
     lines = [EXAMPLES, "Groups (NAME=OPTION, and NAME.KEY=VALUE for an option's own settings):"]
     lines += [f"  {group:<16}{' '.join(options(group))}" for group in GROUPS]
     lines += ["", "Settings:"]
-    for item in SETTINGS:
+    for name, item in SETTINGS.items():
         bound = item.metadata["bound"]
         allowed = f"; {bound.text}" if isinstance(bound, Bound) else f"; {'|'.join(bound)}" if bound else ""
         default = "null" if item.default is None else item.default
-        lines.append(f"  {f'{item.name}={default}':<22}  {item.metadata['help']}{allowed}")
+        lines.append(f"  {f'{name}={default}':<22}  {item.metadata['help']}{allowed}")
     return "\n".join([*lines, "", ENDING]).rstrip()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,12 +32,14 @@ from dstrun.network import allocate, count_network, parameters_record, trained
 from dstrun.progress import Progress, human, muted, say
 from dstrun.ranks import ALONE, Ranks
 from dstrun.record import wandb
-from dstrun.record.folder import SCHEMA, Busy, RunFolder, label
+from dstrun.record.commit import commit
+from dstrun.record.folder import SCHEMA, RunFolder, label
 from dstrun.record.journal import Journal, Silence
+from dstrun.record.lock import Busy
 from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
-from dstrun.train.device import code_state, device_name, make_deterministic, pick_device
+from dstrun.train.device import device_name, make_deterministic, pick_device
 from dstrun.train.fit import Diverged, Interrupted, fit
 from dstrun.train.precision import Precision
 from dstrun.train.stop import Stop
@@ -64,22 +65,28 @@ class Outcome:
 def run(experiment: Experiment) -> Outcome:
     """Train what the configuration says, or continue, or skip it where its record is there.
 
+    A signal (``stop.ASKS``) may come at any time: what is trained is saved and the run let go before a launcher's own
+    handler learns of it.
+
     Raises:
         ConfigError: it cannot be run here; nothing is written to its folder.
     """
-    here = distributed.place(experiment.config["distributed"])
-    device = pick_device(experiment.config["device"], here.local if here.size > 1 else None)
-    ranks, failed = distributed.join(here), True
-    try:
-        with nullcontext() if ranks.leads else muted():
-            outcome = _run(experiment, device, ranks)
-        failed = outcome.state == "failed"
-        return replace(outcome, leads=ranks.leads)
-    finally:
-        ranks.leave(failed)
+    with Stop() as stop:
+        here = distributed.place(experiment.config["distributed"])
+        device = pick_device(experiment.config["device"], here.local if here.size > 1 else None)
+        ranks, failed = distributed.join(here), True
+        try:
+            with nullcontext() if ranks.leads else muted():
+                outcome = replace(_run(experiment, stop, device, ranks), leads=ranks.leads)
+            failed = outcome.state not in ("done", "interrupted")
+        finally:
+            ranks.leave(failed)
+    if outcome.state in ("interrupted", "busy"):  # one that ended needs no launcher to continue it
+        stop.pass_on()
+    return outcome
 
 
-def _run(experiment: Experiment, device: torch.device, ranks: Ranks) -> Outcome:
+def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
     config = experiment.config
     folder = RunFolder(config, experiment.choices)
     if (done := ranks.first(folder.record)) is not None:
@@ -88,44 +95,30 @@ def _run(experiment: Experiment, device: torch.device, ranks: Ranks) -> Outcome:
     keep_freed()
     training = assemble(experiment, device, checkpoint.backends(folder.checkpoint), ranks)
     try:
-        with _owned(folder, ranks):
+        with distributed.owned(folder, ranks):
             if (done := ranks.first(folder.record)) is not None:  # another process has ended it meanwhile
                 return Outcome("done", folder, done, "already done")
-            resumed = checkpoint.load(folder.checkpoint, training)
             if ranks.leads:
-                return _train(experiment, folder, training, resumed, mode, reason)
-            return _attempt(experiment, folder, training, Silence(folder))
+                return _train(experiment, folder, training, stop, mode, reason)
+            resumed = checkpoint.load(folder.checkpoint, training)
+            if asked := ranks.any(stop.requested):
+                return Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
+            return _attempt(experiment, folder, training, Silence(folder), stop)[0]
     except Busy as busy:
         return Outcome("busy", folder, None, str(busy))
 
 
-@contextmanager
-def _owned(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
-    """Let the first process hold the folder for all.
-
-    Raises:
-        Busy: to all, where another run holds it.
-    """
-    with ExitStack() as stack:
-
-        def hold() -> str | None:
-            try:
-                stack.enter_context(folder.owned())
-            except Busy as busy:
-                return str(busy)
-            return None
-
-        if busy := ranks.first(hold):
-            raise Busy(busy)
-        yield
-
-
 def _train(
-    experiment: Experiment, folder: RunFolder, training: Training, resumed: int, mode: str, reason: str
+    experiment: Experiment, folder: RunFolder, training: Training, stop: Stop, mode: str, reason: str
 ) -> Outcome:
+    resumed = checkpoint.load(folder.checkpoint, training)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
     folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
+    if asked := training.ranks.any(stop.requested):  # while the run was put together
+        outcome = Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
+        folder.status(state=outcome.state, message=outcome.message)
+        return outcome
     _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
     tags = [label(experiment.choices), *(experiment.choices[k] for k in ("model", "dataset", "allocation"))]
     mirror = wandb.Mirror.open(
@@ -139,40 +132,50 @@ def _train(
     )
     progress = Progress(training.total_steps, training.data.steps_per_epoch)
     try:
-        outcome = _attempt(experiment, folder, training, Journal(folder, mirror, progress))
+        outcome, error_text = _attempt(experiment, folder, training, Journal(folder, mirror, progress), stop)
     finally:
         progress.close()
-    folder.status(state=outcome.state, message=outcome.message, eta_seconds=None)
+    _leave(outcome, error_text)
     summary = wandb_summary(outcome.record) if outcome.record else {}
     mirror.finish(summary, 0 if outcome.state == "done" else 1)
     return outcome
 
 
-def _attempt(experiment: Experiment, folder: RunFolder, training: Training, journal: Journal) -> Outcome:
-    """Train to the end, or as far as it goes; of several processes the first writes what came of it."""
-
-    def failed(message: str, error: str) -> Outcome:
-        if training.ranks.leads:
-            (folder.path / "error.txt").write_text(error)
-        return Outcome("failed", folder, None, message)
-
+def _attempt(
+    experiment: Experiment, folder: RunFolder, training: Training, journal: Journal, stop: Stop
+) -> tuple[Outcome, str | None]:
+    """Train to the end, or as far as it goes; give the text of an error besides."""
+    checkpoints = checkpoint.Checkpoints(folder, experiment.config["checkpoint"]["every_minutes"])
     try:
-        with Stop() as stop:
-            fit(training, journal, stop)
+        fit(training, journal, stop, checkpoints)
         if not training.ranks.leads:
-            return Outcome("done", folder)
+            return Outcome("done", folder), None
         record = make_record(experiment, folder, training)
         folder.finish(record)
-        return Outcome("done", folder, record)
+        return Outcome("done", folder, record), None
     except Interrupted as event:
-        return Outcome("interrupted", folder, None, str(event))
+        return Outcome("interrupted", folder, None, str(event)), None
     except Diverged as event:
-        return Outcome("diverged", folder, None, str(event))
+        return Outcome("diverged", folder, None, str(event)), None
+    except Busy as event:
+        return Outcome("busy", folder, None, str(event)), None
     except EmptyLayer as event:
-        return failed(str(event), f"{event}\n")
+        return Outcome("failed", folder, None, str(event)), f"{event}\n"
     except Exception as error:
         traceback.print_exc()
-        return failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+        return Outcome("failed", folder, None, f"{type(error).__name__}: {error}"), traceback.format_exc()
+
+
+def _leave(outcome: Outcome, error_text: str | None) -> None:
+    """Write how a run ended, as far as the disk lets it: it may be what the run failed of."""
+    folder = outcome.folder
+    try:
+        if outcome.state != "busy":
+            folder.status(state=outcome.state, message=outcome.message, eta_seconds=None)
+        if error_text:
+            (folder.path / "error.txt").write_text(error_text)
+    except OSError as error:
+        log.warning("%s cannot be written (%s)", folder.path, error.strerror)
 
 
 def pick_backends(
@@ -298,7 +301,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
         "data": {"source": training.data.source},
-        "code": {"version": __version__, **code_state()},
+        "code": {"version": __version__, **commit()},
         "env": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -390,7 +393,7 @@ def report(outcome: Outcome) -> int:
         return 0
     say(f"{outcome.folder.id} {outcome.state}: {outcome.message}")
     if outcome.state == "interrupted":
-        say("saved; the same command continues it")
+        say("the same command continues it")
         return 130
     say(f"see {path / ('error.txt' if outcome.state == 'failed' else 'metrics.csv')}")
     return 1

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "report": set(),
     "train": {"account", "dataset", "layer", "method", "optimizer", "record"},
     "config": set(),
+    "launcher": {"config", "record", "run"},
     "bench": None,
     "network": {"account", "allocation", "config"},
     "help": {"config"},
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "methods": {"account", "config", "help", "report"},
     "run": None,
     "plan": None,
-    "cli": {"config", "report"},
+    "cli": {"config", "launcher", "report"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -120,8 +121,10 @@ def test_every_option_has_a_module_of_its_name_space() -> None:
 def test_wheel_ships_every_package_and_config_group() -> None:
     packages = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     code = {".".join(p.parent.relative_to(ROOT).parts) for p in PACKAGE.rglob("__init__.py")}
-    conf = {"dstrun.conf", *(f"dstrun.conf.{p.name}" for p in (ROOT / "conf").iterdir() if any(p.glob("*.yaml")))}
-    assert packages == code | conf
+    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "conf").rglob("*.yaml")}
+    conf = {".".join(["dstrun", *part.parts]) for folder in folders for part in (folder, *folder.parents) if part.name}
+    plugins = {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("hydra_plugins/*/__init__.py")}
+    assert packages == code | conf | plugins
 
 
 HEAVY = ("torch", "torchvision", "matplotlib", "pandas", "wandb", "sklearn", "pyarrow", "numba")

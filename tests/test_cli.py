@@ -57,12 +57,12 @@ def test_interrupting_a_sweep_ends_all_of_it(tmp_path: Path) -> None:
     words = ["-m", *SMALL[:4], "epochs=500", "seed=0,1,2"]
     command = [sys.executable, "-m", "dstrun", *words]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while not list(tmp_path.glob("results/default/*/checkpoint.pt")):
+    while not list(tmp_path.glob("results/default/*/metrics.csv")):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "saved; the same command continues it" in output
+    assert "interrupted: 0 of 3 runs done, 1 saved; the same command continues" in output
     assert "Traceback" not in output
     assert [json.loads(p.read_text())["state"] for p in tmp_path.glob("results/default/*/status.json")] == [
         "interrupted"
@@ -113,6 +113,9 @@ def test_run_that_never_updates_says_so(dstrun, tmp_path: Path) -> None:
         (["plot", "pie"], "pie"),
         (["plot", "curves", ".", "--out", "a.gif"], "a.gif"),
         (["status", "--wach"], "--wach"),
+        (["status", "--state", "done,runing"], "--state runing is not known"),
+        (["status", "--interval", "0"], "--interval 0 must be above 0"),
+        (["status", "--watch", "--format", "csv"], "goes with no --format csv"),
         (["--confg-name", "x"], "--confg-name"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -133,8 +136,23 @@ def test_wrong_input_is_one_sentence_exit_2_and_nothing_written(words, sentence,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_status_filters_sorts_and_watches_what_is_over(dstrun, tmp_path: Path) -> None:
+    for name, state, top1 in (("a", "failed", 10.0), ("b", "interrupted", 20.0), ("c", "failed", 30.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status.json").write_text(
+            json.dumps({"state": state, "top1": top1, "message": "lr too high"})
+        )
+    done = dstrun("status", ".", "--state", "failed", "--sort", "top1", "--format", "csv")
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == ["run", "c", "a"]
+    assert done.stderr == "3 runs: 2 failed, 1 interrupted\n"
+    watched = dstrun("status", ".", "--watch", "--interval", "1000")
+    assert [line.split()[0] for line in watched.stdout.splitlines()[2:] if line] == ["a", "lr", "c", "lr", "b"]
+    assert watched.stderr == ""
+    assert dstrun("status", ".", "--state", "done").stdout.splitlines()[2:] == []
+
+
 def test_nothing_matched_exits_3(dstrun, tmp_path: Path) -> None:
-    for words in (["table", "."], ["status", "."], ["plot", "curves", "."]):
+    for words in (["table", "."], ["status", "."], ["status", ".", "--watch"], ["plot", "curves", "."]):
         assert dstrun(*words, check=False).returncode == 3
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from dstrun.dataset import parquet
-from dstrun.dataset.cache import Shapes, cached, checksum
+from dstrun.dataset.cache import cached, checksum
 from dstrun.dataset.images import Dataset, Images
 from dstrun.option import ConfigError, nearest, option
 
@@ -70,13 +70,7 @@ class CIFAR10(Dataset):
         """
         files, decode = self._source()
         source = checksum(files)
-        shapes: Shapes = {
-            "train_x": ((self.train_count, *self.image), np.uint8),
-            "train_y": ((self.train_count,), np.int64),
-            "test_x": ((self.test_count, *self.image), np.uint8),
-            "test_y": ((self.test_count,), np.int64),
-        }
-        return self.choose(cached(self.name, source, shapes, decode, cache), source)
+        return self.choose(cached(self.name, source, self.shapes(), decode, cache), source)
 
     def _source(self) -> Source:
         """Find the data set, or download it."""

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
+from dstrun.dataset.cache import Shapes
 from dstrun.option import AtLeast, ConfigError, option
 
 VALIDATION_SEED = 20240311
@@ -76,6 +77,15 @@ class Dataset:
     def train_images(self) -> int:
         """Count the training images that ``limit`` and ``validation`` leave, without loading any."""
         return self.limit if self.limit is not None else self.train_count - self.validation
+
+    def shapes(self) -> Shapes:
+        """Say what the decoded arrays look like."""
+        return {
+            "train_x": ((self.train_count, *self.image), np.uint8),
+            "train_y": ((self.train_count,), np.int64),
+            "test_x": ((self.test_count, *self.image), np.uint8),
+            "test_y": ((self.test_count,), np.int64),
+        }
 
     def choose(self, arrays: Mapping[str, np.ndarray], source: str) -> Images:
         """Take out the validation images, then keep the first ``limit`` training images in their published order.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import socket
+import platform
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.option import ConfigError
-from dstrun.record.writer import Rows, write_atomic
+from dstrun.record.lock import Lock, job_id
+from dstrun.record.writer import Rows, previous, sweep_left_over, write_atomic
 
 SCHEMA = 1
 
-VOLATILE = ("experiment", "results", "wandb", "threads", "distributed", "dataset.root", "dataset.download")
+VOLATILE = (
+    "experiment", "results", "wandb", "threads", "distributed", "retry", "fail_fast", "checkpoint", "dataset.root",
+    "dataset.download",
+)  # fmt: skip
 """Settings that cannot change a result, left out of a run's identity."""
 
 METRICS = (
@@ -54,10 +58,6 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-class Busy(Exception):
-    """Another process works on this run; the message says which."""
-
-
 class RunFolder:
     """``results/<experiment>/<run>/`` of one run.
 
@@ -73,6 +73,8 @@ class RunFolder:
         self.metrics = Rows(self.path / "metrics.csv", METRICS)
         self.topology = Rows(self.path / "topology.csv", TOPOLOGY)
         self._status: dict[str, Any] = {}
+        self._status_written = threading.Lock()
+        self._lock: Lock | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -101,39 +103,56 @@ class RunFolder:
             Busy: another process holds it.
             ConfigError: it cannot be written.
         """
+        lock = Lock(self.path, self._beat)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "a+")  # noqa: SIM115
+            lock.acquire()
         except OSError as error:
             raise ConfigError(f"results={self.config['results']} cannot be written: {error.strerror}") from error
-        with lock:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which a forked child would keep
-            except OSError as error:
-                lock.seek(0)
-                raise Busy(f"{self.id} is being run by {lock.read().strip() or 'another process'}") from error
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+        self._lock = lock
+        try:
             yield
+        finally:
+            self._lock = None
+            lock.release()
+
+    def check(self) -> None:
+        """Make sure, before something is written, that the run is still this process's.
+
+        Raises:
+            Busy: another process has taken it over.
+        """
+        if self._lock is not None:
+            self._lock.check()
 
     def begin(self, config_text: str, resumed_step: int) -> None:
         """Write the configuration, and cut the rows back to what the checkpoint has seen (0: none)."""
+        self.check()
+        sweep_left_over(self.path)
         write_atomic(self.path / "config.yaml", config_text)
         for rows in (self.metrics, self.topology):
             rows.restart(lambda row: 0 < resumed_step >= int(row["step"]))
 
     def status(self, **changes: Any) -> None:
         """Replace ``status.json`` with the last status and these changes."""
-        self._status |= {
-            "id": self.id,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "job": os.environ.get("SLURM_JOB_ID"),
-            "heartbeat": time.time(),
-        } | changes
-        write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
+        with self._status_written:
+            self.check()
+            self._status |= {
+                "id": self.id,
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "job": job_id(),
+                "heartbeat": time.time(),
+            } | changes
+            write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
+
+    def _beat(self) -> None:
+        """Refresh the status from the lock's thread, as a step may take minutes."""
+        if self._status:
+            self.status()
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Write the record: the run is done."""
+        """Write the record: the run is done, and the checkpoint before the last is not needed."""
+        self.check()
         write_atomic(self.path / "record.json", json.dumps(record, indent=1))
+        previous(self.checkpoint).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from dstrun.progress import Progress
@@ -12,32 +11,26 @@ from dstrun.record.wandb import Mirror
 if TYPE_CHECKING:
     from dstrun.method.procedure import Update
 
-HEARTBEAT_SECONDS = 10
-
 
 class Journal:
     """Writes a run as it goes; the files are the truth, the others mirror them."""
 
     def __init__(self, folder: RunFolder, mirror: Mirror, progress: Progress) -> None:
         self.folder, self.mirror, self.progress = folder, mirror, progress
-        self._beat = 0.0
 
     def step(self, step: int, updates: list[Update]) -> None:
-        """Note a step's updates; refresh the heartbeat now and then."""
+        """Note a step's updates."""
+        if updates:
+            self.folder.check()
         for update in updates:
             rows = [{"step": step, **vars(change)} for change in update.changes]
             self.folder.topology.append(rows)
         self.progress.step(step)
-        if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
-            self.folder.status(state="running")
-            self._beat = time.monotonic()
-
-    def row(self, row: dict[str, Any]) -> None:
-        """Note an epoch's row; before the checkpoint, so that a kill between the two repeats the epoch."""
-        self.folder.metrics.append([row])
 
     def epoch(self, row: dict[str, Any], densities: dict[str, float]) -> None:
-        """Tell that an epoch is done and saved; the density of every sparse layer goes to W&B."""
+        """Tell that an epoch is done; the density of every sparse layer goes to W&B."""
+        self.folder.check()
+        self.folder.metrics.append([row])
         epochs = self.progress.epochs
         self.folder.status(
             state="running",
@@ -60,9 +53,6 @@ class Silence(Journal):
         self.folder = folder
 
     def step(self, step: int, updates: list[Update]) -> None:
-        """Leave it to the first."""
-
-    def row(self, row: dict[str, Any]) -> None:
         """Leave it to the first."""
 
     def epoch(self, row: dict[str, Any], densities: dict[str, float]) -> None:

@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import csv
 import os
+import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+LEFT_OVER = ".tmp"
+"""How the name of a file ends that is not yet whole."""
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace a file: written beside it, flushed to disk, then renamed over it."""
+
+def write_atomic(path: Path, content: bytes | str, *, keep: bool = False) -> None:
+    """Replace a file: written beside it, flushed to disk, then renamed over it.
+
+    Args:
+        path: of the file.
+        content: its bytes or its text.
+        keep: whether the file that was there becomes ``previous(path)``.
+    """
     data = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(beside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{LEFT_OVER}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep and path.exists():
+            os.replace(path, previous(path))
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)  # half a file must not fill a disk that is full
+        raise
+
+
+def previous(path: Path) -> Path:
+    """Say where the file before goes: ``checkpoint.previous.pt``."""
+    return path.with_suffix(f".previous{path.suffix}")
+
+
+def sweep_left_over(folder: Path) -> None:
+    """Remove what killed processes were about to write."""
+    for file in folder.glob(f".*{LEFT_OVER}"):
+        file.unlink(missing_ok=True)
 
 
 class Rows:

@@ -12,7 +12,7 @@ from dstrun.report.style import order
 
 # The seed is averaged over, sparsity is the column; the others cannot change a result.
 FREE = {
-    "seed", "sparsity", "experiment", "results", "wandb", "threads", "devices",
+    "seed", "sparsity", "experiment", "results", "wandb", "threads", "devices", "checkpoint.every_minutes",
     "dataset.root", "dataset.download",
 }  # fmt: skip
 

@@ -84,7 +84,7 @@ def render(rows: Sequence[dict[str, Any]], columns: Sequence[Column], fmt: str =
 
 def _md(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
     table = [[_md_escape(c.heading) for c in columns]]
-    table += [[_md_escape(_cell(row, c)) for c in columns] for row in rows]
+    table += [[_md_escape(cell(row, c)) for c in columns] for row in rows]
     widths = [max(3, *(len(line[i]) for line in table)) for i in range(len(columns))]
     lines = []
     for line in table:
@@ -151,7 +151,7 @@ def _latex_cell(row: dict[str, Any], column: Column) -> str:
         number += "" if value.std is None else rf" \pm {value.std:.{column.digits}f}"
         number = rf"\mathbf{{{number}}}" if value.best else number
         return f"${number}$ ({value.n}){latex_escape(value.marks)}" + value.where.replace("%", r"\%")
-    text = _cell(row, column)
+    text = cell(row, column)
     scientific = re.fullmatch(r"(-?[\d.]+)e(-?\d+)", text)
     if column.kind == "flops" and scientific:
         return rf"${scientific[1]} \times 10^{{{scientific[2]}}}$"
@@ -160,7 +160,7 @@ def _latex_cell(row: dict[str, Any], column: Column) -> str:
     return latex_escape(text)
 
 
-def _cell(row: dict[str, Any], column: Column) -> str:
+def cell(row: dict[str, Any], column: Column) -> str:
     """Say a value as readers want it."""
     value = row.get(column.key)
     if value is None:

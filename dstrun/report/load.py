@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+import socket
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ EMERGES = 1.0
 @dataclass(frozen=True)
 class Run:
     """A run folder: ``record`` is what it left when done, or None; ``status`` its last sign of life, may be empty.
+
+    Of a done run whose record was not asked for, ``record`` is None too.
 
     ``warnings`` has a sentence for each damaged file, which is treated as absent.
     """
@@ -70,11 +75,29 @@ class Run:
         return node
 
     def state_at(self, now: float) -> str:
-        """Say the state; a running run without a heartbeat for ``LOST_SECONDS`` before ``now`` (unix time) is lost."""
+        """Say the state at a unix time.
+
+        A running run is lost without a heartbeat for ``LOST_SECONDS`` before ``now``, or if its process has gone from
+        this machine. One that its scheduler will start again has said ``interrupted`` and stays so.
+        """
         heartbeat = number(self.status.get("heartbeat"))
-        if self.state == "running" and (heartbeat is None or now - heartbeat > LOST_SECONDS):
+        if self.state == "running" and (heartbeat is None or now - heartbeat > LOST_SECONDS or gone(self.status)):
             return "lost"
         return self.state
+
+
+def gone(process: dict[str, Any]) -> bool:
+    """Say whether a process, known by ``host`` and ``pid``, was on this machine and is no more."""
+    pid = process.get("pid")
+    if process.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass  # somebody else's, and alive; or no number that this machine could know
+    return False
 
 
 def number(value: Any) -> float | None:
@@ -88,13 +111,22 @@ def runs(path: Path | str) -> list[Run]:
     Raises:
         ConfigError: there is no such folder.
     """
-    path = Path(path)
-    if not path.is_dir():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ConfigError(f"RESULTS={path} is no folder{nearest(path.name, siblings)}")
-    return [
-        _read(Path(folder), names) for folder, names in sorted(_find(str(path), set()), key=lambda f: natural(f[0]))
-    ]
+    found = sorted(find(path), key=lambda pair: natural(pair[0]))
+    with uncollected():
+        return [read(Path(folder), names) for folder, names in found if is_run(names)]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Hold the garbage collector off: it would walk all that was read again and again, which takes longer than reading.
+
+    Nothing that is read here refers to itself.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def warnings(found: Iterable[Run]) -> list[str]:
@@ -107,8 +139,31 @@ def natural(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)]
 
 
-def _find(folder: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, set[str]]]:
-    """Walk to run folders, following links but never in a circle; a folder that may not be read has none."""
+def is_run(names: Collection[str]) -> bool:
+    """Tell a run's folder by its files; records kept for publication may come without their status."""
+    return "status.json" in names or "record.json" in names
+
+
+def find(root: Path | str, known: Collection[str] = ()) -> Iterator[tuple[str, Collection[str]]]:
+    """Walk to run folders and to folders with sweeps (``.sweeps``); gives each with the names in it.
+
+    Links are followed, but never in a circle; a folder that may not be read has none. Those ``known`` to be a run's are
+    not looked into, and come without names.
+
+    Raises:
+        ConfigError: there is no folder ``root``.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        siblings = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
+        raise ConfigError(f"RESULTS={root} is no folder{nearest(root.name, siblings)}")
+    return _find(str(root), known, set())
+
+
+def _find(folder: str, known: Collection[str], seen: set[tuple[int, int]]) -> Iterator[tuple[str, Collection[str]]]:
+    if folder in known:
+        yield folder, ()
+        return
     try:
         here = os.stat(folder)
         with os.scandir(folder) as listing:
@@ -119,38 +174,54 @@ def _find(folder: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, set[st
         return
     seen.add((here.st_dev, here.st_ino))
     names = {entry.name for entry in entries}
-    # Records kept for publication may come without their status.
-    if "status.json" in names or "record.json" in names:
+    if is_run(names):
         yield folder, names
         return
+    if ".sweeps" in names:
+        yield folder, names
     for entry in entries:
         if not entry.name.startswith(".") and entry.is_dir():
-            yield from _find(entry.path, seen)
+            yield from _find(entry.path, known, seen)
 
 
-def _read(folder: Path, names: set[str]) -> Run:
+def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
+    """Read a run's folder, which holds the files ``names``.
+
+    Without ``records``, that of a run whose status says done is not opened: it was written before the status said so.
+    """
     warned: list[str] = []
-    files = {}
-    for name in ("status.json", "record.json"):
-        if name in names:
-            try:
-                files[name] = _json(folder / name)
-            except (OSError, ValueError) as error:
-                warned.append(f"{folder / name} cannot be read ({error}): skipped")
-    status, record = files.get("status.json", {}), files.get("record.json")
+
+    def get(name: str) -> dict[str, Any] | None:
+        try:
+            return json_object(folder / name) if name in names else None
+        except (OSError, ValueError) as error:
+            warned.append(f"{folder / name} cannot be read ({error}): skipped")
+            return None
+
+    status, record = get("status.json") or {}, None
+    unopened = not records and "record.json" in names and status.get("state") == "done" and "top1" in status
+    if not unopened:
+        record = get("record.json")
     if record is not None and (fault := _fault(record)):
         warned.append(f"{folder / 'record.json'} {fault}: skipped")
         record = None
     state = str(record["state"] if record else status.get("state", "damaged"))
-    if state == "done" and record is None:
+    if state == "done" and record is None and not unopened:
         # The record is written last: a done run has one unless the file was lost or damaged afterwards.
         state = "damaged"
     name = (record or status).get("id")
     return Run(folder, name if isinstance(name, str) else folder.name, state, record, status, tuple(warned))
 
 
-def _json(file: Path) -> dict[str, Any]:
-    value = json.loads(file.read_bytes())
+def json_object(file: Path | str) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds something else.
+    """
+    with open(file, "rb") as stream:
+        value = json.loads(stream.read())
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value
@@ -167,11 +238,11 @@ def _fault(record: dict[str, Any]) -> str | None:
     return None
 
 
-def metrics(run: Run) -> list[dict[str, Any]]:
+def metrics(run: Run, columns: Collection[str] | None = None) -> list[dict[str, Any]]:
     """Read ``metrics.csv``: a row an epoch, numbers as numbers, nothing as None; no rows where there is no file.
 
-    A last line cut short by a kill is left out; of an epoch written twice, by a run that was continued, the later
-    row counts.
+    Of the ``columns`` (None: all of them) one must be ``epoch``. A last line cut short by a kill is left out; of an
+    epoch written twice, by a run that was continued, the later row counts.
     """
     try:
         text = (run.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
@@ -182,9 +253,10 @@ def metrics(run: Run) -> list[dict[str, Any]]:
     if not lines:
         return []
     header, epochs = lines[0], {}
+    wanted = [(i, key) for i, key in enumerate(header) if columns is None or key in columns]
     for line in lines[1:]:
-        row = {key: _value(word) for key, word in zip(header, line, strict=False)}
-        if len(line) == len(header) and isinstance(row.get("epoch"), int):
+        row = {key: _value(line[i]) for i, key in wanted} if len(line) == len(header) else {}
+        if isinstance(row.get("epoch"), int):
             epochs[row["epoch"]] = row
     return [epochs[epoch] for epoch in sorted(epochs)]
 

@@ -123,7 +123,11 @@ def draw_curves(runs: Sequence[Run]) -> Figure | None:
 def _lines(row: Row, at: float) -> list[dict[int, float]]:
     """Read the accuracy by epoch of each seed of a cell that has any."""
     seeds = [
-        {epoch["epoch"]: epoch["top1"] for epoch in metrics(run) if number(epoch.get("top1")) is not None}
+        {
+            epoch["epoch"]: epoch["top1"]
+            for epoch in metrics(run, ("epoch", "top1"))
+            if number(epoch.get("top1")) is not None
+        }
         for run in row.cells.get(at, [])
     ]
     return [seed for seed in seeds if seed]

@@ -1,16 +1,25 @@
-"""One row per run of a sweep: state, epoch, accuracy, ETA, memory."""
+"""One row per run of a sweep: state, epoch, accuracy, ETA, memory; from the files that runs and sweeps leave."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from dstrun.option import ConfigError, nearest
 from dstrun.report import load
-from dstrun.report.format import Column
+from dstrun.report.format import Column, in_seconds
 
-STATES = ("done", "running", "lost", "interrupted", "diverged", "failed", "damaged")
+STATES = (
+    "done", "running", "lost", "failed", "diverged", "damaged", "interrupted", "queued", "not started",
+)  # fmt: skip
 
 COLUMNS = [
     Column("run"),
@@ -21,45 +30,215 @@ COLUMNS = [
     Column("epoch_seconds", "epoch time", kind="seconds"),
     Column("peak_bytes", "peak memory", kind="bytes"),
     Column("host"),
+    Column("job"),
     Column("message"),
 ]
 
-
-def rows(path: Path | str, now: float) -> tuple[list[dict[str, Any]], list[Column]]:
-    """Describe every run under a folder, sorted by folder; ``now`` is the unix time that heartbeats are held against.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
-    found = load.runs(path)
-    return [describe(run, Path(path), now) for run in found], COLUMNS
+SORTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "run": lambda row: 0,
+    "state": lambda row: _urgency(row),
+    "top1": lambda row: inf if row["top1"] is None else -row["top1"],
+    "eta": lambda row: inf if row["eta_seconds"] is None else row["eta_seconds"],
+}
+"""Orders of rows; equal ones stay in the order of their folders."""
 
 
-def describe(run: load.Run, root: Path, now: float) -> dict[str, Any]:
-    """Describe one run; its name is the folder below ``root``."""
+def _urgency(row: dict[str, Any]) -> tuple[float, float]:
+    """Put what needs looking at first and done runs last, the latest of them first."""
+    if row["state"] == "done":
+        return inf, -row["heartbeat"]
+    return STATES.index(row["state"]) if row["state"] in STATES else len(STATES), 0.0
+
+
+@dataclass
+class _Seen:
+    """A run as it was last read, from a ``status.json`` of that ``stamp``."""
+
+    stamp: tuple[int, ...] | None
+    order: list[tuple[int, str]]
+    run: load.Run
+    row: dict[str, Any]
+
+
+@dataclass
+class _Submission:
+    """What a sweep's client has written: the ``job`` of each run by id, and whether any of them may still start."""
+
+    open: bool
+    jobs: dict[str, str | None] = field(default_factory=dict)
+
+
+class Sweep:
+    """The runs below some folders. Asked again, it reads only what has changed since, and never a finished run."""
+
+    def __init__(self, roots: Sequence[Path | str]) -> None:
+        self.roots = [Path(root) for root in roots]
+        self._seen: dict[str, _Seen] = {}
+        self._sweeps: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+
+    def rows(self, now: float) -> list[dict[str, Any]]:
+        """Describe every run, sorted by folder; ``now`` is the unix time that heartbeats are held against.
+
+        Besides the columns, a row says when its status was written (``heartbeat``), and whether something is still to
+        come of the run without anybody's doing (``awaited``): it trains, or a sweep that has not ended has it.
+
+        Raises:
+            ConfigError: there is no such folder.
+        """
+        with load.uncollected():
+            return [row for root in self.roots for row in self._below(root, now)]
+
+    def _below(self, root: Path, now: float) -> list[dict[str, Any]]:
+        runs: dict[str, _Seen] = {}
+        waiting: dict[str, tuple[bool, str | None]] = {}
+        for folder, names in load.find(root, self._seen):
+            if names and not load.is_run(names):
+                sweeps = sorted(self._read_sweeps(folder), key=lambda sweep: sweep.open)
+                waiting |= {f"{folder}/{run}": (sweep.open, job) for sweep in sweeps for run, job in sweep.jobs.items()}
+            elif seen := self._look(folder, names, root, now):
+                runs[folder] = seen
+        for folder, seen in runs.items():
+            again = seen.row["state"] in ("interrupted", "lost") and waiting.get(folder, (False,))[0]
+            seen.row["awaited"] = seen.row["state"] == "running" or again
+        placed = [(seen.order, seen.row) for seen in runs.values()]
+        placed += [(load.natural(f), _planned(_name(f, root), *waiting[f])) for f in waiting if f not in runs]
+        return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
+
+    def _look(self, folder: str, names: Collection[str], root: Path, now: float) -> _Seen | None:
+        """Read a run if it may be another than before; None where it is none any more."""
+        seen = self._seen.get(folder)
+        if seen is not None and seen.run.state == "done":
+            return seen
+        stamp = _stamp(f"{folder}/status.json")
+        if seen is not None and stamp is None and seen.stamp is not None:
+            del self._seen[folder]
+            return None
+        # A lost run may have left its record behind, and its status as it was.
+        if seen is None or stamp != seen.stamp or seen.row["state"] == "lost":
+            with suppress(OSError):  # it may have gone this very moment
+                names = names or os.listdir(folder)
+            run = load.read(Path(folder), names, records=False)
+            order = seen.order if seen else load.natural(folder)
+            seen = self._seen[folder] = _Seen(stamp, order, run, describe(run, _name(folder, root), now))
+        elif seen.run.state == "running":
+            seen.row = describe(seen.run, _name(folder, root), now)
+        return seen
+
+    def _read_sweeps(self, folder: str) -> Iterator[_Submission]:
+        """Read what the clients of sweeps have written; a file that cannot be read says nothing."""
+        with suppress(OSError), os.scandir(f"{folder}/.sweeps") as listing:
+            for path in sorted(entry.path for entry in listing if entry.name.endswith(".json")):
+                stamp = _stamp(path)
+                if stamp is not None and self._sweeps.get(path, (None,))[0] != stamp:
+                    with suppress(OSError, ValueError):
+                        self._sweeps[path] = stamp, load.json_object(path)
+                if path in self._sweeps:
+                    yield _submission(self._sweeps[path][1])
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """Give what changes with a file, or None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _submission(file: dict[str, Any]) -> _Submission:
+    runs = file.get("runs") if isinstance(file.get("runs"), list) else []
+    jobs = {run["id"]: run.get("job") for run in runs or () if isinstance(run, dict) and isinstance(run.get("id"), str)}
+    # A local client that was killed has its workers' end on its conscience, and cannot say so.
+    return _Submission(file.get("ended") is None and not (file.get("launcher") == "local" and load.gone(file)), jobs)
+
+
+def describe(run: load.Run, name: str, now: float) -> dict[str, Any]:
+    """Describe one run."""
     status, state = run.status, run.state_at(now)
-    name = run.folder.relative_to(root).as_posix()
-    message = status.get("message")
-    if state == "damaged" and run.warnings:
-        message = run.warnings[0]
     return {
-        "run": run.folder.resolve().name if name == "." else name,
+        "run": name,
         "state": state,
-        "epoch": status.get("epoch", run.get("config.epochs")),
-        "epochs": status.get("epochs", run.get("config.epochs")),
+        "epoch": load.number(status.get("epoch", run.get("config.epochs"))),
+        "epochs": load.number(status.get("epochs", run.get("config.epochs"))),
         "top1": run.top1 if run.record else load.number(status.get("top1")),
         # A run that nobody works on has no time of arrival.
         "eta_seconds": load.number(status.get("eta_seconds")) if state == "running" else None,
         "epoch_seconds": load.number(status.get("epoch_seconds", run.get("seconds.epoch_median"))),
         "peak_bytes": load.number(run.get("memory.peak_bytes", status.get("peak_bytes"))),
         "host": status.get("host", run.get("env.host")),
-        "message": message,
+        "job": status.get("job"),
+        "message": _message(run, state),
+        "heartbeat": load.number(status.get("heartbeat")) or 0.0,
     }
 
 
-def totals(described: Sequence[dict[str, Any]]) -> str:
-    """Count the rows by state: ``27 runs: 20 done, 3 running, 1 lost``."""
-    counts = Counter(row["state"] for row in described)
+def _message(run: load.Run, state: str) -> str | None:
+    if state == "damaged" and run.warnings:
+        return run.warnings[0]
+    if state != "lost":
+        return run.status.get("message")
+    if load.gone(run.status):
+        return f"process {run.status['pid']} has gone"
+    heartbeat = load.number(run.status.get("heartbeat"))
+    return (
+        f"no heartbeat since {time.strftime('%F %T', time.localtime(heartbeat))}" if heartbeat else "never a heartbeat"
+    )
+
+
+def _planned(name: str, open: bool, job: str | None) -> dict[str, Any]:
+    """Describe a run that a sweep has and that has left nothing yet."""
+    known = {"run": name, "state": "queued" if open else "not started", "job": job, "heartbeat": 0.0, "awaited": open}
+    return dict.fromkeys(column.key for column in COLUMNS) | {"epochs": None} | known
+
+
+def _name(folder: str, root: Path) -> str:
+    """Name a run by its folder below ``root``."""
+    return folder.removeprefix(str(root)).lstrip("/") or root.resolve().name
+
+
+def chooser(states: str | None, sort: str) -> Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]:
+    """Make what chooses rows by state (``running,failed``; None: all) and orders them by one of ``SORTS``.
+
+    Raises:
+        ConfigError: an unknown state.
+    """
+    wanted = None if states is None else {state.strip() for state in states.split(",")}
+    for state in sorted((wanted or set()) - set(STATES)):
+        raise ConfigError(f"--state {state} is not known: choose {', '.join(STATES)}{nearest(state, STATES)}")
+    return lambda rows: sorted((row for row in rows if wanted is None or row["state"] in wanted), key=SORTS[sort])
+
+
+def count(rows: Iterable[dict[str, Any]]) -> str:
+    """Count rows by state: ``20 done, 3 running, 1 lost``."""
+    counts = Counter(row["state"] for row in rows)
     order = [*STATES, *sorted(set(counts) - set(STATES))]
-    parts = ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
-    return f"{len(described)} run{'' if len(described) == 1 else 's'}{': ' if parts else ''}{parts}"
+    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+
+
+def totals(rows: Sequence[dict[str, Any]]) -> str:
+    """Count all rows, and estimate the whole: ``27 runs: 20 done, 7 running; 3h 05m left``."""
+    counts, seconds = count(rows), left(rows)
+    text = f"{len(rows)} run{'' if len(rows) == 1 else 's'}{': ' if counts else ''}{counts}"
+    return text if seconds is None else f"{text}; {in_seconds(seconds)} left"
+
+
+def left(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Estimate the seconds until nothing is awaited any more: what is left of all runs over those that train now.
+
+    A run without an epoch yet is taken to be as long as others are (median). None where nothing trains, or nothing is
+    known of any run's pace.
+    """
+    whole = [row["epochs"] * row["epoch_seconds"] for row in rows if row["epochs"] and row["epoch_seconds"]]
+    workers = sum(row["state"] == "running" for row in rows)
+    if not workers or not whole:
+        return None
+    typical = median(whole)
+    times = [_run_left(row, typical) for row in rows if row["awaited"]]
+    return max(sum(times) / workers, *(_run_left(row, typical) for row in rows if row["state"] == "running"))
+
+
+def _run_left(row: dict[str, Any], typical: float) -> float:
+    if row["eta_seconds"] is not None:
+        return row["eta_seconds"]
+    whole = row["epochs"] * row["epoch_seconds"] if row["epochs"] and row["epoch_seconds"] else typical
+    return whole * (1 - (row["epoch"] or 0) / row["epochs"]) if row["epochs"] else whole

@@ -1,59 +1,146 @@
-"""Everything a run needs to continue bit for bit, in one file that loads with ``weights_only=True``."""
+"""Everything a run needs to continue bit for bit, in one file that loads with ``weights_only=True``.
+
+The checkpoint before it is kept beside it while the run goes on: whenever the process or the machine ends, one of the
+two is whole. Written by the training thread: at a checkpoint every few minutes, a thread of its own would save less
+than a thousandth of the time (``docs/sweeps.md``).
+"""
 
 from __future__ import annotations
 
 import io
+import logging
 import pickle
+import struct
+import time
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dstrun import __version__
 from dstrun.option import ConfigError
-from dstrun.record.writer import write_atomic
+from dstrun.record.folder import RunFolder
+from dstrun.record.writer import previous, write_atomic
 
 if TYPE_CHECKING:
     from dstrun.train.training import Training
 
+log = logging.getLogger("dstrun")
+
+
+class Checkpoints:
+    """Saves a run as it trains.
+
+    Args:
+        folder: of the run, held by this process.
+        every_minutes: the time from one checkpoint to the next.
+    """
+
+    def __init__(self, folder: RunFolder, every_minutes: float) -> None:
+        self.folder = folder
+        self.seconds = 60 * every_minutes
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Say whether the last checkpoint is so old that the next is due."""
+        return time.monotonic() - self._last >= self.seconds
+
+    def save(self, training: Training) -> str | None:
+        """Save; where the file cannot be written (a full disk), warn and go on with the one before.
+
+        Returns:
+            Why it could not be written; ``None`` where it was.
+        """
+        self.folder.check()
+        why = None
+        try:
+            save(self.folder.checkpoint, training)
+        except OSError as error:
+            why = error.strerror or str(error)
+            log.warning("%s cannot be written (%s): the one before is kept", self.folder.checkpoint, why)
+        self._last = time.monotonic()
+        return why
+
 
 def save(path: Path, training: Training) -> None:
-    """Write the checkpoint atomically; of several processes the first does."""
+    """Write the checkpoint; the one there was becomes the previous one only when the new one is safe on disk.
+
+    Of several processes the first does.
+    """
     if not training.ranks.leads:
         return
     buffer = io.BytesIO()
-    torch.save(training.state(), buffer)
-    write_atomic(path, buffer.getvalue())
+    torch.save(training.state() | {"version": __version__, "torch": str(torch.__version__)}, buffer)
+    write_atomic(path, buffer.getvalue(), keep=True)
+
+
+def newest(path: Path) -> tuple[Path | None, list[Path]]:
+    """Find the newest checkpoint that is whole, and the damaged ones that were passed over."""
+    damaged: list[Path] = []
+    for candidate in (path, previous(path)):
+        if candidate.exists():
+            if is_whole(candidate):
+                return candidate, damaged
+            damaged.append(candidate)
+    return None, damaged
+
+
+def is_whole(path: Path) -> bool:
+    """Hold a checkpoint against the checksums in it, which ``torch.load`` does not: it takes any bytes for weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def backends(path: Path) -> list[str] | None:
     """Read which backend stored each layer, ``None`` where there is no checkpoint that says so."""
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-        return None  # ``load`` will say so
-    return state.get("backends")
+    found, _ = newest(path)
+    return _read(found, torch.device("cpu"), mmap=True).get("backends") if found else None
 
 
 def load(path: Path, training: Training) -> int:
-    """Continue from a checkpoint, if there is one.
+    """Continue from the newest checkpoint that is whole, if there is one; damaged ones are said and removed.
 
     Returns:
         The step it was written after; 0 where there is none.
 
     Raises:
-        ConfigError: it is damaged, or belongs to other data than the data set now read.
+        ConfigError: all are damaged, or it belongs to another version or to other data than the data set now read.
     """
-    if not path.exists():
+    found, damaged = newest(path)
+    if found is None:
+        if damaged:
+            fault = "is damaged: remove it" if len(damaged) == 1 else "are damaged: remove them"
+            raise ConfigError(f"{' and '.join(map(str, damaged))} {fault} to start this run again")
         return 0
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=training.device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{path} is damaged: remove it to start this run again") from error
-    if state["source"] != training.data.source:
+    state = _read(found, training.device)
+    if state.get("source") != training.data.source:
         raise ConfigError(
-            f"{path} was trained on other data than this dataset.root holds: remove the folder to restart"
+            f"{found} was trained on other data than this dataset.root holds: remove the folder to restart"
         )
-    training.load_state(state)
+    try:
+        training.load_state(state)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _foreign(found, state) from error
+    for file in damaged:
+        log.warning("%s is damaged: the run continues from %s, step %d", file, found.name, training.step)
+        file.unlink()  # or it would become the previous one in place of a whole one
     return training.step
+
+
+def _read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise _foreign(path, {}) from error
+
+
+def _foreign(path: Path, state: dict[str, Any]) -> ConfigError:
+    """Say that a checkpoint is whole and does not fit."""
+    here = f"dstrun {__version__} with torch {torch.__version__}"
+    there = f"dstrun {state.get('version', '(another version)')} with torch {state.get('torch', '(unknown)')}"
+    return ConfigError(f"{path} was written by {there} and {here} cannot continue it: use that, or remove the folder")

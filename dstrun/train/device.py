@@ -1,11 +1,8 @@
-"""What a run trains on: the device, and what its record says of machine and code."""
+"""The device that a run trains on."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -45,21 +42,6 @@ def make_deterministic(device: torch.device, threads: int | None) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)  # says so where an operation has no such form
-
-
-def code_state() -> dict[str, Any]:
-    """Say which commit of the code runs, where it runs from a clone."""
-
-    def ask(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if ask("ls-files", "--error-unmatch", "device.py") != "device.py":
-            raise FileNotFoundError
-        return {"git_commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.CalledProcessError):
-        return {"git_commit": None, "dirty": None}
 
 
 def device_name(device: torch.device) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -24,6 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 from dstrun.method.statistics import frozen_statistics
 from dstrun.option import ConfigError
 from dstrun.ranks import ALONE, Made, Ranks
+from dstrun.record.folder import RunFolder
+from dstrun.record.lock import Busy
 
 PATIENCE = timedelta(minutes=15)
 """How long a process waits for the others: for the slowest to load its data, or the first to write a checkpoint."""
@@ -202,3 +204,24 @@ class Group(Ranks):
                 self.store.wait(["left"], FAREWELL if failed else PATIENCE)
         if not failed:
             distributed.destroy_process_group()
+
+
+@contextmanager
+def owned(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
+    """Let the first process hold the folder for all.
+
+    Raises:
+        Busy: to all, where another run holds it.
+    """
+    with ExitStack() as stack:
+
+        def hold() -> str | None:
+            try:
+                stack.enter_context(folder.owned())
+            except Busy as busy:
+                return str(busy)
+            return None
+
+        if busy := ranks.first(hold):
+            raise Busy(busy)
+        yield

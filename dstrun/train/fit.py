@@ -9,7 +9,7 @@ import torch
 
 from dstrun.account.memory import resident_peak_bytes
 from dstrun.record.journal import Journal
-from dstrun.train import checkpoint
+from dstrun.train.checkpoint import Checkpoints
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
 
@@ -25,54 +25,54 @@ class Interrupted(Exception):
     """A signal asked to stop; the run is saved and continues when started again."""
 
 
-def fit(training: Training, journal: Journal, stop: Stop) -> None:
-    """Train to the last step, or until asked to stop; what is done is in the journal and its checkpoint.
+def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoints) -> None:
+    """Train to the last step, or until asked to stop; what is done is in the journal and a checkpoint.
 
     Raises:
         Diverged: the loss is not finite.
         Interrupted: after the step during which a signal came.
+        Busy: another process has taken the run over.
     """
-    per_epoch = training.data.steps_per_epoch
     training.model.train()
     training.compare()
     if training.step == 0:
         journal.step(0, training.prepare())
     while training.step < training.total_steps:
         started = time.perf_counter()
-        while True:
-            take_timed_step(training, journal)
-            ends_epoch = training.step % per_epoch == 0
-            if (ends_epoch or training.step % CHECK_STEPS == 0) and not torch.isfinite(training.loss_sum):
-                raise Diverged(f"the loss is not finite at step {training.step} of {training.total_steps}")
-            if ends_epoch:
-                break
-            if asked := training.ranks.any(stop.requested):
-                training.epoch_seconds += time.perf_counter() - started
-                checkpoint.save(journal.folder.checkpoint, training)
-                raise Interrupted(f"{asked} at step {training.step} of {training.total_steps}")
-
+        take_timed_step(training, journal)
+        at = f"at step {training.step} of {training.total_steps}"
+        ends, ends_epoch = training.step == training.total_steps, training.step % training.data.steps_per_epoch == 0
+        asked = None if ends else training.ranks.any(stop.requested)
+        saves = ends or asked or training.ranks.any("due" if checkpoints.due() else None)
+        if (saves or ends_epoch or training.step % CHECK_STEPS == 0) and not torch.isfinite(training.loss_sum):
+            raise Diverged(f"the loss is not finite {at}")
         training.epoch_seconds += time.perf_counter() - started
-        training.clock.epoch(training.epoch_seconds)
-        row = {
-            "epoch": training.step // per_epoch,
-            "step": training.step,
-            "train_loss": training.loss_sum.item() / per_epoch,
-            **training.evaluate(),
-            "lr": training.optimizer.param_groups[0]["lr"],
-            "seconds": training.epoch_seconds,
-            "flops": training.flops.train,
-            "peak_bytes": training.memory.record()["peak_bytes"],
-            "resident_peak_bytes": resident_peak_bytes(),
-            "split": training.data.split,
-        }
-        training.last = row
-        training.loss_sum.zero_()
-        training.epoch_seconds = 0.0
-        journal.row(row)
-        checkpoint.save(journal.folder.checkpoint, training)
-        journal.epoch(row, training.densities())
-        if training.step < training.total_steps and (asked := training.ranks.any(stop.requested)):
-            raise Interrupted(f"{asked} at step {training.step} of {training.total_steps}")
+        if ends_epoch:
+            end_epoch(training, journal)
+        failure = checkpoints.save(training) if saves else None
+        if asked:
+            raise Interrupted(f"{asked} {at}" + (f", not saved: {failure}" if failure else ""))
+
+
+def end_epoch(training: Training, journal: Journal) -> None:
+    """Evaluate, and tell how the epoch went."""
+    training.clock.epoch(training.epoch_seconds)
+    per_epoch = training.data.steps_per_epoch
+    training.last = {
+        "epoch": training.step // per_epoch,
+        "step": training.step,
+        "train_loss": training.loss_sum.item() / per_epoch,
+        **training.evaluate(),
+        "lr": training.optimizer.param_groups[0]["lr"],
+        "seconds": training.epoch_seconds,
+        "flops": training.flops.train,
+        "peak_bytes": training.memory.record()["peak_bytes"],
+        "resident_peak_bytes": resident_peak_bytes(),
+        "split": training.data.split,
+    }
+    training.loss_sum.zero_()
+    training.epoch_seconds = 0.0
+    journal.epoch(training.last, training.densities())
 
 
 def take_timed_step(training: Training, journal: Journal) -> None:

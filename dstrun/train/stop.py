@@ -1,15 +1,27 @@
-"""Ctrl-C and SIGTERM ask a run to stop at the end of its step; a second one ends it at once."""
+"""Signals that ask a run to stop after its step: Ctrl-C, and those by which a cluster takes its machine back.
+
+Python runs a handler between two bytecodes, so a signal is seen when the step (or the save) under way is over: a
+cluster's notice (SLURM's ``--signal``) has to be longer than one step and one save.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 
+ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""SLURM sends SIGTERM where it cancels or preempts, SIGUSR1 or SIGUSR2 where it is told to warn before."""
+
+HINT = b"\nstops after this step and saves; Ctrl-C again leaves at once\n"
+
 
 class Stop:
-    """Context in which SIGINT and SIGTERM set ``requested`` (the signal's name) instead of ending the process.
+    """Context in which ``ASKS`` set ``requested`` (the signal's name) instead of ending the process.
 
-    Outside the main thread, where Python does not deliver signals, it does nothing.
+    A second Ctrl-C ends it at once, which costs no checkpoint, as a file is replaced whole or not at all. Any other
+    repeated signal changes nothing, so that saving is left in peace. Outside the main thread, where Python delivers no
+    signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -17,18 +29,46 @@ class Stop:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Stop:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ASKS:
             try:
                 self._before[number] = signal.signal(number, self._handle)
             except ValueError:
                 break
+        _active.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _active.remove(self)
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
+
+    def pass_on(self) -> None:
+        """Send SIGUSR1 or SIGUSR2 again, if that was asked with, to the handler that was there before.
+
+        A launcher's handler (submitit's requeues the job) thus runs once the run is saved and lets go; it may not
+        return. Without a handler in Python nothing happens: the default would be to die.
+        """
+        number = next((n for n in (signal.SIGUSR1, signal.SIGUSR2) if n.name == self.requested), None)
+        if number is not None and callable(self._before.get(number)):
+            os.kill(os.getpid(), number)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested is not None:
+        if self.requested is None:
+            self.requested = signal.Signals(number).name
+            if number == signal.SIGINT and os.isatty(2):
+                os.write(2, HINT)  # not print, which a handler may interrupt
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+
+
+_active: list[Stop] = []
+
+
+def _let_go() -> None:
+    """Give a forked child the plain signals: it must neither outlive its run nor act as if it were the run."""
+    for number in ASKS if _active else ():
+        ends = number in (signal.SIGINT, signal.SIGTERM)
+        signal.signal(number, signal.SIG_DFL if ends else signal.SIG_IGN)
+
+
+os.register_at_fork(after_in_child=_let_go)

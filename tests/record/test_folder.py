@@ -23,7 +23,16 @@ def test_id_is_readable_and_the_same_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["experiment=other", "results=elsewhere", "wandb=disabled", "threads=1", "sparsity=0.90", "grow=gse"]
+    "word",
+    [
+        "experiment=other",
+        "results=elsewhere",
+        "wandb=disabled",
+        "threads=1",
+        "checkpoint.every_minutes=1",
+        "sparsity=0.90",
+        "grow=gse",
+    ],
 )
 def test_what_cannot_change_a_result_is_not_in_the_id(word: str) -> None:
     assert identify(word) == identify()

@@ -108,3 +108,15 @@ def curve(epochs: int, top1: float, seed: int) -> list[str]:
         value = top1 if epoch == epochs else min(reached + noise.gauss(0, 0.2 if high else 2), 100)
         rows.append(f"{epoch},{epoch * 391},1.5,1.4,{value:.2f},99.0,0.1,31.7,{epoch * 10**13},64000000,,test")
     return rows
+
+
+def write_sweep(folder: Path, runs: dict[str, str | None], name: str = "20260101T000000-1", **more: Any) -> Path:
+    """Leave what a sweep's client writes: the job of each run by id."""
+    (folder / ".sweeps").mkdir(parents=True, exist_ok=True)
+    sweep = {
+        "schema": 1, "command": ["-m"], "started": 900.0, "ended": None, "launcher": "slurm", "host": "login", "pid": 1,
+        "runs": [{"id": run, "job": job} for run, job in runs.items()],
+    }  # fmt: skip
+    file = folder / ".sweeps" / f"{name}.json"
+    file.write_text(json.dumps(sweep | more))
+    return file

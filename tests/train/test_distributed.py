@@ -100,7 +100,7 @@ def test_other_topologies_are_noticed(tmp_path: Path) -> None:
     work(2, "differ", tmp_path, 1)
 
 
-RUN = [*ranks_worker.COMMON, "model=mlp", "method=rigl", "epochs=40"]
+RUN = [*ranks_worker.COMMON, "model=mlp", "method=rigl", "epochs=40", "checkpoint.every_minutes=0.001"]
 
 
 @pytest.mark.timeout(300)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-WORDS = ["dataset=digits", "wandb=disabled", "sparsity=0.8", "optimizer.lr=0.05"]
+WORDS = ["dataset=digits", "wandb=disabled", "sparsity=0.8", "optimizer.lr=0.05", "checkpoint.every_minutes=0.003"]
 METHODS = {
     "gse": ["model=mlp", "epochs=60", "method=gse", "subset=graest"],
     "rigl": ["model=mlp", "epochs=60", "method=rigl", "scope=global"],
@@ -43,6 +43,8 @@ def finished(folder: Path) -> tuple[dict, dict, str, str]:
     (run,) = (folder / "default").iterdir()
     record = json.loads((run / "record.json").read_text())
     record["config"].pop("results")
+    assert not list(run.glob(".[!l]*"))
+    assert not list(run.glob("*previous*"))
     record.pop("seconds")
     checkpoint = torch.load(run / "checkpoint.pt", weights_only=True)
     rows = (run / "metrics.csv").read_text().splitlines()
@@ -137,7 +139,7 @@ def test_killed_five_times_on_real_images(real_images: Path, tmp_path: Path) -> 
     assert_equal_runs(whole, stopped)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_asked_to_stop(number: signal.Signals, whole, tmp_path: Path) -> None:
     """A signal saves within the step and exits with 130; the same command goes on from that very step."""
     process = start(tmp_path, METHODS["gse"])

@@ -1,0 +1,114 @@
+"""What SLURM says: the state of jobs, and what its partitions allow."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dstrun.option import ConfigError, nearest
+
+OVER = {
+    "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
+    "REVOKED",
+}  # fmt: skip
+RETURNS = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL"}
+"""States that a job shows for a moment before SLURM puts it back into the queue."""
+STUCK = re.compile(r"held|Held|Partition(TimeLimit|NodeLimit|Config)|BadConstraints|NeverSatisfied|NotAllowed|Invalid")
+"""Reasons to wait that only a person ends."""
+ANSWER_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Job:
+    """What SLURM says of a job: its state in capitals, and why it waits."""
+
+    state: str
+    reason: str = ""
+
+
+def ask(*command: str) -> str | None:
+    """Give what a SLURM command prints, or ``None`` where it fails or does not answer."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def jobs() -> dict[str, Job] | None:
+    """Give this user's jobs that SLURM remembers, by id (``12_0`` for a task of an array); ``None``: no answer."""
+    answer = ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%F|%K|%T|%r")
+    if answer is None:
+        return None
+    found = {}
+    for line in answer.splitlines():
+        array, task, state, reason = line.split("|", 3)
+        found[array if task == "N/A" else f"{array}_{task}"] = Job(state, reason)
+    return found
+
+
+def history(ids: Iterable[str]) -> dict[str, Job]:
+    """Give the state of jobs that have left the queue's memory, where the cluster keeps accounts."""
+    answer = ask("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", "--jobs", ",".join(ids))
+    lines = [line.split("|") for line in (answer or "").splitlines()]
+    return {words[0]: Job(words[1].split()[0]) for words in lines if len(words) == 2 and words[1]}
+
+
+def fields(line: str) -> dict[str, str]:
+    """Read a line of ``scontrol --oneliner``."""
+    return dict(word.split("=", 1) for word in line.split() if "=" in word)
+
+
+def check_partition(name: str | None, minutes: int) -> None:
+    """Check a job's time limit against its partition's, beyond which it would wait for ever.
+
+    Raises:
+        ConfigError: there is no such partition, or it does not let jobs run that long.
+    """
+    answer = ask("scontrol", "show", "partition", "--oneliner") or ""
+    partitions = {found["PartitionName"]: found for line in answer.splitlines() if (found := fields(line))}
+    if not partitions:
+        return  # sbatch will say what is wrong
+    default = [key for key, found in partitions.items() if found.get("Default") == "YES"]
+    chosen = name.split(",") if name else default
+    for part in chosen:
+        if part not in partitions:
+            known = f"choose {', '.join(partitions)}{nearest(part, partitions)}"
+            raise ConfigError(f"hydra.launcher.partition={part} is not known: {known}")
+    limits = [limit for part in chosen if (limit := in_minutes(partitions[part].get("MaxTime", ""))) is not None]
+    if limits and minutes > min(limits):
+        raise ConfigError(
+            f"hydra.launcher.timeout_min={minutes} exceeds the {min(limits)} minutes of partition {','.join(chosen)}; "
+            "a run that needs longer continues after its limit"
+        )
+
+
+def check_job(flags: Sequence[str]) -> None:
+    """Let SLURM check what a job asks for.
+
+    Raises:
+        ConfigError: in SLURM's words.
+    """
+    words = ("sbatch", "--test-only", *flags, "--wrap", "true")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    if done.returncode:
+        said = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
+        raise ConfigError(f"SLURM takes no job with {' '.join(flags)}: {said}")
+
+
+def in_minutes(limit: str) -> int | None:
+    """Read SLURM's ``days-hours:minutes:seconds``; ``None`` for ``UNLIMITED``."""
+    read = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
+    if read is None:
+        return None
+    days, hours, minutes, _ = (int(part or 0) for part in read.groups())
+    return (24 * days + hours) * 60 + minutes
+
+
+def largest_array() -> int:
+    """Give how many tasks an array may have."""
+    read = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config") or "")
+    return int(read[1]) if read else 1001

@@ -1,0 +1,236 @@
+"""Runs as jobs of a SLURM cluster, submitted by submitit as arrays; followed by their files and the queue.
+
+submitit's own way to wait trusts ``sacct`` and stops at the first job that leaves no result; here a job that dies in
+any way is reported as what it is, and the others are waited for.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dstrun.config import Experiment
+from dstrun.launcher import queue
+from dstrun.launcher.queue import Job
+from dstrun.launcher.task import BUSY, BUSY_CODE, Exit, Task, cores
+from dstrun.option import ConfigError
+from dstrun.progress import say
+
+if TYPE_CHECKING:
+    from dstrun.launcher.sweep import Plan
+
+POLL_SECONDS = (1.0, 10.0)
+"""Between two looks at files and queue: the first, growing to the last."""
+SETTLE_SECONDS = 5.0
+"""How long a job must have been over, or gone, before that is believed: files reach other machines late."""
+RETURN_SECONDS = 60.0
+"""The same for states after which SLURM may put the job back into the queue, and for jobs that are held."""
+PATIENCE_SECONDS = 1800.0
+"""How long SLURM may be silent."""
+
+
+ASKED = (
+    "partition", "qos", "account", "constraint", "exclude", "gres", "timeout_min", "nodes", "tasks_per_node",
+    "cpus_per_task", "cpus_per_gpu", "gpus_per_node", "gpus_per_task", "mem_gb", "mem_per_gpu", "mem_per_cpu",
+)  # fmt: skip
+"""Settings that SLURM can check before anything is submitted."""
+
+
+class Submission:
+    """One run as a job starts it; after a signal the same job starts it again, from its checkpoint."""
+
+    def __call__(self, experiment: Experiment) -> None:
+        """Train the run.
+
+        Raises:
+            SystemExit: it is not done, so that SLURM's accounts say so too.
+        """
+        from dstrun.launcher.work import work
+
+        code = work(experiment, cores())
+        if code not in (0, BUSY_CODE):
+            sys.exit(code)
+
+    def checkpoint(self, experiment: Experiment) -> Any:
+        """Tell submitit what to start when the job is back: the same."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, experiment)
+
+
+class Slurm:
+    """``hydra/launcher=slurm``.
+
+    Args:
+        settings: of the launcher ``submitit_slurm``, whose file ``conf/hydra/launcher/slurm.yaml`` says what is ours.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        """Refuse what SLURM would refuse, or leave waiting for ever.
+
+        Raises:
+            ConfigError: said in one sentence.
+        """
+        minutes, lead = self.settings["timeout_min"], self.settings["signal_delay_s"]
+        if queue.ask("sbatch", "--version") is None:
+            raise ConfigError("hydra/launcher=slurm needs sbatch: run it where jobs are submitted")
+        if lead >= 30 * minutes:
+            raise ConfigError(f"hydra.launcher.signal_delay_s={lead} must be below half of timeout_min={minutes}")
+        processes = self.settings["nodes"] * self.settings["tasks_per_node"]
+        if processes > 1 and not all(e.config.get("distributed") for e in experiments):
+            raise ConfigError(f"{processes} tasks a job make no sense without distributed=ddp: all would train it")
+        queue.check_partition(self.settings["partition"], minutes)
+        queue.check_job(self.flags())
+
+    def flags(self) -> list[str]:
+        """Give what a job asks for as sbatch has it."""
+        asked = {key: self.settings[key] for key in ASKED} | dict(self.settings["additional_parameters"])
+        names = {"timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks-per-node"}
+        values = {key: f"{value}G" if key == "mem_gb" else value for key, value in asked.items() if value is not None}
+        return [
+            f"--{names.get(key, key.replace('_', '-'))}" + ("" if value is True else f"={value}")
+            for key, value in values.items()
+        ]
+
+    def run(self, tasks: Sequence[Task], plan: Plan) -> Iterator[tuple[Task, Exit]]:
+        """Submit tasks that no job has yet, follow all, and yield each as it ends; closing the iterator cancels jobs.
+
+        Raises:
+            ConfigError: SLURM takes no job, in its own words.
+        """
+        alive = {key for key, job in (queue.jobs() or {}).items() if job.state not in queue.OVER}
+        taken = {task.id: job for task in tasks if (job := plan.earlier().get(task.id)) in alive}
+        if taken:
+            say(f"{len(taken)} of them have a job in the queue: {', '.join(sorted(taken.values()))}")
+        for task in tasks:
+            task.begin()
+        own = self.submit([task for task in tasks if task.id not in taken])
+        plan.jobs |= taken | own
+        plan.write()
+        watch = Watch({task: plan.jobs[task.id] or "" for task in tasks}, Path(self.folder(tasks)))
+        try:
+            yield from watch.ends()
+        except GeneratorExit:
+            if left := [job for job in watch.left.values() if job in own.values()]:
+                queue.ask("scancel", *left)
+            raise
+        except KeyboardInterrupt:
+            say(f"{len(watch.left)} jobs go on without this command, which shows them again; to stop them: scancel "
+                + " ".join(sorted({job.split("_")[0] for job in watch.left.values()})))  # fmt: skip
+            raise
+
+    def folder(self, tasks: Sequence[Task]) -> str:
+        """Give submitit's folder, ``%j`` for the job."""
+        return str(tasks[0].folder.path.parent / ".submitit" / "%j")
+
+    def submit(self, tasks: Sequence[Task]) -> dict[str, str]:
+        """Submit tasks as arrays; give the job of each."""
+        import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        if not tasks:
+            return {}
+        own = {"submitit_folder", "max_num_timeout"}
+        common = {"timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
+                  "stderr_to_stdout"}  # fmt: skip
+        executor = submitit.AutoExecutor(
+            self.folder(tasks), cluster="slurm", slurm_max_num_timeout=self.settings["max_num_timeout"]
+        )
+        kept = {key: value for key, value in self.settings.items() if key not in own and value is not None}
+        executor.update_parameters(**{k if k in common else f"slurm_{k}": v for k, v in kept.items()})
+        found, size = {}, queue.largest_array() - 1
+        for first in range(0, len(tasks), size):
+            part = tasks[first : first + size]
+            try:
+                jobs = executor.map_array(Submission(), [task.experiment for task in part])
+            except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+                raise ConfigError(f"SLURM takes no job: {words(error)}") from error
+            found |= {task.id: job.job_id for task, job in zip(part, jobs, strict=True)}
+            say(f"submitted {len(part)} job{'s' if len(part) > 1 else ''}: {jobs[0].job_id.split('_')[0]}")
+        return found
+
+
+def words(error: Exception) -> str:
+    """Give what sbatch said."""
+    return " ".join(line for line in str(error).splitlines() if "error:" in line) or str(error).strip()
+
+
+class Watch:
+    """Follows jobs until all are over.
+
+    Args:
+        jobs: of tasks.
+        folder: submitit's, ``%j`` for the job.
+        clock: seconds.
+        sleep: for seconds.
+    """
+
+    def __init__(
+        self,
+        jobs: dict[Task, str],
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.left, self.folder, self.clock, self.sleep = dict(jobs), folder, clock, sleep
+        self._since: dict[tuple[str, str], float] = {}
+        self._answered = clock()
+        self._silent = False
+
+    def ends(self) -> Iterator[tuple[Task, Exit]]:
+        """Yield each task as it ends."""
+        pause, last = POLL_SECONDS
+        while self.left:
+            for task in [task for task in self.left if task.done]:
+                del self.left[task]
+                yield task, Exit("")
+            found = queue.jobs()
+            if self._answers(found):
+                for task, job in list(self.left.items()):
+                    if (how := self._over(job, (found or {}).get(job))) is not None:
+                        del self.left[task]
+                        yield task, Exit(how, self._log(job))
+            if self.left:
+                self.sleep(pause)
+                pause = min(1.2 * pause, last)
+
+    def _answers(self, found: dict[str, Job] | None) -> bool:
+        """Say whether there is an answer, or has been none for so long that every job counts as gone."""
+        if found is not None:
+            self._answered, self._silent = self.clock(), False
+            return True
+        if not self._silent:
+            say("SLURM does not answer; runs are followed by their files")
+            self._silent = True
+        return self.clock() - self._answered > PATIENCE_SECONDS
+
+    def _over(self, name: str, job: Job | None) -> str | None:
+        """Say how a job ended, or ``None`` as long as it may go on."""
+        state = job.state if job else "GONE"
+        stuck = job is not None and state == "PENDING" and queue.STUCK.search(job.reason)
+        if not stuck and job is not None and state not in queue.OVER:
+            self._since = {key: since for key, since in self._since.items() if key[0] != name}
+            return None
+        since = self._since.setdefault((name, state), self.clock())
+        if self.clock() - since < (RETURN_SECONDS if stuck or state in queue.RETURNS else SETTLE_SECONDS):
+            return None
+        if job and stuck:
+            return f"SLURM job {name} waits for a person ({job.reason}): scontrol release or scancel it"
+        if job is None:
+            job = queue.history([name]).get(name)
+            return f"SLURM job {name}: {job.state}" if job else f"SLURM job {name} is gone from the queue"
+        return BUSY if state == "COMPLETED" else f"SLURM job {name}: {state}"
+
+    def _log(self, job: str) -> Path:
+        """Give what SLURM kept of a job's output."""
+        folder = Path(str(self.folder).replace("%j", job))
+        folder = folder if folder.is_dir() else Path(str(self.folder).replace("%j", job.split("_")[0]))
+        logs = sorted(folder.glob(f"{job}_*_log.out"))
+        return logs[0] if logs else folder

@@ -1,0 +1,198 @@
+"""A sweep from first to last run: what is left to do, what is tried again, and a word on every run that is not done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from dstrun.config import Experiment
+from dstrun.launcher.task import BUSY, Ending, Exit, Task
+from dstrun.progress import say
+from dstrun.record.writer import write_atomic
+
+
+class Engine(Protocol):
+    """Where tasks train; the launchers' part of a sweep."""
+
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        """Refuse what cannot be started, before anything is.
+
+        Raises:
+            ConfigError: said in one sentence.
+        """
+        ...
+
+    def run(self, tasks: Sequence[Task], plan: Plan) -> Iterator[tuple[Task, Exit]]:
+        """Train tasks, and yield each as it ends; closing the iterator stops those that are left."""
+        ...
+
+
+class Plan:
+    """``results/<experiment>/.sweeps/<start>-<pid>.json``: which runs a sweep wants, and the job of each.
+
+    Args:
+        tasks: that the sweep wants done.
+        launcher: by name.
+        command: as typed.
+    """
+
+    def __init__(self, tasks: Sequence[Task], launcher: str, command: Sequence[str]) -> None:
+        started = time.time()
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started))
+        self.name = f"{stamp}-{os.getpid()}.json"
+        self.folders = {task.id: task.folder.path.parent for task in tasks}
+        self.jobs: dict[str, str | None] = {task.id: None for task in tasks}
+        self._said = {
+            "schema": 1,
+            "command": list(command),
+            "started": started,
+            "launcher": launcher,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+
+    def write(self, ended: float | None = None) -> None:
+        """Replace the file, one in each experiment's folder."""
+        for folder in set(self.folders.values()):
+            runs = [{"id": name, "job": job} for name, job in self.jobs.items() if self.folders[name] == folder]
+            (folder / ".sweeps").mkdir(parents=True, exist_ok=True)
+            said = self._said | {"ended": ended, "runs": runs}
+            write_atomic(folder / ".sweeps" / self.name, json.dumps(said, indent=1))
+
+    def earlier(self) -> dict[str, str]:
+        """Give the last job that other sweeps have submitted for each run."""
+        jobs: dict[str, str] = {}
+        for folder in set(self.folders.values()):
+            for file in sorted((folder / ".sweeps").glob("*.json")):
+                with suppress(OSError, ValueError, KeyError):
+                    runs = json.loads(file.read_text())["runs"]
+                    jobs |= {run["id"]: run["job"] for run in runs if run["job"] and file.name != self.name}
+        return jobs
+
+
+class Sweep:
+    """Runs that belong together.
+
+    Args:
+        experiments: composed and checked; one that comes twice is trained once.
+        engine: where they train.
+        launcher: the engine's name.
+        command: as typed.
+    """
+
+    def __init__(
+        self, experiments: Sequence[Experiment], engine: Engine, launcher: str, command: Sequence[str] = ()
+    ) -> None:
+        wanted = [Task(experiment) for experiment in experiments]
+        self.wanted = [task.id for task in wanted]
+        self.tasks = list({task.id: task for task in wanted}.values())
+        self.engine = engine
+        self.retry, self.fail_fast = (experiments[0].config[key] for key in ("retry", "fail_fast"))
+        self.endings = {task.id: task.end(Exit("")) for task in self.tasks if task.done}
+        self.plan = Plan(self.tasks, launcher, command)
+        engine.check(experiments)
+
+    def run(self) -> list[Ending]:
+        """Train what is not done, failures again up to ``retry`` times; give the ending of each.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM; runs of this machine have been saved.
+        """
+        left = [task for task in self.tasks if task.id not in self.endings]
+        say(f"{len(self.tasks)} runs" + (f", {len(self.endings)} of them done before" if self.endings else ""))
+        if not left:
+            return self._all()
+        folders = sorted({relative(folder) for folder in self.plan.folders.values()})
+        say(" ".join(["follow: dstrun status --watch", *folders]))
+        self.plan.write()
+        try:
+            with sigterm_interrupts():
+                for attempt in range(1 + self.retry):
+                    if attempt and left:
+                        say(f"retry {attempt} of {self.retry}: {len(left)} run{'s' if len(left) > 1 else ''}")
+                    left = self._attempt(left)
+        except KeyboardInterrupt:
+            done = sum(task.done for task in self.tasks)
+            saved = sum(task.status().get("state") == "interrupted" for task in self.tasks)
+            say(f"interrupted: {done} of {len(self.tasks)} runs done, {saved} saved; the same command continues")
+            raise
+        finally:
+            self.plan.write(ended=time.time())
+        return self._all()
+
+    def _attempt(self, tasks: list[Task]) -> list[Task]:
+        """Train tasks once; returns those to be tried again."""
+        again = []
+        with closing(self.engine.run(tasks, self.plan)) as ended:  # type: ignore[type-var]
+            for task, exit in ended:
+                ending = self.endings[task.id] = task.end(exit)
+                self._tell(ending)
+                if ending.transient:
+                    again.append(task)
+                if ending.failed and self.fail_fast:
+                    say("fail_fast=true: the others are stopped")
+                    return []
+        return again
+
+    def _tell(self, ending: Ending) -> None:
+        told = f"top-1 {ending.top1:.2f} %" if ending.top1 is not None else ending.message
+        say(f"[{len(self.endings)}/{len(self.tasks)}] {ending.id}: {ending.state}{', ' if told else ''}{told}")
+
+    def _all(self) -> list[Ending]:
+        """Give every run's ending; one that was stopped before its turn has not started."""
+        missing = (task for task in self.tasks if task.id not in self.endings)
+        for task in missing:
+            state = task.status().get("state")
+            left = ("interrupted", "saved") if state == "interrupted" else ("not started", "stopped before its turn")
+            self.endings[task.id] = Ending(task.id, *left, task.folder.path, task.log)
+        return [self.endings[name] for name in self.wanted]
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C, so that runs are saved when the client is told to end."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def summarize(endings: Sequence[Ending]) -> int:
+    """Say how a sweep's runs ended, every failure with its last words and its log; returns the exit code."""
+    done = sum(ending.state == "done" for ending in endings)
+    say(f"{done} of {len(endings)} runs done")
+    busy = [ending for ending in endings if ending.state == BUSY]
+    failed = [ending for ending in endings if ending.failed]
+    if busy:
+        say("\n".join(["being run elsewhere:", *(f"  {ending.id}: {ending.message}" for ending in busy)]))
+    if failed:
+        say("not done:")
+    for ending in failed:
+        say(f"  {ending.id}: {ending.state}{': ' if ending.message else ''}{ending.message}")
+        for line in ending.tail():
+            say(f"    | {line}")
+        if ending.log.exists():
+            say(f"    log: {relative(ending.log)}")
+    if failed or busy:
+        say("the same command runs what is not done")
+    folders = sorted({relative(ending.folder.parent) for ending in endings})
+    say(" ".join(["next: dstrun table", *folders]))
+    return 1 if failed else 0
+
+
+def relative(path: Path) -> str:
+    """Say a path as seen from here, where it lies below."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

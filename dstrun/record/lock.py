@@ -1,0 +1,262 @@
+"""Holds a run for one process, on one machine and on file systems that many machines share.
+
+Two things say who holds a run. A lock of the kernel (``fcntl.lockf`` on ``.lock``), which is free however its process
+ended, and which may reach over machines or not, depending on how the file system is mounted; some have none. And a
+note (``.owner``): who, where, in which job, with a token. It is created exclusively and refreshed while the process
+lives. A note that is left over is taken away only when its owner is surely gone (``gone``); and as "surely" rests on
+others' clocks and schedulers, an owner looks for its token before whatever it writes, and stops where it is another's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import platform
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+BEAT_SECONDS = 10
+SILENT_SECONDS = 300
+"""An owner on another machine that has not refreshed its note for so long is gone."""
+WAIT_SECONDS = 60
+"""How long a requeued job waits for the end of its own earlier start, which SLURM may still be killing."""
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+"""What a file system without locks answers."""
+
+LIVING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING", "SIGNALING", "STAGE_OUT", "RESIZING"}
+"""States of a SLURM job of which a process may be left; any other state says that there is none."""
+
+log = logging.getLogger("dstrun")
+
+
+class Busy(Exception):
+    """Another process works on this run; the message says which."""
+
+
+class Lock:
+    """The hold of this process on a run's folder.
+
+    Args:
+        folder: of the run; it exists.
+        beat: called every ``BEAT_SECONDS`` from a thread while the run is held.
+    """
+
+    def __init__(self, folder: Path, beat: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.beat = folder, beat
+        self.note_path = folder / ".owner"
+        self.me = _identity()
+        self._file: int | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, daemon=True, name="heartbeat")
+
+    def acquire(self) -> None:
+        """Take the run, or wait a little where the owner is an earlier start of this very SLURM job.
+
+        Raises:
+            Busy: another process holds it.
+            OSError: the folder cannot be written.
+        """
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                self._claim()
+                break
+            except Busy:
+                owner = self.owner() or {}
+                if owner.get("job") is None or owner["job"] != self.me["job"] or time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Let go."""
+        self._ended.set()
+        self._thread.join()
+        with suppress(OSError):
+            if self._mine():
+                self.note_path.unlink(missing_ok=True)
+        self._unlock()
+
+    def check(self) -> None:
+        """Make sure that the run is still this process's, before something is written.
+
+        Raises:
+            Busy: another process has taken it over.
+        """
+        for _ in range(3):
+            if self._mine():
+                return
+            time.sleep(0.3)  # a network disk hesitates, or one that took the note by mistake is putting it back
+        raise Busy(f"{self.folder.name} has been taken over by {describe(self.owner())}: this process stops")
+
+    def owner(self) -> dict[str, Any] | None:
+        """Read the note; ``None`` where there is none, an empty one where it is cut short."""
+        return _read(self.note_path)
+
+    def _claim(self) -> None:
+        # Opened once: closing any other descriptor of the file would drop the process's lock. Not flock, which a
+        # forked child would keep.
+        self._file = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            locked = self._lock()
+            if (owner := self.owner()) is not None:
+                self._take_over(owner, locked)
+            self._sign()
+        except BaseException as error:
+            self._unlock()
+            if isinstance(error, FileExistsError):  # another was faster
+                raise self._busy() from error
+            raise
+
+    def _sign(self) -> None:
+        with open(self.note_path, "x") as file:  # exclusively, which every file system can
+            try:
+                json.dump(self.me, file)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                self.note_path.unlink()
+                raise
+
+    def _lock(self) -> bool:
+        """Take the kernel's lock; ``False`` where the file system has none."""
+        assert self._file is not None
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return False
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise self._busy() from error
+            raise
+        return True
+
+    def _unlock(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _take_over(self, owner: dict[str, Any], locked: bool) -> None:
+        """Take away the note of an owner that is gone; of several that try, one succeeds."""
+        why = self._gone(owner, locked)
+        if why is None:
+            raise self._busy()
+        aside = self.folder / f".owner.{self.me['token']}"
+        try:
+            os.rename(self.note_path, aside)
+        except FileNotFoundError:
+            return
+        try:
+            if (found := _read(aside)) != owner:  # a faster one's, put there meanwhile
+                os.link(aside, self.note_path)
+                raise Busy(f"{self.folder.name} is being run by {describe(found)}")
+        finally:
+            aside.unlink()
+        if owner.get("machine") != self.me["machine"]:
+            log.warning("%s is taken over from %s: %s", self.folder.name, describe(owner), why)
+
+    def _gone(self, owner: dict[str, Any], locked: bool) -> str | None:
+        """Say why an owner is surely gone; ``None`` where it may live.
+
+        Args:
+            owner: what the note says.
+            locked: whether this process has the kernel's lock.
+        """
+        if locked and owner.get("machine") == self.me["machine"]:
+            return "its lock is free"
+        job = owner.get("job")
+        if job is not None and owner.get("cluster") == self.me["cluster"]:
+            if job == self.me["job"] and owner.get("restarts") != self.me["restarts"]:
+                return f"SLURM has started job {job} again"
+            if job != self.me["job"] and (state := _job_state(job)) not in LIVING | {None}:
+                return f"SLURM says that job {job} is {state}"
+        silent = self._silent_seconds()
+        return f"no sign of life for {silent / 60:.0f} minutes" if silent >= SILENT_SECONDS else None
+
+    def _silent_seconds(self) -> float:
+        """Measure since when the note was not refreshed, by the file system's clock alone."""
+        probe = self.folder / f".now.{self.me['token']}"
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - self.note_path.stat().st_mtime
+        except FileNotFoundError:
+            return 0
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _busy(self) -> Busy:
+        silent = self._silent_seconds()
+        hint = f", silent for {silent / 60:.0f} minutes: if it is gone, remove {self.folder}/.lock and .owner"
+        return Busy(
+            f"{self.folder.name} is being run by {describe(self.owner())}{hint if silent >= SILENT_SECONDS else ''}"
+        )
+
+    def _mine(self) -> bool:
+        return (self.owner() or {}).get("token") == self.me["token"]
+
+    def _refresh(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            with suppress(OSError, Busy):  # a network disk may be away for a while
+                if self._mine():
+                    os.utime(self.note_path)
+                    self.beat()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        note = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def describe(owner: dict[str, Any] | None) -> str:
+    """Name an owner for readers."""
+    if not owner:
+        return "another process"
+    job = f" (SLURM job {owner['job']})" if owner.get("job") else ""
+    return f"process {owner.get('pid')} on {owner.get('host')}{job}"
+
+
+def job_id() -> str | None:
+    """Give the id of the SLURM job this process runs in, ``12`` or ``12_0`` for a task of an array."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def _identity() -> dict[str, Any]:
+    boot = Path("/proc/sys/kernel/random/boot_id")  # machines may share a name
+    return {
+        "token": uuid.uuid4().hex,
+        "host": platform.node(),
+        "machine": boot.read_text().strip() if boot.exists() else platform.node(),
+        "pid": os.getpid(),
+        "job": job_id(),
+        "cluster": os.environ.get("SLURM_CLUSTER_NAME"),
+        "restarts": os.environ.get("SLURM_RESTART_COUNT"),
+    }
+
+
+def _job_state(job: str) -> str | None:
+    """Ask SLURM for a job's state; ``None`` where it cannot be known."""
+    command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if said.returncode:
+        return "forgotten" if "Invalid job id" in said.stderr else None
+    states = said.stdout.split()
+    return next((state for state in states if state in LIVING), states[0] if states else None)

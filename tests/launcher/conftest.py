@@ -1,0 +1,116 @@
+"""What the tests of launchers share: sweeps as a user starts them, and a SLURM of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty import YAML
+from slurm_lab import Lab
+
+PATIENCE_SECONDS = 150
+
+
+class Folder:
+    """A folder in which sweeps run; the environment has the options of ``faulty``."""
+
+    def __init__(self, path: Path, environment: dict[str, str] | None = None) -> None:
+        self.path = path
+        (path / "options" / "model").mkdir(parents=True)
+        (path / "options" / "model" / "faulty.yaml").write_text(YAML)
+        here = str(Path(__file__).parent)
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here, **(environment or {})}
+        self.clients: list[subprocess.Popen[str]] = []
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a sweep."""
+        command = [sys.executable, "-m", "dstrun", "--config-dir", "options", "-m", *words]
+        client = subprocess.Popen(
+            command, cwd=self.path, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.clients.append(client)
+        return client
+
+    def end(self, client: subprocess.Popen[str]) -> str:
+        """Wait for a sweep; gives what it said."""
+        output, _ = client.communicate(timeout=PATIENCE_SECONDS)
+        assert "Traceback" not in output.replace("| Traceback", ""), output
+        return output
+
+    def sweep(self, *words: str, code: int = 0) -> str:
+        """Run a sweep to its end; gives what it said."""
+        client = self.start(*words)
+        output = self.end(client)
+        assert client.returncode == code, output
+        return output
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Give the status of every run that has one, and its folder."""
+        files = sorted(self.path.glob("results/*/*/status.json"))
+        return [json.loads(file.read_text()) | {"folder": file.parent} for file in files]
+
+    def states(self) -> list[str]:
+        """Give the states of runs, sorted."""
+        return sorted(run["state"] for run in self.runs())
+
+    def at_work(self) -> list[dict[str, Any]]:
+        """Give the runs that train and have a checkpoint."""
+        return [run for run in self.runs() if run["state"] == "running" and (run["folder"] / "checkpoint.pt").exists()]
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """Wait until something holds, and give it."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (found := condition()):
+            assert time.monotonic() < deadline, self.runs()
+            time.sleep(0.05)
+        return found
+
+    def close(self) -> None:
+        """Kill what still runs here."""
+        for client in self.clients:
+            client.kill()
+            client.communicate()
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if (process / "cwd").resolve() == self.path and b"dstrun" in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    """A folder for sweeps on this machine."""
+    made = Folder(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """A SLURM that runs as long as the tests do."""
+    root = Path(tempfile.mkdtemp(prefix="dstrun-slurm-"))  # short: a socket's path has at most 107 letters
+    made = Lab(root)
+    made.start()
+    yield made
+    made.stop()
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(lab: Lab, tmp_path: Path) -> Iterator[Folder]:
+    """A folder for sweeps whose jobs SLURM runs."""
+    made = Folder(tmp_path, lab.environment)
+    yield made
+    lab.ask("scancel", "--user=root")
+    made.close()

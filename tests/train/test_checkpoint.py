@@ -1,0 +1,197 @@
+"""One whole checkpoint is there at any moment; damage is noticed, said, and costs no more than the last minutes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import SMALL
+
+from dstrun import config
+from dstrun.option import ConfigError
+from dstrun.record.folder import RunFolder
+from dstrun.run import assemble, run
+from dstrun.train import checkpoint
+from dstrun.train.checkpoint import Checkpoints
+from dstrun.train.training import Training
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def training() -> Training:
+    return fresh()
+
+
+def fresh() -> Training:
+    return assemble(config.compose([*SMALL, "threads=1"]), CPU)
+
+
+def save_after(training: Training, path: Path, *steps: int) -> None:
+    for step in steps:
+        training.step = step
+        checkpoint.save(path, training)
+
+
+def flip(path: Path, where: float) -> None:
+    """Change one bit, at a share of the file."""
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_one_before_is_kept(training: Training, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    assert checkpoint.load(path, fresh()) == 0
+    save_after(training, path, 3, 5, 8)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt"]
+    assert checkpoint.load(path, fresh()) == 8
+    path.unlink()
+    assert checkpoint.load(path, fresh()) == 5
+
+
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_ended_anywhere_in_a_save_one_is_whole(
+    call: int, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save is a flush and two renames: a process that ends at any of them leaves a whole checkpoint."""
+    path = tmp_path / "checkpoint.pt"
+    save_after(training, path, 3, 5)
+
+    class End(BaseException): ...
+
+    calls = []
+
+    def ending(real):
+        def act(*arguments):
+            calls.append(real)
+            if len(calls) == call + 1:
+                raise End
+            return real(*arguments)
+
+        return act
+
+    monkeypatch.setattr(os, "fsync", ending(os.fsync))
+    monkeypatch.setattr(os, "replace", ending(os.replace))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process does not clean up
+    with pytest.raises(End):
+        save_after(training, path, 8)
+    monkeypatch.undo()
+    assert checkpoint.load(path, fresh()) == 5
+    save_after(training, path, 8)
+    assert checkpoint.load(path, fresh()) == 8
+
+
+@pytest.mark.parametrize("where", [0.1, 0.3, 0.6, 0.9, "cut", "empty"])
+def test_a_damaged_one_gives_way_to_the_one_before(
+    where: float | str, training: Training, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_after(training, path, 3, 5)
+    if isinstance(where, float):
+        flip(path, where)
+    else:
+        path.write_bytes(path.read_bytes()[:-100] if where == "cut" else b"")
+    assert checkpoint.load(path, fresh()) == 3
+    said = f"{path} is damaged: the run continues from checkpoint.previous.pt, step 3"
+    assert [record.message for record in caplog.records] == [said]
+    save_after(training, path, 8)
+    assert checkpoint.load(checkpoint.previous(path), fresh()) == 3, "a damaged one must not take a whole one's place"
+
+
+def test_where_both_are_damaged_it_says_so(training: Training, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_after(training, path, 3, 5)
+    flip(path, 0.5)
+    flip(checkpoint.previous(path), 0.5)
+    with pytest.raises(ConfigError) as caught:
+        checkpoint.load(path, training)
+    both = f"{path} and {checkpoint.previous(path)} are damaged: remove them to start this run again"
+    assert str(caught.value) == both
+    assert checkpoint.backends(path) is None
+
+
+def test_one_of_another_version_is_said_in_a_sentence(training: Training, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    state = training.state() | {"version": "0.0.9", "torch": "2.9.0"}
+    del state["flops"]
+    torch.save(state, path)
+    with pytest.raises(ConfigError, match=r"was written by dstrun 0\.0\.9 with torch 2\.9\.0 and dstrun .* cannot"):
+        checkpoint.load(path, training)
+
+
+def test_due_when_the_time_has_passed(monkeypatch: pytest.MonkeyPatch, training: Training, tmp_path: Path) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    experiment = config.compose([*SMALL, f"results={tmp_path}"])
+    folder = RunFolder(experiment.config, experiment.choices)
+    folder.path.mkdir(parents=True)
+    checkpoints = Checkpoints(folder, every_minutes=2)
+    now[0] += 119
+    assert not checkpoints.due()
+    now[0] += 1
+    assert checkpoints.due()
+    assert checkpoints.save(training) is None
+    assert not checkpoints.due()
+
+
+def test_a_full_disk_costs_a_warning(
+    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment = config.compose([*SMALL, f"results={tmp_path}"])
+    folder = RunFolder(experiment.config, experiment.choices)
+    folder.path.mkdir(parents=True)
+    checkpoints = Checkpoints(folder, every_minutes=0.001)
+    training.step = 3
+    assert checkpoints.save(training) is None
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    training.step = 5
+    monkeypatch.setattr(os, "fsync", full)
+    assert checkpoints.save(training) == "No space left on device"
+    assert [p.name for p in folder.path.iterdir()] == ["checkpoint.pt"], "half a file is not left"
+    assert checkpoint.load(folder.checkpoint, fresh()) == 3
+    assert "cannot be written (No space left on device): the one before is kept" in caplog.text
+
+
+def test_a_run_without_room_for_checkpoints_ends(tmp_path: Path) -> None:
+    """No file may grow above 100 kB here; a checkpoint is larger, all else is not."""
+    words = " ".join([*SMALL, "checkpoint.every_minutes=0.001", f"results={tmp_path}"])
+    command = f"ulimit -f 100; exec {sys.executable} -m dstrun {words}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint.pt cannot be written (File too large)" in done.stderr
+    (folder,) = (tmp_path / "default").iterdir()
+    assert (folder / "record.json").exists()
+    assert not list(folder.glob("*checkpoint*"))
+    assert not list(folder.glob(".*checkpoint*"))
+
+
+def test_who_is_taken_over_writes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = config.compose([*SMALL, f"results={tmp_path}", "checkpoint.every_minutes=1e-9", "threads=1"])
+    folder = RunFolder(experiment.config, experiment.choices)
+    seen: dict[str, bytes] = {}
+    step = Training.take_step
+
+    def take_step(self: Training):
+        if self.step == 20:
+            note = {"token": "another's", "pid": 7, "host": "node7"}
+            (folder.path / ".owner").write_text(json.dumps(note))
+            seen.update({p.name: p.read_bytes() for p in folder.path.iterdir()})
+        return step(self)
+
+    monkeypatch.setattr(Training, "take_step", take_step)
+    outcome = run(experiment)
+    assert outcome.state == "busy"
+    assert outcome.message == f"{folder.id} has been taken over by process 7 on node7: this process stops"
+    assert {p.name: p.read_bytes() for p in folder.path.iterdir()} == seen
+    assert torch.load(folder.checkpoint, weights_only=True)["step"] == 20
