@@ -116,7 +116,7 @@ def test_torchrun_stops_and_a_single_process_continues(dstrun, tmp_path: Path) -
         time.sleep(0.01)
     launched.send_signal(signal.SIGTERM)
     said = launched.communicate(timeout=120)[1]
-    assert said.count("saved; the same command continues it") == 1, said
+    assert said.count(" interrupted: SIGTERM at step ") == 1, said
     (folder,) = (tmp_path / "results" / "default").iterdir()
     assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
     assert "continues after step" in dstrun(*RUN).stderr
