@@ -53,6 +53,8 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
         raise ConfigError(f"sparsity=0 makes no sense with method={name}: no connection is left to grow")
     if method.dense and config["backend"] != "masked":
         raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {method.dense}")
+    if method.alone and config["distributed"] is not None:
+        raise ConfigError(f"distributed={config['distributed']} makes no sense with method={name}, {method.alone}")
     if objection := method.objection(config):
         raise ConfigError(objection)
     if config["powerprop"] != 1:

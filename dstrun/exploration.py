@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dstrun.ranks import ALONE, Ranks
 from dstrun.selection import highest
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Exploration:
         generator: on the CPU, so that every device draws the same.
         x: the layer's input in this pass; ``None`` where the criterion needs no gradient.
         delta: the gradient of its output in this pass.
+        ranks: the processes that share the batch; what is asked of it below is of the whole.
     """
 
     geometry: Geometry
@@ -38,6 +40,7 @@ class Exploration:
     generator: torch.Generator
     x: Tensor | None = None
     delta: Tensor | None = None
+    ranks: Ranks = ALONE
 
     @property
     def size(self) -> int:
@@ -51,6 +54,27 @@ class Exploration:
     def free(self) -> int:
         """Connections that may grow."""
         return self.size - self.blocked.numel()
+
+    def signs(self) -> Tensor:
+        """Draw a Rademacher sign for every item of the batch; those of the items here."""
+        assert self.delta is not None
+        return self.geometry.signs(self.delta, self.generator, self.ranks)
+
+    def input_sums(self, factor: Tensor | None) -> Tensor:
+        """Sum the inputs over the items of the batch: (G, I), up to a factor; see ``Geometry.input_sums``."""
+        assert self.x is not None
+        return self.ranks.average(self.geometry.input_sums(self.x, factor))
+
+    def output_sums(self, factor: Tensor | None) -> Tensor:
+        """Sum the output gradients over the items of the batch: (O,), up to a factor."""
+        assert self.delta is not None
+        return self.ranks.average(self.geometry.output_sums(self.delta, factor))
+
+    def weight_gradient(self, group: int, first: int, last: int) -> Tensor:
+        """Give the dense gradient of some outputs of a group over the batch; see ``Geometry.weight_gradient``."""
+        assert self.x is not None
+        assert self.delta is not None
+        return self.ranks.average(self.geometry.weight_gradient(self.x, self.delta, group, first, last))
 
 
 @dataclass(frozen=True)

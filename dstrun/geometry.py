@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from dstrun.ranks import ALONE, Ranks
+
 
 @dataclass(frozen=True)
 class LinearGeometry:
@@ -30,9 +32,9 @@ class LinearGeometry:
         """Give the 1x1 convolution over one position that computes the same."""
         return ConvGeometry((*self.shape, 1, 1), 1, (1, 1), (0, 0), (1, 1))
 
-    def signs(self, delta: Tensor, generator: torch.Generator) -> Tensor:
+    def signs(self, delta: Tensor, generator: torch.Generator, ranks: Ranks = ALONE) -> Tensor:
         """Draw a Rademacher sign for every item: (P,)."""
-        return _signs((delta.numel() // delta.shape[-1],), delta, generator)
+        return _signs((delta.numel() // delta.shape[-1],), delta, generator, ranks)
 
     def input_sums(self, x: Tensor, factor: Tensor | None) -> Tensor:
         """Sum the inputs over items: (G=1, I); with a factor f[p], sum_p f[p] x[p, i], else sum_p |x[p, i]|."""
@@ -73,9 +75,9 @@ class ConvGeometry:
         )
         return height, width
 
-    def signs(self, delta: Tensor, generator: torch.Generator) -> Tensor:
+    def signs(self, delta: Tensor, generator: torch.Generator, ranks: Ranks = ALONE) -> Tensor:
         """Draw a Rademacher sign for every sample and output position: (B, 1, Ho, Wo)."""
-        return _signs((delta.shape[0], 1, *delta.shape[2:]), delta, generator)
+        return _signs((delta.shape[0], 1, *delta.shape[2:]), delta, generator, ranks)
 
     def input_sums(self, x: Tensor, factor: Tensor | None) -> Tensor:
         """Sum the patches over items: (G, I); with factor (B, 1, Ho, Wo), sum_p f[p] x[p, i], else sum_p |x[p, i]|."""
@@ -117,7 +119,11 @@ def geometry(module: nn.Module) -> Geometry:
     raise TypeError(f"no sparse layer is made of {module}")
 
 
-def _signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw +1 or -1 with equal chance, on the generator's device, then move: the same on every device."""
-    bits = torch.randint(2, shape, generator=generator, dtype=torch.int8)
+def _signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator, ranks: Ranks) -> Tensor:
+    """Draw +1 or -1 with equal chance, on the generator's device, then move: the same on every device.
+
+    They are drawn for the whole batch, of which ``shape`` is the part that is here.
+    """
+    whole = shape[0] * ranks.parts
+    bits = torch.randint(2, (whole, *shape[1:]), generator=generator, dtype=torch.int8)[ranks.mine(whole)]
     return bits.to(like.device).float().mul_(2).sub_(1)

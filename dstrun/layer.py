@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dstrun.exploration import Exploration, Proposal
     from dstrun.geometry import Geometry
     from dstrun.grow.criterion import GrowCriterion
+    from dstrun.ranks import Ranks
     from dstrun.topology import Topology
 
 
@@ -29,6 +30,8 @@ class SparseLayer(Protocol):
     geometry: Geometry
     optimizer: torch.optim.Optimizer | None
     """Whose state ``rewire`` carries over; set once the optimizer exists."""
+    ranks: Ranks
+    """The processes that share every batch; set where there are several."""
 
     @property
     def topology(self) -> Topology:

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+_muted = False
 
 
 def say(line: str) -> None:
     """Print a line of the log, which never mixes with results on stdout."""
-    print(line, file=sys.stderr, flush=True)
+    if not _muted:
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Say nothing and log errors only, where another process says the same."""
+    global _muted
+    log = logging.getLogger("dstrun")
+    before = _muted, log.level
+    _muted = True
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _muted = before[0]
+        log.setLevel(before[1])
 
 
 def human(number: float) -> str:

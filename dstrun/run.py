@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import traceback
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from dstrun.account.memory import MemoryMeter
 from dstrun.backend import masked
 from dstrun.backend.auto import choose, sparsify
 from dstrun.backend.kernel.fast import announce
+from dstrun.backend.synchronized import synchronize
 from dstrun.config import Experiment
 from dstrun.dataset.cache import cache_folder
 from dstrun.dataset.loader import Resident
@@ -29,16 +29,17 @@ from dstrun.method.procedure import Setting
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft import powerprop
 from dstrun.network import allocate, count_network, parameters_record, trained
-from dstrun.option import ConfigError
-from dstrun.progress import Progress, human, say
+from dstrun.progress import Progress, human, muted, say
+from dstrun.ranks import ALONE, Ranks
 from dstrun.record import wandb
 from dstrun.record.commit import commit
 from dstrun.record.folder import SCHEMA, RunFolder, label
-from dstrun.record.journal import Journal
+from dstrun.record.journal import Journal, Silence
 from dstrun.record.lock import Busy
 from dstrun.stream import stream
-from dstrun.train import checkpoint
+from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
+from dstrun.train.device import device_name, make_deterministic, pick_device
 from dstrun.train.fit import Diverged, Interrupted, fit
 from dstrun.train.precision import Precision
 from dstrun.train.stop import Stop
@@ -49,12 +50,16 @@ log = logging.getLogger("dstrun")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``done``, ``busy``, ``failed``, ``diverged`` or ``interrupted``; ``record`` where it is done."""
+    """How a run ended: ``done``, ``busy``, ``failed``, ``diverged`` or ``interrupted``; ``record`` where it is done.
+
+    ``leads`` says whether this process is the one to tell it, where several have trained.
+    """
 
     state: str
     folder: RunFolder
     record: dict[str, Any] | None = None
     message: str | None = None
+    leads: bool = True
 
 
 def run(experiment: Experiment) -> Outcome:
@@ -67,26 +72,38 @@ def run(experiment: Experiment) -> Outcome:
         ConfigError: it cannot be run here; nothing is written to its folder.
     """
     with Stop() as stop:
-        outcome = _run(experiment, stop)
+        here = distributed.place(experiment.config["distributed"])
+        device = pick_device(experiment.config["device"], here.local if here.size > 1 else None)
+        ranks, failed = distributed.join(here), True
+        try:
+            with nullcontext() if ranks.leads else muted():
+                outcome = replace(_run(experiment, stop, device, ranks), leads=ranks.leads)
+            failed = outcome.state not in ("done", "interrupted")
+        finally:
+            ranks.leave(failed)
     if outcome.state in ("interrupted", "busy"):  # one that ended needs no launcher to continue it
         stop.pass_on()
     return outcome
 
 
-def _run(experiment: Experiment, stop: Stop) -> Outcome:
+def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
     config = experiment.config
     folder = RunFolder(config, experiment.choices)
-    if (done := folder.record()) is not None:
+    if (done := ranks.first(folder.record)) is not None:
         return Outcome("done", folder, done, "already done")
-    device = pick_device(config["device"])
-    mode, reason = wandb.decide(config["wandb"])
+    mode, reason = wandb.decide(config["wandb"]) if ranks.leads else ("disabled", "")
     keep_freed()
-    training = assemble(experiment, device, checkpoint.backends(folder.checkpoint))
+    training = assemble(experiment, device, checkpoint.backends(folder.checkpoint), ranks)
     try:
-        with folder.owned():
-            if (done := folder.record()) is not None:  # another process has ended it meanwhile
+        with distributed.owned(folder, ranks):
+            if (done := ranks.first(folder.record)) is not None:  # another process has ended it meanwhile
                 return Outcome("done", folder, done, "already done")
-            return _train(experiment, folder, training, stop, mode, reason)
+            if ranks.leads:
+                return _train(experiment, folder, training, stop, mode, reason)
+            resumed = checkpoint.load(folder.checkpoint, training)
+            if asked := ranks.any(stop.requested):
+                return Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
+            return _attempt(experiment, folder, training, Silence(folder), stop)[0]
     except Busy as busy:
         return Outcome("busy", folder, None, str(busy))
 
@@ -98,8 +115,8 @@ def _train(
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
     folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
-    if stop.requested:  # while the run was put together
-        outcome = Outcome("interrupted", folder, None, f"{stop.requested} at step {resumed} of {training.total_steps}")
+    if asked := training.ranks.any(stop.requested):  # while the run was put together
+        outcome = Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
         folder.status(state=outcome.state, message=outcome.message)
         return outcome
     _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
@@ -114,32 +131,39 @@ def _train(
         config=experiment.config,
     )
     progress = Progress(training.total_steps, training.data.steps_per_epoch)
-    journal = Journal(folder, mirror, progress)
-    checkpoints = checkpoint.Checkpoints(folder, experiment.config["checkpoint"]["every_minutes"])
-    error_text = None
     try:
-        fit(training, journal, stop, checkpoints)
-        record = make_record(experiment, folder, training)
-        folder.finish(record)
-        outcome = Outcome("done", folder, record)
-    except Interrupted as event:
-        outcome = Outcome("interrupted", folder, None, str(event))
-    except Diverged as event:
-        outcome = Outcome("diverged", folder, None, str(event))
-    except Busy as event:
-        outcome = Outcome("busy", folder, None, str(event))
-    except EmptyLayer as event:
-        outcome, error_text = Outcome("failed", folder, None, str(event)), f"{event}\n"
-    except Exception as error:
-        outcome = Outcome("failed", folder, None, f"{type(error).__name__}: {error}")
-        error_text = traceback.format_exc()
-        traceback.print_exc()
+        outcome, error_text = _attempt(experiment, folder, training, Journal(folder, mirror, progress), stop)
     finally:
         progress.close()
     _leave(outcome, error_text)
     summary = wandb_summary(outcome.record) if outcome.record else {}
     mirror.finish(summary, 0 if outcome.state == "done" else 1)
     return outcome
+
+
+def _attempt(
+    experiment: Experiment, folder: RunFolder, training: Training, journal: Journal, stop: Stop
+) -> tuple[Outcome, str | None]:
+    """Train to the end, or as far as it goes; give the text of an error besides."""
+    checkpoints = checkpoint.Checkpoints(folder, experiment.config["checkpoint"]["every_minutes"])
+    try:
+        fit(training, journal, stop, checkpoints)
+        if not training.ranks.leads:
+            return Outcome("done", folder), None
+        record = make_record(experiment, folder, training)
+        folder.finish(record)
+        return Outcome("done", folder, record), None
+    except Interrupted as event:
+        return Outcome("interrupted", folder, None, str(event)), None
+    except Diverged as event:
+        return Outcome("diverged", folder, None, str(event)), None
+    except Busy as event:
+        return Outcome("busy", folder, None, str(event)), None
+    except EmptyLayer as event:
+        return Outcome("failed", folder, None, str(event)), f"{event}\n"
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome("failed", folder, None, f"{type(error).__name__}: {error}"), traceback.format_exc()
 
 
 def _leave(outcome: Outcome, error_text: str | None) -> None:
@@ -154,50 +178,33 @@ def _leave(outcome: Outcome, error_text: str | None) -> None:
         log.warning("%s cannot be written (%s)", folder.path, error.strerror)
 
 
-def pick_device(wanted: str) -> torch.device:
-    """Choose where to train; ``auto`` takes a GPU where there is one.
-
-    Raises:
-        ConfigError: the device asked for is not there.
-    """
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        wanted = next(name for name, there in here.items() if there)
-    if not here[wanted]:
-        there = ", ".join(name for name, is_there in here.items() if is_there)
-        raise ConfigError(f"device={wanted} is not available: this machine has {there}")
-    return torch.device(wanted)
-
-
-def make_deterministic(device: torch.device, threads: int | None) -> None:
-    """Make the same seed give the same numbers on the same device."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)  # says so where an operation has no such form
-
-
 def pick_backends(
-    config: dict[str, Any], model: nn.Module, counts: list[int], cost: NetworkCost, device: torch.device
+    config: dict[str, Any],
+    model: nn.Module,
+    counts: list[int],
+    cost: NetworkCost,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> list[str]:
     """Give the backend of every prunable layer; ``auto`` measures where it has not yet."""
     if config["backend"] != "masked":
         announce(say)
     if config["backend"] != "auto":
         return [config["backend"]] * len(counts)
-    inputs = [(config["batch_size"], *layer.sees) for layer in cost.layers]
-    return choose(model, counts, inputs, device, cache_folder() / "backend.json")
+    inputs = [(config["batch_size"] // ranks.size, *layer.sees) for layer in cost.layers]
+    return ranks.first(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
 
 
-def assemble(experiment: Experiment, device: torch.device, backends: list[str] | None = None) -> Training:
+def assemble(
+    experiment: Experiment, device: torch.device, backends: list[str] | None = None, ranks: Ranks = ALONE
+) -> Training:
     """Build everything a run trains with.
 
     Args:
         experiment: checked.
         device: where it trains.
         backends: of each prunable layer, where they were chosen before; else as ``backend`` says.
+        ranks: the processes that train it together.
 
     Raises:
         ConfigError: the data set is missing or damaged, or parts do not fit together.
@@ -207,7 +214,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
     seed, dataset = config["seed"], experiment.build("dataset")
     cost = count_network(experiment)
     counts = allocate(experiment, cost)
-    data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, augment=dataset.augment)
+    data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, dataset.augment, ranks)
     method = experiment.build("method")
     sparse, option = method.start == "sparse", trained(experiment, cost)
     torch.manual_seed(stream(seed, "model"))
@@ -215,17 +222,18 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
         model: nn.Module = option.build(dataset.image, dataset.classes)
     layers: list[SparseLayer] = []
     if sparse:
-        backends = backends or pick_backends(config, model, counts, cost, device)
+        backends = backends or pick_backends(config, model, counts, cost, device, ranks)
         layers = sparsify(model, counts, backends, seed, device)
     elif method.start == "all":
         layers = masked.wrap(model, device)
     model.to(device)
+    synchronize(model, ranks, device)
     powerprop.reparametrize(model, config["powerprop"])
     method.reparametrize(model, layers)
     rate = experiment.build("optimizer")
     optimizer = rate.build(method.parameters(model, rate.weight_decay))
     for layer in layers:
-        layer.optimizer = optimizer
+        layer.optimizer, layer.ranks = optimizer, ranks
     grow = experiment.build("grow")
     training = Training(
         model=model,
@@ -242,6 +250,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
         flops=FlopMeter(cost, grow, [layer.backend for layer in layers], count_network(experiment, option)),
         memory=MemoryMeter(model, optimizer, layers, device),
         clock=Clock(device),
+        ranks=ranks,
     )
     training.procedure = method.procedure(
         Setting(
@@ -267,7 +276,7 @@ def assemble(experiment: Experiment, device: torch.device, backends: list[str] |
             loss=training.loss,
         )
     )
-    training.memory.method = training.procedure.state
+    training.memory.method, training.memory.buckets = training.procedure.state, ranks.bucket_bytes
     return training
 
 
@@ -296,9 +305,10 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "env": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "device": _device_name(training.device),
+            "device": device_name(training.device),
             "host": platform.node(),
             "threads": torch.get_num_threads(),
+            "processes": training.ranks.size,
         },
     }
 
@@ -315,7 +325,7 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
     say(f"{folder.id}  ({f'continues after step {resumed}' if resumed else 'new'})")
     say(
         f"  {experiment.choices['model']} on {experiment.choices['dataset']}: {data.train_count:,} images, "
-        f"{training.total_steps:,} steps of {config['batch_size']}, {_device_name(training.device)}, "
+        f"{training.total_steps:,} steps of {config['batch_size']}, {device_name(training.device)}, "
         f"{config['precision']}, W&B {mirror}"
     )
     active, sizes = training.active(), training.sizes
@@ -353,13 +363,11 @@ def _storage(backend: str, training: Training) -> str:
     return f"backend auto, {len(training.layers) - len(kept)} layers sparse, {len(kept)} masked{named}"
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 def report(outcome: Outcome) -> int:
     """Tell how a run ended and what to do next; returns the exit code."""
     path = outcome.folder.path
+    if not outcome.leads:
+        return {"done": 0, "busy": 0, "interrupted": 130}.get(outcome.state, 1)
     if outcome.state == "done":
         assert outcome.record is not None
         record, note = outcome.record, f"  ({outcome.message})" if outcome.message else ""

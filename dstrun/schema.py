@@ -40,6 +40,7 @@ class Schema:
     strict: bool = setting(False, None, "refuse a layer that loses its last connection, instead of warning")
     device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")
     precision: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "of the forward and backward pass")
+    distributed: str | None = setting(None, OneOf("ddp"), "ddp: one run over the processes of torchrun or srun")
     experiment: str = setting("default", None, "folder under results")
     results: str = setting("results", None, "where records go")
     wandb: str = setting("auto", OneOf("auto", "online", "offline", "disabled"), "mirror to Weights & Biases")

@@ -15,11 +15,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dstrun"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LIGHT = {"option", "stream", "progress", "heap", ""}
+LIGHT = {"option", "stream", "progress", "heap", "ranks", ""}
 MAY_IMPORT = {
     "option": set(),
     "stream": set(),
     "heap": set(),
+    "ranks": set(),
     "progress": set(),
     "topology": set(),
     "geometry": set(),

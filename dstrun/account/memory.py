@@ -39,7 +39,10 @@ def _tensors(state: Any) -> Iterator[Tensor]:
 
 
 class MemoryMeter:
-    """Measures the peak of chosen steps of a run; ``method`` gives the state its method keeps, set once there is one.
+    """Measures the peak of chosen steps of a run, in this process.
+
+    ``method`` gives the state its method keeps, set once there is one; ``buckets`` the bytes of gradients that are kept
+    between steps where several processes exchange them.
 
     Args:
         model: the network trained.
@@ -53,6 +56,7 @@ class MemoryMeter:
     ) -> None:
         self.model, self.optimizer, self.layers, self.device = model, optimizer, layers, device
         self.method: Callable[[], dict[str, Any]] = dict
+        self.buckets: Callable[[], int] = int
         self.peaks: dict[str, int] = {}
         self.activations = 0
 
@@ -65,7 +69,8 @@ class MemoryMeter:
 
     def at_rest(self) -> int:
         """Count the bytes held between steps: parameters, buffers, optimizer state, indices, the method's own state."""
-        return self.model_bytes() + self.state_bytes() + self.index_bytes() + self.method_bytes()
+        held = self.model_bytes() + self.state_bytes() + self.index_bytes() + self.method_bytes()
+        return held + self.buckets()
 
     def model_bytes(self) -> int:
         """Count parameters and buffers, less those that say which connections are active."""

@@ -18,6 +18,7 @@ from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import geometry
 from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, prunable, scored, sharing
+from dstrun.ranks import ALONE, Ranks
 from dstrun.topology import Topology
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class MaskedLayer:
         self.module = module
         self.geometry = geometry(module)
         self.optimizer: torch.optim.Optimizer | None = None
+        self.ranks: Ranks = ALONE
         self._found: Proposal | None = None
         self.ever = torch.zeros(self.weight.shape, dtype=torch.bool, device=self.weight.device)
         self._set_topology(topology)
@@ -99,7 +101,8 @@ class MaskedLayer:
 
         def on_delta(x: Tensor, delta: Tensor) -> None:
             out = self.topology.positions if blocked is None else blocked
-            exploration = Exploration(self.geometry, self.count, out, limit, generator, x, delta.to(x.dtype))
+            looked = x, delta.to(x.dtype)
+            exploration = Exploration(self.geometry, self.count, out, limit, generator, *looked, self.ranks)
             candidates.append(criterion.candidates(exploration))
             seen.append(exploration)
 
@@ -119,7 +122,7 @@ class MaskedLayer:
         return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
 
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
-        gradient = self.dense_grad()
+        gradient = self.ranks.average(self.dense_grad())
         chosen = gradient if positions is None else gradient[positions]
         return best(criterion.score(chosen, positions, exploration), positions, exploration)
 

@@ -19,8 +19,6 @@ BLOCK = 1 << 20
 
 def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
     """Score every free connection by its gradient in the exploration's pass, some outputs at a time."""
-    assert exploration.x is not None
-    assert exploration.delta is not None
     geometry = exploration.geometry
     outputs, inputs = geometry.shape[0] // geometry.groups, exploration.size // geometry.shape[0]
     together = max(1, min(BLOCK // inputs, outputs // 2))
@@ -30,7 +28,7 @@ def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
             last = min(first + together, (group + 1) * outputs)
             positions = torch.arange(first * inputs, last * inputs, device=exploration.blocked.device)
             free = ~contains(exploration.blocked, positions)
-            gradient = geometry.weight_gradient(exploration.x, exploration.delta, group, first, last)
+            gradient = exploration.weight_gradient(group, first, last)
             positions = positions[free]
             scores = criterion.score(gradient.flatten()[free], positions, exploration)
             found = best(

@@ -29,6 +29,7 @@ from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import ConvGeometry, Geometry, geometry
 from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, prunable, scored, sharing
+from dstrun.ranks import ALONE, Ranks
 from dstrun.topology import Topology, contains
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Sparse(nn.Module):
         self.geometry = geometry
         self.kernel: str | None = None
         self.optimizer: torch.optim.Optimizer | None = None
+        self.ranks: Ranks = ALONE
         self.weight = nn.Parameter(values)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
         self.pattern = Pattern(geometry, topology)
@@ -155,6 +157,8 @@ class Sparse(nn.Module):
         self.weight.grad = None
         self.pattern.set(new)
         self.ever.add(grow)
+        if new.count != old.count:
+            self.ranks.reshaped()
 
     def explored(self) -> float:
         """Estimate the share of all connections that have been active at any time, from a sample of them."""
@@ -218,9 +222,8 @@ class Sparse(nn.Module):
         assert self._order is not None
         order, self._order = self._order, None
         blocked = self.topology.positions if order.blocked is None else order.blocked
-        exploration = Exploration(
-            self.geometry, self.count, blocked, order.limit, order.generator, self._seen(x), self._seen(delta)
-        )
+        seen = self._seen(x), self._seen(delta)
+        exploration = Exploration(self.geometry, self.count, blocked, order.limit, order.generator, *seen, self.ranks)
         positions = order.criterion.candidates(exploration)
         if positions is None:
             self._found = best_of_all(order.criterion, exploration)
@@ -228,7 +231,7 @@ class Sparse(nn.Module):
         if not bool((positions[1:] > positions[:-1]).all()):  # a criterion may name them in any order
             positions = positions.sort().values
         rows, inputs = rows_of(positions, self.geometry.shape[0], self.pattern.per_output)
-        gradient = kernel.weight_gradient(self.convolution, rows, inputs, x, delta)
+        gradient = self.ranks.average(kernel.weight_gradient(self.convolution, rows, inputs, x, delta))
         self._found = best(order.criterion.score(gradient, positions, exploration), positions, exploration)
 
     def _seen(self, tensor: Tensor) -> Tensor:

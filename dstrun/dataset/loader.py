@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 
 from dstrun.dataset.images import Dataset, Images
 from dstrun.option import ConfigError
+from dstrun.ranks import ALONE, Ranks
 from dstrun.stream import generator
 
 PAD = 4
@@ -33,17 +34,29 @@ class Resident:
         batch_size: B.
         seed: of the run.
         augment: whether to augment training images.
+        ranks: the processes that share every batch; each gets B / P of it, P their number, and every P-th batch to
+            evaluate on.
 
     Raises:
-        ConfigError: a batch holds more images than there are.
+        ConfigError: a batch holds more images than there are, or cannot be shared out equally.
     """
 
     def __init__(
-        self, images: Images, option: Dataset, device: torch.device | str, batch_size: int, seed: int, augment: bool
+        self,
+        images: Images,
+        option: Dataset,
+        device: torch.device | str,
+        batch_size: int,
+        seed: int,
+        augment: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         count = len(images.train_y)
         if batch_size > count:
             raise ConfigError(f"batch_size={batch_size} must be at most {count}, the number of training images")
+        if batch_size % ranks.size:
+            raise ConfigError(f"batch_size={batch_size} must be a multiple of {ranks.size}, the number of processes")
+        self.ranks = ranks
         self.device = torch.device(device)
         self.batch_size, self.seed, self.augment, self.flip = batch_size, seed, augment, option.flip
         self.steps_per_epoch = count // batch_size
@@ -58,17 +71,17 @@ class Resident:
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Give the training batch of a step, counted from the start of the run.
+        """Give the training batch of a step, counted from the start of the run; of several processes each its part.
 
         Returns:
-            (B, C, H, W) float32, normalised, and (B,) int64.
+            (B / P, C, H, W) float32, normalised, and (B / P,) int64.
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             order = torch.randperm(len(self._train_y), generator=generator(self.seed, "order", epoch))
             self._epoch, self._order = epoch, order.to(self.device)
         chosen = self._order[position * self.batch_size : (position + 1) * self.batch_size]
-        return self._training(chosen, generator(self.seed, "augment", step))
+        return self._training(chosen, generator(self.seed, "augment", step), self.ranks.mine(self.batch_size))
 
     def sample(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """Give fresh training images of a step, drawn without replacement and augmented as a batch's are.
@@ -106,20 +119,25 @@ class Resident:
     def eval_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Go over the images to evaluate on, once and in their order; the last batch may be smaller.
 
+        Of several processes each gets its own batches, of ``batch_size`` / P.
+
         Yields:
             (B, C, H, W) float32, normalised, and (B,) int64.
         """
-        for x, y in zip(self._eval_x.split(batch_size), self._eval_y.split(batch_size), strict=True):
+        rank, size = self.ranks.rank, self.ranks.size
+        xs, ys = (whole.split(batch_size // size)[rank::size] for whole in (self._eval_x, self._eval_y))
+        for x, y in zip(xs, ys, strict=True):
             yield self._normalise(x), y
 
-    def _training(self, chosen: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        x = self._train_x[chosen]
+    def _training(self, chosen: Tensor, draws: torch.Generator, mine: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Augment some images as if all that were chosen had been."""
+        x = self._train_x[chosen[mine]]
         if self.augment:
             count = len(chosen)
-            offset = torch.randint(2 * PAD + 1, (2, count), generator=draws)
-            mirror = torch.randint(2, (count,), generator=draws).bool() & self.flip
+            offset = torch.randint(2 * PAD + 1, (2, count), generator=draws)[:, mine]
+            mirror = torch.randint(2, (count,), generator=draws)[mine].bool() & self.flip
             x = crop(x, offset.to(self.device), mirror.to(self.device))
-        return self._normalise(x), self._train_y[chosen]
+        return self._normalise(x), self._train_y[chosen[mine]]
 
     def _normalise(self, x: Tensor) -> Tensor:
         x = x.float().sub_(self._mean).div_(self._std)

@@ -156,6 +156,7 @@ class Method:
             initialization; ``none``, no layer ever has a topology.
         budget: whether ``sparsity`` sets how many connections are active at the end.
         dense: why it needs dense storage, as the end of a sentence; empty where it runs on every backend.
+        alone: why it trains in a single process, as the end of a sentence; empty where several may share a batch.
         scopes: what ``scope`` may be.
         grows_at_zero: whether connections appear during training with weight 0.
         exact: whether the end has the budget to the connection; else what comes in channels stays below it.
@@ -166,6 +167,7 @@ class Method:
     start: ClassVar[str] = "sparse"
     budget: ClassVar[bool] = True
     dense: ClassVar[str] = ""
+    alone: ClassVar[str] = ""
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
     grows_at_zero: ClassVar[bool] = False
     exact: ClassVar[bool] = True

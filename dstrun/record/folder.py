@@ -20,7 +20,8 @@ from dstrun.record.writer import Rows, previous, sweep_left_over, write_atomic
 SCHEMA = 1
 
 VOLATILE = (
-    "experiment", "results", "wandb", "threads", "retry", "fail_fast", "checkpoint", "dataset.root", "dataset.download",
+    "experiment", "results", "wandb", "threads", "distributed", "retry", "fail_fast", "checkpoint", "dataset.root",
+    "dataset.download",
 )  # fmt: skip
 """Settings that cannot change a result, left out of a run's identity."""
 

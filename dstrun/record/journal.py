@@ -44,3 +44,16 @@ class Journal:
         shown = {key: value for key, value in row.items() if key not in ("step", "split")}
         self.mirror.log(shown | {f"density/{name}": value for name, value in densities.items()}, step=row["step"])
         self.progress.epoch(row)
+
+
+class Silence(Journal):
+    """Tells nobody: of several processes that train one run together the first does."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def step(self, step: int, updates: list[Update]) -> None:
+        """Leave it to the first."""
+
+    def epoch(self, row: dict[str, Any], densities: dict[str, float]) -> None:
+        """Leave it to the first."""

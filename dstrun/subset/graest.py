@@ -24,9 +24,5 @@ class GraEst:
 
     def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
         """Give f, (G, I), and g, (O,), from the pass's activations h and output gradients delta."""
-        assert exploration.x is not None
-        assert exploration.delta is not None
-        geometry = exploration.geometry
-        signs = geometry.signs(exploration.delta, exploration.generator)
-        f = geometry.input_sums(exploration.x, signs).abs()
-        return f, geometry.output_sums(exploration.delta, signs).abs()
+        signs = exploration.signs()
+        return exploration.input_sums(signs).abs(), exploration.output_sums(signs).abs()

@@ -65,7 +65,12 @@ class Checkpoints:
 
 
 def save(path: Path, training: Training) -> None:
-    """Write the checkpoint; the one there was becomes the previous one only when the new one is safe on disk."""
+    """Write the checkpoint; the one there was becomes the previous one only when the new one is safe on disk.
+
+    Of several processes the first does.
+    """
+    if not training.ranks.leads:
+        return
     buffer = io.BytesIO()
     torch.save(training.state() | {"version": __version__, "torch": str(torch.__version__)}, buffer)
     write_atomic(path, buffer.getvalue(), keep=True)

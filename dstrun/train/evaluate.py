@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dstrun.ranks import ALONE, Ranks
 from dstrun.train.precision import Precision
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> dict[str, float]:
-    """Evaluate every image of the split once.
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision, ranks: Ranks = ALONE
+) -> dict[str, float]:
+    """Evaluate every image of the split once; each process goes over its own batches.
 
     Returns:
         ``top1`` and ``top5`` in percent (top-5 counts all classes where there are fewer), ``loss`` the mean
@@ -31,4 +34,5 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precisi
         top5 += int(ranked.sum())
         loss += float(functional.cross_entropy(logits, y, reduction="sum"))
         total += len(y)
+    top1, top5, loss, total = ranks.total([top1, top5, loss, total])
     return {"top1": 100 * top1 / total, "top5": 100 * top5 / total, "loss": loss / total}

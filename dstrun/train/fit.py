@@ -34,6 +34,7 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
         Busy: another process has taken the run over.
     """
     training.model.train()
+    training.compare()
     if training.step == 0:
         journal.step(0, training.prepare())
     while training.step < training.total_steps:
@@ -41,8 +42,8 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
         take_timed_step(training, journal)
         at = f"at step {training.step} of {training.total_steps}"
         ends, ends_epoch = training.step == training.total_steps, training.step % training.data.steps_per_epoch == 0
-        asked = None if ends else stop.requested
-        saves = ends or asked or checkpoints.due()
+        asked = None if ends else training.ranks.any(stop.requested)
+        saves = ends or asked or training.ranks.any("due" if checkpoints.due() else None)
         if (saves or ends_epoch or training.step % CHECK_STEPS == 0) and not torch.isfinite(training.loss_sum):
             raise Diverged(f"the loss is not finite {at}")
         training.epoch_seconds += time.perf_counter() - started

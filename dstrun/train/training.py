@@ -17,6 +17,7 @@ from dstrun.layer import SparseLayer
 from dstrun.method.procedure import Procedure, Products, Update
 from dstrun.method.statistics import frozen_statistics
 from dstrun.optimizer.rate import Rate
+from dstrun.ranks import ALONE, Ranks
 from dstrun.stream import stream
 from dstrun.train.clock import Clock
 from dstrun.train.evaluate import evaluate
@@ -45,6 +46,7 @@ class Training:
     memory: MemoryMeter
     clock: Clock
     nominal_steps: int
+    ranks: Ranks = ALONE
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
     updates: int = 0
@@ -80,7 +82,7 @@ class Training:
         """Let the method score and prune before the first step, if it does."""
         if not self.procedure.prepares:
             return []
-        with self.memory.phase("prepare"):
+        with self.memory.phase("prepare"), self.ranks.alone():
             update = self.procedure.prepare()
         self.optimizer.zero_grad(set_to_none=True)
         if update is None:
@@ -96,40 +98,55 @@ class Training:
         rate = self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        with self.ranks.alone():
+            before = self.procedure.before_step(step)
+        model = self.model
+        if not self.procedure.updates_at(step):  # its backward pass may look for candidates in place of gradients
+            model = self.ranks.overlapped(model, lambda tried: self._forward(tried, x, y))
         torch.manual_seed(stream(self.seed, "dropout", step))
-        before = self.procedure.before_step(step)
         products = self.products()
-        with self.precision.autocast():
-            loss = self.loss(self.model(x), y)
-        self.loss_sum += loss.detach()
+        loss = self._forward(model, x, y)
+        self.loss_sum += self.ranks.average(loss.detach().clone())
         penalty = self.procedure.penalty(step)
         self.precision.backward(loss if penalty is None else loss + penalty)
+        if model is self.model:
+            self.ranks.average_gradients(model)
         replaced = self.procedure.after_backward(step)
         if replaced is None:
             for layer in self.layers:
                 layer.confine_gradient()
             self.precision.step(self.optimizer)
-        after = self.procedure.after_step(step)
+        with self.ranks.alone():
+            after = self.procedure.after_step(step)
         self.optimizer.zero_grad(set_to_none=True)
         updates = [update for update in (before, replaced, after) if update is not None]
-        self.flops.step(len(y), products, updates)
+        self.flops.step(len(y) * self.ranks.size, products, updates)
         self.updates += len(updates)
         self.step = step
+        if updates:
+            self.compare()
         return updates
+
+    def compare(self) -> None:
+        """Make sure that all processes are at the same step with the same topologies.
+
+        Raises:
+            RuntimeError: they are not.
+        """
+        if self.ranks.size > 1:
+            self.ranks.agree([self.step, *(layer.topology.checksum() for layer in self.layers)], "steps or topologies")
 
     def fresh_pass(self, step: int, samples: int) -> int:
         """Run a forward and backward over samples drawn for the step, without touching normalization statistics."""
         x, y = self.data.sample(step, samples)
         with frozen_statistics(self.model):
-            with self.precision.autocast():
-                logits = self.model(x)
-            self.precision.backward(self.loss(logits, y))
+            self.precision.backward(self._forward(self.model, x, y))
         self.optimizer.zero_grad(set_to_none=True)
         return len(y)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the held-out split; the network is left in training mode."""
-        found = evaluate(self.model, self.data.eval_batches(self.data.batch_size), self.precision)
+        found = evaluate(self.model, self.data.eval_batches(self.data.batch_size), self.precision, self.ranks)
         self.model.train()
         return found
 
@@ -168,6 +185,10 @@ class Training:
         self.loss_sum = state["loss_sum"].to(self.device)
         self.epoch_seconds = state["epoch_seconds"]
         self.last = state["last"]
+
+    def _forward(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with self.precision.autocast():
+            return self.loss(model(x), y)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Give the loss that training minimises, the mean over samples.

@@ -25,6 +25,7 @@ class SSS(Method):
     start: ClassVar[str] = "all"
     budget: ClassVar[bool] = False
     dense: ClassVar[str] = "which starts from every connection"
+    alone: ClassVar[str] = "which follows channels through the network of a single process"
     scopes: ClassVar[tuple[str, ...]] = ("layer",)
     exact: ClassVar[bool] = False
 

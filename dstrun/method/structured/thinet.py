@@ -29,6 +29,7 @@ class ThiNet(Method):
     why: ClassVar[str] = "which removes channels, the same share in every layer"
     start: ClassVar[str] = "all"
     dense: ClassVar[str] = "which starts from every connection"
+    alone: ClassVar[str] = "which follows channels through the network of a single process"
     scopes: ClassVar[tuple[str, ...]] = ("layer",)
     exact: ClassVar[bool] = False
 

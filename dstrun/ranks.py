@@ -1,0 +1,104 @@
+"""The processes that train one run together: one, unless ``distributed=ddp`` has started several.
+
+Whatever looks at a batch asks them: which part of it is here, and what a sum comes to over all of it. The answers of
+a single process are here; ``dstrun.train.distributed`` has those of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Made = TypeVar("Made")
+
+
+class Ranks:
+    """One process, which has the whole batch and asks nobody.
+
+    Attributes:
+        rank: of this process, from 0 on.
+        size: how many processes there are.
+        apart: whether every process works for itself now, on the same samples (see ``alone``).
+    """
+
+    rank: int = 0
+    size: int = 1
+    apart: bool = False
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+    @property
+    def parts(self) -> int:
+        """Into how many equal parts the batch that is passed now has been split."""
+        return 1 if self.apart else self.size
+
+    def mine(self, count: int) -> slice:
+        """Say which of a batch of ``count`` samples are this process's: consecutive ones, in the order of ranks."""
+        part = count // self.parts
+        first = 0 if self.apart else self.rank * part
+        return slice(first, first + part)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let every process pass the same whole batch, as one that is alone would."""
+        before, self.apart = self.apart, True
+        try:
+            yield
+        finally:
+            self.apart = before
+
+    def average(self, tensor: Tensor) -> Tensor:
+        """Give the mean over processes of a tensor that each has, the same bits in all; may overwrite it."""
+        return tensor
+
+    def total(self, numbers: Sequence[float]) -> list[float]:
+        """Give the sums over processes."""
+        return list(numbers)
+
+    def any(self, word: str | None) -> str | None:
+        """Give what one of the processes says, where one says anything."""
+        return word
+
+    def first(self, make: Callable[[], Made]) -> Made:
+        """Give all processes what the first makes."""
+        return make()
+
+    def agree(self, numbers: Sequence[int], what: str) -> None:
+        """Make sure that all processes have the same numbers.
+
+        Raises:
+            RuntimeError: they differ; ``what`` begins the sentence.
+        """
+
+    def overlapped(self, model: nn.Module, trial: Callable[[nn.Module], Tensor]) -> nn.Module:
+        """Give a module to call in place of the network, whose backward pass averages gradients while it runs.
+
+        Args:
+            model: the network.
+            trial: gives a loss by which to try it out; that pass counts for nothing.
+        """
+        return model
+
+    def reshaped(self) -> None:
+        """Learn that a parameter has changed its shape."""
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Average the gradients that a backward pass through the network itself has left."""
+
+    def bucket_bytes(self) -> int:
+        """Count the bytes kept between steps to send gradients from."""
+        return 0
+
+    def leave(self, failed: bool) -> None:
+        """Part from the other processes."""
+
+
+ALONE = Ranks()
+"""A single process."""

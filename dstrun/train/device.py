@@ -1,0 +1,49 @@
+"""The device that a run trains on."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from dstrun.option import ConfigError
+
+
+def pick_device(wanted: str, local: int | None = None) -> torch.device:
+    """Choose where to train; ``auto`` takes a GPU where there is one.
+
+    Args:
+        wanted: the setting.
+        local: number of this process on its machine, where there are several: that of its GPU, unless it sees one only.
+
+    Raises:
+        ConfigError: the device asked for is not there.
+    """
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and local is None, "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, there in here.items() if there)
+    if not here[wanted]:
+        there = ", ".join(name for name, is_there in here.items() if is_there)
+        raise ConfigError(f"device={wanted} is not available: this machine has {there}")
+    if wanted != "cuda" or local is None:
+        return torch.device(wanted)
+    count = torch.cuda.device_count()
+    if count > 1 and local >= count:
+        raise ConfigError(f"device=cuda has {count} GPUs on this machine, too few for process {local}, counted from 0")
+    torch.cuda.set_device(local % count)
+    return torch.device(wanted, local % count)
+
+
+def make_deterministic(device: torch.device, threads: int | None) -> None:
+    """Make the same seed give the same numbers on the same device."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)  # says so where an operation has no such form
+
+
+def device_name(device: torch.device) -> str:
+    """Give the GPU's name, or `cpu` or `mps`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
