@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,11 +37,14 @@ def work(experiment: Experiment, threads: int | None = None) -> int:
         experiment = replace(experiment, config={**experiment.config, "threads": threads})
     try:
         outcome = run(experiment)
-    except ConfigError as error:
-        say(f"dstrun: {error}")
+    except Exception as error:  # before training, which tells of its own
+        refused = isinstance(error, ConfigError)
+        say(f"dstrun: {error}" if refused else traceback.format_exc())
         with suppress(Busy), folder.owned():
-            folder.status(state="failed", message=str(error))
-        return 2
+            if not refused:
+                (folder.path / "error.txt").write_text(traceback.format_exc())
+            folder.status(state="failed", message=str(error) if refused else f"{type(error).__name__}: {error}")
+        return 2 if refused else 1
     code = report(outcome)
     return BUSY_CODE if outcome.state == "busy" else code
 

@@ -18,7 +18,7 @@ import pytest
 from faulty import YAML
 from slurm_lab import Lab
 
-PATIENCE_SECONDS = 150
+PATIENCE_SECONDS = 100
 
 
 class Folder:
@@ -30,20 +30,23 @@ class Folder:
         (path / "options" / "model" / "faulty.yaml").write_text(YAML)
         here = str(Path(__file__).parent)
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here, **(environment or {})}
-        self.clients: list[subprocess.Popen[str]] = []
+        self.clients: list[subprocess.Popen[bytes]] = []
+        self.said: dict[int, Path] = {}
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start a sweep."""
         command = [sys.executable, "-m", "dstrun", "--config-dir", "options", "-m", *words]
-        client = subprocess.Popen(
-            command, cwd=self.path, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        said = self.path / f"client-{len(self.clients)}.txt"
+        with open(said, "w") as file:  # not a pipe, which what a killed client leaves behind would keep open
+            client = subprocess.Popen(command, cwd=self.path, env=self.environment, stdout=file, stderr=file)
         self.clients.append(client)
+        self.said[client.pid] = said
         return client
 
-    def end(self, client: subprocess.Popen[str]) -> str:
+    def end(self, client: subprocess.Popen[bytes]) -> str:
         """Wait for a sweep; gives what it said."""
-        output, _ = client.communicate(timeout=PATIENCE_SECONDS)
+        client.wait(PATIENCE_SECONDS)
+        output = self.said[client.pid].read_text()
         assert "Traceback" not in output.replace("| Traceback", ""), output
         return output
 
@@ -64,8 +67,8 @@ class Folder:
         return sorted(run["state"] for run in self.runs())
 
     def at_work(self) -> list[dict[str, Any]]:
-        """Give the runs that train and have a checkpoint."""
-        return [run for run in self.runs() if run["state"] == "running" and (run["folder"] / "checkpoint.pt").exists()]
+        """Give the runs that train and have done an epoch."""
+        return [run for run in self.runs() if run["state"] == "running" and run.get("epoch", 0) > 0]
 
     def wait(self, condition: Callable[[], Any]) -> Any:
         """Wait until something holds, and give it."""
@@ -79,7 +82,7 @@ class Folder:
         """Kill what still runs here."""
         for client in self.clients:
             client.kill()
-            client.communicate()
+            client.wait()
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if (process / "cwd").resolve() == self.path and b"dstrun" in (process / "cmdline").read_bytes():
