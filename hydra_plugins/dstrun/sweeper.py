@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -23,21 +26,23 @@ class GridsConf:
 ConfigStore.instance().store(group="hydra/sweeper", name="grids", node=GridsConf, provider="dstrun")
 
 
-class Grids(BasicSweeper):
-    """Hydra's sweeper, with the runs that dstrun has composed and checked before (``config.expand``)."""
+class Grids(Sweeper):
+    """Gives the launcher the runs that dstrun has composed and checked before (``config.expand``), in batches."""
 
     def __init__(self, max_batch_size: int | None, params: dict[str, Any], grids: Sequence[dict[str, Any]]) -> None:
-        super().__init__(max_batch_size, params={})
-        self.file = {"params": params, "grids": grids}
+        self.max_batch_size, self.file = max_batch_size, {"params": params, "grids": grids}
 
-    def split_arguments(  # type: ignore[override]  # static in BasicSweeper, which calls it on the instance
-        self, overrides: list[Override], max_batch_size: int | None
-    ) -> list[list[list[str]]]:
-        """Give the words of every run, in batches."""
-        from dstrun.config import expand
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra has composed."""
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
-        runs = expand(overrides, **self.file)
-        return list(self.split_overrides_to_chunks(runs, max_batch_size))
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Launch the runs of the words typed and of the file."""
+        from dstrun.config import expand, parse
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Do nothing: ``dstrun`` has composed every run of the sweep before, and composing takes long."""
+        assert self.launcher is not None
+        runs = expand(parse(arguments), **self.file)
+        size = self.max_batch_size or len(runs)
+        return [self.launcher.launch(runs[first : first + size], first) for first in range(0, len(runs), size)]

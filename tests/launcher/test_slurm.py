@@ -1,0 +1,180 @@
+"""``hydra/launcher=slurm`` on real daemons: what happens to jobs, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from small_run import SMALL
+
+pytestmark = pytest.mark.slurm
+
+SLURM = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=30", "hydra.launcher.cpus_per_task=1",
+         "hydra.launcher.mem_gb=null", "threads=1"]  # fmt: skip
+WORDS = [*SLURM, *SMALL, "method=set"]
+FAULTY = [*SLURM, "model=faulty", "dataset=digits", "wandb=disabled", "method=static", "epochs=1", "sparsity=0.8"]
+LONG_EPOCHS = 700
+"""Of runs that are to be met while they train: 20 to 40 s of them."""
+
+
+def trained_once(run: dict) -> bool:
+    """Say whether every epoch of a run is on record, once and in order, and the record is that of the last."""
+    lines = (run["folder"] / "metrics.csv").read_text().splitlines()[1:]
+    record = json.loads((run["folder"] / "record.json").read_text())
+    epochs = [int(line.split(",")[0]) for line in lines]
+    last = float(lines[-1].split(",")[4])
+    return epochs == list(range(1, record["config"]["epochs"] + 1)) and record["accuracy"]["top1"] == last
+
+
+def same_as_undisturbed(cluster, run: dict, *words: str) -> bool:
+    """Say whether a run's losses and topologies are those of the same run without SLURM and without a disturbance."""
+    words = [word for word in words if "launcher" not in word]
+    cluster.sweep(*words, "experiment=undisturbed")
+    other = next(cluster.path.glob(f"results/undisturbed/{run['id']}"))
+
+    def results(folder) -> tuple[list[str], str]:
+        rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+        kept = [i for i, key in enumerate(rows[0]) if key not in ("seconds", "resident_peak_bytes", "peak_bytes")]
+        return [",".join(row[i] for i in kept) for row in rows], (folder / "topology.csv").read_text()
+
+    return results(run["folder"]) == results(other)
+
+
+def test_a_sweep_is_an_array_and_is_done(cluster, lab) -> None:
+    output = cluster.sweep(*WORDS, "seed=0,1,2", "hydra.launcher.array_parallelism=2")
+    assert "3 of 3 runs done" in output
+    assert all(trained_once(run) for run in cluster.runs())
+    jobs = sorted(run["job"] for run in cluster.runs())
+    array = jobs[0].split("_")[0]
+    assert jobs == [f"{array}_{i}" for i in range(3)]
+    again = cluster.sweep(*WORDS, "seed=0,1,2")
+    assert "3 runs, 3 of them done before" in again
+    assert "submitted" not in again
+
+
+def test_every_way_to_fail_is_named_and_the_client_ends(cluster, lab) -> None:
+    """One raises, one is killed, one ends the process, one is cancelled; two are done."""
+    words = [*FAULTY, "model.how=none,raise,kill,exit"]
+    client = cluster.start(*words)
+    long = cluster.start(*WORDS, "experiment=other", "epochs=100000", "seed=0,1", "fail_fast=true")
+    first, second = cluster.wait(lambda: len(cluster.at_work()) == 2 and cluster.at_work())
+    lab.ask("scancel", first["job"])
+    output = cluster.end(client)
+    assert client.returncode == 1, output
+    assert "1 of 4 runs done" in output
+    assert output.count(": failed: RuntimeError: the network cannot be built") == 1
+    assert output.count(": FAILED") >= 2
+    assert "log: results/default/" in output
+    cancelled = cluster.end(long)
+    assert long.returncode == 1, cancelled
+    assert f"{first['id']}: interrupted" in cancelled
+    assert "fail_fast=true: the others are stopped" in cancelled
+    assert lab.jobs()[second["job"]] in ("CANCELLED", "COMPLETING")
+
+
+def test_a_killed_run_is_tried_again_and_continues(cluster, lab) -> None:
+    words = [*WORDS, f"epochs={LONG_EPOCHS}", "checkpoint.every_minutes=0.01"]
+    client = cluster.start(*words, "retry=1")
+    (run,) = cluster.wait(lambda: [r for r in cluster.at_work() if (r["folder"] / "checkpoint.pt").exists()])
+    os.kill(run["pid"], signal.SIGKILL)
+    output = cluster.end(client)
+    assert client.returncode == 0, output
+    assert f"lost, SLURM job {run['job']}: FAILED" in output
+    assert "retry 1 of 1: 1 run" in output
+    assert trained_once(run)
+    assert "continues after step" in (run["folder"] / "log.txt").read_text()
+    assert same_as_undisturbed(cluster, run, *words)
+
+
+def test_a_preempted_job_returns_and_continues(cluster, lab) -> None:
+    """A partition of higher priority takes all processors; the job goes back into the queue by SLURM's own doing."""
+    words = [*WORDS, f"epochs={LONG_EPOCHS}", "checkpoint.every_minutes=0.01"]
+    client = cluster.start(*words)
+    (run,) = cluster.wait(cluster.at_work)
+    time.sleep(1)
+    lab.ask("sbatch", "--partition=high", "--cpus-per-task=8", "--output=/dev/null", "--wrap", "sleep 5")
+    cluster.wait(lambda: cluster.runs()[0]["state"] == "interrupted")
+    output = cluster.end(client)
+    assert client.returncode == 0, output
+    assert "1 of 1 runs done" in output
+    log = (run["folder"] / "log.txt").read_text()
+    assert log.count("continues after step") == 1
+    assert cluster.runs()[0]["job"] == run["job"]
+    assert trained_once(run)
+    assert same_as_undisturbed(cluster, run, *words)
+
+
+def test_a_warned_job_is_requeued_and_continues(cluster, lab) -> None:
+    """SIGUSR2, as SLURM sends it before a time limit: the run is saved before the job goes back."""
+    words = [*WORDS, f"epochs={LONG_EPOCHS}"]
+    client = cluster.start(*words)
+    (run,) = cluster.wait(cluster.at_work)
+    lab.ask("scancel", "--signal=USR2", run["job"])
+    output = cluster.end(client)
+    assert client.returncode == 0, output
+    log = (run["folder"] / "log.txt").read_text()
+    assert "Caught signal SIGUSR2" in log
+    assert "Requeued job" in log
+    assert log.count("continues after step") == 1
+    assert trained_once(run)
+    assert same_as_undisturbed(cluster, run, *words)
+
+
+def test_two_sweeps_at_once_train_each_run_once(cluster, lab) -> None:
+    words = [*WORDS, "epochs=600", "seed=0,1"]
+    clients = [cluster.start(*words), cluster.start(*words)]
+    outputs = [cluster.end(client) for client in clients]
+    assert [client.returncode for client in clients] == [0, 0], outputs
+    assert cluster.states() == ["done", "done"]
+    assert all(trained_once(run) for run in cluster.runs())
+    for run in cluster.runs():
+        assert (run["folder"] / "log.txt").read_text().count("(new)") == 1
+
+
+def test_a_client_that_is_stopped_finds_its_jobs_again(cluster, lab) -> None:
+    words = [*WORDS, f"epochs={LONG_EPOCHS}"]
+    client = cluster.start(*words)
+    (run,) = cluster.wait(cluster.at_work)
+    client.send_signal(signal.SIGINT)
+    output = cluster.end(client)
+    assert client.returncode == 130
+    assert f"to stop them: scancel {run['job']}" in output
+    again = cluster.sweep(*words)
+    assert f"1 of them have a job in the queue: {run['job']}" in again
+    assert "submitted" not in again
+    assert "1 of 1 runs done" in again
+    assert (run["folder"] / "log.txt").read_text().count("(new)") == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("hydra.launcher.timeout_min=600", "timeout_min=600 exceeds the 60 minutes of partition main"),
+        ("hydra.launcher.partition=hihg", "partition=hihg is not known: choose main, high, short (did you mean high?)"),
+        ("hydra.launcher.cpus_per_task=99", "--cpus-per-task=99 --requeue: allocation failure: Requested node config"),
+        ("hydra.launcher.signal_delay_s=1000", "signal_delay_s=1000 must be below half of timeout_min=30"),
+        ("hydra.launcher.tasks_per_node=2", "2 tasks a job make no sense without distributed=ddp"),
+        ("hydra.launcher.timeout_min=soon", "hydra.launcher.timeout_min=soon: Value 'soon'"),
+    ],
+)
+def test_what_slurm_would_never_start_is_not_submitted(cluster, word: str, sentence: str) -> None:
+    said = cluster.sweep(*WORDS, word, code=2)
+    assert sentence in said
+    assert len(said.splitlines()) == 1
+    assert not (cluster.path / "results").exists()
+
+
+@pytest.mark.slow
+def test_a_run_outlives_its_time_limit(cluster, lab) -> None:
+    """A limit of one minute, and two minutes of training: the job is requeued as often as it takes."""
+    words = [*WORDS, "epochs=15000", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=25"]
+    client = cluster.start(*words)
+    client.wait(600)
+    output = cluster.said[client.pid].read_text()
+    assert client.returncode == 0, output
+    (run,) = cluster.runs()
+    assert (run["folder"] / "log.txt").read_text().count("continues after step") >= 1
+    assert trained_once(run)
