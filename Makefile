@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 DEMO = results/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint check bench clean
+.PHONY: help setup slurm demo test test-all lint check bench clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(READY)
+
+slurm: ## install SLURM's daemons on Debian or Ubuntu, as root: the tests of SLURM start them, others skip them
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge
 
 demo: setup ## train the main job and a small sweep on the embedded data, print the table, draw the figure
 	$(BIN)/dstrun model=resnet56 sparsity=0.98 grow=gse dataset=digits epochs=20 results=$(DEMO) experiment=main wandb=offline

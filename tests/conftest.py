@@ -16,9 +16,14 @@ REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
+def has_slurm() -> bool:
+    """Say whether the daemons are here, and may be started."""
+    return os.geteuid() == 0 and all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch")))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what this machine has not got."""
-    needs = {"gpu": lambda: __import__("torch").cuda.is_available(), "slurm": lambda: shutil.which("slurmctld")}
+    needs = {"gpu": lambda: __import__("torch").cuda.is_available(), "slurm": has_slurm}
     for name, here in needs.items():
         marked = [item for item in items if item.get_closest_marker(name)]
         if marked and not here():

@@ -226,4 +226,4 @@ def test_wheel_installs_into_an_empty_environment_and_runs(tmp_path: Path) -> No
     done = subprocess.run(
         [python, "-c", script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert "1 of 1 runs done" in done.stderr
+    assert "1 of 1 run done" in done.stderr

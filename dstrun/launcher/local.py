@@ -12,17 +12,17 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dstrun.config import Experiment
-from dstrun.launcher.task import BUSY, BUSY_CODE, Exit, Task, cores
+from dstrun.launcher.task import BUSY, BUSY_CODE, Exit, Stopped, Task, cores
 from dstrun.option import AtLeast, ConfigError, option
 
 if TYPE_CHECKING:
-    from dstrun.launcher.sweep import Plan
+    from dstrun.launcher.sweep import Ends, Plan
 
 
 @option
@@ -48,8 +48,8 @@ class Local:
                 "start the run by torchrun, or choose hydra/launcher=slurm"
             )
 
-    def run(self, tasks: Sequence[Task], plan: Plan) -> Iterator[tuple[Task, Exit]]:
-        """Train tasks, and yield each as it ends; closing the iterator asks those that train to save and stop."""
+    def run(self, tasks: Sequence[Task], plan: Plan) -> Ends:
+        """Train tasks, and yield each as it ends; ``Stopped`` and Ctrl-C ask those that train to save and end."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["dstrun.launcher.work", "torch._dynamo"])  # the second for a first step
         places, waiting = deque(self.places()), deque(tasks)
@@ -68,7 +68,7 @@ class Local:
                     process.join()
                     places.append(place)
                     yield task, Exit(told(process.exitcode))
-        except (KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit, Stopped):
             stop([process for process, _, _ in running.values()])
             raise
 

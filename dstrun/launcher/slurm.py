@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from dstrun.config import Experiment
 from dstrun.launcher import queue
 from dstrun.launcher.queue import Job
-from dstrun.launcher.task import BUSY, BUSY_CODE, Exit, Task, cores
+from dstrun.launcher.task import BUSY, BUSY_CODE, Exit, Stopped, Task, cores
 from dstrun.option import ConfigError
 from dstrun.progress import say
 
 if TYPE_CHECKING:
-    from dstrun.launcher.sweep import Plan
+    from dstrun.launcher.sweep import Ends, Plan
 
 POLL_SECONDS = (1.0, 10.0)
 """Between two looks at files and queue: the first, growing to the last."""
@@ -99,8 +99,8 @@ class Slurm:
             for key, value in values.items()
         ]
 
-    def run(self, tasks: Sequence[Task], plan: Plan) -> Iterator[tuple[Task, Exit]]:
-        """Submit tasks that no job has yet, follow all, and yield each as it ends; closing the iterator cancels jobs.
+    def run(self, tasks: Sequence[Task], plan: Plan) -> Ends:
+        """Submit tasks that no job has yet, follow all, and yield each as it ends; ``Stopped`` cancels those left.
 
         Raises:
             ConfigError: SLURM takes no job, in its own words.
@@ -108,7 +108,7 @@ class Slurm:
         alive = {key for key, job in (queue.jobs() or {}).items() if job.state not in queue.OVER}
         taken = {task.id: job for task in tasks if (job := plan.earlier().get(task.id)) in alive}
         if taken:
-            say(f"{len(taken)} of them have a job in the queue: {', '.join(sorted(taken.values()))}")
+            say(f"already in the queue: {', '.join(sorted(taken.values()))}")
         for task in tasks:
             task.begin()
         own = self.submit([task for task in tasks if task.id not in taken])
@@ -117,13 +117,13 @@ class Slurm:
         watch = Watch({task: plan.jobs[task.id] or "" for task in tasks}, Path(self.folder(tasks)))
         try:
             yield from watch.ends()
-        except GeneratorExit:
+        except Stopped:
             if left := [job for job in watch.left.values() if job in own.values()]:
                 queue.ask("scancel", *left)
             raise
         except KeyboardInterrupt:
-            say(f"{len(watch.left)} jobs go on without this command, which shows them again; to stop them: scancel "
-                + " ".join(sorted({job.split("_")[0] for job in watch.left.values()})))  # fmt: skip
+            arrays = " ".join(sorted({job.split("_")[0] for job in watch.left.values()}))
+            say(f"jobs in the queue go on, and the same command waits for them again; to stop them: scancel {arrays}")
             raise
 
     def folder(self, tasks: Sequence[Task]) -> str:

@@ -7,15 +7,17 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from dstrun.config import Experiment
-from dstrun.launcher.task import BUSY, Ending, Exit, Task
+from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
 from dstrun.progress import say
 from dstrun.record.writer import write_atomic
+
+Ends = Generator[tuple[Task, Exit], None, None]
 
 
 class Engine(Protocol):
@@ -29,8 +31,8 @@ class Engine(Protocol):
         """
         ...
 
-    def run(self, tasks: Sequence[Task], plan: Plan) -> Iterator[tuple[Task, Exit]]:
-        """Train tasks, and yield each as it ends; closing the iterator stops those that are left."""
+    def run(self, tasks: Sequence[Task], plan: Plan) -> Ends:
+        """Train tasks, and yield each as it ends; ``Stopped`` thrown into it stops those that are left."""
         ...
 
 
@@ -106,7 +108,7 @@ class Sweep:
             KeyboardInterrupt: Ctrl-C or SIGTERM; runs of this machine have been saved.
         """
         left = [task for task in self.tasks if task.id not in self.endings]
-        say(f"{len(self.tasks)} runs" + (f", {len(self.endings)} of them done before" if self.endings else ""))
+        say(counted(len(self.tasks)) + (f", {len(self.endings)} of them done before" if self.endings else ""))
         if not left:
             return self._all()
         folders = sorted({relative(folder) for folder in self.plan.folders.values()})
@@ -116,12 +118,12 @@ class Sweep:
             with sigterm_interrupts():
                 for attempt in range(1 + self.retry):
                     if attempt and left:
-                        say(f"retry {attempt} of {self.retry}: {len(left)} run{'s' if len(left) > 1 else ''}")
+                        say(f"retry {attempt} of {self.retry}: {counted(len(left))}")
                     left = self._attempt(left)
         except KeyboardInterrupt:
             done = sum(task.done for task in self.tasks)
             saved = sum(task.status().get("state") == "interrupted" for task in self.tasks)
-            say(f"interrupted: {done} of {len(self.tasks)} runs done, {saved} saved; the same command continues")
+            say(f"interrupted: {done} of {counted(len(self.tasks))} done, {saved} saved; the same command continues")
             raise
         finally:
             self.plan.write(ended=time.time())
@@ -130,7 +132,7 @@ class Sweep:
     def _attempt(self, tasks: list[Task]) -> list[Task]:
         """Train tasks once; returns those to be tried again."""
         again = []
-        with closing(self.engine.run(tasks, self.plan)) as ended:  # type: ignore[type-var]
+        with closing(self.engine.run(tasks, self.plan)) as ended:
             for task, exit in ended:
                 ending = self.endings[task.id] = task.end(exit)
                 self._tell(ending)
@@ -138,6 +140,8 @@ class Sweep:
                     again.append(task)
                 if ending.failed and self.fail_fast:
                     say("fail_fast=true: the others are stopped")
+                    with suppress(Stopped):
+                        ended.throw(Stopped())
                     return []
         return again
 
@@ -153,6 +157,11 @@ class Sweep:
             left = ("interrupted", "saved") if state == "interrupted" else ("not started", "stopped before its turn")
             self.endings[task.id] = Ending(task.id, *left, task.folder.path, task.log)
         return [self.endings[name] for name in self.wanted]
+
+
+def counted(number: int) -> str:
+    """Say how many runs."""
+    return f"{number} run{'' if number == 1 else 's'}"
 
 
 @contextmanager
@@ -172,7 +181,7 @@ def sigterm_interrupts() -> Iterator[None]:
 def summarize(endings: Sequence[Ending]) -> int:
     """Say how a sweep's runs ended, every failure with its last words and its log; returns the exit code."""
     done = sum(ending.state == "done" for ending in endings)
-    say(f"{done} of {len(endings)} runs done")
+    say(f"{done} of {counted(len(endings))} done")
     busy = [ending for ending in endings if ending.state == BUSY]
     failed = [ending for ending in endings if ending.failed]
     if busy:

@@ -20,6 +20,10 @@ BUSY_CODE = 75
 """Exit code of a process that left its run to another; EX_TEMPFAIL of sysexits.h."""
 
 
+class Stopped(Exception):
+    """Thrown into a launcher's iterator: what is left is to be stopped."""
+
+
 @dataclass(frozen=True)
 class Exit:
     """How a launcher saw a task's process or job end.

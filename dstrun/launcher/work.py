@@ -33,6 +33,7 @@ def work(experiment: Experiment, threads: int | None = None) -> int:
     if int(os.environ.get("SLURM_PROCID", 0)) == 0:
         print_to(folder.path / "log.txt")
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("submitit").propagate = False  # it prints by itself
     if experiment.config["threads"] is None:
         experiment = replace(experiment, config={**experiment.config, "threads": threads})
     try:

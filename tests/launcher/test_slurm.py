@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+from results_of import results
 from small_run import SMALL
 
 pytestmark = pytest.mark.slurm
@@ -34,12 +35,6 @@ def same_as_undisturbed(cluster, run: dict, *words: str) -> bool:
     words = [word for word in words if "launcher" not in word]
     cluster.sweep(*words, "experiment=undisturbed")
     other = next(cluster.path.glob(f"results/undisturbed/{run['id']}"))
-
-    def results(folder) -> tuple[list[str], str]:
-        rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
-        kept = [i for i, key in enumerate(rows[0]) if key not in ("seconds", "resident_peak_bytes", "peak_bytes")]
-        return [",".join(row[i] for i in kept) for row in rows], (folder / "topology.csv").read_text()
-
     return results(run["folder"]) == results(other)
 
 
@@ -99,7 +94,7 @@ def test_a_preempted_job_returns_and_continues(cluster, lab) -> None:
     cluster.wait(lambda: cluster.runs()[0]["state"] == "interrupted")
     output = cluster.end(client)
     assert client.returncode == 0, output
-    assert "1 of 1 runs done" in output
+    assert "1 of 1 run done" in output
     log = (run["folder"] / "log.txt").read_text()
     assert log.count("continues after step") == 1
     assert cluster.runs()[0]["job"] == run["job"]
@@ -141,11 +136,11 @@ def test_a_client_that_is_stopped_finds_its_jobs_again(cluster, lab) -> None:
     client.send_signal(signal.SIGINT)
     output = cluster.end(client)
     assert client.returncode == 130
-    assert f"to stop them: scancel {run['job']}" in output
+    assert f"to stop them: scancel {run['job']}\n" in output
     again = cluster.sweep(*words)
-    assert f"1 of them have a job in the queue: {run['job']}" in again
+    assert f"already in the queue: {run['job']}" in again
     assert "submitted" not in again
-    assert "1 of 1 runs done" in again
+    assert "1 of 1 run done" in again
     assert (run["folder"] / "log.txt").read_text().count("(new)") == 1
 
 
