@@ -70,16 +70,21 @@ class Resident:
         )
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
+    def begin(self, step: int) -> None:
+        """Draw the order of a step's epoch, if it is not there yet: apart from the step, whose memory is measured."""
+        epoch = step // self.steps_per_epoch
+        if epoch != self._epoch:
+            order = torch.randperm(len(self._train_y), generator=generator(self.seed, "order", epoch))
+            self._epoch, self._order = epoch, order.to(self.device)
+
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Give the training batch of a step, counted from the start of the run; of several processes each its part.
 
         Returns:
             (B / P, C, H, W) float32, normalised, and (B / P,) int64.
         """
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            order = torch.randperm(len(self._train_y), generator=generator(self.seed, "order", epoch))
-            self._epoch, self._order = epoch, order.to(self.device)
+        self.begin(step)
+        position = step % self.steps_per_epoch
         chosen = self._order[position * self.batch_size : (position + 1) * self.batch_size]
         return self._training(chosen, generator(self.seed, "augment", step), self.ranks.mine(self.batch_size))
 

@@ -80,6 +80,7 @@ def take_timed_step(training: Training, journal: Journal) -> None:
     step = training.step + 1
     kind = "update" if training.procedure.updates_at(step) else "step"
     measured = kind not in training.memory.peaks and (step > 1 or training.total_steps == 1)
+    training.data.begin(training.step)
     with training.memory.phase(kind) if measured else nullcontext(), training.clock.time(None if measured else kind):
         updates = training.take_step()
     journal.step(training.step, updates)

@@ -165,7 +165,7 @@ def test_what_slurm_would_never_start_is_not_submitted(cluster, word: str, sente
 @pytest.mark.slow
 def test_a_run_outlives_its_time_limit(cluster, lab) -> None:
     """A limit of one minute, and two minutes of training: the job is requeued as often as it takes."""
-    words = [*WORDS, "epochs=15000", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=25"]
+    words = [*WORDS, "epochs=4000", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=25"]
     client = cluster.start(*words)
     client.wait(600)
     output = cluster.said[client.pid].read_text()

@@ -1,0 +1,130 @@
+"""How jobs are followed, against what SLURM may say; a real one is in test_slurm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dstrun.launcher import queue
+from dstrun.launcher.queue import Job
+from dstrun.launcher.slurm import PATIENCE_SECONDS, RETURN_SECONDS, SETTLE_SECONDS, Watch
+from dstrun.option import ConfigError
+
+
+@pytest.fixture
+def follow(monkeypatch, tmp_path: Path):
+    """Follow one job through what SLURM says of it, a pair of seconds and answer after the other."""
+
+    def run(*says: tuple[float, Job | str], done_at: float | None = None) -> tuple[str, float]:
+        now = [0.0]
+
+        def answer() -> dict[str, Job] | None:
+            said = [what for start, what in says if start <= now[0]][-1]
+            return {"gone": {}, "silent": None}[said] if isinstance(said, str) else {"7_0": said}
+
+        class Task:
+            @property
+            def done(self) -> bool:
+                return done_at is not None and now[0] >= done_at
+
+        monkeypatch.setattr(queue, "jobs", answer)
+        monkeypatch.setattr(queue, "history", lambda ids: {})
+
+        def sleep(seconds: float) -> None:
+            now[0] += seconds
+            assert now[0] < 1e5, "never ends"
+
+        watch = Watch({Task(): "7_0"}, tmp_path / "%j", lambda: now[0], sleep)  # type: ignore[dict-item]
+        ((_, exit),) = list(watch.ends())
+        return exit.how, now[0]
+
+    return run
+
+
+def test_a_job_that_ends_is_believed_after_a_while(follow) -> None:
+    how, at = follow((0, Job("PENDING", "Priority")), (5, Job("RUNNING")), (30, Job("TIMEOUT")))
+    assert how == "SLURM job 7_0: TIMEOUT"
+    assert at >= 30 + SETTLE_SECONDS
+
+
+def test_a_record_ends_it_whatever_slurm_says(follow) -> None:
+    how, at = follow((0, "silent"), done_at=100)
+    assert how == ""
+    assert at < 120
+
+
+@pytest.mark.parametrize("state", sorted(queue.RETURNS))
+def test_a_job_that_slurm_puts_back_is_waited_for(follow, state: str) -> None:
+    how, at = follow((0, Job("RUNNING")), (20, Job(state)), (50, Job("PENDING", "BeginTime")), (200, Job("COMPLETED")))
+    assert how == "busy"
+    assert at > 200
+    how, at = follow((0, Job("RUNNING")), (20, Job(state)))
+    assert how == f"SLURM job 7_0: {state}"
+    assert at >= 20 + RETURN_SECONDS
+
+
+@pytest.mark.parametrize(
+    "reason", ["launch failed requeued held", "JobHeldUser", "PartitionTimeLimit", "BadConstraints"]
+)
+def test_a_job_that_waits_for_a_person_is_named(follow, reason: str) -> None:
+    how, _ = follow((0, Job("PENDING", reason)))
+    assert how == f"SLURM job 7_0 waits for a person ({reason}): scontrol release or scancel it"
+
+
+def test_a_job_that_waits_for_its_turn_is_not_given_up(follow) -> None:
+    how, at = follow((0, Job("PENDING", "Resources")), (50000, Job("OUT_OF_MEMORY")))
+    assert how == "SLURM job 7_0: OUT_OF_MEMORY"
+    assert at > 50000
+
+
+def test_a_job_that_is_gone_is_named(follow) -> None:
+    how, at = follow((0, Job("RUNNING")), (40, "gone"))
+    assert how == "SLURM job 7_0 is gone from the queue"
+    assert at >= 40 + SETTLE_SECONDS
+
+
+def test_a_silent_slurm_is_waited_for_but_not_for_ever(follow, capsys) -> None:
+    how, _ = follow((0, Job("RUNNING")), (10, "silent"), (1000, Job("RUNNING")), (1100, Job("FAILED")))
+    assert how == "SLURM job 7_0: FAILED"
+    how, at = follow((0, "silent"))
+    assert how == "SLURM job 7_0 is gone from the queue"
+    assert at > PATIENCE_SECONDS
+    assert capsys.readouterr().err.count("SLURM does not answer") == 2
+
+
+PARTITIONS = (
+    "PartitionName=cpu Default=YES MaxTime=1-00:00:00 State=UP\n"
+    "PartitionName=gpu Default=NO MaxTime=UNLIMITED State=UP\n"
+    "PartitionName=short Default=NO MaxTime=00:30:00 State=UP\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "minutes", "sentence"),
+    [
+        (None, 1440, None),
+        (None, 1441, "exceeds the 1440 minutes of partition cpu"),
+        ("gpu", 100000, None),
+        ("gpu,short", 31, "exceeds the 30 minutes of partition gpu,short"),
+        ("gpus", 10, "gpus is not known: choose cpu, gpu, short (did you mean gpu?)"),
+    ],
+)
+def test_partition_limits(monkeypatch, name: str | None, minutes: int, sentence: str | None) -> None:
+    monkeypatch.setattr(queue, "ask", lambda *command: PARTITIONS)
+    if sentence is None:
+        queue.check_partition(name, minutes)
+    else:
+        with pytest.raises(ConfigError) as refused:
+            queue.check_partition(name, minutes)
+        assert sentence in str(refused.value)
+
+
+def test_ids_of_jobs_and_arrays(monkeypatch) -> None:
+    answer = "12|0|RUNNING|None\n12|1|PENDING|Resources\n13|N/A|CANCELLED|None\n"
+    monkeypatch.setattr(queue, "ask", lambda *command: answer)
+    assert queue.jobs() == {
+        "12_0": Job("RUNNING", "None"), "12_1": Job("PENDING", "Resources"), "13": Job("CANCELLED", "None"),
+    }  # fmt: skip
+    monkeypatch.setattr(queue, "ask", lambda *command: "12_0|CANCELLED by 0\n")
+    assert queue.history(["12_0"]) == {"12_0": Job("CANCELLED")}
