@@ -6,6 +6,7 @@ any way is reported as what it is, and the others are waited for.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -51,7 +52,7 @@ class Submission:
         """
         from dstrun.launcher.work import work
 
-        code = work(experiment, cores())
+        code = work(experiment, int(os.environ.get("SLURM_CPUS_PER_TASK", cores())))
         if code not in (0, BUSY_CODE):
             sys.exit(code)
 
