@@ -68,8 +68,8 @@ class Lab:
             (root / name).mkdir(parents=True, exist_ok=True)
         root.chmod(0o755)
         self.conf = root / "etc" / "slurm.conf"
-        host = socket.gethostname().split(".")[0]
-        settings = {"root": root, "host": host, "ports": free_ports(2), "cpus": CPUS, "kill_wait": kill_wait}
+        self.host = socket.gethostname().split(".")[0]
+        settings = {"root": root, "host": self.host, "ports": free_ports(2), "cpus": CPUS, "kill_wait": kill_wait}
         self.conf.write_text(CONF.format(**settings))
         self.environment = {"SLURM_CONF": str(self.conf)}
 

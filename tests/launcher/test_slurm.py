@@ -118,6 +118,22 @@ def test_a_warned_job_is_requeued_and_continues(cluster, lab) -> None:
     assert same_as_undisturbed(cluster, run, *words)
 
 
+def test_a_lost_node_costs_no_run(cluster, lab) -> None:
+    """SLURM takes the node for dead, and puts its job back into the queue."""
+    words = [*WORDS, f"epochs={LONG_EPOCHS}", "checkpoint.every_minutes=0.01"]
+    client = cluster.start(*words)
+    (run,) = cluster.wait(lambda: [r for r in cluster.at_work() if (r["folder"] / "checkpoint.pt").exists()])
+    try:
+        lab.ask("scontrol", "update", f"nodename={lab.host}", "state=down", "reason=test")
+        cluster.wait(lambda: lab.jobs()[run["job"]] == "PENDING")
+    finally:
+        lab.ask("scontrol", "update", f"nodename={lab.host}", "state=resume")
+    output = cluster.end(client)
+    assert client.returncode == 0, output
+    assert "continues after step" in (run["folder"] / "log.txt").read_text()
+    assert trained_once(run)
+
+
 def test_two_sweeps_at_once_train_each_run_once(cluster, lab) -> None:
     words = [*WORDS, "epochs=600", "seed=0,1"]
     clients = [cluster.start(*words), cluster.start(*words)]
