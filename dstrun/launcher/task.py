@@ -109,8 +109,10 @@ class Task:
         status = self.status()
         state, message = status.get("state"), status.get("message") or ""
         told = status != self._before
-        if told and state in ("failed", "diverged", "interrupted"):
+        if told and state in ("failed", "diverged"):
             return self._ending(state, message)
+        if told and state == "interrupted":
+            return self._ending(state, message if exit.how == BUSY else f"{message} ({exit.how})")
         if exit.how == BUSY and state == "running":
             return self._ending(BUSY, f"process {status.get('pid')} on {status.get('host')} works on it")
         ending = self._ending("lost", exit.how)

@@ -65,7 +65,7 @@ def test_every_way_to_fail_is_named_and_the_client_ends(cluster, lab) -> None:
     assert "log: results/default/" in output
     cancelled = cluster.end(long)
     assert long.returncode == 1, cancelled
-    assert f"{first['id']}: interrupted" in cancelled
+    assert f"(SLURM job {first['job']}: CANCELLED)" in cancelled
     assert "fail_fast=true: the others are stopped" in cancelled
     assert lab.jobs()[second["job"]] in ("CANCELLED", "COMPLETING")
 
