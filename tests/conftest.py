@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def has_slurm() -> bool:
