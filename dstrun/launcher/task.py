@@ -118,9 +118,6 @@ class Task:
         ending = self._ending("lost", exit.how)
         if exit.log is not None and not (told and self.log.exists()):
             ending = replace(ending, log=exit.log)
-        if not told:
-            last = ending.tail()
-            return replace(ending, message=f"{exit.how}: {last[-1]}" if last else exit.how)
         self._put_down(ending)
         return ending
 

@@ -28,7 +28,7 @@ class Folder:
         self.path = path
         (path / "options" / "model").mkdir(parents=True)
         (path / "options" / "model" / "faulty.yaml").write_text(YAML)
-        here = str(Path(__file__).parent)
+        here = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here, **(environment or {})}
         self.clients: list[subprocess.Popen[bytes]] = []
         self.said: dict[int, Path] = {}

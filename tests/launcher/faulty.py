@@ -16,20 +16,23 @@ YAML = "_target_: faulty.Faulty\nhow: none\n"
 
 @option
 class Faulty:
-    """A layer whose process raises, is killed, or ends; ``once`` raises only at the first attempt of all."""
+    """A layer whose process raises, is killed, or ends; ``once`` raises only at the first attempt.
 
-    how: Annotated[str, OneOf("none", "raise", "kill", "exit", "once")] = "none"
+    ``worse`` raises at the first attempt and is killed at the next.
+    """
+
+    how: Annotated[str, OneOf("none", "raise", "kill", "exit", "once", "worse")] = "none"
     width: float = 1.0
 
     def build(self, image: tuple[int, int, int], classes: int) -> nn.Module:
         """Build the network, or not."""
         if self.how == "raise":
             raise RuntimeError("the network cannot be built")
-        if self.how == "kill":
+        if self.how == "kill" or (self.how == "worse" and Path("tried").exists()):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "exit":
             os._exit(3)
-        if self.how == "once" and not Path("tried").exists():
+        if self.how in ("once", "worse") and not Path("tried").exists():
             Path("tried").touch()
             raise RuntimeError("the first attempt fails")
         return nn.Sequential(nn.Flatten(), nn.Linear(image[0] * image[1] * image[2], classes))

@@ -56,6 +56,13 @@ def test_retry_tries_a_failure_again(folder) -> None:
     assert output.count("failed, RuntimeError: the network cannot be built") == 3
 
 
+def test_the_end_of_an_earlier_attempt_is_not_taken_for_this_one(folder) -> None:
+    output = folder.sweep(*FAULTY, "model.how=worse", "retry=1", code=1)
+    assert output.count("failed, RuntimeError: the first attempt fails") == 1
+    assert output.count("lost, killed by SIGKILL") == 1
+    assert folder.states() == ["lost"]
+
+
 def test_a_diverged_run_is_not_tried_again(folder) -> None:
     output = folder.sweep(*WORDS, "optimizer.lr=1e6", "retry=2", code=1)
     assert "retry" not in output
@@ -75,14 +82,14 @@ def test_fail_fast_saves_the_others(folder) -> None:
 
 @pytest.mark.parametrize("method", ["rigl", "gse"])
 def test_killed_at_random_points_gives_the_same_run(folder, method: str) -> None:
-    """Three kill -9 at moments drawn anew each time; tried again, the run is that of nobody disturbed."""
-    words = [*SMALL, f"method={method}", "epochs=100", "threads=1", "checkpoint.every_minutes=0.002"]
+    """Up to three kill -9 at moments drawn anew each time; tried again, the run is that of nobody disturbed."""
+    words = [*SMALL, f"method={method}", "epochs=300", "threads=1", "checkpoint.every_minutes=0.002"]
     client = folder.start(*words, "retry=5")
     killed: set[int] = set()
     while len(killed) < 3 and client.poll() is None:
         time.sleep(random.uniform(0.1, 0.5))
         for run in folder.at_work():
-            if run["pid"] not in killed and run["pid"] != client.pid:
+            if run["pid"] not in killed and (run["folder"] / "checkpoint.pt").exists():
                 os.kill(run["pid"], signal.SIGKILL)
                 killed.add(run["pid"])
     output = folder.end(client)
