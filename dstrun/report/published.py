@@ -79,7 +79,7 @@ class Reference:
     def apart(self, run: Run) -> str:
         """Say how our training was shorter or longer, or on fewer images; nothing where it was not, or is unknown."""
         said, ours = [], run.get("config.epochs")
-        if self.epochs and self.epochs != ours:
+        if self.epochs and ours and self.epochs != ours:
             said.append(f"published after {self.epochs} epochs, ours after {ours}")
         images = run.get("config.dataset.limit")
         if images and self.metric.startswith("accuracy."):
@@ -92,18 +92,12 @@ class Reference:
 
     def fits(self, run: Run) -> bool:
         """Say whether a finished run of the same data, model, method, allocation and metric is the same in the rest."""
+        if self.value is None or self.sparsity is None or self.confidence == "computed":
+            return False
         sparsity = run.realised if run.sparsity == EMERGES else run.sparsity
-        return (
-            self.value is not None
-            and self.sparsity is not None
-            and abs(self.sparsity - sparsity) <= SAME
-            and self.confidence != "computed"
-            and all(_holds(run, key, word, absent=False) for key, word in self.words.items())
-            and all(
-                _holds(run, key, value, absent=True)
-                for key, value in _usual(self.model, self.method, self.allocation).items()
-                if key not in self.words
-            )
+        wanted = _usual(self.model, self.method, self.allocation) | self.words
+        return abs(self.sparsity - sparsity) <= SAME and all(
+            _holds(run, key, value, absent=key not in self.words) for key, value in wanted.items()
         )
 
 
