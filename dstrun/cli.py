@@ -200,7 +200,6 @@ def parser(verb: str, description: str, *, rows: bool = True, results: bool = Tr
 RESULTS = "folders (default: results), and conditions on runs: where=method:gse,rigl where=sparsity>=0.9"
 QUERY = ("where", "rows", "cols", "value")
 TABLE = "where=method:gse,rigl rows=method cols=model,sparsity value=accuracy.top1; fields are settings, or record keys"
-QUERY_OPTIONS = {"rows": "rows", "columns": "cols", "values": "value"}
 
 
 def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple[list[Path], dict[str, list[str]]]:
@@ -303,7 +302,7 @@ def status(words: list[str]) -> int:
 def table(words: list[str]) -> int:
     """Make a table of runs."""
     from dstrun.report import table as tables
-    from dstrun.report.cells import Options
+    from dstrun.report.table.cells import Options
 
     made = parser("table", "Mean and deviation over seeds, cell by cell: " + TABLE)
     made.add_argument("--preset", choices=tables.PRESETS, default="accuracy", help="which table (default: accuracy)")
@@ -317,7 +316,7 @@ def table(words: list[str]) -> int:
     arguments = made.parse_intermixed_args(words)
     folders, query = split_query(arguments.results, QUERY)
     options = Options(
-        **{name: ",".join(query[key]) if query[key] else None for name, key in QUERY_OPTIONS.items()},
+        *(",".join(query[key]) if query[key] else None for key in QUERY[1:]),
         interval=arguments.ci, significant=arguments.significant, against=arguments.against, digits=arguments.digits,
     )  # fmt: skip
     if arguments.published or arguments.reference:
