@@ -202,7 +202,7 @@ QUERY = ("where", "rows", "cols", "value")
 TABLE = "where=method:gse,rigl rows=method cols=model,sparsity value=accuracy.top1; fields are settings, or record keys"
 
 
-def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple[list[Path], dict[str, list[str]]]:
+def split_query(words: Sequence[str | Path], known: Sequence[str] = QUERY[:1]) -> tuple[list[Path], dict[str, list[str]]]:
     """Part folders from the words of a query, ``where=...``.
 
     Raises:
@@ -210,7 +210,7 @@ def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple
     """
     folders, query = [], {key: [] for key in known}
     for word in words:
-        key, sign, value = word.partition("=")
+        key, sign, value = str(word).partition("=")
         if key in known and sign:
             query[key].append(value)
         elif sign and not Path(word).exists():
@@ -222,7 +222,7 @@ def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple
     return folders or [Path("results")], query
 
 
-def found_runs(words: Sequence[str]) -> list[Run]:
+def found_runs(words: Sequence[str | Path]) -> list[Run]:
     """Load the runs below folders that meet the conditions; what is damaged is said, not raised."""
     from dstrun.report import fields, load
 
