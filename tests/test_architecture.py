@@ -54,15 +54,16 @@ MAY_IMPORT = {
     "methods": {"account", "config", "help", "report"},
     "run": None,
     "plan": None,
-    "cli": {"config", "launcher", "report"},
+    "start": {"config", "launcher"},
+    "cli": {"report", "start"},
     "__main__": {"cli"},
     "__init__": set(),
 }
 """Which rooms a room may import when it is loaded (itself and ``LIGHT`` always); ``None``: every one."""
 
 THIRD_PARTY = {
-    "hydra": {"cli", "config", "run", "schema"},
-    "omegaconf": {"cli", "config", "run", "schema"},
+    "hydra": {"config", "run", "schema"},
+    "omegaconf": {"config", "run", "schema", "start"},
     "matplotlib": {"report"},
     "wandb": set(),
     "torchvision": set(),
