@@ -103,10 +103,10 @@ def parser(verb: str, description: str, *, rows: bool = True, results: bool = Tr
 
 
 def found_runs(folders: Sequence[Path]) -> list[Run]:
-    """Load the runs below the folders; what is damaged is said, not raised."""
+    """Load the runs below the folders, each once; what is damaged is said, not raised."""
     from dstrun.report import load
 
-    runs = [run for folder in folders for run in load.runs(folder)]
+    runs = list({run.folder.absolute(): run for folder in folders for run in load.runs(folder)}.values())
     for warning in load.warnings(runs):
         log.warning("%s", warning)
     return runs
@@ -229,6 +229,21 @@ def plot_bench(files: Sequence[Path], out: Path | None) -> int:
     return 0
 
 
+def export(words: list[str]) -> int:
+    """Write one file of all epochs and one of all runs."""
+    from dstrun.report import export as exports
+
+    made = parser("export", "One tidy file of all epochs and one of all runs, done or not.", rows=False)
+    made.add_argument("--out", type=Path, default=Path("results/export"), help="folder (default: results/export)")
+    made.add_argument("--format", choices=exports.FORMATS, default="parquet", help="which files (default: parquet)")
+    arguments = made.parse_args(words)
+    runs = found_runs(arguments.results)
+    if not runs:
+        return nothing(arguments.results)
+    print(*exports.export(runs, arguments.out, arguments.format, time.time()), sep="\n")
+    return 0
+
+
 def bench(words: list[str]) -> int:
     """Measure this machine; what has been measured is written as it comes."""
     from importlib import import_module
@@ -288,6 +303,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "status": status,
     "table": table,
     "plot": plot,
+    "export": export,
     "bench": bench,
     "doctor": doctor,
 }

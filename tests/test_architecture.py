@@ -149,6 +149,7 @@ def loaded(code: str) -> list[str]:
         ["status", "."],
         ["table", "."],
         ["methods"],
+        ["export", "--help"],
         ["plan", "--help"],
         ["doctor", "--help"],
         ["bench", "kernel", "--help"],

@@ -244,6 +244,24 @@ def _fault(record: dict[str, Any]) -> str | None:
     return None
 
 
+def setting(run: Run) -> dict[str, Any]:
+    """Give what a run was asked for, done or not: ``label``, ``choices``, ``config``; null and empty where unknown."""
+    if run.record is not None:
+        return {key: run.record[key] for key in ("label", "choices", "config")}
+    import yaml
+
+    from dstrun.record.folder import label
+
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        config = yaml.load((run.folder / "config.yaml").read_text(), loader)
+        choices = config.pop("choices")
+        choices |= {key: config[key] for key in ("scope", "backend", "precision")}
+        return {"label": label(choices), "choices": choices, "config": config}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return {"label": None, "choices": {}, "config": {}}
+
+
 def metrics(run: Run, columns: Collection[str] | None = None) -> list[dict[str, Any]]:
     """Read ``metrics.csv``: a row an epoch, numbers as numbers, nothing as None; no rows where there is no file.
 
