@@ -22,6 +22,7 @@ dstrun: train sparse networks, measure what they cost, table the results.
   dstrun table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]
   dstrun plot curves|sparsity [RESULTS] [--out FILE.png|pdf|svg]
   dstrun plot bench FILE.csv [--out FILE.png|pdf|svg]
+  dstrun export [RESULTS] [--out DIR] [--format parquet|csv]  one file of all epochs, one of all runs
   dstrun bench kernel|step|scaling                           this machine: dense, masked and sparse in turns
   dstrun doctor                                              what works on this machine
 """
