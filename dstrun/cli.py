@@ -289,36 +289,41 @@ def table(words: list[str]) -> int:
 
 def plot(words: list[str]) -> int:
     """Draw a figure of finished runs."""
-    from dstrun.report import plot as plots
+    from dstrun.report import figure
 
     made = parser("plot", "Draw a figure.", rows=False, results=False)
-    made.add_argument("preset", choices=[*plots.PRESETS, "bench"], help="which figure")
+    made.add_argument("preset", choices=[*figure.PRESETS, "bench"], help="which figure (docs/reports.md)")
     made.add_argument(
         "results", nargs="*", type=Path, default=[Path("results")],
         help="folders (default: results); for bench the file that dstrun bench has written",
     )  # fmt: skip
-    made.add_argument("--out", type=Path, help="file ending in .png, .pdf or .svg (default: PRESET.png)")
-    arguments = made.parse_args(words)
+    made.add_argument(
+        "--out", type=Path, action="append",
+        help="file ending in .png, .pdf or .svg (default: PRESET.png); more than once for several",
+    )  # fmt: skip
+    arguments = made.parse_intermixed_args(words)
     if arguments.preset == "bench":
         return plot_bench(arguments.results, arguments.out)
-    out = arguments.out or Path(f"{arguments.preset}.png")
-    if plots.PRESETS[arguments.preset](found_runs(arguments.results), out) is None:
-        return nothing(arguments.results, "finished run")
-    print(out)
+    preset, out = figure.PRESETS[arguments.preset], arguments.out or [Path(f"{arguments.preset}.png")]
+    runs = found_runs(arguments.results)
+    if figure.save(lambda: preset.draw(runs), *out) is None:
+        return nothing(arguments.results, preset.needs)
+    print(*out, sep="\n")
+    say(preset.caption)
     return 0
 
 
-def plot_bench(files: Sequence[Path], out: Path | None) -> int:
+def plot_bench(files: Sequence[Path], out: Sequence[Path] | None) -> int:
     """Draw a figure of what ``dstrun bench`` has measured."""
     from dstrun.report import bench
 
     if len(files) != 1 or files[0].suffix != ".csv":
         raise ConfigError("plot bench takes one file that dstrun bench has written, such as results/bench/kernel.csv")
     rows = bench.read(files[0])
-    out = out or Path(f"bench-{files[0].stem}.png")
-    if bench.plot(rows, out) is None:
+    out = out or [Path(f"bench-{files[0].stem}.png")]
+    if bench.plot(rows, *out) is None:
         return nothing(files, "measurement")
-    print(out)
+    print(*out, sep="\n")
     return 0
 
 

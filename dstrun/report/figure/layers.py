@@ -1,0 +1,80 @@
+"""Density by layer, at the start and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from dstrun.report.compare import Row, blocks
+from dstrun.report.figure.canvas import finish, grid, title
+from dstrun.report.figure.series import in_order, titled
+from dstrun.report.load import Run
+from dstrun.report.style import NEUTRAL, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CAPTION = (
+    "Density of every prunable layer, from input to output, mean over seeds: hollow marks on dotted lines at the first "
+    "step, full marks at the end of training."
+)
+MOST_NAMES = 20
+"""More layers than these are numbered."""
+LOG = 10
+"""Where the densest layer has this many times the density of the sparsest, the axis is logarithmic."""
+
+
+def draw(runs: Sequence[Run]) -> Figure | None:
+    """Draw a panel per model, dataset and sparsity, of the runs whose records have the field ``layers``."""
+    panels = []
+    for block in blocks(run for run in runs if run.get("layers")):
+        for level in [s for s in block.sparsities if s > 0]:
+            panels.append((titled(block, level), [(row, row.cells[level]) for row in block.rows if level in row.cells]))
+    if not panels:
+        return None
+    names = in_order(row for _, rows in panels for row, _ in rows)
+    figure, axes = grid(len(panels), "density (%)", columns=2, height=2.3)
+    for axis, (text, rows) in zip(axes, panels, strict=True):
+        densities = [value for row, cell in rows for value in _layers(axis, row, cell)]
+        positive = [value for value in densities if value > 0]
+        if max(positive) > LOG * min(positive):
+            axis.set_yscale("log")
+        _name_layers(axis, rows[0][1][0].get("layers"))
+        title(axis, text, 2)
+    finish(figure, names, [len(cell) for _, rows in panels for _, cell in rows], _handles())
+    return figure
+
+
+def _layers(axis: Axes, row: Row, cell: Sequence[Run]) -> list[float]:
+    """Draw the mean densities of a row's layers and return them, in percent."""
+    color, marker = style(row.label)
+    drawn = []
+    for key, look, name in (("initial", START, None), ("active", END, row.name)):
+        layers = zip(*(run.get("layers") for run in cell), strict=True)
+        means = [fmean(100 * layer[key] / layer["connections"] for layer in seeds) for seeds in layers]
+        axis.plot(range(1, len(means) + 1), means, color=color, marker=marker, label=name, **look)
+        drawn += means
+    return drawn
+
+
+START = {"linestyle": ":", "fillstyle": "none", "linewidth": 0.7, "markersize": 4.5, "markeredgewidth": 0.7}
+END = {"linestyle": "-", "linewidth": 0.7}
+
+
+def _name_layers(axis: Axes, layers: Sequence[dict[str, Any]]) -> None:
+    if len(layers) > MOST_NAMES:
+        axis.set_xlabel("prunable layer, from input to output")
+        axis.locator_params(axis="x", integer=True)
+    else:
+        axis.set_xticks(range(1, len(layers) + 1), [layer["name"] for layer in layers], rotation=90, fontsize=6)
+
+
+def _handles() -> dict[str, Any]:
+    from matplotlib.lines import Line2D
+
+    return {
+        "first step": Line2D([], [], color=NEUTRAL, marker="o", **START),
+        "end of training": Line2D([], [], color=NEUTRAL, marker="o", **END),
+    }
