@@ -263,9 +263,9 @@ def metrics(run: Run, columns: Collection[str] | None = None) -> list[dict[str, 
 
 
 def _value(word: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return word or None
+    if word.isdecimal():
+        return int(word)
+    try:
+        return float(word)
+    except ValueError:
+        return word or None

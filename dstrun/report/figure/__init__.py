@@ -36,7 +36,8 @@ __all__ = ["PRESETS", "Preset", "save", "sheet"]
 class Preset:
     """A kind of figure: ``draw`` gives None where no runs are for it, ``caption`` says what is shown.
 
-    ``needs`` names what must be there, as in "no ... below results".
+    ``draw`` raises ConfigError where the runs are too many for one figure. ``needs`` names what must be there, as in
+    "no ... below results".
     """
 
     draw: Callable[[Sequence[Run]], Figure | None]

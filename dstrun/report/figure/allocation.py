@@ -76,7 +76,8 @@ def _bars(axis: Axes, row: Row, place: int, names: Sequence[str]) -> None:
             x, fmean(values), 0.9 * width, yerr=deviation(values), color=color, edgecolor=face, linewidth=0,
             hatch=HATCHES[names.index(name) % len(HATCHES)], error_kw={"elinewidth": 0.8, "capsize": 2},
         )  # fmt: skip
-        singles(axis, x, values, NEUTRAL)
+        if len(values) > 1:
+            singles(axis, x, values, NEUTRAL)
 
 
 def _handles(names: Sequence[str]) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from dstrun.report.style import SHEET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # What would make two drawings of the same runs differ.
 SUFFIXES = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
+MOST_INCHES = 100
 LETTERS_PER_INCH = 17
 """Of a title or a legend, at least; longer ones are folded."""
 
@@ -64,11 +66,23 @@ def sheet(extra: Mapping[str, Any] | None = None) -> Iterator[None]:
         yield
 
 
-def grid(panels: int, ylabel: str = "", *, columns: int = 3, height: float = 2.1) -> tuple[Figure, list[Axes]]:
-    """Lay panels out: one in a paper's column, more across its page; ``height`` in inches is that of a panel."""
+def grid(
+    panels: int, ylabel: str = "", *, rows: int = 1, columns: int = 3, height: float = 2.1
+) -> tuple[Figure, list[Axes]]:
+    """Lay panels out: one in a paper's column, more across its page.
+
+    Args:
+        panels: how many, above 0.
+        ylabel: of the panels at the left.
+        rows: what a panel may have to show; more than ten get more room.
+        columns: panels side by side at most.
+        height: of a panel, in inches.
+    """
     columns = min(panels, columns)
     lines = -(-panels // columns)
-    figure = blank(COLUMN_INCHES if panels == 1 else PAGE_INCHES, height * lines)
+    more = max(0, rows - 10)
+    width = PAGE_INCHES if panels > 1 or more else COLUMN_INCHES
+    figure = blank(width, height * lines * min(2, 1 + 0.03 * more))
     axes = [figure.add_subplot(lines, columns, i + 1) for i in range(panels)]
     for axis in axes[::columns]:
         axis.set_ylabel(ylabel)
@@ -76,10 +90,16 @@ def grid(panels: int, ylabel: str = "", *, columns: int = 3, height: float = 2.1
 
 
 def blank(width: float, height: float) -> Figure:
-    """Make an empty figure, in inches, that arranges what is put on it."""
+    """Make an empty figure, in inches, that arranges what is put on it.
+
+    Raises:
+        ConfigError: nobody could look at it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if height > MOST_INCHES:
+        raise ConfigError(f"the figure would be {height:.0f} inches tall, above {MOST_INCHES}: choose fewer runs")
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -89,6 +109,25 @@ def title(axis: Axes, text: str, columns: int = 3) -> None:
     """Title a panel, folded to its width where up to ``columns`` stand side by side."""
     width = axis.figure.get_figwidth() / min(columns, len(axis.figure.axes))  # type: ignore[union-attr]
     axis.set_title(textwrap.fill(text, int(width * LETTERS_PER_INCH)))
+
+
+def spread(axis: Axis, values: Collection[float]) -> None:
+    """Set the limits and ticks of one axis of a panel: logarithmic from four times the smallest value on."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = min(value for value in values if value > 0), max(values)
+    panel, name = axis.axes, axis.axis_name  # type: ignore[attr-defined]
+    if high < 4 * low:
+        room = max(0.1 * (high - low), 0.02 * high)
+        panel.set(**{f"{name}lim": (low - room, high + room)})
+        panel.locator_params(axis=name, nbins=5)
+        return
+    panel.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.2, high * 1.2)})
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if high < 1e6:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def finish(figure: Figure, names: Sequence[str], n: Collection[int], extra: Mapping[str, Any] | None = None) -> None:

@@ -37,7 +37,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     if not panels:
         return None
     names = in_order(row for _, drawn in panels for row, _ in drawn)
-    figure, axes = grid(len(panels), "top-1 accuracy (%)")
+    figure, axes = grid(len(panels), "top-1 accuracy (%)", rows=len(names))
     for axis, (text, drawn) in zip(axes, panels, strict=True):
         means = [_curve(axis, row, lines, place / len(drawn)) for place, (row, lines) in enumerate(drawn)]
         settled = [value for mean in means for value in mean[len(mean) // 10 :]]

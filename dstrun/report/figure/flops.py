@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from dstrun.report.compare import Block, Row, blocks
-from dstrun.report.figure.canvas import finish, grid, title
+from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import ERRORS, accuracies, points
 from dstrun.report.figure.series import in_order, titled
 from dstrun.report.load import Run, number
@@ -30,7 +30,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     if not found:
         return None
     names = in_order(row for block in found for row in block.rows)
-    figure, axes = grid(len(found), "top-1 accuracy (%)", height=2.3)
+    figure, axes = grid(len(found), "top-1 accuracy (%)", rows=len(names), height=2.3)
     for axis, block in zip(axes, found, strict=True):
         key = "flops.train_x_dense" if len(_dense_costs(block)) == 1 else "flops.train"
         cells = []
@@ -40,7 +40,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             cells += at
         _front(axis, [(x, fmean(values)) for x, values in cells])
         title(axis, titled(block))
-        log_axis(axis, [x for x, _ in cells])
+        spread(axis.xaxis, [x for x, _ in cells])
         axis.set_xlabel("training FLOPs" + (" (x dense)" if key != "flops.train" else ""))
     finish(figure, [*names, FRONT], [len(cell) for block in found for row in block.rows for cell in row.cells.values()])
     return figure
@@ -64,22 +64,4 @@ def _front(axis: Axes, cells: Sequence[tuple[float, float]]) -> None:
         if not front or mean > front[-1][1]:
             front.append((x, mean))
     front.append((max(x for x, _ in cells), front[-1][1]))
-    axis.step(*zip(*front, strict=True), where="post", color=NEUTRAL, linewidth=0.7, label=FRONT, zorder=1)
-
-
-def log_axis(axis: Axes, values: Sequence[float]) -> None:
-    """Make x logarithmic where the values spread over more than a few times the smallest."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = min(values), max(values)
-    if high < 4 * low:
-        axis.set_xlim(low - max(0.1 * (high - low), 0.02 * low), high + max(0.1 * (high - low), 0.02 * high))
-        axis.locator_params(axis="x", nbins=5)
-        return
-    axis.set_xscale("log")
-    axis.set_xlim(low / 1.2, high * 1.2)
-    if high < 100 * low:
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    if high < 1e6:
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.step(*zip(*front, strict=True), where="post", color=NEUTRAL, linewidth=0.7, label=FRONT, zorder=2.5)

@@ -34,7 +34,8 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     import matplotlib as mpl
 
     intervals = sorted({interval for lines in found.values() for interval, _, _ in lines}, key=natural)
-    figure, axes = grid(len(found), "training FLOPs saved (%)")
+    names = sorted({_name(*line[:2]) for lines in found.values() for line in lines}, key=natural)
+    figure, axes = grid(len(found), "training FLOPs saved (%)", rows=len(names))
     for axis, (panel, lines) in zip(axes, found.items(), strict=True):
         levels = sorted(set().union(*(saved for _, _, saved in lines)))
         lines.sort(key=lambda line: (natural(line[0]), line[1].rank()))
@@ -49,7 +50,6 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         axis.set_xlabel("sparsity (%)")
         axis.grid(visible=False, axis="x")
         title(axis, panel.title)
-    names = sorted({_name(*line[:2]) for lines in found.values() for line in lines}, key=natural)
     finish(figure, names, [len(values) for lines in found.values() for *_, saved in lines for values in saved.values()])
     return figure
 

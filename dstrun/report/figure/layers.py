@@ -7,10 +7,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dstrun.report.compare import Row, blocks
-from dstrun.report.figure.canvas import finish, grid, title
+from dstrun.report.figure.canvas import finish, grid, spread, title
+from dstrun.report.figure.marks import aside
 from dstrun.report.figure.series import in_order, titled
 from dstrun.report.load import Run
-from dstrun.report.style import NEUTRAL, style
+from dstrun.report.style import NEUTRAL, line, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +23,6 @@ CAPTION = (
 )
 MOST_NAMES = 20
 """More layers than these are numbered."""
-LOG = 10
-"""Where the densest layer has this many times the density of the sparsest, the axis is logarithmic."""
 
 
 def draw(runs: Sequence[Run]) -> Figure | None:
@@ -35,32 +34,35 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     if not panels:
         return None
     names = in_order(row for _, rows in panels for row, _ in rows)
-    figure, axes = grid(len(panels), "density (%)", columns=2, height=2.3)
+    figure, axes = grid(len(panels), "density (%)", rows=len(names), columns=2, height=2.3)
     for axis, (text, rows) in zip(axes, panels, strict=True):
-        densities = [value for row, cell in rows for value in _layers(axis, row, cell)]
-        positive = [value for value in densities if value > 0]
-        if max(positive) > LOG * min(positive):
-            axis.set_yscale("log")
+        densities = []
+        for place, (row, cell) in enumerate(rows):
+            densities += _layers(axis, row, cell, aside(place, len(rows)))
+        spread(axis.yaxis, densities)
         _name_layers(axis, rows[0][1][0].get("layers"))
         title(axis, text, 2)
     finish(figure, names, [len(cell) for _, rows in panels for _, cell in rows], _handles())
     return figure
 
 
-def _layers(axis: Axes, row: Row, cell: Sequence[Run]) -> list[float]:
-    """Draw the mean densities of a row's layers and return them, in percent."""
+def _layers(axis: Axes, row: Row, cell: Sequence[Run], shift: float) -> list[float]:
+    """Draw the mean densities of a row's layers, moved along x, and return them, in percent."""
     color, marker = style(row.label)
     drawn = []
-    for key, look, name in (("initial", START, None), ("active", END, row.name)):
+    ends: dict[str, Any] = {"linestyle": line(row.label, row.variant), "label": row.name}
+    for key, look in (("initial", START), ("active", END | ends)):
         layers = zip(*(run.get("layers") for run in cell), strict=True)
         means = [fmean(100 * layer[key] / layer["connections"] for layer in seeds) for seeds in layers]
-        axis.plot(range(1, len(means) + 1), means, color=color, marker=marker, label=name, **look)
+        axis.plot([i + 1 + shift for i in range(len(means))], means, color=color, marker=marker, **look)
         drawn += means
     return drawn
 
 
-START = {"linestyle": ":", "fillstyle": "none", "linewidth": 0.7, "markersize": 4.5, "markeredgewidth": 0.7}
-END = {"linestyle": "-", "linewidth": 0.7}
+START: dict[str, Any] = {
+    "linestyle": ":", "fillstyle": "none", "linewidth": 0.7, "markersize": 4.5, "markeredgewidth": 0.7,
+}  # fmt: skip
+END: dict[str, Any] = {"linewidth": 0.7}
 
 
 def _name_layers(axis: Axes, layers: Sequence[dict[str, Any]]) -> None:

@@ -36,7 +36,8 @@ def points(axis: Axes, row: Row, found: Sequence[tuple[float, Sequence[float]]],
         "color": color, "marker": marker or LONE, "linestyle": line(row.label, row.variant), "label": row.name,
     } | other  # fmt: skip
     for x, values in found:
-        singles(axis, x, values, look["color"])
+        if len(values) > 1:
+            singles(axis, x, values, look["color"])
     xs, means = [x for x, _ in found], [fmean(values) for _, values in found]
     axis.errorbar(xs, means, [deviation(values) for _, values in found], elinewidth=0.8, **look)
 
@@ -60,9 +61,10 @@ def reference(axis: Axes, row: Row, values: Sequence[float]) -> None:
     mean, off = fmean(values), deviation(values)
     if off:
         axis.axhspan(mean - off, mean + off, color=color, alpha=0.15, linewidth=0)
-    axis.axhline(mean, color=color, linestyle=line(row.label, row.variant), label=row.name)
+    # Dashed as dense training is, so that in greyscale it is no line of the grid.
+    axis.axhline(mean, color=color, linestyle=line("dense", row.variant), label=row.name)
 
 
 def aside(place: int, rows: int) -> float:
     """Say how far a row is moved along x, so that methods do not hide each other; places are 1 apart."""
-    return (place - (rows - 1) / 2) * min(0.1, 0.6 / rows)
+    return (place - (rows - 1) / 2) * min(0.1, 0.8 / rows)

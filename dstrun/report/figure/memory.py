@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from dstrun.report.figure.canvas import finish, grid, title
-from dstrun.report.figure.flops import log_axis
+from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import ERRORS, accuracies, points
 from dstrun.report.figure.series import by_backend, in_order
 from dstrun.report.load import Run, number
@@ -29,14 +28,14 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     if not panels:
         return None
     names = in_order(row for rows in panels.values() for _, row in rows)
-    figure, axes = grid(len(panels), "top-1 accuracy (%)", height=2.3)
+    figure, axes = grid(len(panels), "top-1 accuracy (%)", rows=len(names), height=2.3)
     for axis, (text, rows) in zip(axes, panels.items(), strict=True):
         xs = []
         for backend, row in rows:
             at = [(_megabytes(row.cells[s]), accuracies(row.cells[s])) for s in sorted(row.cells)]
             xs += [x for x, _ in at]
             points(axis, row, at, fillstyle=FILLS.get(backend, "full"))
-        log_axis(axis, xs)
+        spread(axis.xaxis, xs)
         title(axis, text)
         axis.set_xlabel("measured peak memory (MB)")
     finish(figure, names, [len(cell) for rows in panels.values() for _, row in rows for cell in row.cells.values()])

@@ -28,7 +28,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     if not found:
         return None
     names = in_order(row for block in found for row in block.rows)
-    figure, axes = grid(len(found), "top-1 accuracy (%)")
+    figure, axes = grid(len(found), "top-1 accuracy (%)", rows=len(names))
     for axis, block in zip(axes, found, strict=True):
         levels = [s for s in block.sparsities if s > 0]
         sparse = [row for row in block.rows if any(row.cells.get(s) for s in levels)]

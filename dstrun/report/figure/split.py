@@ -13,6 +13,7 @@ from dstrun.report.load import Run, number
 from dstrun.report.style import NEUTRAL
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PARTS = {
@@ -30,6 +31,7 @@ MEANING = (
 )
 BARS = f"Memory of training by part: {MEANING}. The line across a bar is the measured peak."
 PIES = f"Memory of training by part: {MEANING}. Below each pie is its measured peak."
+PEAK = "measured peak"
 LEAST = 0.06
 """Of a pie: smaller pieces have no room for their share."""
 
@@ -53,25 +55,34 @@ def draw_bars(runs: Sequence[Run]) -> Figure | None:
     lines = figure.add_gridspec(len(found), 1, height_ratios=heights)
     for place, (text, bars) in enumerate(found.items()):
         axis = figure.add_subplot(lines[place])
-        left = [0.0] * len(bars)
-        for part, look in _looks().items():
-            sizes = [bar.parts[part] / 1e6 for bar in bars]
-            if not any(sizes):
-                continue
-            axis.barh(range(len(bars)), sizes, 0.75, left, label=part, **look)
-            left = [start + size for start, size in zip(left, sizes, strict=True)]
-        peaks = [bar.peak / 1e6 for bar in bars]
-        axis.plot(
-            peaks, range(len(bars)), linestyle="none", marker="|", markersize=11, color=NEUTRAL, label="measured peak"
-        )
-        axis.set_yticks(range(len(bars)), [bar.name for bar in bars])
-        axis.set_ylim(len(bars) - 0.4, -0.6)
-        axis.set_xlim(0, 1.02 * max([*left, *peaks]))
-        axis.grid(visible=False, axis="y")
-        axis.set_xlabel("memory (MB)")
+        _stack(axis, bars)
         title(axis, text, 1)
-    finish(figure, [*PARTS, "measured peak"], [bar.seeds for bars in found.values() for bar in bars])
+    finish(figure, [*PARTS, PEAK], [bar.seeds for bars in found.values() for bar in bars])
     return figure
+
+
+def _stack(axis: Axes, bars: Sequence[Split]) -> None:
+    """Draw the bars of a panel, the first on top, and the peak of each across it."""
+    import matplotlib as mpl
+    from matplotlib.patheffects import withStroke
+
+    ends = [0.0] * len(bars)
+    for part, look in _looks().items():
+        sizes = [bar.parts[part] / 1e6 for bar in bars]
+        if any(sizes):
+            axis.barh(range(len(bars)), sizes, 0.75, ends, label=part, **look)
+        ends = [end + size for end, size in zip(ends, sizes, strict=True)]
+    peaks = [bar.peak / 1e6 for bar in bars]
+    edge = withStroke(linewidth=2.5, foreground=mpl.rcParams["axes.facecolor"])
+    axis.plot(
+        peaks, range(len(bars)), linestyle="none", marker="|", markersize=11, color=NEUTRAL, label=PEAK,
+        path_effects=[edge],
+    )  # fmt: skip
+    axis.set_yticks(range(len(bars)), [bar.name for bar in bars])
+    axis.set_ylim(len(bars) - 0.4, -0.6)
+    axis.set_xlim(0, 1.02 * max([*ends, *peaks]))
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("memory (MB)")
 
 
 def draw_pies(runs: Sequence[Run]) -> Figure | None:

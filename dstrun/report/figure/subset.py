@@ -36,7 +36,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         return None
     drawn = [row for references, rows, _ in found.values() for row in [*references, *rows]]
     names = in_order(drawn)
-    figure, axes = grid(len(found), "top-1 accuracy (%)")
+    figure, axes = grid(len(found), "top-1 accuracy (%)", rows=len(names))
     for axis, (panel, (references, rows, gammas)) in zip(axes, found.items(), strict=True):
         for row in references:
             reference(axis, row, accuracies(row.cells[0.0]))

@@ -46,7 +46,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     if not panels:
         return None
     names = in_order(row for _, rows in panels for row, _ in rows)
-    figure, axes = grid(2 * len(panels), columns=2)
+    figure, axes = grid(2 * len(panels), rows=len(names), columns=2)
     for (left, right), (text, rows) in zip(zip(axes[::2], axes[1::2], strict=True), panels, strict=True):
         for axis, key, what in (
             (left, "replaced", "replaced at an update (%)"),

@@ -37,7 +37,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         return None
     drawn = [row for lines, rows, _ in found.values() for row in [*lines, *rows]]
     names = in_order(drawn)
-    figure, axes = grid(len(found), "top-1 accuracy (%)")
+    figure, axes = grid(len(found), "top-1 accuracy (%)", rows=len(names))
     for axis, (panel, (lines, rows, widths)) in zip(axes, found.items(), strict=True):
         for row in lines:
             reference(axis, row, accuracies(row.cells[1.0]))

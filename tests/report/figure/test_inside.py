@@ -14,7 +14,7 @@ from dstrun.report.figure import layers, sheet, split, topology
 def test_layers_show_densities_at_first_and_at_last(tmp_path: Path) -> None:
     for seed, last in ((0, 10), (1, 30)):
         record = record_of("gse", 0.9, seed, 90.0)
-        record["layers"] = layers_of(("in", 100, 50, last), ("out", 1000, 60, 100 - last))
+        record["layers"] = layers_of(("in", 100, 50, last), ("out", 1000, 200, 300 - last))
         write(tmp_path, record)
     write(tmp_path, record_of("rigl", 0.9, 0, 90.0))  # of before there was the field
     with sheet():
@@ -22,8 +22,8 @@ def test_layers_show_densities_at_first_and_at_last(tmp_path: Path) -> None:
     assert figure is not None
     (axis,) = figure.axes
     start, end = axis.get_lines()
-    assert list(start.get_ydata()) == pytest.approx([50, 6])
-    assert list(end.get_ydata()) == pytest.approx([20, 8])
+    assert list(start.get_ydata()) == pytest.approx([50, 20])
+    assert list(end.get_ydata()) == pytest.approx([20, 28])
     assert (start.get_fillstyle(), end.get_fillstyle()) == ("none", "full")
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["in", "out"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["gse", "first step", "end of training"]
