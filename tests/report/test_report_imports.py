@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-MODULES = ("compare", "figure", "format", "load", "status", "style", "table")
+MODULES = ("compare", "figure", "format", "load", "published", "status", "style", "table")
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from dstrun.report.compare import Row
+from dstrun.report.fields import Field
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, deviation, singles
-from dstrun.report.figure.series import panels
+from dstrun.report.figure.series import panels, seeds
 from dstrun.report.load import Run
 from dstrun.report.style import HATCHES, NEUTRAL, style
 
@@ -21,6 +22,7 @@ CAPTION = (
     f"Final top-1 accuracy by how connections are allocated to layers, a group of bars a method, {ERRORS}. The axis "
     "does not begin at 0."
 )
+ALLOCATION = Field("allocation", "choices.allocation")
 WIDTH = 0.8
 """Of a group of bars; the next group begins at 1."""
 
@@ -28,7 +30,7 @@ WIDTH = 0.8
 def draw(runs: Sequence[Run]) -> Figure | None:
     """Draw a panel per model, dataset and sparsity with the methods that were trained with several allocations."""
     found = {}
-    for panel, rows in panels(runs, allocation, ["allocation"]).items():
+    for panel, rows in panels(runs, [ALLOCATION]).items():
         if several := [row for row in rows if len(row.cells) > 1]:
             found[panel] = several
     if not found:
@@ -45,17 +47,8 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         axis.set_xticks(range(len(rows)), [row.name.replace(" (", "\n(") for row in rows])
         axis.grid(visible=False, axis="x")
         title(axis, panel.title)
-    counts = [len(cell) for rows in found.values() for row in rows for cell in row.cells.values()]
-    finish(figure, [], counts, _handles(names))
+    finish(figure, [], seeds(row for rows in found.values() for row in rows), _handles(names))
     return figure
-
-
-def allocation(run: Run) -> str | None:
-    """Name a run's allocation with its settings, but for those that its name says and those at their default."""
-    settings: Mapping[str, Any] = run.get("config.allocation", {})
-    said = [f"{key}={value}" for key, value in settings.items() if key == "power" and value != 1]
-    name = run.get("choices.allocation")
-    return name and " ".join([name, *said])
 
 
 def _order(name: str) -> tuple[bool, str]:

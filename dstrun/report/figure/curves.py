@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dstrun.report.compare import Row, blocks
 from dstrun.report.figure.canvas import finish, grid, title
-from dstrun.report.figure.series import in_order, titled
+from dstrun.report.figure.series import in_order, level, titled
 from dstrun.report.load import Run, metrics, number
 from dstrun.report.style import line, style
 
@@ -29,11 +29,11 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     panels = []
     for block in blocks(runs):
         levels = [s for s in block.sparsities if s > 0] or block.sparsities
-        for level in levels:
+        for sparsity in levels:
             # Dense training is the reference of every panel.
-            drawn = [(row, lines) for row in block.rows for at in sorted({0.0, level}) if (lines := _lines(row, at))]
+            drawn = [(row, lines) for row in block.rows for at in sorted({0.0, sparsity}) if (lines := _lines(row, at))]
             if drawn:
-                panels.append((titled(block, level), drawn))
+                panels.append((titled(block, level(sparsity) if sparsity else ""), drawn))
     if not panels:
         return None
     names = in_order(row for _, drawn in panels for row, _ in drawn)

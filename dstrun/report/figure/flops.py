@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dstrun.report.compare import Block, Row, blocks
 from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import ERRORS, accuracies, points
-from dstrun.report.figure.series import in_order, titled
+from dstrun.report.figure.series import in_order, seeds, titled
 from dstrun.report.load import Run, number
 from dstrun.report.style import NEUTRAL
 
@@ -42,7 +42,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         title(axis, titled(block))
         spread(axis.xaxis, [x for x, _ in cells])
         axis.set_xlabel("training FLOPs" + (" (x dense)" if key != "flops.train" else ""))
-    finish(figure, [*names, FRONT], [len(cell) for block in found for row in block.rows for cell in row.cells.values()])
+    finish(figure, [*names, FRONT], seeds(row for block in found for row in block.rows))
     return figure
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dstrun.report.compare import Row
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, aside, points
-from dstrun.report.figure.series import Panel, alike, level, panels
+from dstrun.report.figure.series import SPARSITY, Panel, but_growth, panels, ticks
 from dstrun.report.load import Run, natural, number
 from dstrun.report.style import LINES, NEUTRAL
 
@@ -19,7 +19,6 @@ CAPTION = (
     "Training FLOPs that GSE saves over RigL, in percent of RigL's, by sparsity and update interval, over pairs of "
     f"runs with one seed that differ in growth alone; {ERRORS}."
 )
-GROWTH = ("grow", "subset")
 Line = tuple[str, Row, dict[float, list[float]]]
 """An update interval, a row of GSE, and what its seeds save at each sparsity."""
 
@@ -45,7 +44,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             color = mpl.colormaps["viridis"](0.8 * intervals.index(interval) / max(1, len(intervals) - 1))
             points(axis, row, at, color=color, linestyle=LINES[place % len(LINES)], label=_name(interval, row))
         axis.axhline(0, color=NEUTRAL, linewidth=0.7)
-        axis.set_xticks(range(len(levels)), [level(s).removesuffix("%") for s in levels])
+        axis.set_xticks(range(len(levels)), ticks(levels))
         axis.set_xlim(-0.5, len(levels) - 0.5)
         axis.set_xlabel("sparsity (%)")
         axis.grid(visible=False, axis="x")
@@ -59,7 +58,7 @@ def _lines(runs: Sequence[Run]) -> Iterator[tuple[Panel, Line]]:
     counted = [run for run in runs if run.done and number(run.get("flops.train"))]
     rigl = {_pair(run): run.get("flops.train") for run in counted if run.get("choices.grow") == "gradient"}
     gse = [run for run in counted if run.get("choices.grow") == "gse"]
-    for panel, rows in panels(gse, lambda run: run.sparsity, [], interval).items():
+    for panel, rows in panels(gse, [SPARSITY], interval).items():
         for row in rows:
             saved = {s: list(_saved(cell, rigl)) for s, cell in row.cells.items()}
             if any(saved.values()):
@@ -73,7 +72,7 @@ def _saved(cell: Iterable[Run], rigl: dict[Any, float]) -> Iterator[float]:
 
 
 def _pair(run: Run) -> tuple[Any, ...]:
-    return run.get("accuracy.split"), run.sparsity, run.seed, alike(run, GROWTH)
+    return run.get("accuracy.split"), run.seed, but_growth(run)
 
 
 def interval(run: Run) -> str:

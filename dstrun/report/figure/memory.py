@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import ERRORS, accuracies, points
-from dstrun.report.figure.series import by_backend, in_order
+from dstrun.report.figure.series import by_backend, in_order, seeds
 from dstrun.report.load import Run, number
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         spread(axis.xaxis, xs)
         title(axis, text)
         axis.set_xlabel("measured peak memory (MB)")
-    finish(figure, names, [len(cell) for rows in panels.values() for _, row in rows for cell in row.cells.values()])
+    finish(figure, names, seeds(row for rows in panels.values() for _, row in rows))
     return figure
 
 

@@ -1,12 +1,15 @@
-"""Lines over something else than sparsity: rows of runs that differ in the seed and in what x says alone."""
+"""The rows of a figure's panels, by what their axes are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from dstrun.report.compare import Block, Row, blocks, differing, scalars
-from dstrun.report.load import EMERGES, Run, natural
+from dstrun.report.compare import Block, Layout, Row, Signature, blocks, pivot, signature
+from dstrun.report.fields import Field
+from dstrun.report.load import Run, natural
+
+METHOD, SPARSITY = Field("method", "label"), Field("sparsity", "sparsity")
 
 
 class Panel(NamedTuple):
@@ -24,58 +27,49 @@ class Panel(NamedTuple):
         return f"{self.model}, {self.dataset}{split}" + (f", {self.detail}" if self.detail else "")
 
 
-def titled(block: Block, sparsity: float = 0.0, detail: str = "") -> str:
-    """Title a panel of a block, at one sparsity if it is given."""
-    words = [word for word in (level(sparsity) if sparsity else "", detail) if word]
-    return Panel(block.model, block.dataset, block.split, ", ".join(words)).title
+def titled(block: Block, detail: str = "") -> str:
+    """Title a panel of a block."""
+    return Panel(block.model, block.dataset, block.split, detail).title
 
 
 def level(sparsity: float) -> str:
     """Say a sparsity."""
-    return "emerges" if sparsity == EMERGES else f"{100 * sparsity:g}%" if sparsity else "dense"
+    return SPARSITY.text(sparsity)
+
+
+def ticks(levels: Sequence[float]) -> list[str]:
+    """Say sparsities along an axis in percent."""
+    return [level(sparsity).removesuffix("%") for sparsity in levels]
 
 
 def panels(
-    runs: Iterable[Run], at: Callable[[Run], Any], free: Collection[str], detail: Callable[[Run], str] | None = None
+    runs: Iterable[Run], columns: Sequence[Field], detail: Callable[[Run], str] | None = None
 ) -> dict[Panel, list[Row]]:
-    """Sort finished runs into panels and rows whose cells are keyed by ``at``; a run without a place is left out.
+    """Sort finished runs into panels and rows by method, whose cells are by columns; of one column, by its value.
 
     Args:
-        runs: of any configuration.
-        at: the place of a run along x, or None.
-        free: dotted settings that may differ within a row, with all below them.
+        runs: of any configuration; those that have no value for a column are left out.
+        columns: what may differ within a row besides the seed.
         detail: what keeps panels apart besides model, dataset and split; the sparsity if it is not given.
     """
-    found: dict[Panel, dict[str, list[Run]]] = {}
+    parts: dict[str, list[Run]] = {}
     for run in runs:
-        if run.done and at(run) is not None:
-            where = [str(run.get(key, "unknown")) for key in ("choices.model", "choices.dataset", "accuracy.split")]
-            panel = Panel(*where, detail=detail(run) if detail else level(run.sparsity))
-            found.setdefault(panel, {}).setdefault(run.get("label"), []).append(run)
-    return {
-        panel: sorted(
-            (row for label in found[panel] for row in _rows(label, found[panel][label], at, free)), key=Row.rank
-        )
-        for panel in sorted(found, key=lambda panel: [natural(part) for part in panel])
+        if run.done and all(column.of(run) is not None for column in columns):
+            parts.setdefault(detail(run) if detail else level(run.sparsity), []).append(run)
+    found = {
+        Panel(block.model, block.dataset, block.split, text): block.rows
+        for text, part in parts.items()
+        for block in pivot(part, Layout((METHOD,), tuple(columns)))
     }
+    for row in (row for rows in found.values() for row in rows):
+        if len(columns) == 1:
+            row.cells = {value: cell for (value,), cell in row.cells.items()}
+    return {panel: found[panel] for panel in sorted(found, key=lambda panel: [natural(part) for part in panel])}
 
 
-def _rows(label: str, runs: Sequence[Run], at: Callable[[Run], Any], free: Collection[str]) -> list[Row]:
-    parts: dict[Any, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.seed, str(run.folder))):
-        parts.setdefault(alike(run, free), []).append(run)
-    keys = [key for key in differing(list(parts.values())) if not _below(key, free)]
-    rows = []
-    for part in parts.values():
-        values = scalars(part[0]) | part[0].get("choices", {})
-        said = ", ".join(f"{key}={values[key]}" for key in keys if values.get(key) is not None)
-        row = Row(label, f"{label} ({said})" if said else label)
-        for run in part:
-            cell = row.cells.setdefault(at(run), [])
-            # The same run kept under two experiments is one observation, not two.
-            (cell if run.seed not in {other.seed for other in cell} else row.repeated).append(run)
-        rows.append(row)
-    return rows
+def places(rows: Iterable[Row]) -> list[float]:
+    """Give the places along x that some row has."""
+    return sorted(set().union(*(row.cells for row in rows)))
 
 
 def in_order(rows: Iterable[Row]) -> list[str]:
@@ -90,9 +84,18 @@ def in_order(rows: Iterable[Row]) -> list[str]:
     return list(found)
 
 
-def alike(run: Run, free: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Give all that decides a result but the seed, the sparsity and ``free``; equal for runs that may be compared."""
-    return tuple(sorted((key, repr(value)) for key, value in scalars(run).items() if not _below(key, free)))
+def seeds(rows: Iterable[Row]) -> list[int]:
+    """Count the seeds of every cell."""
+    return [len(cell) for row in rows for cell in row.cells.values()]
+
+
+def but_growth(run: Run) -> Signature:
+    """Give all that decides a result but how connections grow, and the seed."""
+    return tuple(
+        (key, value)
+        for key, value in signature(run, ())
+        if key.removeprefix("choices.").split(".")[0] not in ("grow", "subset")
+    )
 
 
 def by_backend(runs: Iterable[Run]) -> dict[str, list[tuple[str, Row]]]:
@@ -111,7 +114,7 @@ def by_backend(runs: Iterable[Run]) -> dict[str, list[tuple[str, Row]]]:
         for block in blocks(part):
             for row in block.rows:
                 row.name += f", {backend}" if backend else ""
-                found.setdefault(titled(block, detail=device if several else ""), []).append((backend, row))
+                found.setdefault(titled(block, device if several else ""), []).append((backend, row))
     return {text: sorted(rows, key=lambda pair: pair[1].rank()) for text, rows in found.items()}
 
 
@@ -119,13 +122,3 @@ def _device(run: Run) -> str:
     """Name what memory was measured on; of several processes, the peak is that of one."""
     processes = run.get("env.processes", 1)
     return str(run.get("env.device", "unknown")) + (f", {processes} processes" if processes != 1 else "")
-
-
-def first(row: Row) -> Run:
-    """Give a run of a row; all have the same settings but those that are free."""
-    return next(iter(row.cells.values()))[0]
-
-
-def _below(key: str, free: Collection[str]) -> bool:
-    key = key.removeprefix("choices.")
-    return any(key == other or key.startswith(f"{other}.") for other in free)

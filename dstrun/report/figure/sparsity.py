@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dstrun.report.compare import blocks
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, aside, points, reference
-from dstrun.report.figure.series import in_order, level, titled
+from dstrun.report.figure.series import in_order, seeds, ticks, titled
 from dstrun.report.load import EMERGES, Run
 from dstrun.report.style import style
 
@@ -46,9 +46,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
                         reached, where, (4, 0), textcoords="offset points", va="center", color=style(row.label)[0]
                     )
         title(axis, titled(block))
-        axis.set_xticks(range(len(levels)), [level(s).removesuffix("%") for s in levels])
+        axis.set_xticks(range(len(levels)), ticks(levels))
         axis.set_xlim(-0.5, max(len(levels), 1) - 0.5)
         axis.set_xlabel("sparsity (%)")
         axis.grid(visible=False, axis="x")
-    finish(figure, names, [len(cell) for block in found for row in block.rows for cell in row.cells.values()])
+    finish(figure, names, seeds(row for block in found for row in block.rows))
     return figure

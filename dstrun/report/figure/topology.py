@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
-from dstrun.report.compare import Row, blocks
+from dstrun.report.compare import Row
 from dstrun.report.figure.canvas import finish, grid, title
-from dstrun.report.figure.series import in_order, titled
+from dstrun.report.figure.series import SPARSITY, Panel, in_order, panels
 from dstrun.report.load import Run
 from dstrun.report.style import line, style
 
@@ -35,38 +35,34 @@ class Update(NamedTuple):
     explored: float | None
 
 
+WHAT = ("replaced at an update (%)", "explored so far (%)")
+
+
 def draw(runs: Sequence[Run]) -> Figure | None:
     """Draw two panels per model, dataset and sparsity, of the runs that have left ``topology.csv``."""
-    panels = []
-    for block in blocks(runs):
-        for level in [s for s in block.sparsities if s > 0]:
-            rows = [(row, found) for row in block.rows if (found := _read(row.cells.get(level, [])))]
-            if rows:
-                panels.append((titled(block, level), rows))
-    if not panels:
+    sparse = panels([run for run in runs if run.done and run.sparsity > 0], [SPARSITY])
+    found: dict[Panel, list[tuple[Row, list[dict[int, Update]]]]] = {}
+    for panel, rows in sparse.items():
+        read = [(row, [known for run in row.runs if (known := updates(run))]) for row in rows]
+        if moved := [(row, known) for row, known in read if known]:
+            found[panel] = moved
+    if not found:
         return None
-    names = in_order(row for _, rows in panels for row, _ in rows)
-    figure, axes = grid(2 * len(panels), rows=len(names), columns=2)
-    for (left, right), (text, rows) in zip(zip(axes[::2], axes[1::2], strict=True), panels, strict=True):
-        for axis, key, what in (
-            (left, "replaced", "replaced at an update (%)"),
-            (right, "explored", "explored so far (%)"),
-        ):
-            for place, (row, found) in enumerate(rows):
-                known = [{step: getattr(update, key) for step, update in run.items()} for run in found]
-                _band(axis, row, [run for run in known if None not in run.values()], place / len(rows))
+    names = in_order(row for rows in found.values() for row, _ in rows)
+    figure, axes = grid(2 * len(found), rows=len(names), columns=2)
+    for i, (panel, rows) in enumerate(found.items()):
+        for axis, key, what in zip(axes[2 * i :], Update._fields, WHAT, strict=False):
+            for place, (row, known) in enumerate(rows):
+                values = [{step: getattr(update, key) for step, update in run.items()} for run in known]
+                _band(axis, row, [run for run in values if None not in run.values()], place / len(rows))
             if not axis.lines:
                 axis.text(0.5, 0.5, UNKNOWN, transform=axis.transAxes, ha="center")
             axis.set_ylabel(what)
             axis.set_xlabel("step")
             axis.set_ylim(bottom=0)
-            title(axis, text, 2)
-    finish(figure, names, [len(found) for _, rows in panels for _, found in rows])
+            title(axis, panel.title, 2)
+    finish(figure, names, [len(known) for rows in found.values() for _, known in rows])
     return figure
-
-
-def _read(cell: Sequence[Run]) -> list[dict[int, Update]]:
-    return [found for run in cell if (found := updates(run))]
 
 
 def updates(run: Run) -> dict[int, Update]:

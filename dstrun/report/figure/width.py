@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dstrun.report.compare import Row
+from dstrun.report.fields import Field
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, aside, points, reference
-from dstrun.report.figure.series import in_order, panels
+from dstrun.report.figure.series import SPARSITY, Panel, in_order, panels, seeds
 from dstrun.report.load import Run, number
 
 if TYPE_CHECKING:
@@ -17,43 +19,41 @@ CAPTION = (
     "Final top-1 accuracy by width, all networks of a panel having as many active connections as its title says (to "
     f"1 %), {ERRORS}; the dense network of width 1 as a line with a band of its deviation."
 )
+WIDTH = Field("width", "config.model.width")
 SAME = 1.01
 """Counts of active connections within this factor are one: a sparsity has only so many digits."""
 
 
 def draw(runs: Sequence[Run]) -> Figure | None:
     """Draw a panel per model, dataset and count of active connections that several widths have."""
-    wide = [run for run in runs if run.done and width(run) and active(run)]
+    wide = [run for run in runs if run.done and number(WIDTH.of(run)) and active(run)]
     counts = _names(wide)
-    dense = [run for run in wide if run.sparsity == 0 and run.get("label") == "dense" and width(run) == 1]
-    sparse = [run for run in wide if run.sparsity > 0]
-    references = panels(dense, width, ["model.width"], lambda run: counts[active(run)])
-    found: dict = {}
-    for panel, rows in panels(sparse, width, ["model.width"], lambda run: counts[active(run)]).items():
-        widths = set().union(*(row.cells for row in rows)) | ({1.0} if panel in references else set())
-        if len(widths) > 1:
-            found[panel] = (references.get(panel, []), rows, sorted(widths))
+    found: dict[Panel, tuple[list[Row], list[Row], list[float]]] = {}
+    for panel, rows in panels(wide, [WIDTH, SPARSITY], lambda run: counts[active(run)]).items():
+        dense = [row for row in rows if row.label == "dense" and (1, 0) in row.cells]
+        sparse = [row for row in rows if any(sparsity for _, sparsity in row.cells)]
+        widths = sorted({width for row in [*dense, *sparse] for width, _ in row.cells})
+        if sparse and len(widths) > 1:
+            found[panel] = dense, sparse, widths
     if not found:
         return None
-    drawn = [row for lines, rows, _ in found.values() for row in [*lines, *rows]]
+    drawn = [row for dense, sparse, _ in found.values() for row in [*dense, *sparse]]
     names = in_order(drawn)
     figure, axes = grid(len(found), "top-1 accuracy (%)", rows=len(names))
-    for axis, (panel, (lines, rows, widths)) in zip(axes, found.items(), strict=True):
-        for row in lines:
-            reference(axis, row, accuracies(row.cells[1.0]))
-        for place, row in enumerate(rows):
-            points(axis, row, [(w + aside(place, len(rows)), accuracies(row.cells[w])) for w in sorted(row.cells)])
+    for axis, (panel, (dense, sparse, widths)) in zip(axes, found.items(), strict=True):
+        for row in dense:
+            reference(axis, row, accuracies(row.cells[1, 0]))
+        for place, row in enumerate(sparse):
+            at = [
+                (width + aside(place, len(sparse)), accuracies(cell)) for (width, _), cell in sorted(row.cells.items())
+            ]
+            points(axis, row, at)
         axis.set_xticks(widths, [f"{w:g}" for w in widths])
         axis.set_xlim(widths[0] - 0.3, widths[-1] + 0.3)
         axis.set_xlabel("width")
         title(axis, panel.title)
-    finish(figure, names, [len(cell) for row in drawn for cell in row.cells.values()])
+    finish(figure, names, seeds(drawn))
     return figure
-
-
-def width(run: Run) -> float | None:
-    """Give the factor of a run's layers' widths."""
-    return number(run.get("config.model.width"))
 
 
 def active(run: Run) -> int:
