@@ -55,7 +55,7 @@ PRESETS = {
     "allocation": Preset(allocation.draw, allocation.CAPTION, "runs that differ in their allocation alone"),
     "width": Preset(width.draw, width.CAPTION, "runs of several widths with as many active connections"),
     "layers": Preset(layers.draw, layers.CAPTION, "finished sparse run with layers in its record"),
-    "topology": Preset(topology.draw, topology.CAPTION, "finished sparse run with topology.csv"),
+    "topology": Preset(topology.draw, topology.CAPTION, "finished run that replaced connections and left topology.csv"),
     "memory_split": Preset(split.draw_bars, split.BARS, "finished run with measured memory"),
     "memory_pies": Preset(split.draw_pies, split.PIES, "finished run with measured memory"),
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUFFIXES = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 MOST_INCHES = 100
-LETTERS_PER_INCH = 17
+LETTERS_PER_INCH = 15
 """Of a title or a legend, at least; longer ones are folded."""
 
 

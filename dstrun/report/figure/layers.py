@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dstrun.report.compare import Row
 from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import aside
-from dstrun.report.figure.series import SPARSITY, in_order, panels, seeds
+from dstrun.report.figure.series import by_sparsity, in_order
 from dstrun.report.load import Run
 from dstrun.report.style import NEUTRAL, line, style
 
@@ -27,29 +27,29 @@ MOST_NAMES = 20
 
 def draw(runs: Sequence[Run]) -> Figure | None:
     """Draw a panel per model, dataset and sparsity, of the runs whose records have the field ``layers``."""
-    found = panels([run for run in runs if run.get("layers") and run.sparsity > 0], [SPARSITY])
-    if not found:
+    panels = list(by_sparsity(run for run in runs if run.get("layers")))
+    if not panels:
         return None
-    names = in_order(row for rows in found.values() for row in rows)
-    figure, axes = grid(len(found), "density (%)", rows=len(names), columns=2, height=2.3)
-    for axis, (panel, rows) in zip(axes, found.items(), strict=True):
+    names = in_order(row for _, rows in panels for row, _ in rows)
+    figure, axes = grid(len(panels), "density (%)", rows=len(names), columns=2, height=2.3)
+    for axis, (text, rows) in zip(axes, panels, strict=True):
         densities = []
-        for place, row in enumerate(rows):
-            densities += _layers(axis, row, aside(place, len(rows)))
+        for place, (row, cell) in enumerate(rows):
+            densities += _layers(axis, row, cell, aside(place, len(rows)))
         spread(axis.yaxis, densities)
-        _name_layers(axis, rows[0].runs[0].get("layers"))
-        title(axis, panel.title, 2)
-    finish(figure, names, seeds(row for rows in found.values() for row in rows), _handles())
+        _name_layers(axis, rows[0][1][0].get("layers"))
+        title(axis, text, 2)
+    finish(figure, names, [len(cell) for _, rows in panels for _, cell in rows], _handles())
     return figure
 
 
-def _layers(axis: Axes, row: Row, shift: float) -> list[float]:
+def _layers(axis: Axes, row: Row, cell: Sequence[Run], shift: float) -> list[float]:
     """Draw the mean densities of a row's layers, moved along x, and return them, in percent."""
     color, marker = style(row.label)
     drawn = []
     ends: dict[str, Any] = {"linestyle": line(row.label, row.variant), "label": row.name}
     for key, look in (("initial", START), ("active", END | ends)):
-        layers = zip(*(run.get("layers") for run in row.runs), strict=True)
+        layers = zip(*(run.get("layers") for run in cell), strict=True)
         means = [fmean(100 * layer[key] / layer["connections"] for layer in one) for one in layers]
         axis.plot([i + 1 + shift for i in range(len(means))], means, color=color, marker=marker, **look)
         drawn += means

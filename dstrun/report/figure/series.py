@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from dstrun.report.compare import Block, Layout, Row, Signature, blocks, pivot, signature
@@ -65,6 +65,15 @@ def panels(
         if len(columns) == 1:
             row.cells = {value: cell for (value,), cell in row.cells.items()}
     return {panel: found[panel] for panel in sorted(found, key=lambda panel: [natural(part) for part in panel])}
+
+
+def by_sparsity(runs: Iterable[Run]) -> Iterator[tuple[str, list[tuple[Row, list[Run]]]]]:
+    """Give a panel per model, dataset, split and sparsity above 0: its title, its rows, and their runs there."""
+    for block in blocks(runs):
+        for sparsity in block.sparsities:
+            rows = [(row, row.cells[sparsity]) for row in block.rows if row.cells.get(sparsity)]
+            if sparsity and rows:
+                yield titled(block, level(sparsity)), rows
 
 
 def places(rows: Iterable[Row]) -> list[float]:

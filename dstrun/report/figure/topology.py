@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dstrun.report.compare import Row
 from dstrun.report.figure.canvas import finish, grid, title
-from dstrun.report.figure.series import SPARSITY, Panel, in_order, panels
+from dstrun.report.figure.series import by_sparsity, in_order
 from dstrun.report.load import Run
 from dstrun.report.style import line, style
 
@@ -39,18 +39,17 @@ WHAT = ("replaced at an update (%)", "explored so far (%)")
 
 
 def draw(runs: Sequence[Run]) -> Figure | None:
-    """Draw two panels per model, dataset and sparsity, of the runs that have left ``topology.csv``."""
-    sparse = panels([run for run in runs if run.done and run.sparsity > 0], [SPARSITY])
-    found: dict[Panel, list[tuple[Row, list[dict[int, Update]]]]] = {}
-    for panel, rows in sparse.items():
-        read = [(row, [known for run in row.runs if (known := updates(run))]) for row in rows]
+    """Draw two panels per model, dataset and sparsity, of the runs whose topology has moved."""
+    panels = []
+    for text, rows in by_sparsity(runs):
+        read = [(row, [known for run in cell if _moves(known := updates(run))]) for row, cell in rows]
         if moved := [(row, known) for row, known in read if known]:
-            found[panel] = moved
-    if not found:
+            panels.append((text, moved))
+    if not panels:
         return None
-    names = in_order(row for rows in found.values() for row, _ in rows)
-    figure, axes = grid(2 * len(found), rows=len(names), columns=2)
-    for i, (panel, rows) in enumerate(found.items()):
+    names = in_order(row for _, rows in panels for row, _ in rows)
+    figure, axes = grid(2 * len(panels), rows=len(names), columns=2)
+    for i, (text, rows) in enumerate(panels):
         for axis, key, what in zip(axes[2 * i :], Update._fields, WHAT, strict=False):
             for place, (row, known) in enumerate(rows):
                 values = [{step: getattr(update, key) for step, update in run.items()} for run in known]
@@ -60,9 +59,14 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             axis.set_ylabel(what)
             axis.set_xlabel("step")
             axis.set_ylim(bottom=0)
-            title(axis, panel.title, 2)
-    finish(figure, names, [len(known) for rows in found.values() for _, known in rows])
+            title(axis, text, 2)
+    finish(figure, names, [len(known) for _, rows in panels for _, known in rows])
     return figure
+
+
+def _moves(known: Mapping[int, Update]) -> bool:
+    """Say whether connections were replaced: what only prunes has explored all, and would leave others no room."""
+    return any(update.replaced for update in known.values())
 
 
 def updates(run: Run) -> dict[int, Update]:

@@ -48,6 +48,8 @@ def test_topology_sums_over_layers(tmp_path: Path) -> None:
         first = [(10, "in", 40, 20, 10, seen), (10, "out", 60, 0, 10, 0.2)]
         write_topology(write(tmp_path, record), [*first, (20, "in", 50, 5, 5, 1.0), (20, "out", 50, 0, 0, 0.2)])
     write(tmp_path, record_of("static", 0.9, 0, 90.0))
+    # What only prunes has explored everything, and is left out.
+    write_topology(write(tmp_path, record_of("snip", 0.9, 0, 90.0)), [(0, "in", 40, 60, 0, 1.0)])
     with sheet():
         figure = topology.draw(load.runs(tmp_path))
     assert figure is not None
