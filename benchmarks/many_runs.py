@@ -24,7 +24,7 @@ from typing import Any
 from dstrun.report import status, watch
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("--version", "status", "status --format csv", "table", "plot sparsity", "plot curves")
+COMMANDS = ("--version", "status", "status --format csv", "table", "plot sparsity", "plot curves", "report")
 STATES = ("done",) * 17 + ("interrupted", "failed", "queued")
 """One in twenty of each other state; of a hundred runs, one is running and one is lost."""
 METRICS = (

@@ -322,6 +322,24 @@ def plot_bench(files: Sequence[Path], out: Path | None) -> int:
     return 0
 
 
+def report(words: list[str]) -> int:
+    """Write a page of tables, figures, failures, configuration and runs."""
+    made = parser("report", "One page of HTML: question, sweep, tables, figures, failures, every run.", rows=False)
+    made.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="file ending in .html (default: report.html)"
+    )
+    made.add_argument("--title", default="", help="default: the names of the experiments")
+    made.add_argument("--question", default="", help="what the runs are to answer; default: made of what varies")
+    arguments = made.parse_args(words)
+    from dstrun.report import page
+
+    if not (runs := found_runs(arguments.results)):
+        return nothing(arguments.results)
+    page.write(runs, arguments.results, arguments.out, time.time(), arguments.title, arguments.question)
+    print(arguments.out)
+    return 0
+
+
 def bench(words: list[str]) -> int:
     """Measure this machine; what has been measured is written as it comes."""
     from importlib import import_module
@@ -381,6 +399,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "status": status,
     "table": table,
     "plot": plot,
+    "report": report,
     "bench": bench,
     "doctor": doctor,
 }
