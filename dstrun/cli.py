@@ -157,7 +157,8 @@ def job(composed: DictConfig) -> Ending:
     from dstrun import config
     from dstrun.launcher.task import Exit, Task
 
-    task = Task(config.experiment(composed, HydraConfig.get().runtime.choices))
+    hydra = HydraConfig.get()
+    task = Task(config.experiment(composed, hydra.runtime.choices, tuple(hydra.overrides.task)))
     if task.experiment.config["retry"] or task.experiment.config["fail_fast"]:
         raise ConfigError("retry and fail_fast need hydra/launcher=local or slurm")
     if run_one(task.experiment) == 130:
