@@ -110,13 +110,14 @@ def main() -> None:
     arguments = parser.parse_args()
     times: dict[str, list[tuple[float, float, float]]] = {command: [] for command in COMMANDS}
     with tempfile.TemporaryDirectory() as folder:
-        root, out = Path(folder) / "results", Path(folder) / "figure.png"
+        root, outs = Path(folder) / "results", {"plot": "figure.png", "report": "report.html"}
         make(root, arguments.runs, arguments.epochs)
         for _ in range(arguments.rounds):
             for command, found in times.items():
                 words = command.split()
                 words += [] if command == "--version" else [str(root)]
-                found.append(measure([*words, "--out", str(out)] if words[0] == "plot" else words))
+                words += ["--out", f"{folder}/{outs[words[0]]}"] if words[0] in outs else []
+                found.append(measure(words))
         looks = refreshes(root, 10)
     print(f"{'command':<28} {'median s':>8} {'min s':>7} {'max s':>7} {'CPU s':>7} {'peak MB':>8}")
     for command, found in times.items():
