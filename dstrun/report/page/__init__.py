@@ -8,27 +8,29 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dstrun.option import ConfigError, nearest
 from dstrun.report import table
-from dstrun.report.format import Column, Mean, cell
+from dstrun.report.fields import outline, where
+from dstrun.report.format import html
 from dstrun.report.load import Run
 from dstrun.report.page import figure, settings, sweep
 from dstrun.report.page.run import COLUMNS, entry, failures
 from dstrun.report.status import STATES, describe
 
 HERE = Path(__file__).parent
+TITLES = {"flops": "FLOPs"}
 SHOWN = 500
 """Rows of runs that scripts show at first; a browser needs seconds to lay out thousands."""
 
 
 def write(
-    runs: Sequence[Run], roots: Sequence[Path], out: Path, now: float, title: str = "", question: str = ""
-) -> None:
+    runs: Sequence[Run], roots: Sequence[Path], out: Path, now: float,
+    title: str = "", question: str = "", conditions: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Write the page of some runs.
 
     Args:
@@ -38,13 +40,14 @@ def write(
         now: unix time that heartbeats are held against; nothing else on the page depends on it.
         title: the experiments by name if empty.
         question: made of what varies among the runs if empty.
+        conditions: that runs were picked by, as ``fields.where`` takes them; they hold for planned runs too.
 
     Raises:
         ConfigError: ``out`` is no html, or cannot be written.
     """
     if out.suffix.lower() != ".html":
         raise ConfigError(f"--out {out} must end in .html{nearest(out.suffix, ['.html'])}")
-    text = render(runs, roots, out.parent, now, title, question)
+    text = render(runs, roots, out.parent, now, title, question, conditions)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
@@ -53,13 +56,15 @@ def write(
 
 
 def render(
-    runs: Sequence[Run], roots: Sequence[Path], base: Path, now: float, title: str = "", question: str = ""
-) -> str:
+    runs: Sequence[Run], roots: Sequence[Path], base: Path, now: float,
+    title: str = "", question: str = "", conditions: Sequence[str] = (),
+) -> str:  # fmt: skip
     """Make the text of a page whose links start at the folder ``base``; the rest as for ``write``."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     notes = sweep.notes(roots, runs)
-    every = [settings.known(run) for run in [*runs, *sweep.planned(notes)]]
+    planned = where(sweep.planned(notes), conditions)
+    every = [run if run.record is not None else outline(run, None) for run in [*runs, *planned]]
     told = [describe(run, run.id, now) for run in every]
     states = [str(row["state"]) for row in told]
     flat = [settings.settings(run) for run in every]
@@ -69,6 +74,7 @@ def render(
     differ, along = settings.brought(differing)
     keys = [setting.key for setting in differing if setting.key not in ("sparsity", "seed")]
     entries = [entry(run, states[i], base, apart[i], flat[i], keys) for i, run in enumerate(every)]
+    tables, common_notes = _tables(runs)
     drawings = list(figure.drawings(runs))
     made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -79,8 +85,9 @@ def render(
         records=sum(run.record is not None for run in runs),
         newest=sweep.at(newest) if (newest := sweep.newest(every, notes)) else None,
         counts=[(state, n) for state, n in _counted(states) if n],
-        sweeps=[sweep.described(note, dict(zip([run.folder for run in every], states, strict=True))) for note in notes],
-        tables=list(_tables(runs)),
+        sweeps=list(sweep.described(notes, {run.folder: state for run, state in zip(every, states, strict=True)})),
+        tables=tables,
+        common_notes=common_notes,
         drawings=drawings,
         inks=figure.inks(drawings),
         failures=failures(entries, [row["message"] for row in told]),
@@ -90,7 +97,7 @@ def render(
         environment=settings.environment(run for run in runs if run.record is not None),
         entries=entries,
         shown=SHOWN,
-        common=_common([run.id for run in every]),
+        common_name=_common([run.id for run in every]),
         any_apart=any(apart),
         any_dirty=any(e.commit and e.commit.endswith("*") for e in entries),
         columns=COLUMNS,
@@ -109,31 +116,24 @@ def _counted(states: Sequence[str]) -> list[tuple[str, int]]:
     return [(state, counts[state]) for state in [*STATES, *sorted(set(counts) - set(STATES))]]
 
 
-@dataclass(frozen=True)
-class Part:
-    """One table of a preset: ``rows`` of cells, each with its text and its classes."""
+@dataclass
+class Preset:
+    """A kind of table: ``parts`` are titles and tables in HTML, ``notes`` those that not all kinds have."""
 
-    title: str
-    columns: list[Column]
-    rows: list[list[tuple[str, str]]]
+    name: str
+    parts: list[tuple[str, str]]
+    notes: list[str]
 
 
-def _tables(runs: Sequence[Run]) -> Iterator[tuple[str, list[Part], list[str]]]:
-    """Build every table that has something to show: its preset, its parts and its notes."""
-    for preset in table.PRESETS:
-        built = table.build(runs, preset)
+def _tables(runs: Sequence[Run]) -> tuple[list[Preset], list[str]]:
+    """Build every table that has something to show; gives the notes that all have apart, to be said once."""
+    found = []
+    for name in table.PRESETS:
+        built = table.build(runs, name)
         if built.cells:
-            parts = [
-                Part(title, columns, [[_cell(row, column) for column in columns] for row in rows])
-                for title, rows, columns in built.parts
-            ]
-            yield preset, parts, built.notes
-
-
-def _cell(row: dict[str, Any], column: Column) -> tuple[str, str]:
-    value = row.get(column.key)
-    best = isinstance(value, Mean) and value.best
-    if isinstance(value, Mean):
-        row = row | {column.key: replace(value, best=False)}
-    kinds = ["num"] * (column.kind != "text") + ["best"] * best
-    return cell(row, column), " ".join(kinds)
+            parts = [(title, html(rows, columns, title)) for title, rows, columns in built.parts]
+            found.append(Preset(TITLES.get(name, name.capitalize()), parts, built.notes))
+    common = [note for note in (found[0].notes if len(found) > 1 else ()) if all(note in one.notes for one in found)]
+    for preset in found:
+        preset.notes = [note for note in preset.notes if note not in common]
+    return found, common

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dstrun.report.compare import scalars
 from dstrun.report.load import EMERGES, Run, natural
 from dstrun.report.style import order
 
-NAME = re.compile(r"(?P<model>[^-]+)-(?P<dataset>[^-]+)-(?P<label>.+)-s(?P<sparsity>[\d.e-]+)-seed(?P<seed>\d+)-\w+")
 ENVIRONMENT = {
     "env.torch": "PyTorch", "env.python": "Python", "env.device": "device", "env.host": "host",
     "env.threads": "threads", "env.processes": "processes", "code.version": "dstrun", "code.git_commit": "commit",
@@ -43,32 +41,6 @@ class Setting:
     def shown(self) -> list[tuple[str, int]]:
         """Give the values there is room for."""
         return self.values if len(self.values) <= MANY else self.values[: MANY - 2]
-
-
-def known(run: Run) -> Run:
-    """Give a run without a record what is known of it in place of one: its ``config.yaml``, and what its name says."""
-    if run.record is not None:
-        return run
-    named = NAME.fullmatch(run.id)
-    config = _config(run)
-    choices = config.pop("choices", {})
-    if named:
-        choices = {"model": named["model"], "dataset": named["dataset"]} | choices
-        config = {"sparsity": float(named["sparsity"]), "seed": int(named["seed"])} | config
-    found = {"label": named and named["label"], "choices": choices, "config": config, "seed": config.get("seed")}
-    return replace(run, record=found)
-
-
-def _config(run: Run) -> dict[str, Any]:
-    import yaml
-
-    try:
-        text = (run.folder / "config.yaml").read_text(encoding="utf-8")
-        config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    whole = isinstance(config, dict) and isinstance(config.get("choices", {}), dict)
-    return config if whole else {}
 
 
 def settings(run: Run) -> dict[str, str]:
@@ -165,7 +137,7 @@ def question(runs: Sequence[Run]) -> str:
     else:
         asked = f"How do {_listed(sparse, 'methods')} compare"
         asked += f" with each other and with {dense}" if "dense" in labels else ""
-    places = sorted({f"{run.get('choices.model')}, {run.get('choices.dataset')}" for run in runs if run.get("choices")})
+    places = sorted({f"{run.get('choices.model')}, {run.get('choices.dataset')}" for run in runs if run.get("label")})
     return f"{asked} on {_listed(places, 'models and data sets')}{_levels(runs)}?"
 
 

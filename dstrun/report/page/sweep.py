@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,20 +53,22 @@ def planned(found: Iterable[Note]) -> list[Run]:
     return sorted(missing.values(), key=lambda run: natural(str(run.folder)))
 
 
-def described(note: Note, states: dict[Path, str]) -> dict[str, str]:
-    """Say a note in words; ``states`` are those of the runs on the page, by folder."""
-    command = note.file.get("command")
-    started, ended = (number(note.file.get(key)) for key in ("started", "ended"))
-    here = [{"state": states[note.folder / name]} for name in note.jobs if note.folder / name in states]
-    return {
-        # The first word is the path of the program.
-        "command": shlex.join(["dstrun", *map(str, command[1:])]) if isinstance(command, list) else "not known",
-        "started": at(started),
-        "took": in_seconds(ended - started) if started and ended else "not ended",
-        "launcher": str(note.file.get("launcher", "not known")),
-        "host": str(note.file.get("host", "not known")),
-        "runs": count(here) or "none of these",
-    }
+def described(found: Iterable[Note], states: dict[Path, str]) -> Iterator[dict[str, str]]:
+    """Say notes in words, but of sweeps with none of the runs on the page; ``states`` are theirs by folder."""
+    for note in found:
+        command = note.file.get("command")
+        started, ended = (number(note.file.get(key)) for key in ("started", "ended"))
+        here = [{"state": states[note.folder / name]} for name in note.jobs if note.folder / name in states]
+        if here:
+            yield {
+                # The first word is the path of the program.
+                "command": shlex.join(["dstrun", *map(str, command[1:])]) if isinstance(command, list) else "not known",
+                "started": at(started),
+                "took": in_seconds(ended - started) if started and ended else "not ended",
+                "launcher": str(note.file.get("launcher", "not known")),
+                "host": str(note.file.get("host", "not known")),
+                "runs": count(here),
+            }
 
 
 def at(seconds: float | None) -> str:
