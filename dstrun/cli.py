@@ -200,10 +200,9 @@ def parser(verb: str, description: str, *, rows: bool = True, results: bool = Tr
 RESULTS = "folders (default: results), and conditions on runs: where=method:gse,rigl where=sparsity>=0.9"
 QUERY = ("where", "rows", "cols", "value")
 TABLE = "where=method:gse,rigl rows=method cols=model,sparsity value=accuracy.top1; fields are settings, or record keys"
-QUERY_OPTIONS = {"rows": "rows", "columns": "cols", "values": "value"}
 
 
-def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple[list[Path], dict[str, list[str]]]:
+def split_query(words: Sequence[str | Path], known: Sequence[str] = QUERY[:1]) -> tuple[list[Path], dict[str, list[str]]]:
     """Part folders from the words of a query, ``where=...``.
 
     Raises:
@@ -211,7 +210,7 @@ def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple
     """
     folders, query = [], {key: [] for key in known}
     for word in words:
-        key, sign, value = word.partition("=")
+        key, sign, value = str(word).partition("=")
         if key in known and sign:
             query[key].append(value)
         elif sign and not Path(word).exists():
@@ -223,7 +222,7 @@ def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple
     return folders or [Path("results")], query
 
 
-def found_runs(words: Sequence[str]) -> list[Run]:
+def found_runs(words: Sequence[str | Path]) -> list[Run]:
     """Load the runs below folders that meet the conditions; what is damaged is said, not raised."""
     from dstrun.report import fields, load
 
@@ -303,7 +302,7 @@ def status(words: list[str]) -> int:
 def table(words: list[str]) -> int:
     """Make a table of runs."""
     from dstrun.report import table as tables
-    from dstrun.report.cells import Options
+    from dstrun.report.table.cells import Options
 
     made = parser("table", "Mean and deviation over seeds, cell by cell: " + TABLE)
     made.add_argument("--preset", choices=tables.PRESETS, default="accuracy", help="which table (default: accuracy)")
@@ -317,7 +316,7 @@ def table(words: list[str]) -> int:
     arguments = made.parse_intermixed_args(words)
     folders, query = split_query(arguments.results, QUERY)
     options = Options(
-        **{name: ",".join(query[key]) if query[key] else None for name, key in QUERY_OPTIONS.items()},
+        *(",".join(query[key]) if query[key] else None for key in QUERY[1:]),
         interval=arguments.ci, significant=arguments.significant, against=arguments.against, digits=arguments.digits,
     )  # fmt: skip
     if arguments.published or arguments.reference:

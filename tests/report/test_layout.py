@@ -13,7 +13,7 @@ from report_fixture import record_of, write, write_status
 
 from dstrun.option import ConfigError
 from dstrun.report import load, table
-from dstrun.report.cells import Options
+from dstrun.report.table.cells import Options
 
 
 def cells_of(line: str) -> list[str]:

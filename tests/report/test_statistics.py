@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
-from dstrun.report.statistics import half_width, holm, not_worse, paired
+from dstrun.report.table.statistics import half_width, holm, not_worse, paired
 
 
 def test_the_interval_of_three_seeds() -> None:

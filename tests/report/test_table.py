@@ -11,7 +11,7 @@ from report_fixture import TOP1, record_of, write, write_status
 
 from dstrun.option import ConfigError
 from dstrun.report import load, table
-from dstrun.report.cells import Options
+from dstrun.report.table.cells import Options
 
 MD = """\
 ### resnet56 on cifar10 (test)

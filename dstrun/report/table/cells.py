@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from dstrun.report import statistics
 from dstrun.report.compare import Block, Key, Layout, Row
 from dstrun.report.format import Cited, Column, Mean
 from dstrun.report.load import EMERGES
-from dstrun.report.measure import Measure, References
 from dstrun.report.published import Published, Reference
+from dstrun.report.table import statistics
+from dstrun.report.table.measure import Measure, References
 
 UNFINISHED = "†"
 

@@ -12,14 +12,14 @@ from html import escape
 from typing import Any
 
 from dstrun.option import ConfigError, nearest
-from dstrun.report.cells import Options, Part
 from dstrun.report.compare import Layout, pivot
 from dstrun.report.fields import Field, resolve
 from dstrun.report.format import Column, html, latex_escape, render
 from dstrun.report.load import Run
-from dstrun.report.measure import measure
-from dstrun.report.notes import notes
-from dstrun.report.unfinished import place
+from dstrun.report.table.cells import Options, Part
+from dstrun.report.table.measure import measure
+from dstrun.report.table.notes import notes
+from dstrun.report.table.unfinished import place
 
 
 @dataclass(frozen=True)

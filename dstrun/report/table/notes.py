@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dstrun.report.cells import UNFINISHED, Options
 from dstrun.report.compare import Block, Layout, Row
 from dstrun.report.load import EMERGES, Run
-from dstrun.report.measure import CONVENTIONS, Measure, unlike
+from dstrun.report.table.cells import UNFINISHED, Options
+from dstrun.report.table.measure import CONVENTIONS, Measure, unlike
 
 STANDARD = "mean ± sample standard deviation over seeds (n) at the final epoch, never best on test"
 INTERVAL = (
