@@ -16,7 +16,7 @@ from report_fixture import record_of, write, write_status, write_sweep
 from dstrun import cli
 from dstrun.option import ConfigError
 from dstrun.report import load, page, plot
-from dstrun.report.page import figure, settings
+from dstrun.report.page import drawing, settings
 from dstrun.report.style import METHODS
 
 FAILED = "default/resnet56-cifar10-gse-s0.98-seed2-77aa01"
@@ -239,36 +239,36 @@ def test_a_page_of_runs_of_which_none_is_done(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("color", sorted({color for color, _ in METHODS.values()}))
 def test_colors_of_methods_are_seen_in_the_dark(color: str) -> None:
-    assert figure.contrast(figure.lightened(color), figure.DARK) >= figure.CONTRAST
+    assert drawing.contrast(drawing.lightened(color), drawing.DARK) >= drawing.CONTRAST
 
 
 def test_contrast_is_that_of_wcag() -> None:
-    assert figure.contrast("#000000", "#ffffff") == pytest.approx(21)
-    assert figure.contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+    assert drawing.contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert drawing.contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
 
 
 def test_a_figure_takes_its_colors_from_the_page(sweep: list[load.Run]) -> None:
-    drawings = list(figure.drawings(sweep))
-    for drawing in drawings:
-        assert not drawing.pixels
-        assert not re.search(r"#[0-9a-f]{6}\b", drawing.html)
-        assert "currentColor" in drawing.html
-        assert METHODS["gse"][0] in drawing.inks
-        assert "<style" not in drawing.html
-    names = {name for name, *_ in figure.inks(drawings)}
+    drawings = list(drawing.drawings(sweep))
+    for drawn in drawings:
+        assert not drawn.pixels
+        assert not re.search(r"#[0-9a-f]{6}\b", drawn.html)
+        assert "currentColor" in drawn.html
+        assert METHODS["gse"][0] in drawn.inks
+        assert "<style" not in drawn.html
+    names = {name for name, *_ in drawing.inks(drawings)}
     assert set(re.findall(r"--(ink-\w+)", "".join(d.html for d in drawings))) == names
 
 
 def test_a_figure_of_many_points_is_pixels(sweep: list[load.Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figure, "POINTS", 200)
-    curves = {drawing.name: drawing for drawing in figure.drawings(sweep)}
+    monkeypatch.setattr(drawing, "POINTS", 200)
+    curves = {drawn.name: drawn for drawn in drawing.drawings(sweep)}
     assert curves["curves"].html.startswith("<img ")
     assert curves["sparsity"].html.startswith("<svg ")
 
 
 def test_rounding_leaves_the_drawing() -> None:
     with plot.sheet():
-        assert figure._rounded('d="M 1.0 20.125 L -0.004 3"') == 'd="M 1 20.12 L -0 3"'
+        assert drawing._rounded('d="M 1.0 20.125 L -0.004 3"') == 'd="M 1 20.12 L -0 3"'
 
 
 def test_command_line(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from report_fixture import write_status, write_sweep
 
 from dstrun.report import load, page
-from dstrun.report.page.figure import contrast
+from dstrun.report.page.drawing import contrast
 
 pytestmark = pytest.mark.browser
 

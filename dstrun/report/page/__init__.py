@@ -17,7 +17,7 @@ from dstrun.report import table
 from dstrun.report.fields import outline, where
 from dstrun.report.format import html
 from dstrun.report.load import Run
-from dstrun.report.page import figure, settings, sweep
+from dstrun.report.page import drawing, settings, sweep
 from dstrun.report.page.run import COLUMNS, entry, failures
 from dstrun.report.status import STATES, describe
 
@@ -75,7 +75,7 @@ def render(
     keys = [setting.key for setting in differing if setting.key not in ("sparsity", "seed")]
     entries = [entry(run, states[i], base, apart[i], flat[i], keys) for i, run in enumerate(every)]
     tables, common_notes = _tables(runs)
-    drawings = list(figure.drawings(runs))
+    drawings = list(drawing.drawings(runs))
     made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -89,7 +89,7 @@ def render(
         tables=tables,
         common_notes=common_notes,
         drawings=drawings,
-        inks=figure.inks(drawings),
+        inks=drawing.inks(drawings),
         failures=failures(entries, [row["message"] for row in told]),
         shared=[setting for setting in spread if setting.shared],
         differing=differ,

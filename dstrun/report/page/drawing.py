@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ENLARGED = 1.35
-"""How much larger than in print: its 8 points are to be read beside a page's 16 pixels."""
-SMALLEST = 0.95
-"""How small it may become on a small screen before it is scrolled."""
+"""How much larger than in print, 8 points beside a page's 16 pixels; ``page.css`` undoes it on paper."""
 INCH = 96
 """CSS pixels."""
 POINTS = 10_000
@@ -30,11 +28,15 @@ ROLES = {"#000000": "currentColor", "#ffffff": "var(--paper)", "#dddddd": "var(-
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure for a page: ``html`` is an ``svg``, or an ``img`` of ``pixels``; ``inks`` are its colors of data."""
+    """A figure for a page: an ``svg``, or an ``img`` of ``pixels``, of a ``width`` in CSS pixels.
+
+    ``inks`` are its colors of data.
+    """
 
     name: str
     caption: str
     html: str
+    width: int
     pixels: bool
     inks: frozenset[str]
 
@@ -53,10 +55,10 @@ def drawings(runs: Sequence[Run]) -> Iterator[Drawing]:
 
 def place(name: str, caption: str, figure: Figure) -> Drawing:
     """Turn a figure into an element of a page; the caption is its alternative text. To be called within ``sheet``."""
-    size = [round(inches * INCH * ENLARGED) for inches in figure.get_size_inches()]
-    head = f'style="--least: {round(size[0] * SMALLEST / ENLARGED)}px" width="{size[0]}" height="{size[1]}"'
+    width, height = (round(inches * INCH * ENLARGED) for inches in figure.get_size_inches())
+    head = f'width="{width}" height="{height}"'
     if _points(figure) > POINTS:
-        return Drawing(name, caption, _png(figure, head, caption), True, frozenset())
+        return Drawing(name, caption, _png(figure, head, caption), width, True, frozenset())
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", _svg(figure))
     inks = frozenset(re.findall(r"#[0-9a-f]{6}\b", svg)) - set(ROLES)
     svg = re.sub(r"#[0-9a-f]{6}\b", lambda ink: ROLES.get(ink[0], f"var(--{_ink(ink[0])})"), svg)
@@ -64,7 +66,7 @@ def place(name: str, caption: str, figure: Figure) -> Drawing:
     assert box is not None
     head = f'<svg role="img" aria-labelledby="{name}-title {name}-text" {head} {box[0]}>'
     text = f'<title id="{name}-title">{_escape(name)}</title><desc id="{name}-text">{_escape(caption)}</desc>'
-    return Drawing(name, caption, head + text + svg[svg.index(">") + 1 :], False, inks)
+    return Drawing(name, caption, head + text + svg[svg.index(">") + 1 :], width, False, inks)
 
 
 def _points(figure: Figure) -> int:
