@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstrun.option import ConfigError
-from dstrun.report.plot import PAGE_INCHES, save
+from dstrun.report.figure.canvas import PAGE_INCHES, save
 from dstrun.report.style import METHODS, OTHER_COLORS, OTHER_MARKERS
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def _value(key: str, text: str) -> Any:
     return text if key in TEXT else float(text) if text else None
 
 
-def plot(rows: Sequence[Row], out: Path) -> Path | None:
+def plot(rows: Sequence[Row], *out: Path) -> Path | None:
     """Draw the rows of one bench; None where there are none.
 
     Raises:
-        ConfigError: ``out`` is no png, pdf or svg, or cannot be written.
+        ConfigError: a file is no png, pdf or svg, or cannot be written.
     """
-    return save(lambda: FIGURES[rows[0]["bench"]](rows) if rows else None, out)
+    return save(lambda: FIGURES[rows[0]["bench"]](rows) if rows else None, *out)
 
 
 def draw_kernel(rows: Sequence[Row]) -> Figure:

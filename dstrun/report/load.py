@@ -140,9 +140,10 @@ def warnings(found: Iterable[Run]) -> list[str]:
     return [sentence for run in found for sentence in run.warnings]
 
 
-def natural(text: str) -> list[tuple[int, str]]:
-    """Sort key that has ``seed2`` before ``seed10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)]
+def natural(text: str) -> list[tuple[float, str]]:
+    """Sort key that has ``seed2`` before ``seed10``, and ``0.25`` before ``0.5``."""
+    parts = re.split(r"([0-9]+(?:\.[0-9]+)?)", text)
+    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
 def is_run(names: Collection[str]) -> bool:
@@ -301,9 +302,9 @@ def _values(key: str, words: Sequence[str]) -> list[Any]:
 
 
 def _value(word: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return word or None
+    if word.isdecimal():
+        return int(word)
+    try:
+        return float(word)
+    except ValueError:
+        return word or None

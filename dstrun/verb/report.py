@@ -1,4 +1,4 @@
-"""``dstrun report``: one page of a study."""
+"""``dstrun report``: one page of HTML about some runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from dstrun.verb.words import found_runs, nothing, parser, split_query
 def main(words: list[str]) -> int:
     """Write a page of tables, figures, failures, configuration and runs."""
     made = parser("report", "One page of HTML: question, sweep, tables, figures, failures, every run.", rows=False)
-    made.add_argument("--out", type=Path, default=Path("report.html"), help="default: report.html")
+    made.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="file ending in .html (default: report.html)"
+    )
     made.add_argument("--title", default="", help="default: the names of the experiments")
     made.add_argument("--question", default="", help="what the runs are to answer; default: made of what varies")
     arguments = made.parse_intermixed_args(words)

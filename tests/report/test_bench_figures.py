@@ -7,7 +7,8 @@ from bench_fixture import kernel_rows, scaling_rows, step_rows
 
 from dstrun.bench import result
 from dstrun.option import ConfigError
-from dstrun.report import bench, plot
+from dstrun.report import bench
+from dstrun.report.figure import sheet
 
 ROWS = {"kernel": kernel_rows, "step": step_rows, "scaling": scaling_rows}
 
@@ -30,7 +31,7 @@ def test_a_file_becomes_a_figure(name: str, tmp_path: Path) -> None:
 
 
 def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
-    with plot.sheet():
+    with sheet():
         figure = bench.draw_kernel(bench.read(written("kernel", tmp_path)))
     assert [axis.get_title() for axis in figure.axes] == ["convolutions", "linear"]
     for axis, label, ratios in zip(figure.axes, ("R56-s3", "4096-4096"), ([3.0, 6.0], [2.5, 5.0]), strict=True):
@@ -41,7 +42,7 @@ def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
 
 
 def test_scaling_has_time_and_memory(tmp_path: Path) -> None:
-    with plot.sheet():
+    with sheet():
         figure = bench.draw_scaling(bench.read(written("scaling", tmp_path)))
     time, memory = figure.axes
     handles, labels = time.get_legend_handles_labels()
@@ -53,7 +54,7 @@ def test_scaling_has_time_and_memory(tmp_path: Path) -> None:
 
 
 def test_step_has_bars_for_steps_and_updates(tmp_path: Path) -> None:
-    with plot.sheet():
+    with sheet():
         figure = bench.draw_step(bench.read(written("step", tmp_path)))
     heights = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert heights == pytest.approx([300, 200, 200, 450, 450])

@@ -15,7 +15,8 @@ from report_fixture import record_of, write, write_status, write_sweep
 
 from dstrun import cli
 from dstrun.option import ConfigError
-from dstrun.report import load, page, plot
+from dstrun.report import load, page
+from dstrun.report.figure import sheet
 from dstrun.report.page import drawing, settings
 from dstrun.report.style import METHODS
 
@@ -268,7 +269,7 @@ def test_a_figure_of_many_points_is_pixels(sweep: list[load.Run], monkeypatch: p
 
 
 def test_rounding_leaves_the_drawing() -> None:
-    with plot.sheet():
+    with sheet():
         assert drawing._rounded('d="M 1.0 20.125 L -0.004 3"') == 'd="M 1 20.12 L -0 3"'
 
 

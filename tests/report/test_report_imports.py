@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-MODULES = ("compare", "export", "fields", "format", "load", "page", "plot", "published", "status", "style", "table")
+MODULES = ("compare", "export", "fields", "figure", "format", "load", "page", "published", "status", "style", "table")
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -6,9 +6,11 @@ import base64
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dstrun.option import ConfigError
 from dstrun.report.load import Run
 
 if TYPE_CHECKING:
@@ -42,15 +44,14 @@ class Drawing:
 
 
 def drawings(runs: Sequence[Run]) -> Iterator[Drawing]:
-    """Draw every figure that has something to show."""
-    from dstrun.report import plot
+    """Draw every figure that has something to show; one that would have too much is left out."""
+    from dstrun.report.figure import PRESETS, sheet
 
-    presets = {"sparsity": plot.draw_sparsity, "curves": plot.draw_curves}
-    for name, draw in presets.items():
-        with plot.sheet():
-            figure = draw(runs)
+    for name, preset in PRESETS.items():
+        with sheet(), suppress(ConfigError):
+            figure = preset.draw(runs)
             if figure is not None:
-                yield place(name, f"{name}.", figure)
+                yield place(name, preset.caption, figure)
 
 
 def place(name: str, caption: str, figure: Figure) -> Drawing:
