@@ -150,6 +150,7 @@ def loaded(code: str) -> list[str]:
         ["status", "."],
         ["table", "."],
         ["methods"],
+        ["report", "--help"],
         ["export", "--help"],
         ["plan", "--help"],
         ["doctor", "--help"],
