@@ -1,7 +1,7 @@
 """Hold what ``dstrun plan`` counts against values that others counted: densities, parameters, sizes, FLOPs.
 
     python benchmarks/check_values.py                             the built-in check values
-    python benchmarks/check_values.py --published FILE.csv        the FLOPs of ResNet-50 rows of a table of results
+    python benchmarks/check_values.py --published [FILE.csv]      the FLOPs of ResNet-50 in a table of published results
 
 A check value is written as it was printed; it holds where ours differs by no more than its last digit (a density: plus
 the one connection that whole numbers cost). Exit code 1 where one does not hold. Nothing is trained, nothing loaded.
@@ -10,7 +10,6 @@ the one connection that whole numbers cost). Exit code 1 where one does not hold
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,8 +23,10 @@ from dstrun.account.flops import NetworkCost, paper_ratio
 from dstrun.config import Experiment, compose
 from dstrun.help import options
 from dstrun.network import allocate, count_network
+from dstrun.option import ConfigError
 from dstrun.plan import plan_flops
 from dstrun.report.format import FORMATS, Column, render
+from dstrun.report.published import Reference, read, shipped
 
 COUNT = "independent count"
 """From the layers' shapes and the definition, apart from this code."""
@@ -262,70 +263,63 @@ def dense_layers(words: str, published: int) -> Check:
 
 COLUMNS = [Column(key) for key in ("quantity", "ours", "published", "difference", "source")]
 
-NAMES = {"gmp (gale2019)": "gmp", "rigl-itop": "itop"}
-"""What tables of results call a preset of another name."""
-
-ALLOCATIONS = {"uniform per-layer": "uniform scope=layer"}
-"""The words for an allocation that is none of ours by name."""
-
-STEPS, BATCH = 32_000, 4096
+STEPS, BATCH, EPOCHS = 32_000, 4096, 100
 """The training of ResNet-50 by RigL's authors."""
 
-SCALES = {"test_flops": 1.0, "train_flops": 3.0 * STEPS * BATCH, "test_MACs_M": 0.5e-6}
+SCALES = {"flops.inference": 1.0, "flops.train": 3.0 * STEPS * BATCH}
 """What is made of the FLOPs of a dense forward pass."""
 
-RATIOS = ("test_flops_ratio", "train_flops_ratio")
+INFERENCE = ("flops.inference_x_dense", "test_flops_ratio")
+TRAINING = ("flops.train_x_dense", "train_flops_ratio")
+"""Our words for a ratio, and that of the sources where they count otherwise."""
 
 
 def published_rows(path: Path) -> list[dict[str, Any]]:
-    """Hold the FLOPs of ResNet-50 in a table of results against ours, where the method is one of ours.
-
-    Args:
-        path: a CSV file with the columns source, table, dataset, model, method, allocation, sparsity, metric, value.
+    """Hold the FLOPs of ResNet-50 in a file of published results against ours, where the method is one of ours.
 
     Returns:
         A row each, with the reason where ours rounds to another number.
+
+    Raises:
+        ConfigError: the file is wrong.
     """
-    rows = []
-    with path.open(newline="") as file:
-        for entry in csv.DictReader(file):
-            name, _, times = entry["method"].lower().partition("_")
-            method = NAMES.get(name, name)
-            known = method in options("method") and entry["metric"] in (SCALES if method == "dense" else RATIOS)
-            if entry["model"] == "resnet50" and known:
-                rows.append(_published_row(entry, method, int(times.removesuffix("x") or 1)))
-    return rows
+    found = []
+    for row in read(path):
+        metrics = SCALES if row.method == "dense" else (*INFERENCE, *TRAINING)
+        ours = row.method in options("method") and row.allocation in ("", *options("allocation"))
+        if row.model == "resnet50" and ours and row.metric in metrics and None not in (row.value, row.sparsity):
+            found.append(_published_row(row))
+    return found
 
 
-def _published_row(entry: dict[str, str], method: str, times: int) -> dict[str, Any]:
-    """Hold one value against ours; ``times`` as long a training, relative to dense training once."""
-    metric, theirs = entry["metric"], float(entry["value"])
-    words = f"{R50} method={method}"
-    if method != "dense":
-        allocation = entry["allocation"].lower()
-        words += f" allocation={ALLOCATIONS.get(allocation, allocation)} sparsity={entry['sparsity']}"
-    times = times if metric == "train_flops_ratio" else 1
+def _published_row(row: Reference) -> dict[str, Any]:
+    """Hold one value against ours; of a longer training, relative to dense training once."""
+    metric, theirs = row.metric, float(row.value or 0)
+    words = f"{R50} method={row.method}"
+    if row.method != "dense":
+        words += f" allocation={row.allocation or 'null'} {row.settings}".rstrip() + f" sparsity={row.sparsity}"
+    times = (row.epochs or EPOCHS) // EPOCHS if metric in TRAINING else 1
 
     def value(words: str, *, elementwise: bool = False) -> float:
         plan = planned(words)
         extra = plan.elementwise() if elementwise else 0
         if metric in SCALES:
             return SCALES[metric] * (plan.cost.forward() + extra)
-        if metric == "test_flops_ratio":
+        if metric in INFERENCE:
             return (plan.cost.forward(plan.active) + extra) / (plan.cost.forward() + extra)
         return times * training_ratio(plan, extra)
 
     ways = {"": value(words), "bias and ReLU counted": value(words, elementwise=True)}
-    if metric == "train_flops_ratio" and method == "gmp":
+    if metric in TRAINING and row.method == "gmp":
         ways["pruned every step"] = value(f"{words} schedule.interval_steps=1")
-    if metric == "train_flops_ratio" and method == "itop":
+    if metric in TRAINING and row.method == "itop":
         ways["RigL's interval, bias and ReLU"] = value(f"{words} schedule.interval_steps=100", elementwise=True)
     if "allocation=uniform" in words:
         ways["conv1 sparse too"] = value(f"{words} allocation.dense_first=false")
     if times > 1:
         rounded = {way: times * round(number / times, 2) for way, number in ways.items()}
         ways |= {f"{way}, rounded first".removeprefix(", "): number for way, number in rounded.items()}
-    unit = theirs * 0.1 if metric in SCALES else 0.1 ** max(2, len(entry["value"].partition(".")[2]))
+    unit = theirs * 0.1 if metric in SCALES else 0.1 ** max(2, len(str(theirs).partition(".")[2]))
     return {
         "quantity": f"{metric}{f', {times} x as long' if times > 1 else ''}: {words}",
         "ours": float(f"{ways['']:.4g}"),
@@ -333,7 +327,7 @@ def _published_row(entry: dict[str, str], method: str, times: int) -> dict[str, 
         "published": theirs,
         "difference": float(f"{ways[''] - theirs:.2g}"),
         "reason": _reason({way: abs(number - theirs) - 1e-9 for way, number in ways.items()}, unit),
-        "source": f"{entry['source']}, {entry['table']}",
+        "source": row.cite,
     }
 
 
@@ -372,11 +366,22 @@ PUBLISHED = [
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--published", type=Path, help="a CSV of published results to hold against ours instead")
+    parser.add_argument(
+        "--published",
+        nargs="?",
+        const=shipped(),
+        type=Path,
+        metavar="FILE",
+        help="published results to hold against ours instead; without FILE, results/published.csv",
+    )
     parser.add_argument("--format", choices=FORMATS, default="md")
     arguments = parser.parse_args()
     if arguments.published is not None:
-        print(render(published_rows(arguments.published), PUBLISHED, arguments.format))
+        try:
+            print(render(published_rows(arguments.published), PUBLISHED, arguments.format))
+        except ConfigError as error:
+            print(f"check_values: {error}", file=sys.stderr)
+            return 2
         return 0
     found = checks()
     print(render([check.row() for check in found], COLUMNS, arguments.format))

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dstrun")
 
-FORMATS = ("md", "csv", "json", "latex")
+FORMATS = ("md", "csv", "json", "latex", "html")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,7 +158,8 @@ def job(composed: DictConfig) -> Ending:
     from dstrun import config
     from dstrun.launcher.task import Exit, Task
 
-    task = Task(config.experiment(composed, HydraConfig.get().runtime.choices))
+    hydra = HydraConfig.get()
+    task = Task(config.experiment(composed, hydra.runtime.choices, tuple(hydra.overrides.task)))
     if task.experiment.config["retry"] or task.experiment.config["fail_fast"]:
         raise ConfigError("retry and fail_fast need hydra/launcher=local or slurm")
     if run_one(task.experiment) == 130:
@@ -189,20 +191,46 @@ def parser(verb: str, description: str, *, rows: bool = True, results: bool = Tr
     made = argparse.ArgumentParser(f"dstrun {verb}", description=description, allow_abbrev=False)
     made.error = refuse  # type: ignore[method-assign]
     if results:
-        made.add_argument("results", nargs="*", type=Path, default=[Path("results")], help="folders (default: results)")
+        made.add_argument("results", nargs="*", metavar="RESULTS|where=", help=RESULTS)
     if rows:
         made.add_argument("--format", choices=FORMATS, default="md", help="how to print rows (default: md)")
     return made
 
 
-def found_runs(folders: Sequence[Path]) -> list[Run]:
-    """Load the runs below the folders; what is damaged is said, not raised."""
-    from dstrun.report import load
+RESULTS = "folders (default: results), and conditions on runs: where=method:gse,rigl where=sparsity>=0.9"
+QUERY = ("where", "rows", "cols", "value")
+TABLE = "where=method:gse,rigl rows=method cols=model,sparsity value=accuracy.top1; fields are settings, or record keys"
 
+
+def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple[list[Path], dict[str, list[str]]]:
+    """Part folders from the words of a query, ``where=...``.
+
+    Raises:
+        ConfigError: a word that the verb does not take.
+    """
+    folders, query = [], {key: [] for key in known}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if key in known and sign:
+            query[key].append(value)
+        elif sign and not Path(word).exists():
+            raise ConfigError(
+                f"{word} is not known here: choose {', '.join(f'{k}=' for k in known)}{nearest(key, known)}"
+            )
+        else:
+            folders.append(Path(word))
+    return folders or [Path("results")], query
+
+
+def found_runs(words: Sequence[str]) -> list[Run]:
+    """Load the runs below folders that meet the conditions; what is damaged is said, not raised."""
+    from dstrun.report import fields, load
+
+    folders, query = split_query(words)
     runs = [run for folder in folders for run in load.runs(folder)]
     for warning in load.warnings(runs):
         log.warning("%s", warning)
-    return runs
+    return fields.where(runs, query["where"])
 
 
 def nothing(folders: Sequence[Path], what: str = "run") -> int:
@@ -272,18 +300,36 @@ def status(words: list[str]) -> int:
 
 
 def table(words: list[str]) -> int:
-    """Make a table of finished runs."""
+    """Make a table of runs."""
     from dstrun.report import table as tables
+    from dstrun.report.table.cells import Options
 
-    made = parser("table", "Methods x sparsities, mean and standard deviation over seeds.")
+    made = parser("table", "Mean and deviation over seeds, cell by cell: " + TABLE)
     made.add_argument("--preset", choices=tables.PRESETS, default="accuracy", help="which table (default: accuracy)")
-    arguments = made.parse_args(words)
-    made_table = tables.build(found_runs(arguments.results), arguments.preset)
-    if not made_table.cells:
-        return nothing(arguments.results)
-    print(made_table.render(arguments.format))
-    if arguments.format in ("csv", "json"):
-        say("\n".join(made_table.notes))
+    made.add_argument("--runs", action="store_true", help="list the runs behind every cell")
+    made.add_argument("--ci", action="store_true", help="95 %% confidence intervals in place of deviations")
+    made.add_argument("--significant", action="store_true", help="bold: all not significantly worse than the best")
+    made.add_argument("--against", default="", metavar="METHOD", help="the difference to it in brackets, as dense")
+    made.add_argument("--published", action="store_true", help="published numbers beside ours (results/published.csv)")
+    made.add_argument("--reference", action="append", default=[], metavar="FILE", help="more of them, of your own")
+    made.add_argument("--digits", type=int, choices=range(7), default=1, help="decimals of accuracies (default: 1)")
+    arguments = made.parse_intermixed_args(words)
+    folders, query = split_query(arguments.results, QUERY)
+    options = Options(
+        *(",".join(query[key]) if query[key] else None for key in QUERY[1:]),
+        interval=arguments.ci, significant=arguments.significant, against=arguments.against, digits=arguments.digits,
+    )  # fmt: skip
+    if arguments.published or arguments.reference:
+        from dstrun.report.published import references
+
+        options = replace(options, published=references(arguments.reference))
+    runs = found_runs([*map(str, folders), *(f"where={condition}" for condition in query["where"])])
+    built = tables.build(runs, arguments.preset, options)
+    if not built.cells:
+        return nothing(folders)
+    print(built.render_runs(arguments.format) if arguments.runs else built.render(arguments.format))
+    if arguments.format in ("csv", "json") and not arguments.runs:
+        say("\n".join(built.notes))
     return 0
 
 

@@ -46,10 +46,11 @@ Bases = dict[tuple[str, ...], tuple[DictConfig, Any]]
 
 @dataclass(frozen=True)
 class Experiment:
-    """A resolved configuration: plain values, the option chosen in each group, and the overrides as typed."""
+    """A resolved configuration: plain values, the option chosen in each group, and the words that make it."""
 
     config: dict[str, Any]
     choices: dict[str, str | None]
+    command: tuple[str, ...] = ()
 
     def build(self, group: str) -> Any:
         """Instantiate the option chosen in a group, or ``None`` where none is.
@@ -228,8 +229,10 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     for override in parsed:
         if override.is_sweep_override() and not override.get_key_element().startswith("hydra"):
             raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
+    file = [] if name == "config" else ["-cn", name]
+    command = (*file, *(o.input_line or "" for o in parsed if not o.is_hydra_override()))
     if bases is None:
-        return experiment(_hydra_compose(overrides, name))
+        return experiment(_hydra_compose(overrides, name), command=command)
     values = [o for o in parsed if o.key_or_group.partition("@")[0] not in GROUPS and not o.is_hydra_override()]
     options = tuple(o.input_line or "" for o in parsed if o not in values)
     if options not in bases:
@@ -243,7 +246,7 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise diagnose(overrides, name, error) from error
-    return experiment(composed, choices)
+    return experiment(composed, choices, command)
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
@@ -253,14 +256,14 @@ def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
         raise diagnose(overrides, name, error) from error
 
 
-def experiment(composed: DictConfig, choices: Any = None) -> Experiment:
-    """Resolve and check a composed configuration."""
+def experiment(composed: DictConfig, choices: Any = None, command: tuple[str, ...] = ()) -> Experiment:
+    """Resolve and check a composed configuration, which the words of ``command`` make."""
     choices = composed.hydra.runtime.choices if choices is None else choices
     try:
         config = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    found = Experiment(config, {g: choices.get(g) for g in GROUPS})  # type: ignore[arg-type]
+    found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command)  # type: ignore[arg-type]
     check(found)
     return found
 

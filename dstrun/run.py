@@ -33,7 +33,7 @@ from dstrun.progress import Progress, human, muted, say
 from dstrun.ranks import ALONE, Ranks
 from dstrun.record import wandb
 from dstrun.record.commit import commit
-from dstrun.record.folder import SCHEMA, RunFolder, label
+from dstrun.record.folder import SCHEMA, RunFolder, label, lasting
 from dstrun.record.journal import Journal, Silence
 from dstrun.record.lock import Busy
 from dstrun.stream import stream
@@ -289,6 +289,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "experiment": config["experiment"],
         "state": "done",
         "label": label(experiment.choices),
+        "command": lasting(experiment.command),
         "choices": experiment.choices | {k: config[k] for k in ("scope", "backend", "precision")},
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
@@ -298,6 +299,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "memory": training.memory.record(),
         "seconds": training.clock.record(),
         "updates": training.updates,
+        "layers": training.topology(),
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
         "data": {"source": training.data.source},

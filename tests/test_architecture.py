@@ -127,7 +127,7 @@ def test_wheel_ships_every_package_and_config_group() -> None:
     folders = {file.parent.relative_to(ROOT) for file in (ROOT / "conf").rglob("*.yaml")}
     conf = {".".join(["dstrun", *part.parts]) for folder in folders for part in (folder, *folder.parents) if part.name}
     plugins = {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("hydra_plugins/*/__init__.py")}
-    assert packages == code | conf | plugins | {"dstrun.sweeps"}
+    assert packages == code | conf | plugins | {"dstrun.sweeps", "dstrun.results"}
 
 
 HEAVY = ("torch", "torchvision", "matplotlib", "pandas", "wandb", "sklearn", "pyarrow", "numba")

@@ -222,6 +222,11 @@ def test_wheel_installs_into_an_empty_environment_and_runs(tmp_path: Path) -> No
     )
     assert str(tmp_path / "env") in done.stdout
     assert "top-1" in done.stdout
+    code = "from dstrun.report.published import references, shipped; references(); print(shipped())"
+    done = subprocess.run(
+        [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert str(tmp_path / "env") in done.stdout
     words = ["-cn", "extended", *SMALL[:3], "epochs=1", "seed=0"]
     done = subprocess.run(
         [python, "-c", script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

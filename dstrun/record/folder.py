@@ -8,7 +8,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,12 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
         else:
             kept.pop(group, None)
     return kept
+
+
+def lasting(words: Sequence[str]) -> list[str]:
+    """Give the words of a command line without those of settings that cannot change the result."""
+    prefixes = tuple(f"{setting}{end}" for setting in VOLATILE for end in "=.")
+    return [word for word in words if not f"{word.lstrip('+~')}=".startswith(prefixes)]
 
 
 class RunFolder:

@@ -2,45 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
+from dstrun.report.fields import SHORT, Field
 from dstrun.report.load import Run, natural
 from dstrun.report.style import order
 
-# The seed is averaged over, sparsity is the column; the others cannot change a result.
 FREE = {
-    "seed", "sparsity", "experiment", "results", "wandb", "threads", "devices", "checkpoint.every_minutes",
-    "dataset.root", "dataset.download",
+    "seed", "experiment", "results", "wandb", "threads", "devices", "distributed", "retry", "fail_fast",
+    "checkpoint.every_minutes", "dataset.root", "dataset.download",
 }  # fmt: skip
+"""The seed, which is averaged over, and settings that cannot change a result."""
+
+BLOCK = (Field("model", "choices.model"), Field("dataset", "choices.dataset"), Field("split", SHORT["split"]))
+"""What may be compared at all agrees in these, unless they are rows or columns themselves."""
+
+BRIEF = 50
+"""Characters that a row's name may take to say what sets it apart."""
+
+Key = tuple[Any, ...]
+"""The values of some fields, in their order."""
+
+Signature = tuple[tuple[str, str], ...]
+"""Settings and choices with their values."""
 
 
 @dataclass
 class Row:
-    """Runs of one method with one configuration, by sparsity; ``name`` is its label, and what sets it apart."""
+    """Runs alike in everything but the seed and the columns, by column.
+
+    ``name`` is what a reader knows it by: its method's label, or the values of other fields, and the ``suffix`` that
+    says what else sets it apart; ``values`` are those of the fields of rows; ``variant`` counts rows of one label.
+    """
 
     label: str
     name: str
     variant: int = 0
-    cells: dict[float, list[Run]] = field(default_factory=dict)
+    cells: dict[Any, list[Run]] = field(default_factory=dict)
     repeated: list[Run] = field(default_factory=list)
-    unfinished: dict[float, list[Run]] = field(default_factory=dict)
+    unfinished: dict[Any, list[Run]] = field(default_factory=dict)
+    values: Key = ()
+    suffix: str = ""
+    signature: Signature = ()
 
     @property
-    def sparsities(self) -> set[float]:
-        """Give the sparsities that some run has."""
+    def columns(self) -> set[Any]:
+        """Give the columns in which some run stands; of ``blocks``, the sparsities."""
         return set(self.cells) | set(self.unfinished)
 
+    sparsities = columns
+
+    @property
+    def runs(self) -> list[Run]:
+        """List the finished runs."""
+        return [run for cell in self.cells.values() for run in cell]
+
+    @property
+    def brief(self) -> str:
+        """Give the name for readers: where it says much, a number for what it says (``Block.legend``)."""
+        return self.name if len(self.suffix) <= BRIEF else f"{self.name.removesuffix(self.suffix)} ({self.variant + 1})"
+
     def rank(self) -> tuple[Any, ...]:
-        """Sort key of rows."""
+        """Sort key of rows by method."""
         return *order(self.label), natural(self.name)
 
 
 @dataclass
 class Block:
-    """What may be compared: one model on one split of one dataset."""
+    """What may be compared: one model, one dataset, one split; of these, what is a row or column itself is empty."""
 
     model: str
     dataset: str
@@ -50,7 +83,14 @@ class Block:
     @property
     def title(self) -> str:
         """Name the block for readers."""
-        return f"{self.model} on {self.dataset} ({self.split})"
+        on = " on ".join(part for part in (self.model, self.dataset) if part)
+        return f"{on} ({self.split})".strip() if self.split else on
+
+    @property
+    def legend(self) -> list[str]:
+        """Say what the numbers in brief names stand for."""
+        long = {row.brief: row.suffix.strip(" ()") for row in self.rows if row.brief != row.name}
+        return [f"{brief}: {suffix}" for brief, suffix in long.items()]
 
     @property
     def sparsities(self) -> list[float]:
@@ -63,42 +103,130 @@ class Block:
         return max((len(cell) for row in self.rows for cell in row.cells.values()), default=0)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The fields that make rows and columns; what both leave open of ``BLOCK`` parts runs into blocks."""
+
+    rows: tuple[Field, ...]
+    columns: tuple[Field, ...]
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Give those of rows, then those of columns."""
+        return self.rows + self.columns
+
+    @property
+    def settings(self) -> set[str]:
+        """Name the settings among them, in which runs of one row may differ."""
+        return {f.setting for f in self.fields if f.setting}
+
+    def apart(self, run: Run) -> Key:
+        """Give what parts runs into blocks, empty where it makes rows or columns."""
+        own = {f.key for f in self.fields}
+        return tuple("" if f.key in own else str(f.of(run) or "unknown") for f in BLOCK)
+
+    def rank(self, row: Row) -> tuple[Any, ...]:
+        """Sort key of rows: field by field; what else sets a row apart comes after the last that is no setting."""
+        ranks = [f.rank(value) for f, value in zip(self.rows, row.values, strict=True)]
+        last = max((i + 1 for i, f in enumerate(self.rows) if not f.setting), default=0)
+        return *ranks[:last], natural(row.suffix), *ranks[last:]
+
+    def column_rank(self, column: Key) -> tuple[Any, ...]:
+        """Sort key of columns."""
+        return tuple(f.rank(value) for f, value in zip(self.columns, column, strict=True))
+
+
+def values(fields: Iterable[Field], run: Run) -> Key:
+    """Give a run's values of fields."""
+    return tuple(f.of(run) for f in fields)
+
+
 def blocks(runs: Iterable[Run]) -> list[Block]:
-    """Sort finished runs into blocks and rows; others are left out."""
-    found: dict[tuple[str, ...], dict[str, list[Run]]] = {}
+    """Sort finished runs into blocks and rows by method, whose cells are by sparsity; others are left out."""
+    method, sparsity = Field("method", "label"), Field("sparsity", "sparsity")
+    found = pivot(runs, Layout((method,), (sparsity,)))
+    for row in (row for block in found for row in block.rows):
+        row.cells = {level: cell for (level,), cell in row.cells.items()}
+    return found
+
+
+def pivot(runs: Iterable[Run], layout: Layout) -> list[Block]:
+    """Sort finished runs into blocks, rows and cells, which are by the values of the columns' fields.
+
+    Runs that differ in anything else than those and the seed never share a cell: they stand in rows of their own,
+    named by what differs.
+    """
+    found: dict[Key, list[Run]] = {}
     for run in runs:
         if run.done:
-            key = tuple(str(run.get(k, "unknown")) for k in ("choices.model", "choices.dataset", "accuracy.split"))
-            found.setdefault(key, {}).setdefault(run.get("label"), []).append(run)
-    return [
-        Block(*key, rows=sorted((row for label in found[key] for row in _rows(label, found[key][label])), key=Row.rank))
-        for key in sorted(found, key=lambda key: [natural(part) for part in key])
-    ]
+            found.setdefault(layout.apart(run), []).append(run)
+    keys = sorted(found, key=lambda key: [natural(part) for part in key])
+    return [Block(*key, rows=sorted(_rows(found[key], layout), key=layout.rank)) for key in keys]
 
 
-def _rows(label: str, runs: Sequence[Run]) -> Iterator[Row]:
-    """Split the runs of one label by configuration, and name each part by what differs."""
-    parts: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+def _rows(runs: Iterable[Run], layout: Layout) -> Iterator[Row]:
+    """Split runs by what their rows are, then by configuration, and name each part by what differs."""
+    kinds = [f for f in layout.rows if not f.setting]
+    families: dict[Key, dict[Key, list[Run]]] = {}
     for run in runs:
-        parts.setdefault(signature(run), []).append(run)
-    keys = differing(list(parts.values()))
-    named = sorted(((_suffix(part[0], keys), part) for part in parts.values()), key=lambda pair: natural(pair[0]))
-    for variant, (suffix, part) in enumerate(named):
-        row = Row(label, label + suffix, variant)
-        taken = set()
-        for run in sorted(part, key=lambda run: (run.seed, str(run.folder))):
-            if (run.sparsity, run.seed) in taken:
-                # The same run kept under two experiments is one observation, not two.
-                row.repeated.append(run)
-            else:
-                taken.add((run.sparsity, run.seed))
-                row.cells.setdefault(run.sparsity, []).append(run)
-        yield row
+        # A choice among the columns brings settings of its own: only beside runs of the same choice do they differ.
+        beside = values([f for f in layout.columns if not f.setting], run)
+        families.setdefault(values(kinds, run), {}).setdefault(beside, []).append(run)
+    variants: Counter[str] = Counter()
+    ranked = sorted(families, key=lambda kind: [f.rank(value) for f, value in zip(kinds, kind, strict=True)])
+    for kind in ranked:
+        alike = _alike(families[kind].values(), layout.settings)
+        for (suffix, _), part in sorted(alike.items(), key=lambda item: (natural(item[0][0]), item[0][1])):
+            label = str(part[0].get("label"))
+            said = ", ".join(f.text(value) for f, value in zip(kinds, kind, strict=True)) or label
+            yield from _cells(part, layout, Row(label, said + suffix, variants[label], suffix=suffix))
+            variants[label] += 1
 
 
-def signature(run: Run) -> tuple[tuple[str, str], ...]:
-    """Give all that decides a result but the seed and the sparsity; equal for runs that may be averaged."""
-    return tuple(sorted((key, repr(value)) for key, value in scalars(run).items()))
+def _alike(groups: Iterable[list[Run]], settings: set[str]) -> dict[tuple[str, int], list[Run]]:
+    """Part groups by configuration; parts of several groups are one where nothing sets them apart but the group.
+
+    The key is the suffix of a name; the number tells those apart that it cannot.
+    """
+    parted: list[list[list[Run]]] = []
+    for group in groups:
+        parts: dict[Signature, list[Run]] = {}
+        for run in group:
+            parts.setdefault(signature(run, settings), []).append(run)
+        parted.append(list(parts.values()))
+    keys = list(dict.fromkeys(key for found in parted for key in differing(found, settings)))
+    joined: dict[tuple[str, int], list[Run]] = {}
+    for runs_of in parted:
+        same: Counter[str] = Counter()
+        for alike in runs_of:
+            suffix = _suffix(alike[0], keys)
+            joined.setdefault((suffix, same[suffix]), []).extend(alike)
+            same[suffix] += 1
+    return joined
+
+
+def _cells(runs: Iterable[Run], layout: Layout, like: Row) -> Iterator[Row]:
+    """Give the rows of runs that differ in the settings of rows and columns and the seed alone."""
+    found: dict[Key, Row] = {}
+    taken = set()
+    for run in sorted(runs, key=lambda run: (run.seed, str(run.folder))):
+        place, column = values(layout.rows, run), values(layout.columns, run)
+        if place not in found:
+            found[place] = replace(
+                like, values=place, cells={}, repeated=[], unfinished={}, signature=signature(run, layout.settings)
+            )
+        if (place, column, run.seed) in taken:
+            # The same run kept under two experiments is one observation, not two.
+            found[place].repeated.append(run)
+        else:
+            taken.add((place, column, run.seed))
+            found[place].cells.setdefault(column, []).append(run)
+    yield from found.values()
+
+
+def signature(run: Run, settings: Collection[str] = ("sparsity",)) -> Signature:
+    """Give all that decides a result but the seed and some settings; equal for runs that may be averaged."""
+    return tuple(sorted((key, repr(value)) for key, value in scalars(run).items() if key not in settings))
 
 
 def scalars(run: Run) -> dict[str, Any]:
@@ -119,15 +247,18 @@ def _flat(node: dict[str, Any], config: dict[str, Any], prefix: str = "") -> Ite
             continue  # a copy of a group inside another, as grow.subset is of subset
         if isinstance(value, dict):
             yield from _flat(value, config, f"{prefix}{key}.")
+        elif key == "_target_":
+            yield f"{prefix}{key}", str(value).rpartition(".")[2]  # the same class wherever a version keeps it
         else:
             yield f"{prefix}{key}", value
 
 
-def differing(parts: Sequence[Sequence[Run]]) -> list[str]:
+def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity",)) -> list[str]:
     """Name the choices in which parts of a label differ, and the settings that differ beyond what those bring along.
 
     A chosen option brings the settings of its own group; a method's preset brings those of any group, so that beside
-    two presets only top-level settings are named. The runs of a part are alike but for the way the method was named.
+    two presets only top-level settings are named. The runs of a part are alike but for the way the method was named;
+    the settings ``but`` are not looked at.
     """
     choices, settings = [], set()
     for one, other in combinations(parts, 2):
@@ -144,6 +275,7 @@ def differing(parts: Sequence[Sequence[Run]]) -> list[str]:
             if a.get(key) != b.get(key)
             and key.split(".")[0] not in (*apart, "choices")
             and not (presets and "." in key)
+            and key not in but
         }
     return choices + sorted(settings)
 

@@ -1,6 +1,7 @@
 """Rows to text: one renderer for every verb that prints rows.
 
-``md`` and ``latex`` are for readers: human units, aligned columns. ``csv`` and ``json`` are for programs: raw values.
+``md``, ``latex`` and ``html`` are for readers: human units, aligned columns. ``csv`` and ``json`` are for programs: raw
+values.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal
 
 from dstrun.option import ConfigError, nearest
 
-FORMATS = ("md", "csv", "json", "latex")
-Kind = Literal["text", "number", "percent", "bytes", "seconds", "flops", "x", "progress", "mean"]
+FORMATS = ("md", "csv", "json", "latex", "html")
+Kind = Literal["text", "number", "percent", "bytes", "seconds", "flops", "x", "progress", "mean", "signed"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Column:
     """One column: the key of its value in a row, its title, its unit, and the decimals shown to readers.
 
     A ``progress`` column shows ``3/10``: its own value, and that of the key ``of``, which csv and json keep apart.
+    Columns that share the headings ``above`` stand below them together. A ``head`` column names rows, and equal values
+    that follow each other are written once where the format can.
     """
 
     key: str
@@ -32,6 +36,8 @@ class Column:
     kind: Kind = "text"
     digits: int = 1
     of: str = ""
+    above: tuple[str, ...] = ()
+    head: bool = False
 
     @property
     def heading(self) -> str:
@@ -48,21 +54,37 @@ class Column:
 class Mean:
     """A cell over seeds; ``std`` is None for a single seed, ``mean`` where none is finished.
 
-    ``best`` prints it bold; ``marks`` are the signs of footnotes, ``*`` and ``†``; ``at`` is the sparsity in percent
-    that training reached, where its column does not say it.
+    ``n`` seeds are finished of the ``of`` that there are, should be or have been begun. ``best`` prints it bold;
+    ``marks`` are signs of footnotes; ``at`` is the sparsity in percent that training reached, where its column does not
+    say it; ``difference`` is to the reference.
     """
 
     mean: float | None
     std: float | None = None
     n: int = 0
+    of: int = 0
     best: bool = False
     marks: str = ""
     at: float | None = None
+    difference: float | None = None
 
     @property
-    def where(self) -> str:
-        """Say the sparsity reached, if it is to be said."""
-        return "" if self.at is None else f" at {self.at:.1f}%"
+    def count(self) -> str:
+        """Say how many seeds, ``(3)`` or ``(2 of 3)``."""
+        return f"({self.n} of {self.of})" if self.of > self.n else f"({self.n})"
+
+    def rest(self, digits: int) -> str:
+        """Say what comes after the marks: the sparsity reached, and the difference in brackets."""
+        at = "" if self.at is None else f" at {self.at:.1f}%"
+        return at + ("" if self.difference is None else f" [{self.difference:+.{digits}f}]")
+
+
+@dataclass(frozen=True)
+class Cited:
+    """A published number, and the mark of the footnote that says where."""
+
+    value: float
+    mark: str
 
 
 def render(rows: Sequence[dict[str, Any]], columns: Sequence[Column], fmt: str = "md") -> str:
@@ -71,19 +93,19 @@ def render(rows: Sequence[dict[str, Any]], columns: Sequence[Column], fmt: str =
     Args:
         rows: values by column key; a missing value or None is shown as nothing known.
         columns: what to show, in this order.
-        fmt: md (aligned GitHub table), csv, json (a list of objects) or latex (a booktabs tabular).
+        fmt: md (aligned GitHub table), csv, json (a list of objects), latex (a booktabs tabular) or html (a table).
 
     Raises:
         ConfigError: an unknown format.
     """
-    writers = {"md": _md, "csv": _csv, "json": _json, "latex": _latex}
+    writers = {"md": _md, "csv": _csv, "json": _json, "latex": _latex, "html": html}
     if fmt not in writers:
         raise ConfigError(f"--format {fmt} is not known: choose {', '.join(FORMATS)}{nearest(fmt, FORMATS)}")
     return writers[fmt](rows, columns)
 
 
 def _md(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
-    table = [[_md_escape(c.heading) for c in columns]]
+    table = [[_md_escape(" ".join((*c.above, c.heading))) for c in columns]]
     table += [[_md_escape(cell(row, c)) for c in columns] for row in rows]
     widths = [max(3, *(len(line[i]) for line in table)) for i in range(len(columns))]
     lines = []
@@ -125,12 +147,91 @@ def _raw(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def headings(columns: Sequence[Column]) -> list[list[tuple[str, int]]]:
+    """Lay out what stands above the last line of headings: lines of texts, each with the columns it spans."""
+    lines = []
+    for level in range(max((len(c.above) for c in columns), default=0)):
+        line: list[tuple[str, int, tuple[str, ...]]] = []
+        for column in columns:
+            under = column.above[: level + 1]
+            text = under[level] if len(under) > level else ""
+            if line and text and line[-1][2] == under:
+                line[-1] = (text, line[-1][1] + 1, under)
+            else:
+                line.append((text, 1, under))
+        lines.append([(text, span) for text, span, _ in line])
+    return lines
+
+
+def spans(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> dict[tuple[int, str], int]:
+    """Count, by row and key of a head column, the rows that its value names; 0 where one above says it already.
+
+    The last head column names each row by itself.
+    """
+    heads = [c.key for c in columns if c.head]
+    found = {(i, key): 1 for i in range(len(rows)) for key in heads}
+    for place, key in enumerate(heads[:-1]):
+        first = 0
+        for i in range(1, len(rows)):
+            if all(rows[i].get(k) == rows[first].get(k) for k in heads[: place + 1]):
+                found[first, key], found[i, key] = found[first, key] + 1, 0
+            else:
+                first = i
+    return found
+
+
 def _latex(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
     spec = "".join("l" if c.kind == "text" else "r" for c in columns)
     lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule"]
+    for line in headings(columns):
+        texts, rules, at = [], [], 1
+        for text, span in line:
+            texts.append(rf"\multicolumn{{{span}}}{{c}}{{{latex_escape(text)}}}" if text else "")
+            rules += [rf"\cmidrule(lr){{{at}-{at + span - 1}}}"] if text else []
+            at += span
+        lines += [" & ".join(texts) + r" \\", " ".join(rules)]
     lines += [" & ".join(latex_escape(c.heading) for c in columns) + r" \\", r"\midrule"]
-    lines += [" & ".join(_latex_cell(row, c) for c in columns) + r" \\" for row in rows]
+    spanned = spans(rows, columns)
+    for i, row in enumerate(rows):
+        if i and any(spanned[i, c.key] > 1 for c in columns if c.head):
+            lines.append(r"\addlinespace")
+        cells = [_latex_cell(row, c, spanned.get((i, c.key), 1)) for c in columns]
+        lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def html(rows: Sequence[dict[str, Any]], columns: Sequence[Column], caption: str = "") -> str:
+    """Render a table element without style: numbers have the class ``num``, the best means ``best``."""
+    lines = ["<table>"] + ([f"<caption>{escape(caption)}</caption>"] if caption else []) + ["<thead>"]
+    for line in headings(columns):
+        cells = [
+            f'<th scope="colgroup" colspan="{span}">{escape(text)}</th>' if text else "<td></td>" for text, span in line
+        ]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    texts = [f'<th scope="col"{_number(c)}>{escape(c.heading)}</th>' for c in columns]
+    lines += [f"<tr>{''.join(texts)}</tr>", "</thead>", "<tbody>"]
+    spanned = spans(rows, columns)
+    for i, row in enumerate(rows):
+        cells = [_html_cell(row, c, spanned.get((i, c.key))) for c in columns]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return "\n".join([*lines, "</tbody>", "</table>"])
+
+
+def _number(column: Column) -> str:
+    return "" if column.kind == "text" else ' class="num"'
+
+
+def _html_cell(row: dict[str, Any], column: Column, span: int | None) -> str:
+    value, text = row.get(column.key), escape(cell(row, column).replace("**", ""))
+    if span == 0:
+        return ""
+    if span:
+        return f'<th scope="rowgroup" rowspan="{span}">{text}</th>' if span > 1 else f'<th scope="row">{text}</th>'
+    if isinstance(value, Cited):
+        text = f"{value.value:.{column.digits}f}<sup>{escape(value.mark)}</sup>"
+    if isinstance(value, Mean) and value.best:
+        return f'<td class="num best">{text}</td>'
+    return f"<td{_number(column)}>{text}</td>"
 
 
 LATEX = {
@@ -144,13 +245,18 @@ def latex_escape(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
 
 
-def _latex_cell(row: dict[str, Any], column: Column) -> str:
+def _latex_cell(row: dict[str, Any], column: Column, span: int = 1) -> str:
     value = row.get(column.key)
+    if span != 1:
+        return rf"\multirow{{{span}}}{{*}}{{{latex_escape(cell(row, column))}}}" if span else ""
+    if isinstance(value, Cited):
+        return rf"${value.value:.{column.digits}f}^{{{value.mark}}}$"
     if isinstance(value, Mean) and value.mean is not None:
         number = f"{value.mean:.{column.digits}f}"
         number += "" if value.std is None else rf" \pm {value.std:.{column.digits}f}"
         number = rf"\mathbf{{{number}}}" if value.best else number
-        return f"${number}$ ({value.n}){latex_escape(value.marks)}" + value.where.replace("%", r"\%")
+        rest = value.rest(column.digits).replace("%", r"\%")
+        return f"${number}$ {value.count}{latex_escape(value.marks)}{rest}"
     text = cell(row, column)
     scientific = re.fullmatch(r"(-?[\d.]+)e(-?\d+)", text)
     if column.kind == "flops" and scientific:
@@ -169,6 +275,8 @@ def cell(row: dict[str, Any], column: Column) -> str:
         return f"{value}/{row[column.of]}" if row.get(column.of) is not None else str(value)
     if isinstance(value, Mean):
         return _mean(value, column.digits)
+    if isinstance(value, Cited):
+        return f"{value.value:.{column.digits}f} [{value.mark}]"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if not isinstance(value, int | float) or column.kind == "text":
@@ -177,6 +285,8 @@ def cell(row: dict[str, Any], column: Column) -> str:
         return str(value)
     if column.kind == "number":
         return str(value) if isinstance(value, int) else f"{value:.{column.digits}f}"
+    if column.kind == "signed":
+        return f"{value:+.{column.digits}f}"
     if column.kind == "percent":
         return f"{value:.{column.digits}f}%"
     if column.kind == "bytes":
@@ -193,7 +303,7 @@ def _mean(value: Mean, digits: int) -> str:
         return f"- {value.marks}".rstrip()
     text = f"{value.mean:.{digits}f}"
     text += "" if value.std is None else f" ± {value.std:.{digits}f}"
-    return f"{f'**{text}**' if value.best else text} ({value.n}){value.marks}{value.where}"
+    return f"{f'**{text}**' if value.best else text} {value.count}{value.marks}{value.rest(digits)}"
 
 
 def in_bytes(value: float) -> str:

@@ -29,7 +29,7 @@ class Training:
     """What ``fit`` works with.
 
     ``step`` counts the steps done, ``total_steps`` those of the run, ``nominal_steps`` those of one training, of which
-    a method may make several.
+    a method may make several; ``initial`` the active connections of every prunable layer at the first step.
     """
 
     model: nn.Module
@@ -50,6 +50,7 @@ class Training:
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
     updates: int = 0
+    initial: list[int] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
     epoch_seconds: float = 0.0
 
@@ -78,10 +79,28 @@ class Training:
         ever = sum(layer.explored() * size for layer, size in zip(self.layers, sizes, strict=True))
         return ever / sum(sizes) if sizes else 1.0
 
+    def topology(self) -> list[dict[str, Any]]:
+        """Give the connections of every prunable layer for the record: all, active at first and last, ever active."""
+        explored = {layer.name: layer.explored() for layer in self.layers}
+        return [
+            {
+                "name": layer.name,
+                "shape": "x".join(map(str, layer.shape)),
+                "connections": layer.size,
+                "initial": initial,
+                "active": active,
+                "explored": explored.get(layer.name, 1.0),
+            }
+            for layer, initial, active in zip(self.flops.cost.layers, self.initial, self.active(), strict=True)
+        ]
+
     def prepare(self) -> list[Update]:
-        """Let the method score and prune before the first step, if it does."""
-        if not self.procedure.prepares:
-            return []
+        """Make ready for the first step: let the method score and prune, if it does."""
+        updates = self._prune_before() if self.procedure.prepares else []
+        self.initial = self.active()
+        return updates
+
+    def _prune_before(self) -> list[Update]:
         with self.memory.phase("prepare"), self.ranks.alone():
             update = self.procedure.prepare()
         self.optimizer.zero_grad(set_to_none=True)
@@ -155,6 +174,7 @@ class Training:
         return {
             "step": self.step,
             "updates": self.updates,
+            "initial": self.initial,
             "source": self.data.source,
             "model": self.model.state_dict(),
             "backends": [layer.backend for layer in self.layers],
@@ -172,7 +192,7 @@ class Training:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint's state."""
-        self.step, self.updates = state["step"], state["updates"]
+        self.step, self.updates, self.initial = state["step"], state["updates"], state["initial"]
         self.model.load_state_dict(state["model"])
         for layer in self.layers:
             layer.load_state(state["layers"][layer.name])

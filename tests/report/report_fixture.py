@@ -63,7 +63,8 @@ def record_of(label: str, sparsity: float, seed: int, top1: float, **changes: An
         "parameters": {"dense": 853018, "active": 20000, "prunable": 848944, "sparsity": sparsity},
         "flops": {
             "inference": int(2.5e8 * density), "inference_x_dense": density, "train": int(1.1e15 * density),
-            "train_x_dense": density, "executed_train": int(1.1e15), "convention": "MAC = 2, conv and linear only",
+            "train_x_dense": density, "executed_train": int(1.1e15), "executed_x_dense": 1.0,
+            "convention": "MAC = 2, conv and linear only",
         },
         "memory": {"peak_bytes": memory, "update_peak_bytes": memory // 2, "how": "cpu allocator"},
         "seconds": {"train": 900.0, "step_median": 0.0812, "epoch_median": 31.7, "update_median": 0.1, "total": 960.0},

@@ -9,6 +9,7 @@ import pytest
 from report_fixture import record_of, write, write_status
 
 from dstrun.report import load, plot, table
+from dstrun.report.table.notes import EMERGED
 
 
 @pytest.fixture
@@ -27,11 +28,11 @@ def runs(tmp_path: Path) -> list[load.Run]:
 
 def test_they_have_a_column_of_their_own_and_say_what_they_reached(runs: list[load.Run]) -> None:
     text = table.build(runs).render("md")
-    assert "| method |     dense |            90% |                   emerges |" in text
-    assert "| str    |         - |              - | 90.5 ± 0.7 (2)*† at 90.0% |" in text
-    assert f"- {table.EMERGED}" in text
+    assert "| method |         dense |            90% |                       emerges |" in text
+    assert "| str    |             - |              - | 90.5 ± 0.7 (2 of 3)† at 90.0% |" in text
+    assert f"- {EMERGED}" in text
     assert "**" not in text
-    assert r"$90.5 \pm 0.7$ (2)*$\dagger$ at 90.0\%" in table.build(runs).render("latex")
+    assert r"$90.5 \pm 0.7$ (2 of 3)$\dagger$ at 90.0\%" in table.build(runs).render("latex")
 
 
 def test_programs_read_the_sparsity_reached(runs: list[load.Run]) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
 from dstrun.option import ConfigError
-from dstrun.report.format import Column, Mean, in_bytes, in_seconds, render
+from dstrun.report.format import Cited, Column, Mean, in_bytes, in_seconds, render, spans
 
 COLUMNS = [
     Column("name"),
@@ -81,7 +82,9 @@ def test_no_rows_leave_the_header() -> None:
     ("mean", "md", "latex"),
     [
         (Mean(54.31, 0.52, 3), "54.3 ± 0.5 (3)", r"$54.3 \pm 0.5$ (3)"),
-        (Mean(54.31, 0.52, 2, True, "*"), "**54.3 ± 0.5** (2)*", r"$\mathbf{54.3 \pm 0.5}$ (2)*"),
+        (Mean(54.31, 0.52, 2, 3, True, "†"), "**54.3 ± 0.5** (2 of 3)†", r"$\mathbf{54.3 \pm 0.5}$ (2 of 3)$\dagger$"),
+        (Mean(54.31, 0.52, 3, 3, difference=-2.46), "54.3 ± 0.5 (3) [-2.5]", r"$54.3 \pm 0.5$ (3) [-2.5]"),
+        (Mean(54.31, None, 1, at=90.04), "54.3 (1) at 90.0%", r"$54.3$ (1) at 90.0\%"),
         (Mean(54.31, None, 1), "54.3 (1)", "$54.3$ (1)"),
         (Mean(None, marks="†"), "- †", r"- $\dagger$"),
     ],
@@ -116,5 +119,69 @@ def test_seconds(value: float, text: str) -> None:
 
 
 def test_an_unknown_format_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"--format latx is not known: choose md, csv, json, latex .*mean latex\?"):
+    with pytest.raises(
+        ConfigError, match=r"--format latx is not known: choose md, csv, json, latex, html .*mean latex\?"
+    ):
         render([], [], "latx")
+
+
+GROUPED = [
+    Column("method", head=True),
+    Column("sparsity", head=True),
+    Column("a", "ours", "number", above=("resnet56", "top-1")),
+    Column("b", "published", "number", above=("resnet56", "top-1")),
+    Column("c", "peak", "bytes"),
+]
+GROUPED_ROWS = [
+    {"method": "set", "sparsity": "90%", "a": 1, "b": Cited(2.25, "a"), "c": 1000},
+    {"method": "set", "sparsity": "95%", "a": 1, "c": None},
+    {"method": "<b>", "sparsity": "95%", "a": 1, "c": 5},
+]
+
+
+def test_md_says_groups_in_every_heading_and_row() -> None:
+    lines = render(GROUPED_ROWS, GROUPED).splitlines()
+    assert lines[0] == "| method | sparsity | resnet56 top-1 ours | resnet56 top-1 published |    peak |"
+    assert lines[2] == "| set    | 90%      |                   1 |                  2.2 [a] | 1.00 kB |"
+    assert lines[3].startswith("| set    | 95%")
+
+
+def test_latex_merges_headings_and_names_of_rows() -> None:
+    assert render(GROUPED_ROWS, GROUPED, "latex").splitlines() == [
+        r"\begin{tabular}{llrrr}",
+        r"\toprule",
+        r" &  & \multicolumn{2}{c}{resnet56} &  \\",
+        r"\cmidrule(lr){3-4}",
+        r" &  & \multicolumn{2}{c}{top-1} &  \\",
+        r"\cmidrule(lr){3-4}",
+        r"method & sparsity & ours & published & peak \\",
+        r"\midrule",
+        r"\multirow{2}{*}{set} & 90\% & 1 & $2.2^{a}$ & 1.00 kB \\",
+        r" & 95\% & 1 & - & - \\",
+        r"<b> & 95\% & 1 & - & 5 B \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_html_has_scopes_spans_and_no_markup_of_others() -> None:
+    text = render(GROUPED_ROWS, GROUPED, "html")
+    tree = ElementTree.fromstring(text)  # every element is closed
+    assert [cell.get("colspan") for cell in tree.findall("thead/tr")[0]] == [None, None, "2", None]
+    assert [cell.get("scope") for cell in tree.findall("thead/tr")[2]] == ["col"] * 5
+    first, second, third = tree.findall("tbody/tr")
+    assert (first[0].get("rowspan"), first[0].get("scope"), first[1].get("scope")) == ("2", "rowgroup", "row")
+    assert [cell.text for cell in second] == ["95%", "1", "-", "-"]
+    assert "".join(first[3].itertext()) == "2.2a"
+    assert third[0].text == "<b>"
+    best = ElementTree.fromstring(render([{"m": Mean(1.0, best=True)}], [Column("m", kind="mean")], "html"))
+    assert [(cell.get("class"), cell.text) for cell in best.findall("tbody/tr/td")] == [("num best", "1.0 (0)")]
+
+
+def test_names_are_merged_within_their_group_only() -> None:
+    columns = [Column("a", head=True), Column("b", head=True), Column("c", head=True)]
+    rows = [dict(zip("abc", letters, strict=True)) for letters in ("xyz", "xyz", "wyz", "wyv")]
+    assert spans(rows, columns) == {
+        (0, "a"): 2, (1, "a"): 0, (2, "a"): 2, (3, "a"): 0, (0, "b"): 2, (1, "b"): 0, (2, "b"): 2, (3, "b"): 0,
+        (0, "c"): 1, (1, "c"): 1, (2, "c"): 1, (3, "c"): 1,
+    }  # fmt: skip

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-MODULES = ("compare", "format", "load", "plot", "status", "style", "table")
+MODULES = ("compare", "format", "load", "plot", "published", "status", "style", "table")
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -11,18 +11,19 @@ from report_fixture import TOP1, record_of, write, write_status
 
 from dstrun.option import ConfigError
 from dstrun.report import load, table
+from dstrun.report.table.cells import Options
 
 MD = """\
 ### resnet56 on cifar10 (test)
 
-| method |          dense |                90% |                95% |                  98% |
-| ------ | -------------: | -----------------: | -----------------: | -------------------: |
-| dense  | 93.0 ± 0.1 (3) |                  - |                  - |                    - |
-| set    |              - |     90.4 ± 0.3 (3) |     88.5 ± 0.5 (3) |       84.8 ± 0.5 (3) |
-| rigl   |              - |     91.1 ± 0.2 (3) |     89.5 ± 0.4 (3) |       86.2 ± 0.3 (3) |
-| gse    |              - | **91.2 ± 0.2** (3) | **90.0 ± 0.2** (3) | **87.3 ± 0.2** (2)*† |
+| method |          dense |                90% |                95% |                      98% |
+| ------ | -------------: | -----------------: | -----------------: | -----------------------: |
+| dense  | 93.0 ± 0.1 (3) |                  - |                  - |                        - |
+| set    |              - |     90.4 ± 0.3 (3) |     88.5 ± 0.5 (3) |           84.8 ± 0.5 (3) |
+| rigl   |              - |     91.1 ± 0.2 (3) |     89.5 ± 0.4 (3) |           86.2 ± 0.3 (3) |
+| gse    |              - | **91.2 ± 0.2** (3) | **90.0 ± 0.2** (3) | **87.3 ± 0.2** (2 of 3)† |
 
-- \\* fewer seeds than other cells (2 of 3)
+- (n of N): fewer seeds are finished than were begun or than another cell of the block has
 - † not finished: resnet56-cifar10-gse-s0.98-seed2-77aa01 (failed)
 - top-1 accuracy in percent on the test split: \
 mean ± sample standard deviation over seeds (n) at the final epoch, never best on test
@@ -36,11 +37,11 @@ method & dense & 90\% & 95\% & 98\% \\
 dense & $93.0 \pm 0.1$ (3) & - & - & - \\
 set & - & $90.4 \pm 0.3$ (3) & $88.5 \pm 0.5$ (3) & $84.8 \pm 0.5$ (3) \\
 rigl & - & $91.1 \pm 0.2$ (3) & $89.5 \pm 0.4$ (3) & $86.2 \pm 0.3$ (3) \\
-gse & - & $\mathbf{91.2 \pm 0.2}$ (3) & $\mathbf{90.0 \pm 0.2}$ (3) & $\mathbf{87.3 \pm 0.2}$ (2)*$\dagger$ \\
+gse & - & $\mathbf{91.2 \pm 0.2}$ (3) & $\mathbf{90.0 \pm 0.2}$ (3) & $\mathbf{87.3 \pm 0.2}$ (2 of 3)$\dagger$ \\
 \bottomrule
 \end{tabular}
 
-\par{\footnotesize * fewer seeds than other cells (2 of 3)}
+\par{\footnotesize (n of N): fewer seeds are finished than were begun or than another cell of the block has}
 \par{\footnotesize $\dagger$ not finished: resnet56-cifar10-gse-s0.98-seed2-77aa01 (failed)}
 """
 
@@ -52,7 +53,7 @@ def test_accuracy_for_readers(sweep: list[load.Run]) -> None:
 
 
 def test_two_decimals(sweep: list[load.Run]) -> None:
-    assert "88.50 ± 0.46 (3)" in table.build(sweep, digits=2).render()
+    assert "88.50 ± 0.46 (3)" in table.build(sweep, options=Options(digits=2)).render()
 
 
 def test_accuracy_for_programs(sweep: list[load.Run]) -> None:
@@ -61,8 +62,9 @@ def test_accuracy_for_programs(sweep: list[load.Run]) -> None:
     assert len(cells) == len(TOP1)
     cell = next(c for c in cells if c["method"] == "gse" and c["sparsity"] == 0.98)
     assert cell == {
-        "model": "resnet56", "dataset": "cifar10", "split": "test", "method": "gse", "backend": "masked",
-        "sparsity": 0.98, "mean": 87.35, "std": stdev([87.2, 87.5]), "n": 2, "seeds": [0, 1],
+        "model": "resnet56", "dataset": "cifar10", "split": "test", "method": "gse", "sparsity": 0.98,
+        "backend": "masked", "value": "accuracy.top1", "mean": 87.35, "std": stdev([87.2, 87.5]), "n": 2, "of": 3,
+        "seeds": [0, 1],
         "runs": ["resnet56-cifar10-gse-s0.98-seed0-3f9c2a", "resnet56-cifar10-gse-s0.98-seed1-3f9c2a"],
         "unfinished": ["resnet56-cifar10-gse-s0.98-seed2-77aa01"],
     }  # fmt: skip
@@ -76,9 +78,10 @@ def test_runs_of_other_length_are_never_averaged(results: Path) -> None:
         write(results, record_of("gse", 0.98, seed, 88.0 + seed, epochs=60), folder=f"long{seed}")
     text = table.build(load.runs(results)).render()
     assert "| gse (epochs=30) |" in text
-    assert "| gse (epochs=60) |              - |                  - |                  - | **89.0 ± 1.0** (3) |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| gse (epochs=60) |"))
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:] == ["-", "-", "-", "**89.0 ± 1.0** (3)"]
     # The failed run may be of either length, but only one of them lacks its seed.
-    assert "87.3 ± 0.2 (2)*† |" in text
+    assert "87.3 ± 0.2 (2 of 3)† |" in text
 
 
 def test_ties_as_shown_are_all_bold_and_a_lone_row_is_not(tmp_path: Path) -> None:
@@ -100,7 +103,7 @@ def test_a_cell_with_nothing_finished_is_shown(tmp_path: Path) -> None:
     assert "| gse-grabo |      - † |   - |" in text
     assert "- not finished and in no cell: vgg16-cifar10-set-s0.9-seed0-cccccc (failed)" in text
     empty = json.loads(table.build(load.runs(tmp_path)).render("json"))[-1]
-    assert (empty["method"], empty["mean"], empty["n"], empty["runs"]) == ("gse-grabo", None, 0, [])
+    assert (empty["method"], empty["mean"], empty["n"], empty["of"], empty["runs"]) == ("set", None, 0, 1, [])
 
 
 def test_a_seed_finished_elsewhere_flags_nothing(tmp_path: Path) -> None:
@@ -130,23 +133,47 @@ def test_backends_stand_apart(tmp_path: Path) -> None:
     assert text.endswith("- backends: masked (simulated on dense storage), sparse")
 
 
-def test_cost(sweep: list[load.Run]) -> None:
-    built = table.build(sweep, "cost")
+def test_flops(sweep: list[load.Run]) -> None:
+    built = table.build(sweep, "flops")
     lines = built.render().splitlines()
-    assert lines[2] == (
-        "| method | sparsity |          top-1 | train FLOPs | train | executed | inference | peak memory | update peak "
-        "|    step |"
-    )
-    assert lines[8] == (
-        "| rigl   | 90%      | 91.1 ± 0.2 (3) |     1.10e14 |  0.1x |       1x |      0.1x |     64.4 MB |     32.2 MB "
-        "| 81.2 ms |"
-    )
+    assert [head.strip() for head in lines[2].strip("|").split("|")] == [
+        "method", "sparsity", "top-1", "train FLOPs", "train, x dense", "train FLOPs, x rigl", "executed, x dense",
+        "inference FLOPs", "inference, x dense",
+    ]  # fmt: skip
+    row = next(line for line in lines if line.startswith("| rigl   | 90%"))
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "rigl", "90%", "91.1 ± 0.2 (3)", "1.10e14", "0.1x", "1x", "1x", "2.50e7", "0.1x",
+    ]  # fmt: skip
+    assert "- flops: MAC = 2, conv and linear only" in lines
+
+
+def test_memory(sweep: list[load.Run]) -> None:
+    built = table.build(sweep, "memory")
+    lines = built.render().splitlines()
+    assert lines[2] == "| method | sparsity |    peak | peak, x dense |"  # nothing else is on record
+    assert "| rigl   | 90%      | 64.4 MB |            1x |" in lines
+    assert "| set    | 90%      | 61.1 MB |        0.948x |" in lines
     assert "- memory: cpu allocator" in lines
-    assert "- x is of dense training; FLOPs: MAC = 2, conv and linear only" in lines
-    cell = next(c for c in json.loads(built.render("json")) if c["method"] == "rigl" and c["sparsity"] == 0.9)
-    assert cell["peak_bytes"] == 64_412_072
-    assert cell["executed_x_dense"] == pytest.approx(1.0)
-    assert (cell["mean"], cell["n"], len(cell["runs"])) == (pytest.approx(91.1), 3, 3)
+    cells = {c["value"]: c for c in json.loads(built.render("json")) if (c["method"], c["sparsity"]) == ("rigl", 0.9)}
+    assert cells["memory.peak_bytes"]["mean"] == 64_412_072
+    assert (cells["memory.peak_bytes"]["n"], len(cells["memory.peak_bytes"]["runs"])) == (3, 3)
+    assert cells["memory.peak_bytes/dense"]["mean"] == pytest.approx(1)
+
+
+def test_cost(sweep: list[load.Run]) -> None:
+    lines = table.build(sweep, "cost").render().splitlines()
+    row = next(line for line in lines if line.startswith("| rigl   | 90%"))
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "rigl", "90%", "91.1 ± 0.2 (3)", "30", "16m 00s", "15m 00s", "1x", "31.7 s", "81.2 ms", "100 ms",
+    ]  # fmt: skip
+    assert "- seconds: cpu" in lines
+
+
+def test_best_is_of_one_sparsity_in_rows_too(sweep: list[load.Run]) -> None:
+    lines = table.build(sweep, "cost").render().splitlines()
+    assert [line.split("|")[1:3] for line in lines if "**" in line] == [
+        [" gse    ", " 90%      "], [" gse    ", " 95%      "], [" gse    ", " 98%      "],
+    ]  # fmt: skip
 
 
 def test_memory_measured_in_two_ways_is_not_averaged(tmp_path: Path) -> None:
@@ -154,19 +181,18 @@ def test_memory_measured_in_two_ways_is_not_averaged(tmp_path: Path) -> None:
     record["memory"]["how"] = "cuda allocator"
     write(tmp_path, record)
     write(tmp_path, record_of("set", 0.9, 0, 90.0))
-    built = table.build(load.runs(tmp_path), "cost")
-    assert built.cells[0]["peak_bytes"] is None
+    built = table.build(load.runs(tmp_path), "memory")
+    assert {cell["mean"] for cell in built.cells} == {None}
     assert "- memory: cpu allocator; cuda allocator" in built.render()
 
 
 def test_costs_that_were_not_recorded_are_unknown(tmp_path: Path) -> None:
     record = record_of("set", 0.9, 0, 90.0)
-    record["flops"]["executed_train"] = None
     record["memory"]["peak_bytes"] = None
     write(tmp_path, record)
-    (cell,) = table.build(load.runs(tmp_path), "cost").cells
-    assert cell["executed_x_dense"] is None
-    assert cell["peak_bytes"] is None
+    write(tmp_path, record_of("set", 0.9, 1, 90.0))
+    cells = {cell["value"]: cell["mean"] for cell in table.build(load.runs(tmp_path), "memory").cells}
+    assert cells["memory.peak_bytes"] is None
 
 
 def test_nothing_finished_is_an_empty_table(tmp_path: Path) -> None:
@@ -179,5 +205,7 @@ def test_nothing_finished_is_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"--preset acuracy is not known: choose accuracy, cost .*mean accuracy\?"):
+    with pytest.raises(
+        ConfigError, match=r"--preset acuracy is not known: choose accuracy, memory, flops, cost .*mean accuracy\?"
+    ):
         table.build([], "acuracy")

@@ -1,0 +1,128 @@
+"""Tables of a paper from runs: every cell names the seeds and the runs behind it.
+
+Seeds are averaged over and nothing else is: runs whose configuration differs in any other way stand in rows of their
+own (``compare``). The standard deviation is that of a sample, with n - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from dstrun.option import ConfigError, nearest
+from dstrun.report.compare import Layout, pivot
+from dstrun.report.fields import Field, resolve
+from dstrun.report.format import Column, html, latex_escape, render
+from dstrun.report.load import Run
+from dstrun.report.table.cells import Options, Part
+from dstrun.report.table.measure import measure
+from dstrun.report.table.notes import notes
+from dstrun.report.table.unfinished import place
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a table shows unless asked otherwise, as typed: fields of rows and of columns, and values."""
+
+    rows: str
+    columns: str
+    values: str
+
+
+PRESETS = {
+    "accuracy": Preset("method", "sparsity", "accuracy.top1"),
+    "memory": Preset(
+        "method,sparsity", "",
+        "memory.model_bytes,memory.optimizer_bytes,memory.activation_bytes,memory.index_bytes,memory.method_bytes,"
+        "memory.transient_bytes,memory.peak_bytes,memory.peak_bytes/dense",
+    ),
+    "flops": Preset(
+        "method,sparsity", "",
+        "accuracy.top1,flops.train,flops.train_x_dense,flops.train/rigl,flops.executed_x_dense,flops.inference,"
+        "flops.inference_x_dense",
+    ),
+    "cost": Preset(
+        "method,sparsity", "",
+        "accuracy.top1,config.epochs,seconds.total,seconds.train,seconds.train/dense,seconds.epoch_median,seconds.step_median,"
+        "seconds.update_median",
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Table:
+    """A table: ``parts`` for readers, one per block, ``cells`` for programs, one row per cell and value, and ``runs``.
+
+    A part is its title, its rows and its columns.
+    """
+
+    parts: list[tuple[str, list[dict[str, Any]], list[Column]]]
+    cells: list[dict[str, Any]]
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def render(self, fmt: str = "md") -> str:
+        """Render as md, latex or html with the notes below, or as csv or json in long form, one row per cell and value.
+
+        Raises:
+            ConfigError: an unknown format.
+        """
+        if fmt == "md":
+            texts = [f"### {title}\n\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
+            return "\n\n".join([*texts, "\n".join(f"- {note}" for note in self.notes)]).strip()
+        if fmt == "latex":
+            texts = [f"% {title}\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
+            notes = [rf"\par{{\footnotesize {latex_escape(note)}}}" for note in self.notes]
+            return "\n\n".join([*texts, "\n".join(notes)]).strip()
+        if fmt == "html":
+            texts = [html(rows, columns, title) for title, rows, columns in self.parts]
+            notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+            return "\n".join([*texts, f'<ul class="notes">{notes}</ul>' if notes else ""]).strip()
+        return render(self.cells, columns_of(self.cells), fmt)
+
+    def render_runs(self, fmt: str = "md") -> str:
+        """Render the runs behind the cells, a row each."""
+        return render(self.runs, columns_of(self.runs), fmt)
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """Give a column for every key of rows, which all have the same."""
+    return [Column(key) for key in (rows[0] if rows else ())]
+
+
+def build(runs: Sequence[Run], preset: str = "accuracy", options: Options | None = None) -> Table:
+    """Build a table of ``PRESETS``.
+
+    Raises:
+        ConfigError: an unknown preset, or a field or value that no run has.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset {preset} is not known: choose {', '.join(PRESETS)}{nearest(preset, PRESETS)}")
+    usual, options = PRESETS[preset], options or Options()
+    done = [run for run in runs if run.done]
+    if options.against and done and options.against not in (labels := {str(run.get("label")) for run in done}):
+        raise ConfigError(f"--against {options.against} is no method of these runs{nearest(options.against, labels)}")
+
+    def fields(asked: str | None, preset: str, word: str) -> tuple[Field, ...]:
+        return tuple(resolve(name, done, word) for name in _split(preset if asked is None else asked))
+
+    layout = Layout(fields(options.rows, usual.rows, "rows="), fields(options.columns, usual.columns, "cols="))
+    asked = usual.values if options.values is None else options.values
+    values = [measure(name, done) for name in _split(asked)] if done else []
+    found = pivot(done, layout)
+    lost = place([run for run in runs if not run.done], found, layout)
+    table = Table([], [])
+    footnotes: dict[str, str] = {}
+    for block in found:
+        part = Part(block, layout, values, options, footnotes)
+        table.parts.append((block.title, part.lines, part.columns()))
+        table.cells += part.cells
+        table.runs += part.runs()
+    table.notes = notes(found, lost, layout, values, options, footnotes)
+    return table
+
+
+def _split(names: str) -> list[str]:
+    return [name for name in names.split(",") if name]

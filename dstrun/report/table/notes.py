@@ -1,0 +1,91 @@
+"""The footnotes of a table: what is missing, and what every number is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dstrun.report.compare import Block, Layout, Row
+from dstrun.report.load import EMERGES, Run
+from dstrun.report.table.cells import UNFINISHED, Options
+from dstrun.report.table.measure import CONVENTIONS, Measure, unlike
+
+STANDARD = "mean ± sample standard deviation over seeds (n) at the final epoch, never best on test"
+INTERVAL = (
+    "mean ± half the 95 % confidence interval (Student's t) over seeds (n) at the final epoch, never best on test"
+)
+EMERGED = "emerges: no sparsity was asked for, training found the one in the cell (mean over seeds), so none is bold"
+SIGNIFICANT = "bold: the best mean of a column, and those not significantly below (t-test paired by seed, Holm, 5 %)"
+
+LIKE = (
+    "held against the same model, data, epochs, batch size and precision, with the closest other settings; "
+    "- where there is none, or several"
+)
+
+
+def notes(
+    found: Sequence[Block],
+    lost: Sequence[Run],
+    layout: Layout,
+    values: Sequence[Measure],
+    options: Options,
+    footnotes: dict[str, str],
+) -> list[str]:
+    """Write the footnotes: what is missing first, then what every number is."""
+    rows = [row for block in found for row in block.rows]
+    runs = [run for row in rows for run in row.runs]
+    notes = list(dict.fromkeys(line for block in found for line in block.legend))
+    notes += [f"{mark}: {said}" for said, mark in footnotes.items()]
+    if any(0 < len(cell) < block.most for block in found for row in block.rows for cell in row.cells.values()):
+        notes.append("(n of N): fewer seeds are finished than were begun or than another cell of the block has")
+    waiting = {run.id: run for row in rows for cell in row.unfinished.values() for run in cell}
+    if waiting:
+        notes.append(f"{UNFINISHED} not finished: {_listed(waiting.values())}")
+    if lost:
+        notes.append(f"not finished and in no cell: {_listed(lost)}")
+    repeated = [run for row in rows for run in row.repeated]
+    if repeated:
+        notes.append(f"left out, as they repeat the configuration and the seed of another: {_listed(repeated)}")
+    for block in found:
+        if apart := unlike(block.rows, layout):
+            notes.append(f"{block.title}: not all trained alike: {'; '.join(apart)}")
+    if not found:
+        return notes
+    if any(EMERGES in place for row in rows for place in (row.values, *row.columns)):
+        notes.append(EMERGED)
+    if any(value.accuracy for value in values):
+        splits = sorted({str(run.get("accuracy.split")) for run in runs})
+        what = " and ".join(dict.fromkeys(value.title for value in values if value.accuracy))
+        spread = INTERVAL if options.interval else STANDARD
+        notes.append(f"{what} accuracy in percent on the {' and '.join(splits)} split: {spread}")
+        notes += [SIGNIFICANT] if options.significant else []
+    held = [f"{value.title} (ratio of means)" for value in values if value.over]
+    held += [f"[difference of means to {options.against}]"] if options.against else []
+    if held:
+        notes.append(f"{', '.join(held)}: {LIKE}")
+    notes += _conventions(values, runs)
+    notes.append(_backends(rows))
+    return notes
+
+
+def _conventions(values: Sequence[Measure], runs: Sequence[Run]) -> list[str]:
+    """Say how the numbers came about that are no accuracies."""
+    notes = ["other numbers are means over the same seeds"] if any(not value.accuracy for value in values) else []
+    for group, key in CONVENTIONS.items():
+        if any(value.group == group for value in values):
+            said = sorted({str(run.get(key)) for run in runs if run.get(key) is not None})
+            notes += [f"{group}: {'; '.join(said)}"] if said else []
+    return notes
+
+
+def _listed(runs: Iterable[Run]) -> str:
+    """Name the first few runs and their states, count the rest."""
+    names = [f"{run.id} ({run.state})" for run in runs]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _backends(rows: Iterable[Row]) -> str:
+    """Say how weights were stored, for a masked row is a simulation."""
+    names = {str(run.get("choices.backend")) for row in rows for run in row.runs}
+    said = [f"{name} (simulated on dense storage)" if name == "masked" else name for name in sorted(names)]
+    return f"all rows: backend {said[0]}" if len(said) == 1 else f"backends: {', '.join(said)}"

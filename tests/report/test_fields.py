@@ -1,0 +1,97 @@
+"""Fields by the names users know, and conditions on runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from report_fixture import record_of, write, write_status
+
+from dstrun.option import ConfigError
+from dstrun.report import load
+from dstrun.report.fields import resolve, where
+
+
+def kept(runs: list[load.Run], *conditions: str) -> list[tuple[str, float]]:
+    return sorted({(run.get("label"), run.sparsity) for run in where(runs, conditions) if run.done})
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("method", "label"),
+        ("model", "choices.model"),
+        ("sparsity", "sparsity"),
+        ("epochs", "config.epochs"),
+        ("model.width", "config.model.width"),
+        ("grow.gamma", "config.grow.gamma"),
+        ("accuracy.top1", "accuracy.top1"),
+        ("top1", "accuracy.top1"),
+        ("split", "accuracy.split"),
+        ("gamma", "config.grow.gamma"),
+    ],
+)
+def test_a_field_by_its_name(sweep: list[load.Run], name: str, key: str) -> None:
+    assert resolve(name, sweep, "rows=").key == key
+
+
+def test_a_name_that_several_keys_end_with_is_refused(sweep: list[load.Run]) -> None:
+    with pytest.raises(ConfigError, match=r"value=train may be flops\.train, seconds\.train: say which"):
+        resolve("train", sweep, "value=")
+
+
+def test_an_unknown_name_is_told_with_the_nearest(sweep: list[load.Run]) -> None:
+    with pytest.raises(ConfigError, match=r"rows=metod is no field of these runs \(did you mean method\?\)"):
+        resolve("metod", sweep, "rows=")
+
+
+def test_conditions(sweep: list[load.Run]) -> None:
+    assert kept(sweep, "method:gse,rigl", "sparsity:0.98") == [("gse", 0.98), ("rigl", 0.98)]
+    assert kept(sweep, "method!:gse,rigl", "sparsity>0.9") == [("set", 0.95), ("set", 0.98)]
+    assert kept(sweep, "sparsity<=0") == [("dense", 0.0)]
+    assert kept(sweep, "method:*g*e", "sparsity>=0.980", "accuracy.top1>87") == [("gse", 0.98)]
+    assert kept(sweep, "seed:7") == []
+    assert len(where(sweep, [])) == len(sweep)
+
+
+def test_nothing_and_truth_values_can_be_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, record_of("dense", 0.0, 0, 90.0))
+    write(tmp_path, record_of("gse", 0.9, 0, 90.0, strict=True))
+    runs = load.runs(tmp_path)
+    assert kept(runs, "grow.gamma:null") == [("dense", 0.0)]
+    assert kept(runs, "strict:true") == [("gse", 0.9)]
+    assert kept(runs, "strict!:true") == [("dense", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("method", "where=method is no condition: write where=FIELD:VALUE,VALUE or where=FIELD>=VALUE"),
+        ("sparsity>much", "where=sparsity>much compares with much, which is no number"),
+        ("methd:gse", r"where=methd is no field of these runs \(did you mean method\?\)"),
+    ],
+)
+def test_what_is_no_condition_is_told(sweep: list[load.Run], condition: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        where(sweep, [condition])
+
+
+def test_unfinished_runs_are_known_by_name_and_by_their_configuration(tmp_path: Path) -> None:
+    write(tmp_path, record_of("set", 0.9, 0, 90.0))
+    write_status(tmp_path, "resnet56-cifar10-gse-s0.98-seed2-77aa01", "failed")
+    folder = write_status(tmp_path, "resnet56-cifar10-gse-s0.98-seed3-77aa02", "failed")
+    record = record_of("gse", 0.98, 3, 0.0, epochs=60)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": record["choices"], **record["config"]}))
+    runs = load.runs(tmp_path)
+    assert [run.id[-6:] for run in where(runs, ["method:gse", "sparsity:0.98"])] == ["77aa01", "77aa02"]
+    assert [run.id[-6:] for run in where(runs, ["epochs:60"])] == ["77aa02"]
+    assert [run.state for run in where(runs, ["state:failed"])] == ["failed", "failed"]
+
+
+def test_a_damaged_configuration_is_no_traceback(tmp_path: Path) -> None:
+    write(tmp_path, record_of("set", 0.9, 0, 90.0))
+    folder = write_status(tmp_path, "resnet56-cifar10-gse-s0.98-seed2-77aa01", "failed")
+    for text in ("choices: [", "3", "choices: {}\n"):
+        (folder / "config.yaml").write_text(text)
+        assert len(where(load.runs(tmp_path), ["epochs:30"])) == 1
