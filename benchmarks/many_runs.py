@@ -1,9 +1,9 @@
 """How long the views of a large sweep take, as whole processes on synthetic run folders, and how much memory.
 
-python benchmarks/many_runs.py [--runs 10000] [--epochs 100] [--rounds 5]
+python benchmarks/many_runs.py [--runs 10000] [--epochs 200] [--rounds 5]
 
 Commands take turns in every round. The files have just been written, so that they are in memory: a network file system
-adds its latency, about twice a run for status and three times for table. Needs 30 kB of disk a run.
+adds its latency, about twice a run for status, three times for table, four times for export. Needs 50 kB of disk a run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from typing import Any
 from dstrun.report import status, watch
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("--version", "status", "status --format csv", "table", "plot sparsity", "plot curves")
+COMMANDS = (
+    "--version", "status", "status --format csv", "table", "plot sparsity", "plot curves", "export",
+    "export --format csv",
+)  # fmt: skip
 STATES = ("done",) * 17 + ("interrupted", "failed", "queued")
 """One in twenty of each other state; of a hundred runs, one is running and one is lost."""
 METRICS = (
@@ -105,7 +108,7 @@ def refreshes(root: Path, count: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("--runs", 10_000), ("--epochs", 100), ("--rounds", 5)):
+    for name, default in (("--runs", 10_000), ("--epochs", 200), ("--rounds", 5)):
         parser.add_argument(name, type=int, default=default)
     arguments = parser.parse_args()
     times: dict[str, list[tuple[float, float, float]]] = {command: [] for command in COMMANDS}
@@ -116,7 +119,8 @@ def main() -> None:
             for command, found in times.items():
                 words = command.split()
                 words += [] if command == "--version" else [str(root)]
-                found.append(measure([*words, "--out", str(out)] if words[0] == "plot" else words))
+                place = {"plot": out, "export": out.parent}.get(words[0])
+                found.append(measure([*words, "--out", str(place)] if place else words))
         looks = refreshes(root, 10)
     print(f"{'command':<28} {'median s':>8} {'min s':>7} {'max s':>7} {'CPU s':>7} {'peak MB':>8}")
     for command, found in times.items():

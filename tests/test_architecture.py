@@ -54,15 +54,17 @@ MAY_IMPORT = {
     "methods": {"account", "config", "help", "report"},
     "run": None,
     "plan": None,
-    "cli": {"config", "launcher", "report"},
+    "start": {"config", "launcher"},
+    "verb": {"report", "start"},
+    "cli": {"start"},
     "__main__": {"cli"},
     "__init__": set(),
 }
 """Which rooms a room may import when it is loaded (itself and ``LIGHT`` always); ``None``: every one."""
 
 THIRD_PARTY = {
-    "hydra": {"cli", "config", "run", "schema"},
-    "omegaconf": {"cli", "config", "run", "schema"},
+    "hydra": {"config", "run", "schema"},
+    "omegaconf": {"config", "run", "schema", "start"},
     "matplotlib": {"report"},
     "wandb": set(),
     "torchvision": set(),
@@ -148,6 +150,7 @@ def loaded(code: str) -> list[str]:
         ["status", "."],
         ["table", "."],
         ["methods"],
+        ["export", "--help"],
         ["plan", "--help"],
         ["doctor", "--help"],
         ["bench", "kernel", "--help"],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import gc
 import json
 import math
 import os
 import re
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,13 @@ SCHEMA = 1
 LOST_SECONDS = 120
 EMERGES = 1.0
 """In the place of a sparsity where none was asked for and training found one: above all that can be asked for."""
+
+METRICS: dict[str, Callable[[str], Any]] = {
+    "epoch": int, "step": int, "train_loss": float, "loss": float, "top1": float, "top5": float, "lr": float,
+    "seconds": float, "flops": int, "peak_bytes": int, "resident_peak_bytes": int,
+    "split": lambda word: word or None,
+}  # fmt: skip
+"""How the columns of ``metrics.csv`` are read."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +140,10 @@ def warnings(found: Iterable[Run]) -> list[str]:
     return [sentence for run in found for sentence in run.warnings]
 
 
-def natural(text: str) -> list[tuple[int, str]]:
-    """Sort key that has ``seed2`` before ``seed10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text)]
+def natural(text: str) -> list[tuple[float, str]]:
+    """Sort key that has ``seed2`` before ``seed10``, and ``0.25`` before ``0.5``."""
+    parts = re.split(r"([0-9]+(?:\.[0-9]+)?)", text)
+    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
 def is_run(names: Collection[str]) -> bool:
@@ -238,33 +245,66 @@ def _fault(record: dict[str, Any]) -> str | None:
     return None
 
 
+def setting(run: Run) -> dict[str, Any]:
+    """Give what a run was asked for, done or not: ``label``, ``choices``, ``config``; null and empty where unknown."""
+    if run.record is not None:
+        return {key: run.record[key] for key in ("label", "choices", "config")}
+    import yaml
+
+    from dstrun.record.folder import label
+
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        config = yaml.load((run.folder / "config.yaml").read_text(), loader)
+        choices = config.pop("choices")
+        choices |= {key: config[key] for key in ("scope", "backend", "precision")}
+        return {"label": label(choices), "choices": choices, "config": config}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return {"label": None, "choices": {}, "config": {}}
+
+
 def metrics(run: Run, columns: Collection[str] | None = None) -> list[dict[str, Any]]:
     """Read ``metrics.csv``: a row an epoch, numbers as numbers, nothing as None; no rows where there is no file.
 
     Of the ``columns`` (None: all of them) one must be ``epoch``. A last line cut short by a kill is left out; of an
     epoch written twice, by a run that was continued, the later row counts.
     """
+    found = metric_columns(run, columns)
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+
+
+def metric_columns(run: Run, columns: Collection[str] | None = None) -> dict[str, list[Any]]:
+    """Read ``metrics.csv`` as ``metrics`` does: the values of each column by epoch; empty where there are no rows."""
     try:
         text = (run.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []
+        return {}
     # Only whole lines: half a number is still a number.
-    lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
-    if not lines:
-        return []
-    header, epochs = lines[0], {}
-    wanted = [(i, key) for i, key in enumerate(header) if columns is None or key in columns]
-    for line in lines[1:]:
-        row = {key: _value(line[i]) for i, key in wanted} if len(line) == len(header) else {}
-        if isinstance(row.get("epoch"), int):
-            epochs[row["epoch"]] = row
-    return [epochs[epoch] for epoch in sorted(epochs)]
+    header, *lines = [line.split(",") for line in text[: text.rfind("\n") + 1].splitlines()] or [[]]
+    lines = [line for line in lines if len(line) == len(header)]
+    if not lines or "epoch" not in header:
+        return {}
+    words = dict(zip(header, zip(*lines, strict=True), strict=True))
+    found = {key: _values(key, words[key]) for key in header if columns is None or key in columns}
+    latest = {epoch: at for at, epoch in enumerate(found["epoch"]) if isinstance(epoch, int)}
+    kept = [latest[epoch] for epoch in sorted(latest)]
+    if kept == list(range(len(lines))):
+        return found
+    return {key: [values[at] for at in kept] for key, values in found.items()}
+
+
+def _values(key: str, words: Sequence[str]) -> list[Any]:
+    """Take a whole column as what it should hold; where it does not, try each word, which is far slower."""
+    try:
+        return list(map(METRICS[key], words))
+    except (KeyError, ValueError):
+        return [_value(word) for word in words]
 
 
 def _value(word: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return word or None
+    if word.isdecimal():
+        return int(word)
+    try:
+        return float(word)
+    except ValueError:
+        return word or None

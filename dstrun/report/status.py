@@ -55,7 +55,7 @@ class _Seen:
     """A run as it was last read, from a ``status.json`` of that ``stamp``."""
 
     stamp: tuple[int, ...] | None
-    order: list[tuple[int, str]]
+    order: list[tuple[float, str]]
     run: load.Run
     row: dict[str, Any]
 

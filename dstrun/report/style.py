@@ -41,11 +41,15 @@ METHODS = {
     "fisher": ("#717581", "*"),
     "lth": ("#009e73", ">"),
 }
+NEUTRAL = METHODS["dense"][0]
+"""Of what is no method: dense training, fronts, handles of a legend that stand for all methods."""
 # For methods not named above.
 OTHER_COLORS = ("#009e73", "#cc79a7", "#0072b2", "#b9ac70", "#717581")
 OTHER_MARKERS = ("P", "*", "p", "<", ">", "8")
 # Rows of one method that differ in a setting.
 LINES = ("-", "--", "-.", ":")
+# Bars of one method that differ in a setting.
+HATCHES = ("", "////", "....", "xxxx", "----")
 
 
 def style(label: str) -> tuple[str, str]:
@@ -58,7 +62,7 @@ def style(label: str) -> tuple[str, str]:
 
 def line(label: str, variant: int) -> str:
     """Give the line of a method's row; dense is a reference and dashed."""
-    return "--" if label == "dense" and variant == 0 else LINES[variant % len(LINES)]
+    return LINES[(variant + (label == "dense")) % len(LINES)]
 
 
 def order(label: str) -> tuple[int, str]:

@@ -30,14 +30,17 @@ HEADER = "epoch,step,train_loss,loss,top1,top5,lr,seconds,flops,peak_bytes,resid
 
 
 def record_of(label: str, sparsity: float, seed: int, top1: float, **changes: Any) -> dict[str, Any]:
-    """Make the record of a finished run; ``changes`` are choices where they name a group, settings otherwise."""
+    """Make the record of a finished run.
+
+    ``changes`` are choices where they name a group, settings otherwise; those inside a group by their dotted key.
+    """
     choices = {
         "model": "resnet56", "dataset": "cifar10", "method": "dst", "prune": "magnitude", "grow": None, "subset": None,
         "allocation": "er", "schedule": "cosine", "optimizer": "sgd", "scope": "layer", "backend": "masked",
         "precision": "fp32",
     }  # fmt: skip
     choices |= PARTS.get(label, {}) | {key: value for key, value in changes.items() if key in choices}
-    settings = {key: value for key, value in changes.items() if key not in choices}
+    settings = {key: value for key, value in changes.items() if key not in choices and "." not in key}
     config: dict[str, Any] = {
         "sparsity": sparsity, "seed": seed, "epochs": 30, "batch_size": 128, "scope": "layer", "backend": "masked",
         "precision": "fp32", "experiment": "default", "results": "results", "wandb": "auto", "threads": None,
@@ -49,6 +52,8 @@ def record_of(label: str, sparsity: float, seed: int, top1: float, **changes: An
     if config["grow"] and config["subset"]:
         config["grow"] |= {"gamma": 1.0, "subset": config["subset"]}
     config |= {key: choices[key] for key in ("scope", "backend", "precision")} | settings
+    for group, _, key in (dotted.partition(".") for dotted in changes if "." in dotted):
+        config[group][key] = changes[f"{group}.{key}"]
     density = 1 - sparsity
     memory = 1_000_000 * (60 + seed) + (3_412_072 if label in ("rigl", "dense") else 68_241)
     return {
@@ -121,3 +126,18 @@ def write_sweep(folder: Path, runs: dict[str, str | None], name: str = "20260101
     file = folder / ".sweeps" / f"{name}.json"
     file.write_text(json.dumps(sweep | more))
     return file
+
+
+def layers_of(*counts: tuple[str, int, int, int]) -> list[dict[str, Any]]:
+    """Make the field ``layers`` of a record: name, all connections, those active at first and at last."""
+    return [
+        {"name": name, "shape": f"{size}x1", "connections": size, "initial": first, "active": last, "explored": 0.5}
+        for name, size, first, last in counts
+    ]
+
+
+def write_topology(place: Path, rows: list[tuple[int, str, int, int, int, float]]) -> None:
+    """Leave ``topology.csv``: step, layer, active, pruned, grown, explored."""
+    lines = ["step,layer,active,pruned,grown,candidates,explored"]
+    lines += [f"{step},{layer},{active},{went},{came},{came},{seen}" for step, layer, active, went, came, seen in rows]
+    (place / "topology.csv").write_text("\n".join(lines) + "\n")

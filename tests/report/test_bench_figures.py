@@ -8,7 +8,8 @@ from bench_fixture import kernel_rows, linear_rows, scaling_rows, step_rows
 
 from dstrun.bench import result
 from dstrun.option import ConfigError
-from dstrun.report import bench, plot
+from dstrun.report import bench
+from dstrun.report.figure import sheet
 
 ROWS = {"kernel": kernel_rows, "linear": linear_rows, "step": step_rows, "scaling": scaling_rows}
 
@@ -33,7 +34,7 @@ def test_a_file_becomes_a_figure(name: str, tmp_path: Path) -> None:
 
 
 def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
-    with plot.sheet():
+    with sheet():
         figure = bench.draw_kernel(bench.read(written("kernel", tmp_path)))
     assert [axis.get_title() for axis in figure.axes] == ["convolutions", "linear"]
     for axis, label, ratios in zip(figure.axes, ("R56-s3", "4096-4096"), ([3.0, 6.0], [2.5, 5.0]), strict=True):
@@ -44,7 +45,7 @@ def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
 
 
 def test_linear_has_times_over_sparsity_and_over_width(tmp_path: Path) -> None:
-    with plot.sheet():
+    with sheet():
         figure = bench.draw_kernel(bench.read(written("linear", tmp_path)))
     titles = ["width 1024", "width 4096", "90% sparse", "99% sparse"]
     assert [axis.get_title() for axis in figure.axes] == [*titles, "", "", "", ""]
@@ -83,7 +84,7 @@ def test_linear_has_times_over_sparsity_and_over_width(tmp_path: Path) -> None:
 def test_times_are_drawn_over_what_there_are_several_of(layers, levels, titles) -> None:
     rows = [row for row in linear_rows() if row["sparsity"] in levels]
     rows += [{**row, "layer": "1024-4096"} for row in rows if row["layer"] == "1024-1024"]
-    with plot.sheet():
+    with sheet():
         figure = bench.draw_kernel([row for row in rows if row["layer"] in layers])
     assert [axis.get_title() for axis in figure.axes] == titles
 
@@ -99,7 +100,7 @@ def test_lines_are_told_apart_without_color() -> None:
 
 
 def test_scaling_has_time_and_memory(tmp_path: Path) -> None:
-    with plot.sheet():
+    with sheet():
         figure = bench.draw_scaling(bench.read(written("scaling", tmp_path)))
     time, memory = figure.axes
     handles, labels = time.get_legend_handles_labels()
@@ -111,7 +112,7 @@ def test_scaling_has_time_and_memory(tmp_path: Path) -> None:
 
 
 def test_step_has_bars_for_steps_and_updates(tmp_path: Path) -> None:
-    with plot.sheet():
+    with sheet():
         figure = bench.draw_step(bench.read(written("step", tmp_path)))
     heights = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert heights == pytest.approx([300, 200, 200, 450, 450])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from report_fixture import record_of, write, write_status
 
-from dstrun.report import load, plot, table
+from dstrun.report import load, table
+from dstrun.report.figure import curves, sheet, sparsity
 from dstrun.report.table.notes import EMERGED
 
 
@@ -52,9 +53,9 @@ def test_without_one_nothing_is_said_of_it(runs: list[load.Run]) -> None:
 
 
 def test_figures_have_them_apart(runs: list[load.Run]) -> None:
-    with plot.sheet():
-        (axis, *_) = plot.draw_sparsity(runs).axes
+    with sheet():
+        (axis, *_) = sparsity.draw(runs).axes
         assert [label.get_text() for label in axis.get_xticklabels()] == ["90", "emerges"]
         assert [text.get_text() for text in axis.texts] == ["90.0"]
-        titles = [axis.get_title() for axis in plot.draw_curves(runs).axes]
+        titles = [axis.get_title() for axis in curves.draw(runs).axes]
     assert titles == ["resnet56, cifar10, 90%", "resnet56, cifar10, emerges"]

@@ -122,6 +122,9 @@ def test_metrics_are_typed_and_a_cut_line_is_ignored(tmp_path: Path) -> None:
         "epoch": 1, "step": 391, "train_loss": 1.5, "loss": 1.4, "top1": 50.5, "top5": 99.0, "lr": 0.1, "seconds": 31.7,
         "flops": 1000, "peak_bytes": 64000000, "resident_peak_bytes": None, "split": "test",
     }  # fmt: skip
+    # A continued run may have begun before: rows are in the order of epochs, and an odd word costs its cell alone.
+    (folder / "metrics.csv").write_text(f"{HEADER}\n{whole.format(2, 'odd')}{whole.format(1, '')}")
+    assert load.metric_columns(run, ("epoch", "top1")) == {"epoch": [1, 2], "top1": [None, "odd"]}
     (folder / "metrics.csv").write_text("epo")
     assert load.metrics(run) == []
     (folder / "metrics.csv").unlink()

@@ -1,0 +1,189 @@
+"""Two tidy files for any other program: one of all epochs, one of all runs.
+
+Values are as runs left them: whole numbers stay whole, what is unknown is null. FLOPs are floating-point numbers, as a
+long training passes 2^63 of them. The same runs give the same bytes, whatever their number in little memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dstrun.option import ConfigError
+from dstrun.report import load
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = ("parquet", "csv")
+BATCH_ROWS = 20_000
+"""Rows that are held in memory, and a row group of a Parquet file."""
+
+IDENTITY = ("run", "folder", "model", "dataset", "label", "sparsity", "seed")
+"""Columns that both files begin with; ``sparsity`` is what was asked for."""
+STATUS = ("message", "epoch", "epochs")
+"""What is told of ``status.json``."""
+REAL = ("accuracy.", "flops.", "seconds.", "parameters.sparsity", "parameters.explored")
+WHOLE = ("memory.", "status.epoch")
+"""How columns of ``runs`` begin that hold real, or whole, numbers, even where all happen to be whole, or null."""
+
+
+def export(runs: Sequence[load.Run], out: Path, form: str, now: float) -> list[Path]:
+    """Write ``epochs`` and ``runs``, each whole or not at all.
+
+    Args:
+        runs: any, done or not.
+        out: folder to write to.
+        form: ``parquet`` or ``csv``.
+        now: unix time that heartbeats are held against.
+
+    Returns:
+        The two files.
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
+    settings = [load.setting(run) for run in runs]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        table = run_table(runs, settings, now)
+        with whole(out / f"runs.{form}", table.schema) as file:
+            file.write_table(table)
+        del table
+        with whole(out / f"epochs.{form}", epoch_schema()) as file:
+            for batch in epoch_batches(runs, settings):
+                file.write_table(batch)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}") from error
+    return [out / f"epochs.{form}", out / f"runs.{form}"]
+
+
+@contextmanager
+def whole(path: Path, schema: pa.Schema) -> Iterator[Any]:
+    """Give what writes tables to a file, which appears when all of it is there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writer(beside, path.suffix, schema) as file:
+            yield file
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def writer(path: Path, suffix: str, schema: pa.Schema) -> Any:
+    """Open a Parquet or CSV file of these columns."""
+    if suffix == ".csv":
+        from pyarrow.csv import CSVWriter
+
+        return CSVWriter(path, schema)
+    from pyarrow.parquet import ParquetWriter
+
+    return ParquetWriter(path, schema, compression="zstd")
+
+
+def identity(run: load.Run, setting: dict[str, Any]) -> dict[str, Any]:
+    """Give the values of ``IDENTITY``."""
+    choices, config = setting["choices"], setting["config"]
+    values = choices.get("model"), choices.get("dataset"), setting["label"], config.get("sparsity"), config.get("seed")
+    return dict(zip(IDENTITY, (run.id, run.folder.as_posix(), *values), strict=True))
+
+
+def epoch_schema() -> pa.Schema:
+    """Give the columns of ``epochs``: the run's, and those of ``metrics.csv``."""
+    import pyarrow as pa
+
+    kinds = {int: pa.int64(), float: pa.float64()}
+    types = {name: pa.string() for name in IDENTITY} | {"sparsity": pa.float64(), "seed": pa.int64()}
+    types |= {name: kinds.get(kind, pa.string()) for name, kind in load.METRICS.items()} | {"flops": pa.float64()}
+    return pa.schema(list(types.items()))
+
+
+def epoch_batches(runs: Sequence[load.Run], settings: Sequence[dict[str, Any]]) -> Iterator[pa.Table]:
+    """Give the rows of ``epochs``, by run and epoch, so many at a time."""
+    schema = epoch_schema()
+    held: dict[str, list[Any]] = {name: [] for name in schema.names}
+    for run, setting in zip(runs, settings, strict=True):
+        found = load.metric_columns(run, load.METRICS)
+        count = len(found.get("epoch", ()))
+        same = identity(run, setting)
+        for name, values in held.items():
+            values += found.get(name) or [same.get(name)] * count
+        if len(held["epoch"]) >= BATCH_ROWS:
+            yield _table(held, schema)
+            held = {name: [] for name in schema.names}
+    yield _table(held, schema)
+
+
+def run_table(runs: Sequence[load.Run], settings: Sequence[dict[str, Any]], now: float) -> pa.Table:
+    """Give a row a run: its identity and state, then everything else that is known of it, by name."""
+    import pyarrow as pa
+
+    columns: dict[str, list[Any]] = {name: [] for name in (*IDENTITY, "state")}
+    for count, (run, setting) in enumerate(zip(runs, settings, strict=True)):
+        row = _row(run, setting, now)
+        columns |= {name: [None] * count for name in row if name not in columns}
+        for name, values in columns.items():
+            values.append(row.get(name))
+    # A setting that is null in all runs is left out: nothing says what it would hold.
+    unset = {name for name, values in columns.items() if name.startswith("config.") and set(values) == {None}}
+    names = [*IDENTITY, "state", *sorted(set(columns) - unset - {*IDENTITY, "state"})]
+    known = {name: epoch_schema().field(name).type for name in IDENTITY}
+    return _table(columns, pa.schema([(name, known.get(name) or _type(name, columns[name])) for name in names]))
+
+
+def _row(run: load.Run, setting: dict[str, Any], now: float) -> dict[str, Any]:
+    rest = {key: value for key, value in (run.record or {}).items() if key not in ("id", "state", "label", "seed")}
+    rest |= {"experiment": setting["config"].get("experiment"), "status": {key: run.status.get(key) for key in STATUS}}
+    rest |= {key: setting[key] for key in ("choices", "config")}
+    return identity(run, setting) | {"state": run.state_at(now)} | dict(_flat(rest))
+
+
+def _flat(node: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Give dotted names and values; a list, and what has a name a layer, as JSON."""
+    for key, value in node.items():
+        if isinstance(value, dict) and key != "backends":
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", json.dumps(value) if isinstance(value, dict | list) else value
+
+
+def _type(name: str, values: Sequence[Any]) -> pa.DataType:
+    """Find the type of a column; where values are unlike each other, text."""
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {bool}:
+        return pa.bool_()
+    if not kinds <= {int, float} or not (kinds or name.startswith(REAL + WHOLE)):
+        return pa.string()
+    if float in kinds or name.startswith(REAL):
+        return pa.float64()
+    return pa.int64() if all(value is None or abs(value) < 2**63 for value in values) else pa.float64()
+
+
+def _table(columns: dict[str, list[Any]], schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table([_array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Make a column of one type; what cannot be of it, as a word in the place of a number, is null."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([_fit(value, kind) for value in values], kind)
+
+
+def _fit(value: Any, kind: pa.DataType) -> Any:
+    if kind == "string":
+        return value if value is None or isinstance(value, str) else json.dumps(value)
+    if kind == "double":
+        return float(value) if isinstance(value, int | float) else None
+    return value if isinstance(value, int) and abs(value) < 2**63 else None

@@ -1,0 +1,164 @@
+"""What every figure shares: the style sheet, a grid of panels, a legend that covers no data, the file."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dstrun.option import ConfigError, nearest
+from dstrun.report.style import SHEET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+# What would make two drawings of the same runs differ.
+SUFFIXES = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
+MOST_INCHES = 100
+LETTERS_PER_INCH = 15
+"""Of a title or a legend, at least; longer ones are folded."""
+
+
+def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:
+    """Draw once in the project's style and write it to every file named.
+
+    Returns:
+        The first file, or None where there was nothing to draw.
+
+    Raises:
+        ConfigError: a file is no png, pdf or svg, or cannot be written.
+    """
+    for file in out:
+        if file.suffix.lower() not in SUFFIXES:
+            allowed = ", ".join(SUFFIXES)
+            raise ConfigError(f"--out {file} must end in one of {allowed}{nearest(file.suffix, SUFFIXES)}")
+    with sheet():
+        figure = draw()
+        if figure is None:
+            return None
+        for file in out:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                figure.savefig(file, metadata=SUFFIXES[file.suffix.lower()])
+            except OSError as error:
+                raise ConfigError(f"--out {file} cannot be written: {error.strerror}") from error
+    return out[0]
+
+
+@contextmanager
+def sheet(extra: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Draw in the project's style, whatever the user's own settings are; ``extra`` are settings that win over it.
+
+    Text, axes, grid and the faces of hollow marks take their colors from there; ``style.NEUTRAL`` is dense training
+    and whatever else is no method.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(mpl.rc_params_from_file(SHEET, use_default_template=False))
+        mpl.rcParams.update(dict(extra or {}))  # type: ignore[arg-type]
+        yield
+
+
+def grid(
+    panels: int, ylabel: str = "", *, rows: int = 1, columns: int = 3, height: float = 2.1
+) -> tuple[Figure, list[Axes]]:
+    """Lay panels out: one in a paper's column, more across its page.
+
+    Args:
+        panels: how many, above 0.
+        ylabel: of the panels at the left.
+        rows: what a panel may have to show; more than ten get more room.
+        columns: panels side by side at most.
+        height: of a panel, in inches.
+    """
+    columns = min(panels, columns)
+    lines = -(-panels // columns)
+    more = max(0, rows - 10)
+    width = PAGE_INCHES if panels > 1 or more else COLUMN_INCHES
+    figure = blank(width, height * lines * min(2, 1 + 0.03 * more))
+    axes = [figure.add_subplot(lines, columns, i + 1) for i in range(panels)]
+    for axis in axes[::columns]:
+        axis.set_ylabel(ylabel)
+    return figure, axes
+
+
+def blank(width: float, height: float) -> Figure:
+    """Make an empty figure, in inches, that arranges what is put on it.
+
+    Raises:
+        ConfigError: nobody could look at it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if height > MOST_INCHES:
+        raise ConfigError(f"the figure would be {height:.0f} inches tall, above {MOST_INCHES}: choose fewer runs")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def title(axis: Axes, text: str, columns: int = 3) -> None:
+    """Title a panel, folded to its width where up to ``columns`` stand side by side."""
+    width = axis.figure.get_figwidth() / min(columns, len(axis.figure.axes))  # type: ignore[union-attr]
+    axis.set_title(textwrap.fill(text, int(width * LETTERS_PER_INCH)))
+
+
+def spread(axis: Axis, values: Collection[float]) -> None:
+    """Set the limits and ticks of one axis of a panel: logarithmic from four times the smallest value on."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = min(value for value in values if value > 0), max(values)
+    panel, name = axis.axes, axis.axis_name  # type: ignore[attr-defined]
+    if high < 4 * low:
+        room = max(0.1 * (high - low), 0.02 * high)
+        panel.set(**{f"{name}lim": (low - room, high + room)})
+        panel.locator_params(axis=name, nbins=5)
+        return
+    panel.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.2, high * 1.2)})
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if high < 1e6:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def finish(figure: Figure, names: Sequence[str], n: Collection[int], extra: Mapping[str, Any] | None = None) -> None:
+    """Put one legend above all panels, making room for it, and below them over how many seeds the means are.
+
+    Args:
+        figure: its panels are drawn.
+        names: of what is drawn, in the order of the legend.
+        n: the seeds of every mean.
+        extra: more handles by name, to stand at the end of the legend.
+    """
+    low, high = min(n), max(n)
+    text = f"n = {low}" if low == high else f"n = {low} to {high}"
+    figure.supxlabel(f"{text} seed{'s' * (high > 1)}", x=0.995, ha="right", fontsize=6.5)
+    handles: dict[str, Any] = {}
+    for axis in figure.axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            # Of an error bar, the line alone.
+            handles.setdefault(name, getattr(handle, "lines", [handle])[0])
+    shown = {name: handles[name] for name in names if name in handles} | dict(extra or {})
+    width = figure.get_figwidth()
+    texts = [textwrap.fill(name, int((width - 0.5) * LETTERS_PER_INCH)) for name in shown]
+    # As many columns as fit, by the size that a single one takes: inches, of which 0.2 part two columns.
+    single = figure.legend(list(shown.values()), texts, loc="outside upper center")
+    columns = max(1, min(len(texts), int((width + 0.2) / (_inches(figure, single)[0] + 0.2))))
+    single.remove()
+    columns = -(-len(texts) // -(-len(texts) // columns))  # no more than fill the lines evenly
+    made = figure.legend(list(shown.values()), texts, loc="outside upper center", ncols=columns)
+    figure.set_figheight(figure.get_figheight() + _inches(figure, made)[1])
+
+
+def _inches(figure: Figure, artist: Any) -> tuple[float, float]:
+    box = artist.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    return box.width / figure.dpi, box.height / figure.dpi

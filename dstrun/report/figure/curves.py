@@ -1,0 +1,86 @@
+"""Accuracy by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from dstrun.report.compare import Row, blocks
+from dstrun.report.figure.canvas import finish, grid, title
+from dstrun.report.figure.series import in_order, level, titled
+from dstrun.report.load import Run, metrics, number
+from dstrun.report.style import line, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_LINES = 10
+"""With more seeds than these, single lines hide each other, and a band from lowest to highest stands for them."""
+CAPTION = (
+    "Top-1 accuracy by epoch, mean over seeds; thin lines are single seeds, or a band from the lowest to the highest "
+    f"where there are more than {MOST_LINES}. The axis begins at what was reached after a tenth of the epochs."
+)
+
+
+def draw(runs: Sequence[Run]) -> Figure | None:
+    """Draw a panel per model, dataset and sparsity; dense training is in every one."""
+    panels = []
+    for block in blocks(runs):
+        levels = [s for s in block.sparsities if s > 0] or block.sparsities
+        for sparsity in levels:
+            # Dense training is the reference of every panel.
+            drawn = [(row, lines) for row in block.rows for at in sorted({0.0, sparsity}) if (lines := _lines(row, at))]
+            if drawn:
+                panels.append((titled(block, level(sparsity) if sparsity else ""), drawn))
+    if not panels:
+        return None
+    names = in_order(row for _, drawn in panels for row, _ in drawn)
+    figure, axes = grid(len(panels), "top-1 accuracy (%)", rows=len(names))
+    for axis, (text, drawn) in zip(axes, panels, strict=True):
+        means = [_curve(axis, row, lines, place / len(drawn)) for place, (row, lines) in enumerate(drawn)]
+        settled = [value for mean in means for value in mean[len(mean) // 10 :]]
+        if settled:
+            # The climb from chance would leave the differences no room: it runs out below.
+            axis.set_ylim(bottom=min(settled) - 0.05 * (max(settled) - min(settled)) - 0.5)
+        title(axis, text)
+        axis.set_xlabel("epoch")
+        axis.locator_params(axis="x", integer=True)
+    finish(figure, names, [len(lines) for _, drawn in panels for _, lines in drawn])
+    return figure
+
+
+def _curve(axis: Axes, row: Row, lines: Sequence[dict[int, float]], shift: float) -> list[float]:
+    """Draw one row's seeds and their mean, which is returned; ``shift`` in [0, 1) parts the marks of rows."""
+    from matplotlib.collections import LineCollection
+
+    color, marker = style(row.label)
+    epochs = sorted(set.intersection(*map(set, lines)))
+    columns = [[seed[epoch] for seed in lines] for epoch in epochs]
+    if len(lines) > MOST_LINES:
+        axis.fill_between(epochs, list(map(min, columns)), list(map(max, columns)), color=color, alpha=0.2, linewidth=0)
+    elif len(lines) > 1:
+        # One artist for all of them: thousands of lines would take longer to draw than their files to read.
+        single = [list(seed.items()) for seed in lines]
+        axis.add_collection(LineCollection(single, colors=color, linewidths=0.5, alpha=0.35))
+    mean = [fmean(column) for column in columns]
+    step = max(1, len(epochs) // 6)
+    axis.plot(
+        epochs, mean, color=color, marker=marker, linestyle=line(row.label, row.variant), label=row.name,
+        markevery=(int(shift * step), step),
+    )  # fmt: skip
+    return mean
+
+
+def _lines(row: Row, at: float) -> list[dict[int, float]]:
+    """Read the accuracy by epoch of each seed of a cell that has any."""
+    seeds = [
+        {
+            epoch["epoch"]: epoch["top1"]
+            for epoch in metrics(run, ("epoch", "top1"))
+            if number(epoch.get("top1")) is not None
+        }
+        for run in row.cells.get(at, [])
+    ]
+    return [seed for seed in seeds if seed]

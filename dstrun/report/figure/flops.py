@@ -1,0 +1,67 @@
+"""Accuracy against the FLOPs of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from dstrun.report.compare import Block, Row, blocks
+from dstrun.report.figure.canvas import finish, grid, spread, title
+from dstrun.report.figure.marks import ERRORS, accuracies, points
+from dstrun.report.figure.series import in_order, seeds, titled
+from dstrun.report.load import Run, number
+from dstrun.report.style import NEUTRAL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CAPTION = (
+    f"Final top-1 accuracy by the FLOPs of training that the method claims, {ERRORS}; a method's points are its "
+    "sparsities. The stepped line is the Pareto front: no point on its left is as accurate."
+)
+FRONT = "Pareto front"
+
+
+def draw(runs: Sequence[Run]) -> Figure | None:
+    """Draw a panel per model and dataset; relative to dense where all of a panel's runs mean the same by it."""
+    found = blocks([run for run in runs if run.done and number(run.get("flops.train"))])
+    if not found:
+        return None
+    names = in_order(row for block in found for row in block.rows)
+    figure, axes = grid(len(found), "top-1 accuracy (%)", rows=len(names), height=2.3)
+    for axis, block in zip(axes, found, strict=True):
+        key = "flops.train_x_dense" if len(_dense_costs(block)) == 1 else "flops.train"
+        cells = []
+        for row in block.rows:
+            at = [(_cost(row, s, key), accuracies(row.cells[s])) for s in sorted(row.cells)]
+            points(axis, row, at)
+            cells += at
+        _front(axis, [(x, fmean(values)) for x, values in cells])
+        title(axis, titled(block))
+        spread(axis.xaxis, [x for x, _ in cells])
+        axis.set_xlabel("training FLOPs" + (" (x dense)" if key != "flops.train" else ""))
+    finish(figure, [*names, FRONT], seeds(row for block in found for row in block.rows))
+    return figure
+
+
+def _dense_costs(block: Block) -> set[str]:
+    """Give the FLOPs of dense training that the runs of a block are relative to."""
+    runs = [run for row in block.rows for cell in row.cells.values() for run in cell]
+    ratios = [number(run.get("flops.train_x_dense")) for run in runs]
+    return {f"{run.get('flops.train') / x:.4g}" if x else "" for run, x in zip(runs, ratios, strict=True)}
+
+
+def _cost(row: Row, sparsity: float, key: str) -> float:
+    return fmean(run.get(key) for run in row.cells[sparsity])
+
+
+def _front(axis: Axes, cells: Sequence[tuple[float, float]]) -> None:
+    """Draw the best accuracy at every cost so far, to the costliest cell."""
+    front: list[tuple[float, float]] = []
+    for x, mean in sorted(cells, key=lambda cell: (cell[0], -cell[1])):
+        if not front or mean > front[-1][1]:
+            front.append((x, mean))
+    front.append((max(x for x, _ in cells), front[-1][1]))
+    axis.step(*zip(*front, strict=True), where="post", color=NEUTRAL, linewidth=0.7, label=FRONT, zorder=2.5)

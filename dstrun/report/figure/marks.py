@@ -1,0 +1,70 @@
+"""How a method's numbers are drawn: means with their deviation and every seed, and lines of reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from dstrun.report.compare import Row
+from dstrun.report.load import Run
+from dstrun.report.style import line, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ERRORS = "mean ± sample standard deviation over seeds, single seeds as small circles beside it"
+SINGLES_INCHES = 0.05
+LONE = "+"
+"""The mark of dense training where it is a point, for as a line of reference it has none."""
+
+
+def accuracies(runs: Sequence[Run]) -> list[float]:
+    """Give the final top-1 accuracy of each run, in percent."""
+    return [run.top1 or 0.0 for run in runs]
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Give the standard deviation of a sample; 0 of a single value."""
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def points(axis: Axes, row: Row, found: Sequence[tuple[float, Sequence[float]]], **other: Any) -> None:
+    """Draw a row's means, deviations and seeds: ``found`` has a place along x and the seeds' values there."""
+    color, marker = style(row.label)
+    look: dict[str, Any] = {
+        "color": color, "marker": marker or LONE, "linestyle": line(row.label, row.variant), "label": row.name,
+    } | other  # fmt: skip
+    for x, values in found:
+        if len(values) > 1:
+            singles(axis, x, values, look["color"])
+    xs, means = [x for x, _ in found], [fmean(values) for _, values in found]
+    axis.errorbar(xs, means, [deviation(values) for _, values in found], elinewidth=0.8, **look)
+
+
+def singles(axis: Axes, x: float, values: Sequence[float], color: Any) -> None:
+    """Draw every seed, a little to the right of ``x``, so that neither hides the other."""
+    import matplotlib as mpl
+    from matplotlib.transforms import ScaledTranslation
+
+    (drawn,) = axis.plot(
+        [x] * len(values), values, linestyle="none", marker="o", markersize=2, markeredgecolor=color,
+        markerfacecolor=mpl.rcParams["axes.facecolor"], markeredgewidth=0.5, zorder=3,
+    )  # fmt: skip
+    # Moved after the axes have taken its place into account.
+    drawn.set_transform(axis.transData + ScaledTranslation(SINGLES_INCHES, 0, axis.figure.dpi_scale_trans))
+
+
+def reference(axis: Axes, row: Row, values: Sequence[float]) -> None:
+    """Draw a row that does not depend on x: its mean, and a band of its standard deviation around it."""
+    color, _ = style(row.label)
+    mean, off = fmean(values), deviation(values)
+    if off:
+        axis.axhspan(mean - off, mean + off, color=color, alpha=0.15, linewidth=0)
+    # Dashed as dense training is, so that in greyscale it is no line of the grid.
+    axis.axhline(mean, color=color, linestyle=line("dense", row.variant), label=row.name)
+
+
+def aside(place: int, rows: int) -> float:
+    """Say how far a row is moved along x, so that methods do not hide each other; places are 1 apart."""
+    return (place - (rows - 1) / 2) * min(0.1, 0.8 / rows)

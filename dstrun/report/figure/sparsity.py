@@ -1,0 +1,54 @@
+"""Accuracy against sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from dstrun.report.compare import blocks
+from dstrun.report.figure.canvas import finish, grid, title
+from dstrun.report.figure.marks import ERRORS, accuracies, aside, points, reference
+from dstrun.report.figure.series import in_order, seeds, ticks, titled
+from dstrun.report.load import EMERGES, Run
+from dstrun.report.style import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CAPTION = (
+    f"Final top-1 accuracy by sparsity, {ERRORS}; dense training as a line with a band of its deviation. Runs whose "
+    "sparsity training found stand at the right, each with the sparsity it reached."
+)
+
+
+def draw(runs: Sequence[Run]) -> Figure | None:
+    """Draw a panel per model and dataset."""
+    found = blocks(runs)
+    if not found:
+        return None
+    names = in_order(row for block in found for row in block.rows)
+    figure, axes = grid(len(found), "top-1 accuracy (%)", rows=len(names))
+    for axis, block in zip(axes, found, strict=True):
+        levels = [s for s in block.sparsities if s > 0]
+        sparse = [row for row in block.rows if any(row.cells.get(s) for s in levels)]
+        for row in block.rows:
+            if row.cells.get(0.0):
+                reference(axis, row, accuracies(row.cells[0.0]))
+        for place, row in enumerate(sparse):
+            at = {i + aside(place, len(sparse)): row.cells[s] for i, s in enumerate(levels) if row.cells.get(s)}
+            points(axis, row, [(x, accuracies(cell)) for x, cell in at.items()])
+            for x, cell in at.items():
+                if cell[0].sparsity == EMERGES:
+                    reached = f"{100 * fmean(run.realised for run in cell):.1f}"
+                    where = (x, fmean(accuracies(cell)))
+                    axis.annotate(
+                        reached, where, (4, 0), textcoords="offset points", va="center", color=style(row.label)[0]
+                    )
+        title(axis, titled(block))
+        axis.set_xticks(range(len(levels)), ticks(levels))
+        axis.set_xlim(-0.5, max(len(levels), 1) - 0.5)
+        axis.set_xlabel("sparsity (%)")
+        axis.grid(visible=False, axis="x")
+    finish(figure, names, seeds(row for block in found for row in block.rows))
+    return figure

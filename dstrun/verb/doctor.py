@@ -1,0 +1,16 @@
+"""``dstrun doctor``: what works here."""
+
+from __future__ import annotations
+
+from dstrun.verb.words import parser
+
+
+def main(words: list[str]) -> int:
+    """Say what works on this machine."""
+    arguments = parser("doctor", "What works here.", runs=False).parse_args(words)
+    from dstrun.doctor import examine
+    from dstrun.report.format import render
+
+    rows, columns = examine()
+    print(render(rows, columns, arguments.format))
+    return 1 if any(row["state"] == "broken" for row in rows) else 0

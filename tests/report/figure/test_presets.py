@@ -1,0 +1,158 @@
+"""What holds for every preset: files, style, small and empty sweeps."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path
+
+import pytest
+from matplotlib.colors import to_hex
+from report_fixture import layers_of, record_of, write, write_status, write_topology
+
+from dstrun.option import ConfigError
+from dstrun.report import figure, load
+from dstrun.report.style import style
+
+MEMORY = {f"{part}_bytes": 1000 for part in ("model", "optimizer", "activation", "index", "method", "transient")}
+METHOD_LINES = ("curves", "sparsity", "flops", "memory", "layers", "topology")
+
+
+def study(root: Path, model: str = "resnet56", seeds: int = 2) -> list[load.Run]:
+    """Write runs for every preset: two gammas, two allocations, two widths, RigL, dense; layers, topology, memory."""
+    settings = [
+        ("rigl", 0.9, {}), ("gse", 0.9, {}), ("gse", 0.9, {"grow.gamma": 0.5}), ("gse", 0.9, {"allocation": "uniform"}),
+        ("gse", 0.975, {"model.width": 2.0}), ("dense", 0.0, {}),
+    ]  # fmt: skip
+    for number, (label, sparsity, changes) in enumerate(settings):
+        for seed in range(seeds):
+            record = record_of(label, sparsity, seed, 90 + number / 2 + seed, model=model, **changes)
+            record["parameters"]["prunable"] = 4000 if changes.get("model.width") else 1000
+            record["memory"] |= MEMORY
+            record["layers"] = layers_of(("a", 100, 20, 30), ("b", 900, 80, 70))
+            place = write(root, record, f"{model}-{number}-{seed}")
+            write_topology(place, [(10, "a", 25, 5, 10, 0.3), (10, "b", 75, 10, 5, 0.2)])
+    return load.runs(root)
+
+
+@pytest.mark.parametrize("preset", figure.PRESETS)
+def test_files_are_written_and_the_same_every_time(preset: str, tmp_path: Path) -> None:
+    runs = study(tmp_path / "results")
+    first, again = tmp_path / "new" / "folder", tmp_path
+    for folder in (first, again):
+        outs = [folder / f"figure.{suffix}" for suffix in ("png", "pdf", "svg")]
+        assert figure.save(lambda: figure.PRESETS[preset].draw(runs), *outs) == outs[0]
+    for suffix, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
+        written = (first / f"figure.{suffix}").read_bytes()
+        assert written.startswith(start)
+        assert written == (again / f"figure.{suffix}").read_bytes()
+
+
+def test_fonts_are_embedded_as_text(tmp_path: Path) -> None:
+    runs = study(tmp_path / "results")
+    figure.save(lambda: figure.PRESETS["sparsity"].draw(runs), tmp_path / "figure.pdf")
+    raw = (tmp_path / "figure.pdf").read_bytes()
+    text = raw + b"".join(_inflated(stream) for stream in re.findall(rb"stream\r?\n(.*?)endstream", raw, re.DOTALL))
+    assert b"/FontFile2" in text
+    assert b"/Type3" not in text
+
+
+def _inflated(stream: bytes) -> bytes:
+    try:
+        return zlib.decompress(stream)
+    except zlib.error:
+        return b""
+
+
+@pytest.mark.parametrize("preset", METHOD_LINES)
+def test_methods_keep_color_and_marker(preset: str, tmp_path: Path) -> None:
+    runs = study(tmp_path)
+    alone = [run for run in runs if run.get("label") == "gse"]
+    for chosen in (runs, alone):
+        with figure.sheet():
+            drawn = figure.PRESETS[preset].draw(chosen)
+        assert drawn is not None
+        for axis in drawn.axes:
+            for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+                label = re.split(r"[ ,]", name)[0]
+                if label in ("rigl", "gse"):
+                    line = getattr(handle, "lines", [handle])[0]
+                    assert (to_hex(line.get_color()), line.get_marker()) == style(label)
+
+
+def test_a_name_has_one_line_in_all_panels(tmp_path: Path) -> None:
+    write(tmp_path, record_of("gse", 0.9, 0, 90.0, epochs=60), "a")
+    for epochs in (30, 60):
+        write(tmp_path, record_of("gse", 0.9, 0, 90.0, epochs=epochs, model="vgg16"), f"b{epochs}")
+        write(tmp_path, record_of("gse", 0.9, 0, 90.0, epochs=epochs, model="vit"), f"c{epochs}")
+    with figure.sheet():
+        drawn = figure.PRESETS["sparsity"].draw(load.runs(tmp_path))
+    assert drawn is not None
+    lines = {(bar.get_label(), bar.lines[0].get_linestyle()) for axis in drawn.axes for bar in axis.containers}
+    assert lines == {("gse", "-"), ("gse (epochs=30)", "--"), ("gse (epochs=60)", "-.")}
+
+
+@pytest.mark.parametrize("preset", figure.PRESETS)
+def test_one_run_or_very_long_names_draw(preset: str, tmp_path: Path) -> None:
+    runs = study(tmp_path, model="a-network-of-mine-with-quite-a-long-name", seeds=1)
+    runs += study(tmp_path / "b")
+    draw = figure.PRESETS[preset].draw
+    assert figure.save(lambda: draw(runs), tmp_path / "long.png")
+    (tmp_path / "one").mkdir()
+    write(tmp_path / "one", record_of("a-method-of-mine", 0.5, 0, 90.0, epochs=1))
+    needs_more = {"subset", "improvement", "allocation", "width", "layers", "topology", "memory_split", "memory_pies"}
+    drawn = figure.save(lambda: draw(load.runs(tmp_path / "one")), tmp_path / "one.png")
+    assert (drawn is None) == (preset in needs_more)
+
+
+@pytest.mark.parametrize("preset", figure.PRESETS)
+def test_nothing_to_draw_writes_nothing(tmp_path: Path, preset: str) -> None:
+    write_status(tmp_path, "a", "failed")
+    assert figure.save(lambda: figure.PRESETS[preset].draw(load.runs(tmp_path)), tmp_path / "no.png") is None
+    assert not (tmp_path / "no.png").exists()
+
+
+@pytest.mark.parametrize("preset", figure.PRESETS)
+def test_the_numbers_of_seeds_are_said(preset: str, tmp_path: Path) -> None:
+    with figure.sheet():
+        drawn = figure.PRESETS[preset].draw(study(tmp_path, seeds=3))
+    assert drawn is not None
+    assert drawn.get_supxlabel() == "n = 3 seeds"
+    one = [run for run in load.runs(tmp_path) if run.seed == 0]
+    with figure.sheet():
+        drawn = figure.PRESETS[preset].draw(one)
+    assert drawn is not None
+    assert drawn.get_supxlabel() == "n = 1 seed"
+
+
+def test_settings_given_win_over_the_sheet(tmp_path: Path) -> None:
+    runs = study(tmp_path)
+    for color in ("#123456", "#654321"):
+        with figure.sheet({"text.color": color, "axes.facecolor": color}):
+            drawn = figure.PRESETS["memory_pies"].draw(runs)
+        assert drawn is not None
+        assert {text.get_color() for text in drawn.axes[0].texts} == {color}
+        assert {to_hex(wedge.get_edgecolor()) for wedge in drawn.axes[0].patches} == {color}
+
+
+def test_other_suffixes_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fig\.pnq must end in one of \.png, \.pdf, \.svg \(did you mean \.png\?\)"):
+        figure.save(lambda: pytest.fail("drawn"), tmp_path / "a.png", tmp_path / "fig.pnq")
+
+
+def test_a_folder_that_cannot_be_is_named(sweep: list[load.Run], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file/fig\.png cannot be written"):
+        figure.save(lambda: figure.PRESETS["sparsity"].draw(sweep), tmp_path / "file" / "fig.png")
+
+
+def test_command_line_writes_several_files_and_says_what_is_missing(dstrun, tmp_path: Path) -> None:
+    study(tmp_path / "results")
+    done = dstrun("plot", "subset", "--out", "a.png", "--out", "b.pdf")
+    assert done.stdout == "a.png\nb.pdf\n"
+    assert figure.PRESETS["subset"].caption in done.stderr
+    assert (tmp_path / "a.png").exists()
+    assert (tmp_path / "b.pdf").exists()
+    none = dstrun("plot", "improvement", "results/default/resnet56-0-0", check=False)
+    assert none.returncode == 3
+    assert "no runs of GSE and RigL that differ in growth alone below results/default/resnet56-0-0" in none.stderr
