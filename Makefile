@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 DEMO = results/demo
+DSTRUN_BROWSER ?= .browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup slurm demo test test-all lint check bench clean
+.PHONY: help setup slurm browser demo test test-all lint check bench clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,12 +23,18 @@ slurm: ## install SLURM's daemons on Debian or Ubuntu, as root: the tests of SLU
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurmctld slurmd slurm-client munge
 
-demo: setup ## train the main job and a small sweep on the embedded data, print the table, draw the figure
+browser: ## install Chromium on Debian or Ubuntu, as root, and fetch axe-core by npm: tests open the report page there
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium
+	npm install --silent --no-audit --prefix $(DSTRUN_BROWSER) axe-core@4.14.1
+
+demo: setup ## train the main job and a small sweep on the embedded data, print the table, draw the figure, write the page
 	$(BIN)/dstrun model=resnet56 sparsity=0.98 grow=gse dataset=digits epochs=20 results=$(DEMO) experiment=main wandb=offline
 	$(BIN)/dstrun -m model=mlp dataset=digits method=set,rigl,gse sparsity=0.8,0.9,0.95 seed=0,1,2 epochs=20 \
 		optimizer.lr=0.05 optimizer.weight_decay=0.0005 batch_size=32 results=$(DEMO) experiment=sweep wandb=disabled
 	$(BIN)/dstrun table $(DEMO)
 	$(BIN)/dstrun plot sparsity $(DEMO)/sweep --out $(DEMO)/sparsity.png
+	$(BIN)/dstrun report $(DEMO) --out $(DEMO)/report.html
 
 test: setup ## run the tests (some minutes on two cores)
 	$(BIN)/python -m pytest

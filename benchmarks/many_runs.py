@@ -25,7 +25,7 @@ from dstrun.report import status, watch
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "--version", "status", "status --format csv", "table", "plot sparsity", "plot curves", "export",
+    "--version", "status", "status --format csv", "table", "plot sparsity", "plot curves", "report", "export",
     "export --format csv",
 )  # fmt: skip
 STATES = ("done",) * 17 + ("interrupted", "failed", "queued")
@@ -113,14 +113,14 @@ def main() -> None:
     arguments = parser.parse_args()
     times: dict[str, list[tuple[float, float, float]]] = {command: [] for command in COMMANDS}
     with tempfile.TemporaryDirectory() as folder:
-        root, out = Path(folder) / "results", Path(folder) / "figure.png"
+        root, outs = Path(folder) / "results", {"plot": "figure.png", "report": "report.html", "export": "export"}
         make(root, arguments.runs, arguments.epochs)
         for _ in range(arguments.rounds):
             for command, found in times.items():
                 words = command.split()
                 words += [] if command == "--version" else [str(root)]
-                place = {"plot": out, "export": out.parent}.get(words[0])
-                found.append(measure([*words, "--out", str(place)] if place else words))
+                words += ["--out", f"{folder}/{outs[words[0]]}"] if words[0] in outs else []
+                found.append(measure(words))
         looks = refreshes(root, 10)
     print(f"{'command':<28} {'median s':>8} {'min s':>7} {'max s':>7} {'CPU s':>7} {'peak MB':>8}")
     for command, found in times.items():

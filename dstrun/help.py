@@ -21,6 +21,7 @@ dstrun: train sparse networks, measure what they cost, table the results.
   dstrun status [RESULTS] [--watch]                          every run: state, epoch, accuracy, time left
   dstrun table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]
   dstrun plot sparsity [RESULTS] [--out FILE.png|pdf|svg]    a figure; dstrun plot --help lists the others
+  dstrun report [RESULTS] [--out report.html] [--title TEXT] [--question TEXT]
   dstrun plot bench FILE.csv [--out FILE.png|pdf|svg]
   dstrun export [RESULTS] [--out DIR] [--format parquet|csv]  one file of all epochs, one of all runs
   dstrun bench kernel|step|scaling                           this machine: dense, masked and sparse in turns

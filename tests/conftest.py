@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,15 @@ def has_slurm() -> bool:
     return os.geteuid() == 0 and all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch")))
 
 
+def find_chromium() -> str | None:
+    """Find Chromium or Chrome, which tests drive by playwright."""
+    names = ("chromium", "chromium-browser", "google-chrome") if find_spec("playwright") else ()
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what this machine has not got."""
-    needs = {"gpu": lambda: __import__("torch").cuda.is_available(), "slurm": has_slurm}
+    needs = {"gpu": lambda: __import__("torch").cuda.is_available(), "slurm": has_slurm, "browser": find_chromium}
     for name, here in needs.items():
         marked = [item for item in items if item.get_closest_marker(name)]
         if marked and not here():
@@ -40,6 +47,12 @@ def real_images() -> Path:
     if not REAL_IMAGES.is_dir():
         pytest.skip("no real CIFAR-10 images at ../shared/data/cifar10")
     return REAL_IMAGES
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str | None:
+    """Where the browser is, for tests marked so."""
+    return find_chromium()
 
 
 @pytest.fixture

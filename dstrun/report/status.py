@@ -61,7 +61,7 @@ class _Seen:
 
 
 @dataclass
-class _Submission:
+class Submission:
     """What a sweep's client has written: the ``job`` of each run by id, and whether any of them may still start."""
 
     open: bool
@@ -124,7 +124,7 @@ class Sweep:
             seen.row = describe(seen.run, _name(folder, root), now)
         return seen
 
-    def _read_sweeps(self, folder: str) -> Iterator[_Submission]:
+    def _read_sweeps(self, folder: str) -> Iterator[Submission]:
         """Read what the clients of sweeps have written; a file that cannot be read says nothing."""
         with suppress(OSError), os.scandir(f"{folder}/.sweeps") as listing:
             for path in sorted(entry.path for entry in listing if entry.name.endswith(".json")):
@@ -133,7 +133,7 @@ class Sweep:
                     with suppress(OSError, ValueError):
                         self._sweeps[path] = stamp, load.json_object(path)
                 if path in self._sweeps:
-                    yield _submission(self._sweeps[path][1])
+                    yield submission(self._sweeps[path][1])
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
@@ -145,11 +145,12 @@ def _stamp(path: str) -> tuple[int, ...] | None:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def _submission(file: dict[str, Any]) -> _Submission:
+def submission(file: dict[str, Any]) -> Submission:
+    """Take from a sweep's file what is still to come of it."""
     runs = file.get("runs") if isinstance(file.get("runs"), list) else []
     jobs = {run["id"]: run.get("job") for run in runs or () if isinstance(run, dict) and isinstance(run.get("id"), str)}
     # A local client that was killed has its workers' end on its conscience, and cannot say so.
-    return _Submission(file.get("ended") is None and not (file.get("launcher") == "local" and load.gone(file)), jobs)
+    return Submission(file.get("ended") is None and not (file.get("launcher") == "local" and load.gone(file)), jobs)
 
 
 def describe(run: load.Run, name: str, now: float) -> dict[str, Any]:

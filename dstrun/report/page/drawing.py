@@ -1,0 +1,138 @@
+"""Figures within a page: drawn as everywhere, then made to fit its width, its colors and its dark side."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dstrun.option import ConfigError
+from dstrun.report.load import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ENLARGED = 1.35
+"""How much larger than in print, 8 points beside a page's 16 pixels; ``page.css`` undoes it on paper."""
+INCH = 96
+"""CSS pixels."""
+POINTS = 10_000
+"""A drawing with more on its lines is kept as pixels, twice as many as a page shows: smaller, and sooner there."""
+DARK = "#15181c"
+CONTRAST = 3.5
+ROLES = {"#000000": "currentColor", "#ffffff": "var(--paper)", "#dddddd": "var(--rule)", "#cccccc": "var(--rule)"}
+"""Colors that are not data: text and axes, what is left white, grids and frames."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure for a page: an ``svg``, or an ``img`` of ``pixels``, of a ``width`` in CSS pixels.
+
+    ``inks`` are its colors of data.
+    """
+
+    name: str
+    caption: str
+    html: str
+    width: int
+    pixels: bool
+    inks: frozenset[str]
+
+
+def drawings(runs: Sequence[Run]) -> Iterator[Drawing]:
+    """Draw every figure that has something to show; one that would have too much is left out."""
+    from dstrun.report.figure import PRESETS, sheet
+
+    for name, preset in PRESETS.items():
+        with sheet(), suppress(ConfigError):
+            figure = preset.draw(runs)
+            if figure is not None:
+                yield place(name, preset.caption, figure)
+
+
+def place(name: str, caption: str, figure: Figure) -> Drawing:
+    """Turn a figure into an element of a page; the caption is its alternative text. To be called within ``sheet``."""
+    width, height = (round(inches * INCH * ENLARGED) for inches in figure.get_size_inches())
+    head = f'width="{width}" height="{height}"'
+    if _points(figure) > POINTS:
+        return Drawing(name, caption, _png(figure, head, caption), width, True, frozenset())
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", _svg(figure))
+    inks = frozenset(re.findall(r"#[0-9a-f]{6}\b", svg)) - set(ROLES)
+    svg = re.sub(r"#[0-9a-f]{6}\b", lambda ink: ROLES.get(ink[0], f"var(--{_ink(ink[0])})"), svg)
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert box is not None
+    head = f'<svg role="img" aria-labelledby="{name}-title {name}-text" {head} {box[0]}>'
+    text = f'<title id="{name}-title">{_escape(name)}</title><desc id="{name}-text">{_escape(caption)}</desc>'
+    return Drawing(name, caption, head + text + svg[svg.index(">") + 1 :], width, False, inks)
+
+
+def _points(figure: Figure) -> int:
+    return sum(len(line.get_path()) for axis in figure.axes for line in axis.lines)
+
+
+def _svg(figure: Figure) -> str:
+    """Write a figure as an ``svg`` element, as small as it can be without being another."""
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :].replace("xlink:href", "href")
+    # A style sheet within the svg would be one of the whole page.
+    svg = re.sub(r"<!--.*?-->|<style.*?</style>|<metadata>.*?</metadata>|<defs>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\b(?:d|x|y)="[^"]*"|translate\([^)]*\)', lambda found: _rounded(found[0]), svg)
+    return re.sub(r"\s*\n\s*", "\n", svg)
+
+
+def _rounded(text: str) -> str:
+    """Round to hundredths of a point."""
+    return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), text)
+
+
+def _png(figure: Figure, head: str, caption: str) -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=2 * INCH * ENLARGED, metadata={"Software": None})
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f'<img alt="{_escape(caption)}" {head} src="data:image/png;base64,{data}">'
+
+
+def _escape(text: str) -> str:
+    from html import escape
+
+    return escape(" ".join(text.split()))
+
+
+def _ink(color: str) -> str:
+    return f"ink-{color[1:]}"
+
+
+def inks(found: Sequence[Drawing]) -> list[tuple[str, str, str]]:
+    """Name every color of data, with what it is on a light page and on a dark one."""
+    colors = sorted(frozenset[str]().union(*(drawing.inks for drawing in found)))
+    return [(_ink(color), color, lightened(color)) for color in colors]
+
+
+def lightened(color: str) -> str:
+    """Mix in as much white as it takes to be seen on a dark page; of a gray take its opposite first."""
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    rgb = [255 - rgb[0]] * 3 if len({*rgb}) == 1 else rgb
+    for step in range(21):
+        mixed = "#" + "".join(f"{round(part + (255 - part) * step / 20):02x}" for part in rgb)
+        if contrast(mixed, DARK) >= CONTRAST:
+            return mixed
+    raise AssertionError("white is seen on a dark page")
+
+
+def contrast(one: str, other: str) -> float:
+    """Give the contrast of two colors as WCAG 2 has it, 1 to 21."""
+    dark, light = sorted((_luminance(one), _luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

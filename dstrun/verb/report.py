@@ -1,0 +1,27 @@
+"""``dstrun report``: one page of HTML about some runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from dstrun.verb.words import found_runs, nothing, parser, split_query
+
+
+def main(words: list[str]) -> int:
+    """Write a page of tables, figures, failures, configuration and runs."""
+    made = parser("report", "One page of HTML: question, sweep, tables, figures, failures, every run.", rows=False)
+    made.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="file ending in .html (default: report.html)"
+    )
+    made.add_argument("--title", default="", help="default: the names of the experiments")
+    made.add_argument("--question", default="", help="what the runs are to answer; default: made of what varies")
+    arguments = made.parse_intermixed_args(words)
+    from dstrun.report import page
+
+    folders, query = split_query(arguments.which)
+    if not (runs := found_runs(arguments.which)):
+        return nothing(arguments.which)
+    page.write(runs, folders, arguments.out, time.time(), arguments.title, arguments.question, query["where"])
+    print(arguments.out)
+    return 0
