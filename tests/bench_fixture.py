@@ -18,12 +18,25 @@ def kernel_rows() -> list[dict[str, Any]]:
     made = []
     for layer, implementations in (
         ("R56-s3", {"dense": 8e-3, "dense channels_last": 6e-3, "masked": 9e-3, "sparse": 2e-3}),
-        ("4096-4096", {"dense": 5e-3, "masked": 9e-3, "torch csr": 3e-3, "sparse": 2e-3}),
+        ("4096-4096", {"dense": 5e-3, "masked": 9e-3, "torch coo": 4e-3, "torch csr": 3e-3, "sparse": 2e-3}),
     ):
         for sparsity, speed in ((0.9, 1.0), (0.995, 2.0)):
             times = {name: timed(t / speed if name == "sparse" else t) for name, t in implementations.items()}
             case = {"bench": "kernel", "layer": layer, "sparsity": sparsity, "batch": 128}
             made += [{**case, **row, "bytes": 1000, **WHERE} for row in rows(times)]
+    return made
+
+
+def linear_rows() -> list[dict[str, Any]]:
+    """Square linear layers whose products take a nanosecond for each weight or, sparse, for each connection."""
+    made = []
+    for n in (256, 1024, 4096):
+        for sparsity in (0.5, 0.9, 0.99):
+            sparse = 1e-9 * n * n * (1 - sparsity)
+            times = {"dense": 1e-9 * n * n, "torch coo": 4 * sparse, "torch csr": 2 * sparse, "sparse": sparse}
+            case = {"bench": "kernel", "layer": f"{n}-{n}", "sparsity": sparsity, "batch": 128}
+            found = rows({name: timed(seconds) for name, seconds in times.items()})
+            made += [{**case, **row, "bytes": 1000, **WHERE} for row in found]
     return made
 
 

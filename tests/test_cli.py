@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from small_run import SMALL
 
+from dstrun import cli
+
+ROOT = Path(__file__).parents[1]
+
 
 def only_run(folder: Path) -> Path:
     (run,) = (folder / "results" / "default").iterdir()
@@ -232,3 +236,23 @@ def test_wheel_installs_into_an_empty_environment_and_runs(tmp_path: Path) -> No
         [python, "-c", script, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert "1 of 1 run done" in done.stderr
+
+
+def test_a_table_of_conditions_rows_and_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads(next((ROOT / "results/published/vgg16_small-methods").glob("*-gse-*/record.json")).read_text())
+    for seed in range(2):
+        for label in ("set", "gse"):
+            folder = tmp_path / f"{label}{seed}"
+            folder.mkdir()
+            (folder / "record.json").write_text(json.dumps(record | {"label": label, "seed": seed}))
+    words = ["table", str(tmp_path), "where=method:gse", "rows=method", "cols=sparsity", "value=flops.train"]
+    assert cli.main(words) == 0
+    assert "| gse    | 7.89e11 |" in capsys.readouterr().out
+    assert cli.main([*words, "--runs", "--format", "csv"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 3
+    assert rows[1].endswith(f"{tmp_path}/gse0")
+    assert cli.main(["table", str(tmp_path), "where=method:rigl"]) == 3
+    assert f"no run below {tmp_path} that meets where=method:rigl" in capsys.readouterr().err
+    assert cli.main(["table", str(tmp_path), "whre=method:rigl"]) == 2
+    assert "whre=method:rigl is not known here: choose where=, rows=, cols=, value=" in capsys.readouterr().err

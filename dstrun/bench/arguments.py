@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from dstrun.bench.shapes import SHAPES
+from dstrun.bench.shapes import SHAPES, find
 from dstrun.option import Above, AtLeast, ConfigError, OneOf, Within, check_value, nearest
 
 Sparsity = Annotated[float, Within(0, 1, high_open=True)]
@@ -61,7 +61,7 @@ class Scaling:
 
 
 HELP = {
-    "layers": "names, with commas",
+    "layers": "names, with commas; I-O is a linear layer from I to O features",
     "sparsity": "zeros / weights, with commas",
     "batch": "samples a step",
     "rounds": "how often every implementation has its turn",
@@ -135,8 +135,11 @@ def _numbers(hint: Any) -> Callable[[str, Any], Any]:
 def _names(key: str, text: Any) -> tuple[str, ...]:
     words = _split(key, text)
     for word in words:
-        if word not in SHAPES:
-            raise ConfigError(f"--{key} {word} is not known: choose {', '.join(SHAPES)}{nearest(word, SHAPES)}")
+        try:
+            find(word)
+        except KeyError:
+            allowed = f"{', '.join(SHAPES)}, or I-O for a linear layer from I to O features"
+            raise ConfigError(f"--{key} {word} is not known: choose {allowed}{nearest(word, SHAPES)}") from None
     return tuple(words)
 
 

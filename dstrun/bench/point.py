@@ -22,7 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from dstrun.account.memory import tensor_bytes
 from dstrun.backend import masked, sparse
-from dstrun.bench.csr import csr, parts
+from dstrun.bench.layout import csr, parts
 from dstrun.initial import initial
 from dstrun.layer import skeleton
 

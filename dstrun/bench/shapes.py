@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -42,3 +43,14 @@ SHAPES = {
     "16384-16384": Shape(16384, 16384),
 }
 """Stages of ResNet-56; of VGG-16, channels at image side; of its version with 16 to 128; both layers of a ViT's MLP."""
+
+
+def find(name: str) -> Shape:
+    """Give the layer of a name; ``I-O`` is a linear layer from I to O features, whatever they are.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if sides := re.fullmatch("([1-9][0-9]*)-([1-9][0-9]*)", name):
+        return Shape(*map(int, sides.groups()))
+    return SHAPES[name]

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstrun.option import ConfigError
 from dstrun.report.figure.canvas import PAGE_INCHES, save
-from dstrun.report.style import METHODS, OTHER_COLORS, OTHER_MARKERS
+from dstrun.report.style import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
-LAYERS = [mark for mark in METHODS.values() if mark[1]] + list(zip(OTHER_COLORS, OTHER_MARKERS, strict=False))
-"""A color and a marker for each layer of a panel."""
-IMPLEMENTATIONS = {
-    "dense": METHODS["dense"],
-    "masked": METHODS["set"],
-    "torch csr": METHODS["rigl"],
-    "sparse": METHODS["gse"],
+Look = dict[str, Any]
+PETROFF = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"
+)  # fmt: skip
+"""Colors that color-blind readers can tell apart (Petroff 2021, arXiv 2107.02270)."""
+LAYERS: list[Look] = [
+    {"color": color, "marker": marker, "linestyle": line}
+    for color, marker, line in zip(PETROFF, "os^vDPX*<d", cycle(("-", "--", "-.")), strict=False)
+]
+"""The look of each layer of a panel; marker and line tell neighbors apart where there is no color."""
+IMPLEMENTATIONS: dict[str, Look] = {
+    "dense": {"color": "#404040", "marker": "D", "linestyle": "--"},
+    "masked": {"color": "#717581", "marker": "o", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    "torch coo": {"color": "#3f90da", "marker": "v", "linestyle": ":"},
+    "torch csr": {"color": "#ffa90e", "marker": "s", "linestyle": "-."},
+    "sparse": {"color": "#bd1f01", "marker": "^", "linestyle": "-"},
 }
+"""The same in every figure; no two share a marker or a line."""
+FORMATS = ("dense", "torch coo", "torch csr", "sparse")
+"""What is drawn over sparsity and width: ways to store a weight, of which ``masked`` is none."""
 TEXT = ("bench", "layer", "implementation", "pass", "model", "allocation", "note", "torch", "processor")
 
 
@@ -59,6 +72,64 @@ def plot(rows: Sequence[Row], *out: Path) -> Path | None:
 
 
 def draw_kernel(rows: Sequence[Row]) -> Figure:
+    """Draw times where all layers are square and linear, so that they differ in width alone, and ratios elsewhere."""
+    several = len({(row["layer"], row["sparsity"]) for row in rows}) > 1
+    return draw_linear(rows) if several and all(_width(row) for row in rows) else draw_ratios(rows)
+
+
+def draw_linear(rows: Sequence[Row]) -> Figure:
+    """Draw milliseconds of square linear layers against sparsity and against width, a line an implementation.
+
+    The forward product above, the sum of the three below, at the middle and the largest of the widths and sparsities.
+    Axes are logarithmic, that of sparsity in density; bars are quartiles over rounds.
+    """
+    widths, levels = sorted({_width(row) for row in rows}), sorted({row["sparsity"] for row in rows})
+    panels = [
+        ("sparsity (%)", f"width {width}", [(1 - row["sparsity"], row) for row in rows if _width(row) == width])
+        for width in _two(widths)
+        if len(levels) > 1
+    ] + [
+        ("width n", f"{100 * level:g}% sparse", [(_width(row), row) for row in rows if row["sparsity"] == level])
+        for level in _two(levels)
+        if len(widths) > 1
+    ]
+    figure, axes = _figure(len(panels), 1.75, 2)
+    for axis, (key, (across, title, points)) in zip(axes, product(("forward", "sum"), panels), strict=True):
+        upper = key == "forward"
+        axis.sharey(axes[0 if upper else len(panels)])
+        for name in FORMATS:
+            mine = [(x, row) for x, row in points if (row["implementation"], row["pass"]) == (name, key)]
+            _bars(axis, sorted(mine, key=lambda point: point[0]), "", 1e3, **IMPLEMENTATIONS[name], label=name)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        if across == "width n":
+            axis.set_xticks(widths, [_short(width) for width in widths])
+        else:
+            axis.set_xticks([1 - level for level in levels], [f"{100 * level:g}" for level in levels])
+            axis.invert_xaxis()
+        axis.minorticks_off()
+        axis.set_xlabel(across)
+        axis.set_ylabel("forward (ms)" if upper else "all three products (ms)")
+        axis.set_title(title if upper else "")
+        axis.label_outer()
+    handles, names = axes[0].get_legend_handles_labels()
+    handles = [getattr(handle, "lines", [handle])[0] for handle in handles]
+    figure.legend(handles, names, loc="outside upper center", ncols=len(FORMATS), handlelength=3.5)
+    return figure
+
+
+def _width(row: Row) -> int:
+    """Read n of a linear layer ``n-n``; 0 of all others."""
+    inputs, _, outputs = row["layer"].partition("-")
+    return int(inputs) if inputs == outputs and inputs.isdigit() else 0
+
+
+def _two(values: Sequence[Any]) -> Sequence[Any]:
+    """Choose the middle and the last."""
+    return list(dict.fromkeys((values[(len(values) - 1) // 2], values[-1])))
+
+
+def draw_ratios(rows: Sequence[Row]) -> Figure:
     """Draw how many times longer the better dense layout takes, against sparsity; bars are quartiles over rounds."""
     sums = [row for row in rows if row["pass"] == "sum"]
     layouts = {row["layer"] for row in sums if row["implementation"] == "dense channels_last"}
@@ -75,14 +146,21 @@ def draw_kernel(rows: Sequence[Row]) -> Figure:
             best = [_better([r for r in sums if (r["layer"], r["sparsity"]) == (name, s)]) for s in levels]
             aside = 0.03 * (place - (len(names) - 1) / 2)
             points = [(levels.index(row["sparsity"]) + aside, row) for row in best if row is not None]
-            color, marker = LAYERS[place % len(LAYERS)]
-            _bars(axis, points, "x_", 1.0, color=color, marker=marker, label=name)
+            _bars(axis, points, "x_", 1.0, **LAYERS[place % len(LAYERS)], label=name)
         axis.axhline(1, color=METHODS["dense"][0], linestyle="--", linewidth=0.8)
         axis.set_title(title)
         axis.set_xticks(range(len(levels)), [f"{100 * level:g}" for level in levels])
         axis.set_xlabel("sparsity (%)")
         _powers(axis)
-        _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=6.5, columnspacing=1.0)
+        _legend(
+            axis,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.2),
+            ncols=3,
+            fontsize=6.5,
+            columnspacing=1.0,
+            handlelength=3,
+        )
     axes[0].set_ylabel("time of dense / time of sparse")
     return figure
 
@@ -96,13 +174,16 @@ def draw_scaling(rows: Sequence[Row]) -> Figure:
     """Draw milliseconds and megabytes of a training step against width, both axes logarithmic."""
     figure, axes = _figure(2, 2.4)
     for name in dict.fromkeys(row["implementation"] for row in rows):
-        color, marker = IMPLEMENTATIONS.get(name, LAYERS[0])
+        color, marker = (IMPLEMENTATIONS[name][key] for key in ("color", "marker"))
         mine = sorted((row for row in rows if row["implementation"] == name), key=lambda row: row["n"])
         timed = [(row["n"], row) for row in mine if row["median"] is not None]
         _bars(axes[0], timed, "", 1e3, color=color, marker=marker, label=name)
-        for key, line in (("bytes", "-"), ("resident_bytes", ":")):
+        for key, line, face in (("bytes", "-", color), ("resident_bytes", ":", "white")):
             held = [(row["n"], row[key] / 1e6) for row in mine if row[key] is not None]
-            axes[1].plot([n for n, _ in held], [mb for _, mb in held], color=color, marker=marker, linestyle=line)
+            axes[1].plot(
+                [n for n, _ in held], [mb for _, mb in held],
+                color=color, marker=marker, linestyle=line, markerfacecolor=face,
+            )  # fmt: skip
     for axis, what in zip(axes, ("a training step (ms)", "memory (MB)"), strict=True):
         axis.set_ylabel(what)
         axis.set_xscale("log", base=2)
@@ -127,15 +208,15 @@ def draw_step(rows: Sequence[Row]) -> Figure:
         names = list(dict.fromkeys(row["implementation"] for row in mine))
         updated = {row["implementation"] for row in mine if row["pass"] == "update"}
         for axis, key, scale, what in zip(pair, ("median", "bytes"), (1e3, 1e-6), ("ms", "peak MB"), strict=True):
-            for place, (kind, color) in enumerate((("step", METHODS["set"][0]), ("update", METHODS["gse"][0]))):
+            for place, (kind, color, hatch) in enumerate((("step", "#3f90da", ""), ("update", "#bd1f01", "////"))):
                 found = [row for row in mine if row["pass"] == kind and row[key] is not None]
                 aside = [0.38 * (place - 0.5) if row["implementation"] in updated else 0.0 for row in found]
                 at = [names.index(row["implementation"]) + x for row, x in zip(found, aside, strict=True)]
                 heights = [scale * row[key] for row in found]
                 errors = [_error(row, "", scale) for row in found] if key == "median" else []
                 axis.bar(
-                    at, heights, 0.36, color=color, label=kind, error_kw={"elinewidth": 0.7},
-                    yerr=list(zip(*errors, strict=True)) or None,
+                    at, heights, 0.36, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=kind,
+                    error_kw={"elinewidth": 0.7}, yerr=list(zip(*errors, strict=True)) or None,
                 )  # fmt: skip
             axis.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
             axis.set_ylabel(what)

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from dstrun.report.fields import SHORT, Field
-from dstrun.report.load import Run, natural
+from dstrun.report.load import EMERGES, Run, natural
 from dstrun.report.style import order
 
 FREE = {
@@ -124,6 +124,11 @@ class Layout:
         """Give what parts runs into blocks, empty where it makes rows or columns."""
         own = {f.key for f in self.fields}
         return tuple("" if f.key in own else str(f.of(run) or "unknown") for f in BLOCK)
+
+    def emerges(self, row: Key, column: Key = ()) -> bool:
+        """Say whether the sparsity among the values of rows or columns is one that training found."""
+        named = [*zip(self.rows, row, strict=False), *zip(self.columns, column, strict=False)]
+        return any(f.key == "sparsity" and value == EMERGES for f, value in named)
 
     def rank(self, row: Row) -> tuple[Any, ...]:
         """Sort key of rows: field by field; what else sets a row apart comes after the last that is no setting."""

@@ -16,7 +16,7 @@ def main(words: list[str]) -> int:
     made.add_argument("--out", type=Path, default=Path("results/export"), help="folder (default: results/export)")
     made.add_argument("--format", choices=exports.FORMATS, default="parquet", help="which files (default: parquet)")
     arguments = made.parse_intermixed_args(words)
-    if not (runs := found_runs(arguments.runs)):
-        return nothing(arguments.runs)
+    if not (runs := found_runs(arguments.which)):
+        return nothing(arguments.which)
     print(*exports.export(runs, arguments.out, arguments.format, time.time()), sep="\n")
     return 0

@@ -17,7 +17,7 @@ def main(words: list[str]) -> int:
     made = parser("plot", "Draw a figure.", rows=False, runs=False)
     made.add_argument("preset", choices=[*figure.PRESETS, "bench"], help="which figure (docs/reports.md)")
     made.add_argument(
-        "runs", nargs="*", metavar="RESULTS|where=",
+        "which", nargs="*", metavar="RESULTS|where=",
         help=f"{RUNS}; for bench the file that dstrun bench has written",
     )  # fmt: skip
     made.add_argument(
@@ -26,11 +26,11 @@ def main(words: list[str]) -> int:
     )  # fmt: skip
     arguments = made.parse_intermixed_args(words)
     if arguments.preset == "bench":
-        return plot_bench([Path(file) for file in arguments.runs], arguments.out)
+        return plot_bench([Path(file) for file in arguments.which], arguments.out)
     preset, out = figure.PRESETS[arguments.preset], arguments.out or [Path(f"{arguments.preset}.png")]
-    runs = found_runs(arguments.runs)
+    runs = found_runs(arguments.which)
     if figure.save(lambda: preset.draw(runs), *out) is None:
-        return nothing(arguments.runs, preset.needs)
+        return nothing(arguments.which, preset.needs)
     print(*out, sep="\n")
     say(preset.caption)
     return 0

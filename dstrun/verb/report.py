@@ -19,9 +19,9 @@ def main(words: list[str]) -> int:
     arguments = made.parse_intermixed_args(words)
     from dstrun.report import page
 
-    folders, query = split_query(arguments.runs)
-    if not (runs := found_runs(arguments.runs)):
-        return nothing(arguments.runs)
+    folders, query = split_query(arguments.which)
+    if not (runs := found_runs(arguments.which)):
+        return nothing(arguments.which)
     page.write(runs, folders, arguments.out, time.time(), arguments.title, arguments.question, query["where"])
     print(arguments.out)
     return 0

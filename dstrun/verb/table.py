@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
     made.add_argument("--reference", action="append", default=[], metavar="FILE", help="more of them, of your own")
     made.add_argument("--digits", type=int, choices=range(7), default=1, help="decimals of accuracies (default: 1)")
     arguments = made.parse_intermixed_args(words)
-    folders, query = split_query(arguments.runs, QUERY)
+    folders, query = split_query(arguments.which, QUERY)
     options = Options(
         *(",".join(query[key]) if query[key] else None for key in QUERY[1:]),
         interval=arguments.ci, significant=arguments.significant, against=arguments.against, digits=arguments.digits,

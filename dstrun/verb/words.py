@@ -27,7 +27,7 @@ def parser(verb: str, description: str, *, rows: bool = True, runs: bool = True)
     made = argparse.ArgumentParser(f"dstrun {verb}", description=description, allow_abbrev=False)
     made.error = refuse  # type: ignore[method-assign]
     if runs:
-        made.add_argument("runs", nargs="*", metavar="RESULTS|where=", help=RUNS)
+        made.add_argument("which", nargs="*", metavar="RESULTS|where=", help=RUNS)
     if rows:
         made.add_argument("--format", choices=FORMATS, default="md", help="how to print rows (default: md)")
     return made

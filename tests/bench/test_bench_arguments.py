@@ -22,10 +22,10 @@ def test_defaults_are_the_settings(bench: str) -> None:
 
 def test_values_are_read_and_repeated_ones_taken_once() -> None:
     settings, form, _ = read(
-        "kernel", "--layers", "VGG512@2,R56-s1", "--sparsity", "0.9,0.98,0.9", "--threads", "2", "--reference",
+        "kernel", "--layers", "VGG512@2,R56-s1,64-32", "--sparsity", "0.9,0.98,0.9", "--threads", "2", "--reference",
         "--limit", "1.5", "--format", "json",
     )  # fmt: skip
-    assert settings.layers == ("VGG512@2", "R56-s1")
+    assert settings.layers == ("VGG512@2", "R56-s1", "64-32")
     assert settings.sparsity == (0.9, 0.98)
     assert (settings.threads, settings.reference, settings.limit, form) == (2, True, 1.5, "json")
     assert read("scaling", "--sizes", "64,128", "--memory", "4")[0] == arguments.Scaling(sizes=(64, 128), memory=4.0)
@@ -36,6 +36,8 @@ def test_values_are_read_and_repeated_ones_taken_once() -> None:
     [
         (["kernel", "--layers", "R56-s4"], "--layers R56-s4 is not known: choose R56-s1"),
         (["kernel", "--layers", "vgg512@4"], "(did you mean VGG512@4?)"),
+        (["kernel", "--layers", "64-0"], "--layers 64-0 is not known: choose R56-s1"),
+        (["kernel", "--layers", "64x64"], "16384-16384, or I-O for a linear layer from I to O features"),
         (["kernel", "--layers", ","], "--layers names nothing"),
         (["kernel", "--sparsity", "0.9,1"], "--sparsity=1.0 must lie in [0, 1)"),
         (["kernel", "--sparsity", "high"], "--sparsity=high must be a number"),

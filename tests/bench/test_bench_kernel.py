@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dstrun.bench import kernel, peer
+from dstrun.bench import kernel, layout, peer
 from dstrun.bench.arguments import Kernel
-from dstrun.bench.shapes import SHAPES, Shape
+from dstrun.bench.shapes import SHAPES, Shape, find
 
 CPU = torch.device("cpu")
 CONVOLUTION, LINEAR = Shape(4, 6, 5), Shape(20, 12, items=2)
@@ -32,8 +32,8 @@ def canonical(name: str, key: str, found: torch.Tensor, given: kernel.Problem) -
     if key == kernel.WEIGHT:
         if found.layout == torch.sparse_csr:
             return found.values()
-        return found if name.startswith("sparse") else found.flatten()[given.topology.positions]
-    if name == "torch csr":
+        return found if name.startswith("sparse") or name == "torch coo" else found.flatten()[given.topology.positions]
+    if name.startswith("torch"):
         return found.t()
     if name.startswith("sparse"):
         return found.permute(3, 0, 1, 2) if given.x.dim() == 4 else found.flatten(1).t()
@@ -45,8 +45,8 @@ def test_implementations_agree(shape: Shape) -> None:
     given = kernel.problem(shape, 0.8, 3, CPU)
     want = expected(given)
     made = kernel.implementations(given, reference=True)
-    second = "dense channels_last" if shape.side else "torch csr"
-    assert set(made) >= {"dense", second, "masked", "sparse", "sparse reference"}
+    others = {"dense channels_last"} if shape.side else {"torch coo", "torch csr"}
+    assert set(made) == {"dense", *others, "masked", "sparse", "sparse reference"}
     for name, implementation in made.items():
         assert list(implementation.passes) == [kernel.FORWARD, kernel.INPUT, kernel.WEIGHT]
         for (key, run), right in zip(implementation.passes.items(), want, strict=True):
@@ -75,6 +75,27 @@ def test_bytes_are_of_what_is_stored() -> None:
     assert kernel.tensor_bytes(kernel.dense(given).stored) == 4 * size
     assert kernel.tensor_bytes(kernel.masked(given).stored) == 12 * size
     assert kernel.tensor_bytes(kernel.torch_csr(given).stored) == 16 * active + 4 * (13 + 21)
+    assert kernel.tensor_bytes(kernel.torch_coo(given).stored) == 2 * (2 * 8 + 4) * active
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_layouts_are_the_matrix(transposed: bool) -> None:
+    given = kernel.problem(LINEAR, 0.8, 3, CPU)
+    want = given.dense().t() if transposed else given.dense()
+    for made in (layout.coo, layout.csr):
+        assert torch.equal(made(given.topology, given.values, transposed).to_dense(), want)
+    # What promises to be coalesced is: sorted by row, then column, each position once.
+    indices = layout.coo(given.topology, given.values, transposed).indices()
+    assert bool(((indices[0] * want.shape[1] + indices[1]).diff() > 0).all())
+
+
+def test_a_linear_layer_of_any_size_has_a_name() -> None:
+    assert find("12-7") == Shape(12, 7)
+    assert kernel.problem(find("12-7"), 0.9, 2, CPU).delta.shape == (2, 7)
+    assert find("R56-s1") is SHAPES["R56-s1"]
+    for name in ("12-0", "0-7", "12-", "-12-7", "12-7-3", "a12-7"):
+        with pytest.raises(KeyError):
+            find(name)
 
 
 def test_a_tiny_run_gives_rows(monkeypatch, capsys) -> None:

@@ -27,6 +27,7 @@ def test_kernel_compares_with_the_better_dense_layout() -> None:
     assert first["torch csr / sparse"] is None
     assert linear["layout"] == "contiguous"
     assert linear["torch csr / sparse"] == "1.5x [1.5-1.5]"
+    assert linear["torch coo / sparse"] == "2.0x [2.0-2.0]"
     text = render(shown, columns)
     assert "| R56-s3    | 90%      |       2.00 |" in text
     assert "torch csr / sparse" in text.splitlines()[0]

@@ -1,21 +1,22 @@
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
-from bench_fixture import kernel_rows, scaling_rows, step_rows
+from bench_fixture import kernel_rows, linear_rows, scaling_rows, step_rows
 
 from dstrun.bench import result
 from dstrun.option import ConfigError
 from dstrun.report import bench
 from dstrun.report.figure import sheet
 
-ROWS = {"kernel": kernel_rows, "step": step_rows, "scaling": scaling_rows}
+ROWS = {"kernel": kernel_rows, "linear": linear_rows, "step": step_rows, "scaling": scaling_rows}
 
 
 def written(name: str, folder: Path) -> Path:
-    file = folder / f"{name}.csv"
-    result.write(name, ROWS[name](), file)
+    file, rows = folder / f"{name}.csv", ROWS[name]()
+    result.write(rows[0]["bench"], rows, file)
     return file
 
 
@@ -28,6 +29,8 @@ def test_a_file_becomes_a_figure(name: str, tmp_path: Path) -> None:
         bench.plot(rows, two)
         assert one.read_bytes().startswith(start)
         assert one.read_bytes() == two.read_bytes()
+    assert b"/FontFile2" in one.read_bytes()
+    assert b"/Type3" not in one.read_bytes()
 
 
 def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
@@ -39,6 +42,61 @@ def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
         assert labels == [label]
         assert list(handle.lines[0].get_ydata()) == pytest.approx(ratios)
         assert [text.get_text() for text in axis.get_xticklabels()] == ["90", "99.5"]
+
+
+def test_linear_has_times_over_sparsity_and_over_width(tmp_path: Path) -> None:
+    with sheet():
+        figure = bench.draw_kernel(bench.read(written("linear", tmp_path)))
+    titles = ["width 1024", "width 4096", "90% sparse", "99% sparse"]
+    assert [axis.get_title() for axis in figure.axes] == [*titles, "", "", "", ""]
+    for place, axis in enumerate(figure.axes):
+        handles, labels = axis.get_legend_handles_labels()
+        assert labels == ["dense", "torch coo", "torch csr", "sparse"]
+        lines = {label: handle.lines[0] for label, handle in zip(labels, handles, strict=True)}
+        products, n, level = (1 if place < 4 else 3), (1024, 4096)[place % 2], (0.9, 0.99)[place % 2]
+        if place % 4 < 2:
+            at, dense, sparse = [0.01, 0.1, 0.5], [n * n] * 3, [n * n * density for density in (0.01, 0.1, 0.5)]
+            ticks = ["50", "90", "99"]
+        else:
+            at, dense = [256, 1024, 4096], [size * size for size in (256, 1024, 4096)]
+            sparse = [pairs * (1 - level) for pairs in dense]
+            ticks = ["256", "1k", "4k"]
+        assert [text.get_text() for text in axis.get_xticklabels()] == (ticks if place > 3 else [])
+        for name, each in {"dense": dense, "torch coo": [4 * x for x in sparse], "sparse": sparse}.items():
+            assert list(lines[name].get_xdata()) == pytest.approx(at)
+            assert list(lines[name].get_ydata()) == pytest.approx([1e-6 * products * x for x in each])
+        assert axis.get_xscale() == axis.get_yscale() == "log"
+        assert axis.xaxis_inverted() == (place % 4 < 2)
+        assert axis.get_ylim() == figure.axes[4 * (place // 4)].get_ylim()
+        low, high = axis.get_ylim()
+        assert all(low < y < high for line in lines.values() for y in line.get_ydata())
+
+
+@pytest.mark.parametrize(
+    ("layers", "levels", "titles"),
+    [
+        (["1024-1024"], [0.5, 0.9], ["width 1024", ""]),
+        (["256-256", "1024-1024"], [0.9], ["90% sparse", ""]),
+        (["1024-1024"], [0.9], ["linear"]),
+        (["1024-1024", "1024-4096"], [0.9], ["linear"]),
+    ],
+)
+def test_times_are_drawn_over_what_there_are_several_of(layers, levels, titles) -> None:
+    rows = [row for row in linear_rows() if row["sparsity"] in levels]
+    rows += [{**row, "layer": "1024-4096"} for row in rows if row["layer"] == "1024-1024"]
+    with sheet():
+        figure = bench.draw_kernel([row for row in rows if row["layer"] in layers])
+    assert [axis.get_title() for axis in figure.axes] == titles
+
+
+def test_lines_are_told_apart_without_color() -> None:
+    for one, two in combinations(bench.IMPLEMENTATIONS.values(), 2):
+        assert one["marker"] != two["marker"]
+        assert one["linestyle"] != two["linestyle"]
+    for one, two in combinations(bench.LAYERS, 2):
+        assert one["marker"] != two["marker"]
+    for one, two in zip(bench.LAYERS, bench.LAYERS[1:], strict=False):
+        assert one["linestyle"] != two["linestyle"]
 
 
 def test_scaling_has_time_and_memory(tmp_path: Path) -> None:

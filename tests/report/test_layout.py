@@ -196,3 +196,12 @@ def test_unfinished_runs_have_rows_of_their_sparsity(tmp_path: Path) -> None:
     write_status(tmp_path, "resnet56-cifar10-set-s0.9-seed1-aaaaaa", "running")
     rows = body(table.build(load.runs(tmp_path), "cost"))[1:]
     assert [row[:3] for row in rows] == [["set", "90%", "90.0 (1 of 2)†"], ["set", "98%", "- †"]]
+
+
+def test_a_column_of_the_value_one_is_no_sparsity_that_emerged(tmp_path: Path) -> None:
+    for seed in range(2):
+        write(tmp_path, record_of("gse", 0.9, seed, 80.0 + seed))  # with gamma 1.0
+        write(tmp_path, record_of("set", 0.9, seed, 79.0 + seed))
+    text = table.build(load.runs(tmp_path), options=Options(columns="grow.gamma")).render()
+    assert "| gse    | 80.5 ± 0.7 (2) |" in text
+    assert "emerge" not in text

@@ -19,6 +19,7 @@ from dstrun.report.format import html
 from dstrun.report.load import Run
 from dstrun.report.page import drawing, settings, sweep
 from dstrun.report.page.run import COLUMNS, entry, failures
+from dstrun.report.published import references
 from dstrun.report.status import STATES, describe
 
 HERE = Path(__file__).parent
@@ -126,10 +127,13 @@ class Preset:
 
 
 def _tables(runs: Sequence[Run]) -> tuple[list[Preset], list[str]]:
-    """Build every table that has something to show; gives the notes that all have apart, to be said once."""
-    found = []
+    """Build every table that has something to show, with what was published beside it.
+
+    Gives the notes that all have apart, to be said once.
+    """
+    found, options = [], table.Options(published=references())
     for name in table.PRESETS:
-        built = table.build(runs, name)
+        built = table.build(runs, name, options)
         if built.cells:
             parts = [(title, html(rows, columns, title)) for title, rows, columns in built.parts]
             found.append(Preset(TITLES.get(name, name.capitalize()), parts, built.notes))

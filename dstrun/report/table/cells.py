@@ -87,7 +87,7 @@ class Part:
         if against and mean is not None and row.label != self.options.against:
             difference = mean - fmean(value.of(against))
         sparsity = self._sparsity(row, column)
-        emerged = 100 * sparsity if sparsity is not None and EMERGES in column and n else None
+        emerged = 100 * sparsity if sparsity is not None and self.layout.emerges((), column) and n else None
         of = max(self.block.most, n + len(unfinished))
         marks = UNFINISHED if unfinished else ""
         spread = interval if self.options.interval else deviation
@@ -123,7 +123,7 @@ class Part:
             str(i): i
             for i, mean in shown.items()
             if mean.mean is not None and mean.at is None and self.block.rows[i].label != "dense"
-            and EMERGES not in self.block.rows[i].values
+            and not self.layout.emerges(self.block.rows[i].values)
         }  # fmt: skip
         groups: dict[Key, dict[str, int]] = {}
         settings = [place for place, f in enumerate(self.layout.rows) if f.setting]
@@ -184,7 +184,7 @@ class Part:
         """Name a row for readers: what sets it apart is a number if it is long."""
         named = self._named(replace(row, suffix=row.brief.removeprefix(row.name.removesuffix(row.suffix))))
         texts = {f.name: f.text(named[f.name]) for f in self.layout.rows} | {"apart": named.get("apart")}
-        if "sparsity" in texts and row.values[[f.name for f in self.layout.rows].index("sparsity")] == EMERGES:
+        if self.layout.emerges(row.values):
             texts["sparsity"] = f"{100 * fmean(run.realised for run in row.runs):.1f}% (emerged)"
         return texts
 

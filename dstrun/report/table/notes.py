@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from dstrun.report.compare import Block, Layout, Row
-from dstrun.report.load import EMERGES, Run
+from dstrun.report.load import Run
 from dstrun.report.table.cells import UNFINISHED, Options
 from dstrun.report.table.measure import CONVENTIONS, Measure, unlike
 
@@ -50,7 +50,7 @@ def notes(
             notes.append(f"{block.title}: not all trained alike: {'; '.join(apart)}")
     if not found:
         return notes
-    if any(EMERGES in place for row in rows for place in (row.values, *row.columns)):
+    if any(layout.emerges(row.values, column) for row in rows for column in row.columns):
         notes.append(EMERGED)
     if any(value.accuracy for value in values):
         splits = sorted({str(run.get("accuracy.split")) for run in runs})

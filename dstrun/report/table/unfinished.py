@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 from dstrun.report.compare import Block, Key, Layout, Row, signature, values
 from dstrun.report.fields import Field, outline
@@ -27,7 +26,7 @@ def _place(run: Run, block: Block, layout: Layout) -> bool:
     at, column = values(layout.rows, plan), values(layout.columns, plan)
     kinds = [i for i, f in enumerate(layout.rows) if not f.setting]
     alike = [row for row in block.rows if all(row.values[i] == at[i] for i in kinds)]
-    if any(EMERGES in (*row.values, *chain(*row.columns)) for row in alike):
+    if any(layout.emerges(row.values, known) for row in alike for known in row.columns):
         at, column = (_emerged(layout.rows, at), _emerged(layout.columns, column))
     rows = [row for row in alike if row.values == at]
     if len(rows) > 1:

@@ -45,7 +45,7 @@ def test_topology_sums_over_layers(tmp_path: Path) -> None:
     for seed, seen in ((0, 0.2), (1, 0.4)):
         record = record_of("gse", 0.9, seed, 90.0)
         record["layers"] = layers_of(("in", 100, 50, 50), ("out", 300, 50, 50))
-        first = [(10, "in", 40, 20, 10, seen), (10, "out", 60, 0, 10, 0.2)]
+        first = [(10, "in", 40, 30, 10, seen), (10, "out", 60, 0, 10, 0.2)]
         write_topology(write(tmp_path, record), [*first, (20, "in", 50, 5, 5, 1.0), (20, "out", 50, 0, 0, 0.2)])
     write(tmp_path, record_of("static", 0.9, 0, 90.0))
     # What only prunes has explored everything, and is left out.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,20 @@ def test_other_suffixes_are_refused_before_anything_is_drawn(tmp_path: Path) -> 
         figure.save(lambda: pytest.fail("drawn"), tmp_path / "a.png", tmp_path / "fig.pnq")
 
 
+def test_too_many_runs_for_a_figure_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, record_of("gse", 0.9, 0, 90.0))
+    runs = load.runs(tmp_path)
+    for epochs in range(600):
+        runs.append(replace(runs[0], record=record_of("gse", 0.9, 0, 90.0, epochs=epochs)))
+    for run in runs:
+        run.record["memory"] |= MEMORY  # type: ignore[index]
+    with (
+        figure.sheet(),
+        pytest.raises(ConfigError, match="103 inches tall, above 100: choose fewer runs"),
+    ):
+        figure.PRESETS["memory_split"].draw(runs)
+
+
 def test_a_folder_that_cannot_be_is_named(sweep: list[load.Run], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/fig\.png cannot be written"):
@@ -153,6 +168,9 @@ def test_command_line_writes_several_files_and_says_what_is_missing(dstrun, tmp_
     assert figure.PRESETS["subset"].caption in done.stderr
     assert (tmp_path / "a.png").exists()
     assert (tmp_path / "b.pdf").exists()
+    none = dstrun("plot", "subset", "where=model:vgg16", check=False)
+    assert none.returncode == 3
+    assert "no runs of GSE that differ in grow.gamma alone below results" in none.stderr
     none = dstrun("plot", "improvement", "results/default/resnet56-0-0", check=False)
     assert none.returncode == 3
     assert "no runs of GSE and RigL that differ in growth alone below results/default/resnet56-0-0" in none.stderr
