@@ -22,9 +22,9 @@ def main(words: list[str]) -> int:
     to = sync.Destination("offline" if arguments.offline else "online", arguments.project or wandb.own_project())
     if not (arguments.offline or arguments.dry_run):
         sync.reach()
-    items = sync.plan(found_runs(arguments.runs), to, time.time())
+    items = sync.plan(found_runs(arguments.which), to, time.time())
     if not items:
-        return nothing(arguments.runs)
+        return nothing(arguments.which)
     if not arguments.dry_run:
         sync.send(items, to)
     rows = [item.row for item in items]
