@@ -36,6 +36,7 @@ from dstrun.record.commit import commit
 from dstrun.record.folder import SCHEMA, RunFolder, label, lasting
 from dstrun.record.journal import Journal, Silence
 from dstrun.record.lock import Busy
+from dstrun.record.page import page, summary
 from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
@@ -120,24 +121,14 @@ def _train(
         folder.status(state=outcome.state, message=outcome.message)
         return outcome
     _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
-    tags = [label(experiment.choices), *(experiment.choices[k] for k in ("model", "dataset", "allocation"))]
-    mirror = wandb.Mirror.open(
-        mode,
-        folder.path,
-        folder.id,
-        name=folder.id,
-        group=folder.id.replace(f"-seed{training.seed}", "").rpartition("-")[0],
-        tags=[tag for tag in [*tags, experiment.config["backend"]] if tag],
-        config=experiment.config,
-    )
+    mirror = wandb.Mirror.open(mode, folder.path, page(folder.id, experiment.config, experiment.choices))
     progress = Progress(training.total_steps, training.data.steps_per_epoch)
     try:
         outcome, error_text = _attempt(experiment, folder, training, Journal(folder, mirror, progress), stop)
     finally:
         progress.close()
     _leave(outcome, error_text)
-    summary = wandb_summary(outcome.record) if outcome.record else {}
-    mirror.finish(summary, 0 if outcome.state == "done" else 1)
+    mirror.finish(summary(outcome.state, outcome.record), 0 if outcome.state == "done" else 1)
     return outcome
 
 
@@ -313,12 +304,6 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
             "processes": training.ranks.size,
         },
     }
-
-
-def wandb_summary(record: dict[str, Any]) -> dict[str, Any]:
-    """Flatten the numbers of a record for the W&B summary."""
-    groups = ("accuracy", "parameters", "flops", "memory", "seconds")
-    return {f"{group}/{key}": value for group in groups for key, value in record[group].items()}
 
 
 def _introduce(experiment: Experiment, folder: RunFolder, training: Training, resumed: int, mirror: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -71,3 +72,15 @@ def dstrun(tmp_path: Path):
         return done
 
     return run
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Be a user who has never logged in to W&B, behind no proxy."""
+    for name in list(os.environ):
+        if name.startswith("WANDB_") or name == "NETRC" or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    yield
+    os.environ.pop("WANDB_SERVICE", None)  # wandb's process, which processes of other tests are not to use

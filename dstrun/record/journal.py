@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstrun.progress import Progress
 from dstrun.record.folder import RunFolder
+from dstrun.record.page import history
 from dstrun.record.wandb import Mirror
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ class Journal:
             eta_seconds=row["seconds"] * (epochs - row["epoch"]),
             peak_bytes=row["peak_bytes"],
         )
-        shown = {key: value for key, value in row.items() if key not in ("step", "split")}
-        self.mirror.log(shown | {f"density/{name}": value for name, value in densities.items()}, step=row["step"])
+        self.mirror.log(history(row, densities), step=row["step"])
         self.progress.epoch(row)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import logging
+import math
 import netrc
 import os
 import socket
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dstrun.option import ConfigError
+from dstrun.record.page import Page
 
 MODES = ("online", "offline", "disabled")
 PUBLIC = "https://api.wandb.ai"
@@ -63,83 +65,76 @@ def decide(wanted: str) -> tuple[str, str]:
         said = f"WANDB_MODE={wanted}"
     if wanted in ("offline", "disabled"):
         return wanted, said
-    url = _server()
-    if not _has_key(url):
-        lack, remedy = f"no API key for {url}", "run `wandb login`, or choose wandb=offline"
-    elif not _reachable(url):
-        lack, remedy = f"no connection to {url} within {PATIENCE:g} s", "choose wandb=offline"
-    else:
-        return "online", f"key and connection for {url}"
+    missing = lack()
+    if missing is None:
+        return "online", f"key and connection for {server()}"
     if wanted == "online":
-        raise ConfigError(f"{said} finds {lack}: {remedy}")
-    return "offline", lack
+        raise ConfigError(f"{said} finds {missing[0]}: {missing[1]}choose wandb=offline")
+    return "offline", missing[0]
+
+
+def lack() -> tuple[str, str] | None:
+    """Say what keeps runs from being sent, and how a sentence goes on that says what to do; ``None`` if nothing does.
+
+    Within two seconds and without a prompt.
+    """
+    url = server()
+    if not _has_key(url):
+        return f"no API key for {url}", "run `wandb login`, or "
+    if not _reachable(url):
+        return f"no connection to {url} within {PATIENCE:g} s", ""
+    return None
+
+
+class Unsent(Exception):
+    """W&B does not take a run, or not all of it; the message says why."""
 
 
 class Mirror:
-    """A run on Weights & Biases. No failure of it stops a training: it is said once and the mirror turns itself off."""
+    """A run on Weights & Biases. No failure of it stops a training: it is said once and the mirror turns itself off.
 
-    def __init__(self) -> None:
+    A ``strict`` one raises ``Unsent`` instead.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
         self._run: Any = None
-        self._next = 0
+        self._strict = strict
+        self.next = 0
+        """The first step that is taken: those before it are there already."""
 
     @classmethod
-    def open(
-        cls,
-        mode: str,
-        folder: Path,
-        run_id: str,
-        *,
-        name: str | None = None,
-        group: str | None = None,
-        tags: list[str] | None = None,
-        config: dict[str, Any] | None = None,
-        project: str | None = None,
-    ) -> Mirror:
+    def open(cls, mode: str, folder: Path, page: Page, *, project: str | None = None, strict: bool = False) -> Mirror:
         """Start mirroring a run.
 
         Args:
             mode: as ``decide`` returns it; ``disabled`` gives a mirror that does nothing.
-            folder: the run's folder; wandb's files go to ``folder/wandb``.
-            run_id: the run's identity: online, opening it again continues it.
-            name: what W&B shows; the id if null.
-            group: what W&B groups runs by.
-            tags: what W&B filters runs by.
-            config: the resolved configuration.
-            project: ``WANDB_PROJECT`` if null, or ``dstrun`` without that.
+            folder: wandb's files go to ``folder/wandb``.
+            page: what W&B shows of the run; online, opening it again continues it.
+            project: where it is shown; ``own_project()`` if null.
+            strict: whether failures are raised.
         """
-        mirror = cls()
+        mirror = cls(strict=strict)
         if mode == "disabled":
             return mirror
         try:
-            import wandb
-
-            # Many of these names are private to a version of wandb: one it lacks must not cost the mirror.
-            known = {k: v for k, v in SETTINGS.items() if k in wandb.Settings.model_fields}
-            mirror._run = wandb.init(
-                mode="online" if mode == "online" else "offline",
-                dir=folder,
-                id=run_id,
-                name=name or run_id,
-                group=group,
-                tags=tags,
-                config=config,
-                project=project or os.environ.get("WANDB_PROJECT", "dstrun"),
-                resume="allow" if mode == "online" else None,
-                settings=wandb.Settings(**known),
-            )
-            mirror._next = mirror._run.step
+            mirror._run = _init(mode, folder, page, project or own_project(), finish_timeout_raises=strict)
+            mirror.next = mirror._run.starting_step
         except Exception as error:
             mirror._give_up(error)
         return mirror
 
+    def agrees(self, values: dict[str, Any]) -> bool:
+        """Say whether the last numbers that are there already are these."""
+        return all(_same(value, self._run.summary.get(key)) for key, value in values.items())
+
     def log(self, values: dict[str, Any], step: int) -> None:
         """Mirror the numbers of a step; steps rise. One that a continued run has already mirrored is left out."""
-        if self._run is None or step < self._next:
+        if self._run is None or step < self.next:
             return
         try:
             # W&B keeps an explicit step open for more values unless told otherwise: a killed run would lose it.
             self._run.log(values, step=step, commit=True)
-            self._next = step + 1
+            self.next = step + 1
         except Exception as error:
             self._give_up(error)
 
@@ -157,10 +152,48 @@ class Mirror:
     def _give_up(self, error: Exception) -> None:
         self._run = None
         reason = " ".join(str(error).split()) or type(error).__name__
-        logger.warning("W&B stopped mirroring this run, whose record on disk goes on without it: %s", reason)
+        if self._strict:
+            raise Unsent(reason) from error
+        logger.warning(
+            "W&B stopped mirroring this run, whose record on disk goes on without it (dstrun sync sends it): %s", reason
+        )
 
 
-def _server() -> str:
+def _init(mode: str, folder: Path, page: Page, project: str, **settings: Any) -> Any:
+    import wandb
+
+    # Many of these names are private to a version of wandb: one it lacks must not cost the mirror.
+    settings = SETTINGS | {"base_url": server()} | settings
+    known = {k: v for k, v in settings.items() if k in wandb.Settings.model_fields}
+    return wandb.init(
+        mode="online" if mode == "online" else "offline",
+        dir=folder.absolute(),  # wandb's own process may have started elsewhere
+        id=page.id,
+        name=page.id,
+        group=page.group,
+        tags=page.tags,
+        config=page.config,
+        project=project,
+        # W&B neither overwrites what it has of a run nor lets the name of a deleted one be used again.
+        resume="allow" if mode == "online" else None,
+        settings=wandb.Settings(**known),
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Compare two numbers, of which JSON may have made words."""
+    try:
+        return float(one) == float(other) or (math.isnan(float(one)) and math.isnan(float(other)))
+    except (TypeError, ValueError):
+        return one == other
+
+
+def own_project() -> str:
+    """Name the project that runs go to."""
+    return os.environ.get("WANDB_PROJECT") or "dstrun"
+
+
+def server() -> str:
     """Find the server as wandb does: the environment, what ``wandb login --host`` saved, the public one."""
     url = os.environ.get("WANDB_BASE_URL")
     if not url:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstrun.option import ConfigError
-from dstrun.report.figure.canvas import PAGE_INCHES, save
-from dstrun.report.style import METHODS
+from dstrun.report.figure.canvas import PAGE_INCHES, blank, save
+from dstrun.report.style import HATCHES, NEUTRAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ LAYERS: list[Look] = [
 ]
 """The look of each layer of a panel; marker and line tell neighbors apart where there is no color."""
 IMPLEMENTATIONS: dict[str, Look] = {
-    "dense": {"color": "#404040", "marker": "D", "linestyle": "--"},
+    "dense": {"color": NEUTRAL, "marker": "D", "linestyle": "--"},
     "masked": {"color": "#717581", "marker": "o", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     "torch coo": {"color": "#3f90da", "marker": "v", "linestyle": ":"},
     "torch csr": {"color": "#ffa90e", "marker": "s", "linestyle": "-."},
@@ -147,7 +147,7 @@ def draw_ratios(rows: Sequence[Row]) -> Figure:
             aside = 0.03 * (place - (len(names) - 1) / 2)
             points = [(levels.index(row["sparsity"]) + aside, row) for row in best if row is not None]
             _bars(axis, points, "x_", 1.0, **LAYERS[place % len(LAYERS)], label=name)
-        axis.axhline(1, color=METHODS["dense"][0], linestyle="--", linewidth=0.8)
+        axis.axhline(1, color=NEUTRAL, linestyle="--", linewidth=0.8)
         axis.set_title(title)
         axis.set_xticks(range(len(levels)), [f"{100 * level:g}" for level in levels])
         axis.set_xlabel("sparsity (%)")
@@ -178,7 +178,7 @@ def draw_scaling(rows: Sequence[Row]) -> Figure:
         mine = sorted((row for row in rows if row["implementation"] == name), key=lambda row: row["n"])
         timed = [(row["n"], row) for row in mine if row["median"] is not None]
         _bars(axes[0], timed, "", 1e3, color=color, marker=marker, label=name)
-        for key, line, face in (("bytes", "-", color), ("resident_bytes", ":", "white")):
+        for key, line, face in (("bytes", "-", color), ("resident_bytes", ":", "none")):
             held = [(row["n"], row[key] / 1e6) for row in mine if row[key] is not None]
             axes[1].plot(
                 [n for n, _ in held], [mb for _, mb in held],
@@ -208,7 +208,9 @@ def draw_step(rows: Sequence[Row]) -> Figure:
         names = list(dict.fromkeys(row["implementation"] for row in mine))
         updated = {row["implementation"] for row in mine if row["pass"] == "update"}
         for axis, key, scale, what in zip(pair, ("median", "bytes"), (1e3, 1e-6), ("ms", "peak MB"), strict=True):
-            for place, (kind, color, hatch) in enumerate((("step", "#3f90da", ""), ("update", "#bd1f01", "////"))):
+            for place, (kind, color, hatch) in enumerate(
+                (("step", PETROFF[0], ""), ("update", PETROFF[2], HATCHES[1]))
+            ):
                 found = [row for row in mine if row["pass"] == kind and row[key] is not None]
                 aside = [0.38 * (place - 0.5) if row["implementation"] in updated else 0.0 for row in found]
                 at = [names.index(row["implementation"]) + x for row, x in zip(found, aside, strict=True)]
@@ -227,11 +229,7 @@ def draw_step(rows: Sequence[Row]) -> Figure:
 
 
 def _figure(columns: int, height: float, lines: int = 1) -> tuple[Figure, list[Axes]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(PAGE_INCHES, height * lines), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(PAGE_INCHES, height * lines)
     return figure, [figure.add_subplot(lines, columns, i + 1) for i in range(lines * columns)]
 
 

@@ -7,10 +7,11 @@ import pytest
 from dstrun import cli
 from dstrun.bench import arguments
 from dstrun.option import ConfigError
+from dstrun.verb.words import parser
 
 
 def read(bench: str, *words: str):
-    return arguments.read(bench, cli.parser(f"bench {bench}", "", results=False), words)
+    return arguments.read(bench, parser(f"bench {bench}", "", runs=False), words)
 
 
 @pytest.mark.parametrize("bench", arguments.BENCHES)

@@ -1,6 +1,5 @@
 import json
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -12,17 +11,12 @@ import pytest
 
 from dstrun.option import ConfigError
 from dstrun.record import wandb as mirror
-from dstrun.record.wandb import Mirror, decide
+from dstrun.record.page import Page
+from dstrun.record.wandb import Mirror, Unsent, decide
 
+pytestmark = pytest.mark.usefixtures("nobody")
 
-@pytest.fixture(autouse=True)
-def nobody(monkeypatch, tmp_path):
-    """Be a user who has never logged in, behind no proxy."""
-    for name in list(os.environ):
-        if name.startswith("WANDB_") or name == "NETRC" or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+PAGE = Page("id", "group", [], {})
 
 
 @pytest.fixture
@@ -134,16 +128,14 @@ class TestDecide:
         code = (
             "import sys; from dstrun.record.wandb import Mirror, decide\n"
             "decide('auto')\n"
-            "run = Mirror.open(decide('disabled')[0], None, 'id'); run.log({'loss': 1}, 1); run.finish()\n"
+            "run = Mirror.open(decide('disabled')[0], None, None); run.log({'loss': 1}, 1); run.finish()\n"
             "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_offline_run_holds_what_was_mirrored(tmp_path):
-    run = Mirror.open(
-        "offline", tmp_path, "mlp-3f9c2a", name="mlp", group="first", tags=["gse"], config={"model": {"width": 1.0}}
-    )
+    run = Mirror.open("offline", tmp_path, Page("mlp-3f9c2a", "first", ["gse"], {"model": {"width": 1.0}}))
     for epoch in range(1, 4):
         run.log({"loss": 1 / epoch, "accuracy/top1": 10.0 * epoch}, step=epoch)
     run.finish({"flops": {"train": 123_456_789_012}}, exit_code=0)
@@ -153,7 +145,7 @@ def test_offline_run_holds_what_was_mirrored(tmp_path):
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     records = [json.loads(line) for line in lines]
     (started,) = [r["run"] for r in records if r["type"] == "run"]
-    assert (started["run_id"], started["display_name"], started["project"]) == ("mlp-3f9c2a", "mlp", "dstrun")
+    assert (started["run_id"], started["display_name"], started["project"]) == ("mlp-3f9c2a", "mlp-3f9c2a", "dstrun")
     assert (started["run_group"], started["tags"]) == ("first", ["gse"])
     assert started["config"]["update"]["model"] == {"width": 1}
     rows = [r["history"]["item"] for r in records if r["type"] == "history"]
@@ -170,7 +162,7 @@ def fake(monkeypatch):
     """Replace ``wandb.init`` by one that keeps its arguments and a run that keeps what is logged."""
     import wandb
 
-    run = SimpleNamespace(step=0, logged=[], summary={}, ended=[])
+    run = SimpleNamespace(starting_step=0, logged=[], summary={}, ended=[])
     run.log = lambda values, step, commit: run.logged.append((step, values))
     run.finish = lambda exit_code: run.ended.append(exit_code)
 
@@ -184,14 +176,15 @@ def fake(monkeypatch):
 
 def test_online_run_is_continued_where_it_stopped(fake, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "thesis")
-    fake.step = 3
-    run = Mirror.open("online", tmp_path, "id")
+    fake.starting_step = 3
+    run = Mirror.open("online", tmp_path, PAGE)
     for step in range(1, 5):
         run.log({"loss": step}, step)
     run.finish({"top1": 90.0}, exit_code=1)
     assert fake.logged == [(3, {"loss": 3}), (4, {"loss": 4})]
     assert (fake.summary, fake.ended) == ({"top1": 90.0}, [1])
     said = fake.arguments
+    assert not said["settings"].finish_timeout_raises
     assert (said["mode"], said["id"], said["resume"], said["project"]) == ("online", "id", "allow", "thesis")
     settings = said["settings"]
     assert (settings.console, settings.silent, settings.x_disable_stats) == ("off", True, True)
@@ -200,7 +193,7 @@ def test_online_run_is_continued_where_it_stopped(fake, tmp_path, monkeypatch):
 
 def test_a_setting_that_this_wandb_lacks_is_left_out(fake, tmp_path, monkeypatch):
     monkeypatch.setitem(mirror.SETTINGS, "x_of_another_version", 1)
-    Mirror.open("offline", tmp_path, "id").log({"loss": 1}, 1)
+    Mirror.open("offline", tmp_path, PAGE).log({"loss": 1}, 1)
     assert fake.logged == [(1, {"loss": 1})]
 
 
@@ -214,11 +207,31 @@ def test_a_failure_is_said_once_and_stops_nothing(fake, tmp_path, monkeypatch, c
     else:
         setattr(fake, moment, fail)
     with caplog.at_level(logging.WARNING, "dstrun"):
-        run = Mirror.open("offline", tmp_path, "id")
+        run = Mirror.open("offline", tmp_path, PAGE)
         for step in range(3):
             run.log({"loss": 1.0}, step)
         run.finish({})
         run.finish({})
     assert caplog.messages == [
-        "W&B stopped mirroring this run, whose record on disk goes on without it: no way to the server",
+        "W&B stopped mirroring this run, whose record on disk goes on without it (dstrun sync sends it): "
+        "no way to the server",
     ]
+
+
+@pytest.mark.parametrize("moment", ["open", "log", "finish"])
+def test_a_strict_mirror_raises_what_fails(fake, tmp_path, monkeypatch, moment):
+    def fail(*args, **kwargs):
+        raise ConnectionError("no way\nto the server")
+
+    if moment == "open":
+        monkeypatch.setattr("wandb.init", fail)
+    else:
+        setattr(fake, moment, fail)
+
+    def mirrored():
+        run = Mirror.open("online", tmp_path, PAGE, strict=True)
+        run.log({"loss": 1.0}, 1)
+        run.finish({})
+
+    with pytest.raises(Unsent, match=r"^no way to the server$"):
+        mirrored()
