@@ -141,9 +141,14 @@ def warnings(found: Iterable[Run]) -> list[str]:
 
 
 def natural(text: str) -> list[tuple[float, str]]:
-    """Sort key that has ``seed2`` before ``seed10``, and ``0.25`` before ``0.5``."""
-    parts = re.split(r"([0-9]+(?:\.[0-9]+)?)", text)
-    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
+    """Sort key that has ``seed2`` before ``seed10``, ``0.25`` before ``0.5``, version ``2.9.0`` before ``2.15.0``."""
+    key = []
+    for i, part in enumerate(re.split(r"([0-9]+(?:\.[0-9]+)*)", text)):
+        if i % 2 == 0:
+            key.append((-1.0, part))
+        else:
+            key += [(float(word), "") for word in (part.split(".") if part.count(".") > 1 else [part])]
+    return key
 
 
 def is_run(names: Collection[str]) -> bool:

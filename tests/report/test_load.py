@@ -141,3 +141,16 @@ def test_thousands_of_folders(tmp_path: Path) -> None:
     found = load.runs(tmp_path)
     assert all(run.done for run in found)
     assert {run.seed for run in found} == set(range(2000))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["s0.9-seed2", "s0.9-seed10", "s0.98-seed0"],
+        ["gse (grow.gamma=0.25)", "gse (grow.gamma=0.5)", "gse (grow.gamma=2)"],
+        ["torch 2.9.0", "torch 2.15.0"],
+    ],
+    ids=["runs", "decimals", "versions"],
+)
+def test_names_are_sorted_as_people_read_them(names: list[str]) -> None:
+    assert sorted(reversed(names), key=load.natural) == names

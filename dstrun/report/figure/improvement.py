@@ -10,7 +10,7 @@ from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, aside, points
 from dstrun.report.figure.series import SPARSITY, Panel, but_growth, panels, ticks
 from dstrun.report.load import Run, natural, number
-from dstrun.report.style import LINES, NEUTRAL
+from dstrun.report.style import LINES, NEUTRAL, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,8 +40,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         lines.sort(key=lambda line: (natural(line[0]), line[1].rank()))
         for place, (interval, row, saved) in enumerate(lines):
             at = [(levels.index(s) + aside(place, len(lines)), saved[s]) for s in sorted(saved)]
-            # From dark to light, an order that greyscale keeps.
-            color = mpl.colormaps["viridis"](0.8 * intervals.index(interval) / max(1, len(intervals) - 1))
+            color = style(row.label)[0]
+            if len(intervals) > 1:  # from dark to light, an order that greyscale keeps
+                color = mpl.colormaps["viridis"](0.8 * intervals.index(interval) / (len(intervals) - 1))
             points(axis, row, at, color=color, linestyle=LINES[place % len(LINES)], label=_name(interval, row))
         axis.axhline(0, color=NEUTRAL, linewidth=0.7)
         axis.set_xticks(range(len(levels)), ticks(levels))
