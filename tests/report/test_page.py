@@ -206,7 +206,7 @@ def test_environment_counts_runs(results: Path) -> None:
     record["code"] |= {"git_commit": "f" * 40, "dirty": True}
     write(results, record)
     found = {row[0]: row[1] for row in made(results).tables["Table: Environment"][1:]}
-    assert found["PyTorch"] == "2.15.0 1 run 2.9.0 29"
+    assert found["PyTorch"] == "2.9.0 29 runs 2.15.0 1"
     assert found["device"] == "NVIDIA H100 1 run cpu 29"
     assert found["commit"] == "ffffffffffff with changes not committed 1 run not known 29"
     assert found["threads"] == "2"
