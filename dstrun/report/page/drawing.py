@@ -47,26 +47,33 @@ def drawings(runs: Sequence[Run]) -> Iterator[Drawing]:
     """Draw every figure that has something to show; one that would have too much is left out."""
     from dstrun.report.figure import PRESETS, sheet
 
-    for name, preset in PRESETS.items():
+    for number, (name, preset) in enumerate(PRESETS.items()):
         with sheet(), suppress(ConfigError):
             figure = preset.draw(runs)
             if figure is not None:
-                yield place(name, preset.caption, figure)
+                yield place(name, preset.caption, figure, f"f{number}-")
 
 
-def place(name: str, caption: str, figure: Figure) -> Drawing:
-    """Turn a figure into an element of a page; the caption is its alternative text. To be called within ``sheet``."""
+def place(name: str, caption: str, figure: Figure, prefix: str) -> Drawing:
+    """Turn a figure into an element of a page, to be called within ``sheet``.
+
+    Args:
+        name: of the preset.
+        caption: said as the alternative text too.
+        figure: as drawn.
+        prefix: of the ids within, which no other figure has.
+    """
     width, height = (round(inches * INCH * ENLARGED) for inches in figure.get_size_inches())
     head = f'width="{width}" height="{height}"'
     if _points(figure) > POINTS:
         return Drawing(name, caption, _png(figure, head, caption), width, True, frozenset())
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", _svg(figure))
+    svg = _named(prefix, _svg(figure))
     inks = frozenset(re.findall(r"#[0-9a-f]{6}\b", svg)) - set(ROLES)
     svg = re.sub(r"#[0-9a-f]{6}\b", lambda ink: ROLES.get(ink[0], f"var(--{_ink(ink[0])})"), svg)
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None
-    head = f'<svg role="img" aria-labelledby="{name}-title {name}-text" {head} {box[0]}>'
-    text = f'<title id="{name}-title">{_escape(name)}</title><desc id="{name}-text">{_escape(caption)}</desc>'
+    head = f'<svg role="img" aria-labelledby="{prefix}title {prefix}text" {head} {box[0]}>'
+    text = f'<title id="{prefix}title">{_escape(name)}</title><desc id="{prefix}text">{_escape(caption)}</desc>'
     return Drawing(name, caption, head + text + svg[svg.index(">") + 1 :], width, False, inks)
 
 
@@ -84,7 +91,17 @@ def _svg(figure: Figure) -> str:
     # A style sheet within the svg would be one of the whole page.
     svg = re.sub(r"<!--.*?-->|<style.*?</style>|<metadata>.*?</metadata>|<defs>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\b(?:d|x|y)="[^"]*"|translate\([^)]*\)', lambda found: _rounded(found[0]), svg)
+    # Letters stand side by side: most of a drawing is where each begins.
+    svg = re.sub(r'(<use [^>]*)transform="translate\(([-\d.]+)(?: 0)?\)"', r'\1x="\2"', svg)
     return re.sub(r"\s*\n\s*", "\n", svg)
+
+
+def _named(prefix: str, svg: str) -> str:
+    """Leave those ids that something refers to, and make them short, and others than those of other figures."""
+    used = dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^")]*)', svg))
+    short = {key: f"{prefix}{i}" for i, key in enumerate(used)}
+    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{short[found[1]]}"' if found[1] in short else "", svg)
+    return re.sub(r'(url\(#|href="#)([^")]*)', lambda found: found[1] + short[found[2]], svg)
 
 
 def _rounded(text: str) -> str:
