@@ -83,9 +83,8 @@ class Part:
         n = len(runs)
         interval = None if deviation is None or not self.options.interval else statistics.half_width(deviation, n)
         against = self.references[self.options.against].of(runs[0]) if runs and value.accuracy else None
-        difference = None
-        if against and mean is not None and row.label != self.options.against:
-            difference = mean - fmean(value.of(against))
+        theirs = value.of(against) if against and row.label != self.options.against else []
+        difference = mean - fmean(theirs) if theirs and mean is not None else None
         sparsity = self._sparsity(row, column)
         emerged = 100 * sparsity if sparsity is not None and self.layout.emerges((), column) and n else None
         of = max(self.block.most, n + len(unfinished))
