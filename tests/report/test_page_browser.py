@@ -205,7 +205,7 @@ def test_paper_is_white_and_wide_enough(show: Open) -> None:
         assert not opened.locator(selector).first.is_visible()
     assert opened.locator("pre").first.is_visible()
     assert opened.locator("ul.shared").is_visible()  # closed on the screen
-    for part, sheet in (("main section:not(#runs)", "portrait"), ("#runs", "landscape")):
+    for part, sheet in (("main > section:not(#tables, #runs)", "portrait"), (":is(#tables, #runs)", "landscape")):
         opened.set_viewport_size({"width": A4[sheet], "height": 900})
         wide = f"[...document.querySelectorAll('{part} :is(table, pre, svg)')].map(one => one.scrollWidth)"
         assert max(opened.evaluate(wide)) <= A4[sheet]
