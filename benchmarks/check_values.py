@@ -226,10 +226,10 @@ def checks() -> list[Check]:
         VGG: {"features.0": (".2146", ".3410"), "classifier.3": (".0084", ".0230")},
     }.items():  # fmt: skip
         for layer, published in table.items():
-            for allocation, value in zip(("er", "erk"), published, strict=True):
+            for allocation, value in zip((("er_fan_in", "erk")), published, strict=True):
                 found.append(density(f"{words} allocation={allocation} sparsity=0.98", layer, value))
     for layer, value in {"embed.1": ".1102", "blocks.0.attention.qkv": ".0136", "head.1": ".4931"}.items():
-        found.append(density(f"{VIT} allocation=er sparsity=0.98", layer, value))
+        found.append(density(f"{VIT} allocation=er_fan_in sparsity=0.98", layer, value))
     for sparsity, layers in {"0.8": {"conv1": ".857", "fc": ".148"}, "0.9": {"conv1": ".420", "fc": ".0726"}}.items():
         words = f"{R50} method=static allocation=erk sparsity={sparsity}"
         found += [density(words, layer, value) for layer, value in layers.items()]
@@ -237,11 +237,11 @@ def checks() -> list[Check]:
     for words, values in {
         f"{R50} method=static allocation=uniform": {"0.8": ".2231", "0.9": ".1260", "0.95": ".0774"},
         f"{R50} method=static allocation=erk": {"0.8": ".4138", "0.9": ".2418", "0.95": ".1217", "0.99": ".024"},
-        f"{R50} method=static allocation=er": {"0.8": ".464", "0.9": ".249", "0.95": ".1245"},
-        f"{R56} allocation=er": {"0.9": ".1756", "0.95": ".0878", "0.98": ".0351"},
-        f"{R56} dataset=cifar100 allocation=er": {"0.9": ".1759", "0.95": ".0880", "0.98": ".0352"},
-        f"{VGG} allocation=er": {"0.9": ".2706", "0.95": ".1355", "0.98": ".0542"},
-        f"{VIT} allocation=er": {"0.9": ".0989", "0.95": ".0489", "0.98": ".0194"},
+        f"{R50} method=static allocation=er_fan_in": {"0.8": ".464", "0.9": ".249", "0.95": ".1245"},
+        f"{R56} allocation=er_fan_in": {"0.9": ".1756", "0.95": ".0878", "0.98": ".0351"},
+        f"{R56} dataset=cifar100 allocation=er_fan_in": {"0.9": ".1759", "0.95": ".0880", "0.98": ".0352"},
+        f"{VGG} allocation=er_fan_in": {"0.9": ".2706", "0.95": ".1355", "0.98": ".0542"},
+        f"{VIT} allocation=er_fan_in": {"0.9": ".0989", "0.95": ".0489", "0.98": ".0194"},
     }.items():
         found += [fraction(f"{words} sparsity={sparsity}", value) for sparsity, value in values.items()]
     found += [training(f"{R50} method=rigl sparsity={s}", v) for s, v in {"0.8": ".416", "0.9": ".244"}.items()]

@@ -51,6 +51,10 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
         raise ConfigError(f"sparsity={sparsity:g} makes no sense with method={name}, {method.why}: leave it at 0")
     if method.grows_at_zero and sparsity == 0:
         raise ConfigError(f"sparsity=0 makes no sense with method={name}: no connection is left to grow")
+    if method.start == "sparse" and config["initialization"] != "network":
+        raise ConfigError(
+            f"initialization={config['initialization']} makes no sense with method={name}: it always is so"
+        )
     if method.dense and config["backend"] != "masked":
         raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {method.dense}")
     if method.alone and config["distributed"] is not None:

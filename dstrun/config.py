@@ -32,13 +32,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dstrun import grid
+from dstrun import grid, protocol
 from dstrun.check import check
 from dstrun.option import GROUPS, ConfigError, nearest
 from dstrun.schema import KNOWN, SETTINGS
 
 HERE = "dstrun.conf"
 
+CHOOSING = (*GROUPS, protocol.GROUP)
+"""The groups of which a word chooses an option."""
 
 Bases = dict[tuple[str, ...], tuple[DictConfig, Any]]
 """By the words that choose options: the composed configuration, and the choices."""
@@ -126,7 +128,22 @@ def expand(
         ConfigError: no run is left.
     """
     typed = _axes(o for o in overrides if not o.is_hydra_override())
-    return grid.runs(typed, _axes(parse(_words(params or {}))), [_axes(parse(_words(grid))) for grid in grids])
+    runs = grid.runs(typed, _axes(parse(_words(params or {}))), [_axes(parse(_words(grid))) for grid in grids])
+    return [with_protocol(parse(run)) for run in runs]
+
+
+def with_protocol(overrides: Sequence[Override]) -> list[str]:
+    """Give the words of a run, where Hydra is open, with its protocol's name made that of a file."""
+    if all(o.key_or_group != protocol.GROUP for o in overrides):
+        return [o.input_line or "" for o in overrides]
+    return protocol.resolve(overrides, _protocols())
+
+
+def _protocols() -> list[str]:
+    """Name every file of every protocol, ``heddes2024`` and ``heddes2024/gse``."""
+    loader = GlobalHydra.instance().config_loader()
+    papers = loader.get_group_options(protocol.GROUP)
+    return [*papers, *(f"{p}/{m}" for p in papers for m in loader.get_group_options(f"{protocol.GROUP}/{p}"))]
 
 
 def _words(values: Mapping[str, Any]) -> list[str]:
@@ -229,11 +246,13 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     for override in parsed:
         if override.is_sweep_override() and not override.get_key_element().startswith("hydra"):
             raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
+    overrides = with_protocol(parsed)
+    parsed = parse(overrides)
     file = [] if name == "config" else ["-cn", name]
     command = (*file, *(o.input_line or "" for o in parsed if not o.is_hydra_override()))
     if bases is None:
         return experiment(_hydra_compose(overrides, name), command=command)
-    values = [o for o in parsed if o.key_or_group.partition("@")[0] not in GROUPS and not o.is_hydra_override()]
+    values = [o for o in parsed if o.key_or_group.partition("@")[0] not in CHOOSING and not o.is_hydra_override()]
     options = tuple(o.input_line or "" for o in parsed if o not in values)
     if options not in bases:
         base = _hydra_compose(list(options), name)
@@ -260,12 +279,19 @@ def experiment(composed: DictConfig, choices: Any = None, command: tuple[str, ..
     """Resolve and check a composed configuration, which the words of ``command`` make."""
     choices = composed.hydra.runtime.choices if choices is None else choices
     try:
-        config = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
+        config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
+    _check_recipe(config.pop("recipe").get(choices["optimizer"], {}), config["optimizer"], choices["optimizer"])
     found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command)  # type: ignore[arg-type]
     check(found)
     return found
+
+
+def _check_recipe(recipe: Mapping[str, Any], taken: Mapping[str, Any], name: str) -> None:
+    """Check that the optimizer has taken all that presets, protocols and models say for it."""
+    if unknown := recipe.keys() - taken.keys():
+        raise ConfigError(f"recipe.{name}.{min(unknown)} is no setting of this optimizer{nearest(min(unknown), taken)}")
 
 
 def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
@@ -275,7 +301,7 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
     groups, values = [], []
     for override in parse(overrides):
         key = override.key_or_group
-        chosen_by = key in (*GROUPS, "hydra/launcher")
+        chosen_by = key in (*CHOOSING, "hydra/launcher")
         options = loader.get_group_options(key, config_name=name, overrides=paths) if chosen_by else []
         if not options:
             values.append(override)
@@ -283,7 +309,7 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
         value = override.value()
         if value is None:
             return ConfigError(f"{key}=null is not known: choose {', '.join(options)}")
-        if value not in options:
+        if value not in (_protocols() if key == protocol.GROUP else options):
             return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}")
         groups.append(override)
     chosen = {override.key_or_group for override in groups}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dstrun.layer import prunable
 from dstrun.stream import generator
 from dstrun.topology import Topology
 
@@ -32,6 +33,16 @@ def initial(shape: tuple[int, ...], count: int, seed: int, index: int) -> Initia
     topology = Topology.random(shape, count, generator(seed, "topology", index))
     values = initial_values(topology, generator(seed, "weights", index))
     return Initial(topology, values, initial_bias(topology, generator(seed, "bias", index)))
+
+
+def scale_by_fan_in(model: nn.Module, seed: int) -> None:
+    """Draw the weights and biases of every prunable layer of a dense network as those of a sparse one are drawn."""
+    for index, (_, module) in enumerate(prunable(model)):
+        start = initial(tuple(module.weight.shape), module.weight.numel(), seed, index)
+        with torch.no_grad():
+            module.weight.copy_(start.values.view_as(module.weight))
+            if module.bias is not None:
+                module.bias.copy_(start.bias)
 
 
 def home(weight: Tensor) -> torch.device:

@@ -56,8 +56,23 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         "flops": plan_flops(experiment, cost, active),
         "memory": memory,
         "layers": layers,
+        "rules": rules(experiment),
         "notes": [EMERGES] if experiment.build("method").emerges else [],
     }
+
+
+def rules(experiment: Experiment) -> dict[str, str]:
+    """Say in words how many connections each layer gets, and among which connections the method ranks."""
+    config, choices, method = experiment.config, experiment.choices, experiment.build("method")
+    if method.start == "none" or not method.budget:
+        return {}
+    allocation, scope = experiment.build("allocation"), config["scope"]
+    given = f"{choices['allocation']}, {allocation.words}" if allocation else "none, scores decide among all layers"
+    if not method.parts and method.start == "sparse":
+        return {"allocation": given}
+    among = {"layer": "connections are ranked in each layer", "global": "all layers are ranked together"}[scope]
+    drift = ", so that their counts drift" if scope == "global" and allocation else ""
+    return {"allocation": given, "scope": f"{scope}, {among}{drift}"}
 
 
 def plan_sweep(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
@@ -101,7 +116,8 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
         candidates = [min(math.ceil(gamma * a), f) for a, f in zip(active, free, strict=True)]
         changes = [Change(x.name, a, 0, 0, c, 0.0) for x, a, c in zip(cost.layers, active, candidates, strict=True)]
         fresh = method.batch == "fresh" and grow.cost is not Cost.NONE
-        samples = method.samples_per_class * dataset.classes * len(update_steps) if fresh else 0
+        drawn = batch if method.samples_per_class is None else method.samples_per_class * dataset.classes
+        samples = drawn * len(update_steps) if fresh else 0
         replaces = not fresh and grow.cost is not Cost.NONE
         updates = [Update(update_steps[0], grow.cost, replaces, samples, changes)]
         meter.step(batch * len(update_steps), Products.of(active), updates)

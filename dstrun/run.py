@@ -24,11 +24,13 @@ from dstrun.config import Experiment
 from dstrun.dataset.cache import cache_folder
 from dstrun.dataset.loader import Resident
 from dstrun.heap import keep_freed
-from dstrun.layer import SparseLayer, skeleton
+from dstrun.initial import scale_by_fan_in
+from dstrun.layer import skeleton
 from dstrun.method.procedure import Setting
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft import powerprop
 from dstrun.network import allocate, count_network, parameters_record, trained
+from dstrun.optimizer.decay import groups
 from dstrun.progress import Progress, human, muted, say
 from dstrun.ranks import ALONE, Ranks
 from dstrun.record import wandb
@@ -211,18 +213,19 @@ def assemble(
     torch.manual_seed(stream(seed, "model"))
     with skeleton() if sparse else nullcontext():
         model: nn.Module = option.build(dataset.image, dataset.classes)
-    layers: list[SparseLayer] = []
     if sparse:
         backends = backends or pick_backends(config, model, counts, cost, device, ranks)
         layers = sparsify(model, counts, backends, seed, device)
-    elif method.start == "all":
-        layers = masked.wrap(model, device)
+    else:
+        if config["initialization"] == "fan_in":
+            scale_by_fan_in(model, seed)
+        layers = masked.wrap(model, device) if method.start == "all" else []
     model.to(device)
     synchronize(model, ranks, device)
     powerprop.reparametrize(model, config["powerprop"])
     method.reparametrize(model, layers)
     rate = experiment.build("optimizer")
-    optimizer = rate.build(method.parameters(model, rate.weight_decay))
+    optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
     for layer in layers:
         layer.optimizer, layer.ranks = optimizer, ranks
     grow = experiment.build("grow")

@@ -33,6 +33,11 @@ class Schema:
     batch_size: int = setting(128, AtLeast(1), "images a step")
     label_smoothing: float = setting(0.0, Within(0, 1, high_open=True), "of the cross-entropy")
     scope: str = setting("layer", OneOf("layer", "global"), "where prune and grow rank connections")
+    initialization: str = setting(
+        "network",
+        OneOf("network", "fan_in"),
+        "of a dense start: the network's own, or that of a sparse one, U(-b, b) of variance 1 / fan-in",
+    )
     backend: str = setting(
         "masked", OneOf("masked", "sparse", "auto"), "masked simulates on dense storage, sparse never does, auto mixes"
     )
@@ -58,6 +63,8 @@ class Schema:
     allocation: Any = None
     schedule: Any = None
     optimizer: Any = MISSING
+
+    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 ConfigStore.instance().store("schema", node=Schema)

@@ -83,9 +83,9 @@ def hydra_main(words: list[str]) -> int:
     """Hand over to Hydra: sweeps, launchers, ``--cfg``, ``--info``, completion."""
     import hydra
 
-    from dstrun.config import register_plugins  # and the schema, which every composition needs
+    from dstrun import config  # and the schema, which every composition needs
 
-    register_plugins()
+    config.register_plugins()
     sys.argv = ["dstrun", *words]
     hydra.main(config_path="pkg://dstrun.conf", config_name="config", version_base="1.3")(job)()
     return 0

@@ -43,7 +43,7 @@ def linear_rows() -> list[dict[str, Any]]:
 def step_rows() -> list[dict[str, Any]]:
     times = {"dense": {"step": [0.3, 0.3]}}
     times |= {name: {"step": [0.2, 0.2], "update": [0.5, 0.4]} for name in ("masked gse", "sparse gse")}
-    case = {"bench": "step", "model": "resnet20", "sparsity": 0.95, "allocation": "er", "batch": 128}
+    case = {"bench": "step", "model": "resnet20", "sparsity": 0.95, "allocation": "er_fan_in", "batch": 128}
     return [{**case, **row, "bytes": 7_000_000, **WHERE} for row in rows(times, "sparse gse") if row["pass"] != "sum"]
 
 

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "progress": set(),
     "topology": set(),
     "geometry": set(),
-    "initial": {"topology"},
+    "initial": {"layer", "topology"},
     "selection": {"topology"},
     "exploration": {"geometry", "selection"},
     "subset": {"exploration", "selection", "topology"},
@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "schema": set(),
     "check": {"config", "schema"},
     "grid": set(),
-    "config": {"check", "grid", "schema"},
+    "protocol": set(),
+    "config": {"check", "grid", "protocol", "schema"},
     "launcher": {"config", "record", "run"},
     "bench": None,
     "network": {"account", "allocation", "config"},
@@ -64,7 +65,7 @@ MAY_IMPORT = {
 """Which rooms a room may import when it is loaded (itself and ``LIGHT`` always); ``None``: every one."""
 
 THIRD_PARTY = {
-    "hydra": {"config", "run", "schema"},
+    "hydra": {"config", "protocol", "run", "schema"},
     "omegaconf": {"config", "run", "schema", "start"},
     "matplotlib": {"report"},
     "wandb": set(),

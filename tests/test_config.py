@@ -119,11 +119,11 @@ def test_sweep_expands_and_checks_every_run() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("", {"method": "dst", "grow": "gse", "subset": "uniform", "allocation": "er", "prune": "magnitude"}),
+        ("", {"method": "dst", "grow": "gse", "subset": "uniform", "allocation": "er_fan_out", "prune": "magnitude"}),
         ("method=rigl", {"grow": "gradient", "subset": None, "allocation": "erk", "schedule": "cosine"}),
         ("method=rigl grow=gse subset=graest", {"grow": "gse", "subset": "graest", "allocation": "erk"}),
         ("method=set allocation=uniform", {"grow": "random", "allocation": "uniform", "schedule": "constant"}),
-        ("method=static", {"grow": None, "prune": None, "schedule": None, "allocation": "er"}),
+        ("method=static", {"grow": None, "prune": None, "schedule": None, "allocation": "er_fan_out"}),
         ("method=dense", {"grow": None, "allocation": None}),
         ("method=snip", {"allocation": None, "prune": None, "schedule": None}),
         ("method=snip scope=layer allocation=erk", {"allocation": "erk"}),

@@ -83,7 +83,7 @@ def test_accuracy_has_every_method_at_every_sparsity_trained_alike() -> None:
         assert x.build("optimizer").lr_at(31200, 78000) == pytest.approx(0.1 * x.config["optimizer"]["lr"])
     dynamic = [x for x in runs if x.choices["method"] in ("set", "rigl", "gse")]
     assert all(x.build("schedule").steps(78000) == list(range(1000, 46001, 1000)) for x in dynamic)
-    assert points(dynamic, "allocation", "schedule", "schedule.fraction") == {("er", "cosine", 0.2)}
+    assert points(dynamic, "allocation", "schedule", "schedule.fraction") == {("er_fan_out", "cosine", 0.2)}
     gradual = [x for x in runs if x.choices["method"] == "gmp"]
     assert points(gradual, "scope", "allocation") == {("global", None)}
 
@@ -91,9 +91,9 @@ def test_accuracy_has_every_method_at_every_sparsity_trained_alike() -> None:
 def test_allocation_compares_two_and_shares_its_er_runs_with_accuracy() -> None:
     runs = runs_of("allocation")
     assert points(runs, "model", "dataset", "sparsity", "method", "allocation") == set(
-        product(NETWORKS, DATA, (0.9, 0.95, 0.98), ("set", "rigl", "gse"), ("er", "uniform_all"))
+        product(NETWORKS, DATA, (0.9, 0.95, 0.98), ("set", "rigl", "gse"), ("er_fan_out", "uniform_all"))
     )
-    shared = {run_id(x.config, x.choices) for x in runs if x.choices["allocation"] == "er"}
+    shared = {run_id(x.config, x.choices) for x in runs if x.choices["allocation"] == "er_fan_out"}
     assert len(shared) == len(runs) / 2
     assert shared < {run_id(x.config, x.choices) for x in runs_of("accuracy")}
 
@@ -107,7 +107,9 @@ def test_subset_has_every_distribution_at_every_size_and_rigl_once() -> None:
     )
     assert len(drawn) == 36 * 3
     assert {(label(x.choices), x.choices["grow"]) for x in runs if x not in drawn} == {("rigl", "gradient")}
-    assert points(runs, "allocation", "schedule.fraction", "schedule.recipe_interval_steps") == {("er", 0.2, 1000)}
+    assert points(runs, "allocation", "schedule.fraction", "schedule.recipe_interval_steps") == {
+        ("er_fan_out", 0.2, 1000)
+    }
 
 
 def test_width_keeps_the_active_connections() -> None:
@@ -154,8 +156,7 @@ def test_flops_differ_in_growth_sparsity_and_interval_alone() -> None:
         (["seed=3,4"], 336),
         (["method=gse"], 54),
         (["method=dense,gse", "sparsity=0.8"], 36),
-        (["allocation=er", "seed=0"], 150),
-        (["~allocation", "seed=0", "method=gmp"], 18),
+        (["seed=0", "method=gmp"], 18),
         (["hydra.sweeper.params.seed=7"], 168),
         (["dataset=digits", "dataset.limit=100", "model=mlp", "epochs=1,2", "method=set"], 18),
     ],
@@ -170,7 +171,7 @@ def test_typed_words_win_over_a_file(words: list[str], left: int) -> None:
     [
         (["method=rigle"], "method=rigle is in no grid of this sweep, which has method=dense"),
         (
-            ["method=dense", "allocation=er", "method=snip", "hydra.sweeper.grids=[{method: set}]"],
+            ["method=dense", "method=snip", "hydra.sweeper.grids=[{method: set}]"],
             "method=snip is in no",
         ),
         (["seed=x"], "seed=x must be a whole number"),

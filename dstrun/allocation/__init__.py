@@ -9,6 +9,11 @@ from typing import Protocol
 class Allocation(Protocol):
     """What an option of the group ``allocation`` can do."""
 
+    @property
+    def words(self) -> str:
+        """Say the rule to a reader."""
+        ...
+
     def counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
         """Give each layer its exact number of active connections.
 

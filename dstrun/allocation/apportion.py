@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from dstrun.option import ConfigError
+
+ON_TOP = ", but the first layer is dense, on top of the budget"
+"""What a rule adds to its words where it sets the first layer apart."""
 
 
 def budget(total: int, sparsity: float) -> int:
     """Count the connections that ``sparsity`` leaves of ``total``: round((1 - s) N)."""
     return round((1 - sparsity) * total)
+
+
+def behind_first(
+    counts: Callable[[Sequence[tuple[int, ...]], float], list[int]], shapes: Sequence[tuple[int, ...]], sparsity: float
+) -> list[int]:
+    """Keep the first layer dense, on top of the budget of the others, which ``counts`` shares.
+
+    The others together have sparsity s, so that the whole lies a little below: N_0 + round((1 - s) (N - N_0)).
+    """
+    first, *others = shapes
+    return [math.prod(first), *(counts(others, sparsity) if others else [])]
 
 
 def apportion(weights: Sequence[int | Fraction], sizes: Sequence[int], sparsity: float) -> list[int]:

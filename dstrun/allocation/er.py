@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
-from dstrun.allocation.apportion import apportion
-from dstrun.option import option
+from dstrun.allocation.apportion import ON_TOP, apportion, behind_first
+from dstrun.option import OneOf, option
 
 
 @option
 class ER:
-    """Density proportional to (n_out + n_in) / (n_out n_in), with the fan-in of a convolution n_in = in kh kw.
+    """Density proportional to (n_out + n_in) / (n_out n_in) (Mocanu et al. 2018, equation 1).
 
-    Mocanu et al. 2018, equation 1; for convolutions Heddes et al. 2024. Evci et al. 2020 name "Erdos-Renyi" a
-    formula that leaves the kernel out; theirs with the kernel is ``erk``.
+    A convolution has its kernel on one side of that graph. ``flatten=fan_in`` joins each output channel to patches,
+    n_in = in kh kw and n_out = out, as in the code that Heddes et al. 2024 released; ``flatten=fan_out`` joins each
+    input channel to every place of an output's kernel, n_in = in and n_out = out kh kw, as their published figures
+    follow (supplement, figure 9). Linear layers are the same in both. Evci et al. 2020 name "Erdos-Renyi" a formula
+    that leaves the kernel out; theirs with the kernel is ``erk``. ``dense_first`` keeps the first layer dense, on top.
     """
+
+    flatten: Annotated[str, OneOf("fan_in", "fan_out")]
+    dense_first: bool = False
+
+    @property
+    def words(self) -> str:
+        """Say the rule to a reader."""
+        sides = {"fan_in": "n_in = in kh kw, n_out = out", "fan_out": "n_in = in, n_out = out kh kw"}[self.flatten]
+        return f"Erdos-Renyi, connections ~ n_in + n_out with {sides}{ON_TOP * self.dense_first}"
 
     def counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
         """Give each layer its exact number of active connections (see ``Allocation``)."""
-        sizes = [math.prod(shape) for shape in shapes]
-        neurons = [shape[0] + math.prod(shape[1:]) for shape in shapes]
-        return apportion(neurons, sizes, sparsity)
+        return behind_first(self._counts, shapes, sparsity) if self.dense_first else self._counts(shapes, sparsity)
+
+    def _counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
+        kernels = [math.prod(shape[2:]) for shape in shapes]
+        if self.flatten == "fan_in":
+            neurons = [out + inputs * kernel for (out, inputs, *_), kernel in zip(shapes, kernels, strict=True)]
+        else:
+            neurons = [out * kernel + inputs for (out, inputs, *_), kernel in zip(shapes, kernels, strict=True)]
+        return apportion(neurons, [math.prod(shape) for shape in shapes], sparsity)

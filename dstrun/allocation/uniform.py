@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dstrun.allocation.apportion import apportion
+from dstrun.allocation.apportion import ON_TOP, apportion, behind_first
 from dstrun.option import option
 
 
@@ -19,9 +19,15 @@ class Uniform:
 
     dense_first: bool = True
 
+    @property
+    def words(self) -> str:
+        """Say the rule to a reader."""
+        return f"the same density in every layer{ON_TOP * self.dense_first}"
+
     def counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
         """Give each layer its exact number of active connections (see ``Allocation``)."""
+        return behind_first(self._counts, shapes, sparsity) if self.dense_first else self._counts(shapes, sparsity)
+
+    def _counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
         sizes = [math.prod(shape) for shape in shapes]
-        dense = sizes[:1] if self.dense_first else []
-        sizes = sizes[len(dense) :]
-        return dense + (apportion(sizes, sizes, sparsity) if sizes else [])
+        return apportion(sizes, sizes, sparsity)

@@ -39,7 +39,7 @@ class Step:
 
     model: str = "resnet56"
     sparsity: tuple[Sparsity, ...] = (0.95,)
-    allocation: str = "er"
+    allocation: str = "er_fan_in"
     batch: Count = 128
     rounds: Count = 7
     limit: Seconds = 120.0

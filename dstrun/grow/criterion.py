@@ -23,8 +23,11 @@ class GrowCriterion(Protocol):
     """Chooses candidates among inactive connections and scores them; the highest score is grown first."""
 
     cost: ClassVar[Cost]
-    regrow: ClassVar[bool]
-    """Whether a connection pruned in the same update may grow again at once."""
+
+    @property
+    def regrow(self) -> bool:
+        """Whether a connection pruned in the same update may grow again at once."""
+        ...
 
     @property
     def aggregates(self) -> bool:

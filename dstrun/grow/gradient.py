@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 class Gradient:
     """Score every inactive connection by |dL/dw|, the dense gradient of the current batch.
 
-    A connection pruned in the same update may grow again, and then keeps its value, as in the authors' code.
+    With ``regrow`` a connection pruned in the same update may grow again, and then keeps its value, as in the authors'
+    code.
     """
 
+    regrow: bool = True
+
     cost: ClassVar[Cost] = Cost.DENSE_GRAD
-    regrow: ClassVar[bool] = True
     aggregates: ClassVar[bool] = False
 
     def candidates(self, exploration: Exploration) -> None:

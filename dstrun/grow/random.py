@@ -20,11 +20,13 @@ class Random:
     Only the ``limit`` highest are ever of use, so only these are drawn: which connections they are is uniform, and
     their scores are the logarithms of the highest order statistics of n independent uniforms,
     U_(n-j) = prod_{i<=j} V_i^(1/(n-i)): where U is so near 1 that float32 cannot tell, log U still differs.
+    With ``regrow`` a connection pruned in the same update may grow again, and then keeps its value.
     Ranked across layers (``scope=global``) a layer thus grows in proportion to its inactive connections.
     """
 
+    regrow: bool = True
+
     cost: ClassVar[Cost] = Cost.NONE
-    regrow: ClassVar[bool] = True
     aggregates: ClassVar[bool] = False
 
     def candidates(self, exploration: Exploration) -> Tensor:

@@ -118,7 +118,8 @@ class Setting:
         image: (C, H, W) of a training image.
         strict: refuse a layer without connections instead of warning.
         fresh_pass: ``fresh_pass(step, samples)`` runs a forward and backward over that many training samples drawn
-            for the step, leaves normalization statistics as they were, and returns how many samples it took.
+            for the step, or as many as a batch has (``None``), leaves normalization statistics as they were, and
+            returns how many samples it took.
         samples: ``samples(step, per_class)`` draws as many training samples of every class: images and labels.
         loss: ``loss(logits, labels)``, the mean over samples that training minimises.
     """
@@ -140,7 +141,7 @@ class Setting:
     strict: bool
     model: nn.Module
     optimizer: Any
-    fresh_pass: Callable[[int, int], int]
+    fresh_pass: Callable[[int, int | None], int]
     samples: Callable[[int, int], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor], Tensor]
 

@@ -13,11 +13,13 @@ class Rate:
     """Settings that every optimizer shares.
 
     ``lr_warmup`` rises linearly over that share of training. Then ``multistep`` multiplies by ``lr_drop`` at each of
-    ``lr_milestones`` (shares of training), ``cosine`` falls to zero at the end, ``constant`` stays.
+    ``lr_milestones`` (shares of training), ``cosine`` falls to zero at the end, ``constant`` stays. ``decay=weights``
+    spares biases and normalization: weight decay acts on the weights of layers alone.
     """
 
     lr: Annotated[float, Within(0, 1e6, low_open=True)] = 0.1
     weight_decay: Annotated[float, AtLeast(0)] = 1e-4
+    decay: Annotated[str, OneOf("all", "weights")] = "all"
     lr_schedule: Annotated[str, OneOf("multistep", "cosine", "constant")] = "multistep"
     lr_milestones: tuple[Annotated[float, Within(0, 1)], ...] = (0.4, 0.6)
     lr_drop: Annotated[float, Within(0, 1, low_open=True)] = 0.1

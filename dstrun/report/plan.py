@@ -55,5 +55,6 @@ def totals(plan: dict[str, Any]) -> str:
     parts = ("model", "optimizer", "activation", "transient", "index")
     split = ", ".join(f"{part} {in_bytes(memory[f'{part}_bytes'])}" for part in parts)
     lines += [f"memory      {in_bytes(memory['peak_bytes'])} at the peak of a step, predicted: {split}"]
+    lines += [f"{name:<12}{said}" for name, said in plan["rules"].items()]
     lines += [f"note        {note}" for note in plan["notes"]]
     return "\n".join([*lines, "", flops["convention"]])

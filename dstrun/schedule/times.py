@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dstrun.option import AtLeast, ConfigError, Share, Within, option
+from dstrun.option import AtLeast, ConfigError, OneOf, Share, Within, option
 
 SHORTEST = 10
 """Where a recipe's interval shrinks below this many steps, training between updates would hardly happen."""
@@ -16,6 +16,7 @@ class Times:
 
     ``fraction`` is alpha; ``begin`` and ``end`` are t_begin and t_end as shares of training, outside which the topology
     stays as it is.
+    The first update comes one interval after t_begin, or with ``start=begin`` at t_begin itself.
     ``interval_steps`` or ``updates`` say outright when. Without them a recipe's interval at its own length
     (``recipe_interval_steps`` of ``recipe_steps``) shortens in proportion in a shorter run, so that it still prunes
     and grows; a longer run keeps it, as RigL's 5x training does.
@@ -24,6 +25,7 @@ class Times:
     fraction: Annotated[float, Within(0, 1, low_open=True)] = 0.2
     begin: Share = 0.0
     end: Share = 0.6
+    start: Annotated[str, OneOf("interval", "begin")] = "interval"
     interval_steps: Annotated[int, AtLeast(1)] | None = None
     updates: Annotated[int, AtLeast(0)] | None = None
     recipe_interval_steps: Annotated[int, AtLeast(1)] = 1000
@@ -59,9 +61,11 @@ class Times:
             if updates and updates >= last - first:
                 where = f"{last - first} steps " + (f"from schedule.begin={self.begin:g} to" if first else "before")
                 raise ConfigError(f"schedule.updates={updates} do not fit into the {where} schedule.end={self.end:g}")
+            if self.start == "begin":
+                return [first + 1 + i * (last - first) // updates for i in range(updates)]
             return [first + i * (last - first) // (updates + 1) for i in range(1, updates + 1)]
         interval = self.interval_steps
         if interval is None:
             scaled = round(self.recipe_interval_steps * min(1.0, total / self.recipe_steps))
             interval = max(scaled, min(SHORTEST, self.recipe_interval_steps, max(2, (last - first) // 3)))
-        return list(range(first + interval, last + 1, interval))
+        return list(range(first + (1 if self.start == "begin" else interval), last + 1, interval))

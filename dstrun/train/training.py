@@ -155,9 +155,9 @@ class Training:
         if self.ranks.size > 1:
             self.ranks.agree([self.step, *(layer.topology.checksum() for layer in self.layers)], "steps or topologies")
 
-    def fresh_pass(self, step: int, samples: int) -> int:
+    def fresh_pass(self, step: int, samples: int | None) -> int:
         """Run a forward and backward over samples drawn for the step, without touching normalization statistics."""
-        x, y = self.data.sample(step, samples)
+        x, y = self.data.sample(step, samples or self.data.batch_size)
         with frozen_statistics(self.model):
             self.precision.backward(self._forward(self.model, x, y))
         self.optimizer.zero_grad(set_to_none=True)

@@ -11,7 +11,7 @@ from dstrun.allocation.erk import ERK
 from dstrun.allocation.uniform import Uniform
 from dstrun.option import ConfigError
 
-ALLOCATIONS = [ER(), ERK(), ERK(power=0.5), ERK(power=2), Uniform(dense_first=False)]
+ALLOCATIONS = [ER(flatten="fan_in"), ERK(), ERK(power=0.5), ERK(power=2), Uniform(dense_first=False)]
 sides = st.integers(1, 12)
 shapes = st.lists(st.one_of(st.tuples(sides, sides), st.tuples(sides, sides, sides, sides)), min_size=1, max_size=6)
 sparsities = st.floats(0, 1, exclude_max=True)
@@ -123,7 +123,7 @@ def test_a_higher_sparsity_never_has_more_connections(allocation, shapes, sparsi
 
 @pytest.mark.parametrize("model", ["resnet56", "vgg16_small", "vit", "resnet50"])
 @pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.9, 0.95, 0.98, 0.99])
-@pytest.mark.parametrize("allocation", [ER(), ERK()], ids=str)
+@pytest.mark.parametrize("allocation", [ER(flatten="fan_in"), ERK()], ids=str)
 def test_clipping_loses_nothing_in_real_networks(network, model, sparsity, allocation):
     shapes = network(model).shapes
     assert sum(allocation.counts(shapes, sparsity)) == round((1 - sparsity) * sum(map(prod, shapes)))

@@ -5,7 +5,7 @@ from dstrun.allocation.er import ER
 
 def test_by_hand():
     # Neurons: 4 + 6 = 10 and 10 + 2 * 3 * 3 = 28; 76 of 204 connections in that proportion are 20 and 56.
-    assert ER().counts([(4, 6), (10, 2, 3, 3)], 1 - 76 / 204) == [20, 56]
+    assert ER(flatten="fan_in").counts([(4, 6), (10, 2, 3, 3)], 1 - 76 / 204) == [20, 56]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_by_hand():
 )
 def test_densities_at_98_percent(network, model, layer, density):
     # A count is whole, and so off the formula by up to one connection: 1/432 in resnet56's conv1.
-    assert network(model).densities(ER(), 0.98)[layer] == pytest.approx(density, abs=0.0013)
+    assert network(model).densities(ER(flatten="fan_in"), 0.98)[layer] == pytest.approx(density, abs=0.0013)
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_densities_at_98_percent(network, model, layer, density):
 )
 def test_share_of_dense_flops(network, model, fractions):
     for sparsity, fraction in fractions.items():
-        assert network(model).flops(ER(), sparsity) == pytest.approx(fraction, abs=0.0006)
+        assert network(model).flops(ER(flatten="fan_in"), sparsity) == pytest.approx(fraction, abs=0.0006)

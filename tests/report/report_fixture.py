@@ -36,7 +36,7 @@ def record_of(label: str, sparsity: float, seed: int, top1: float, **changes: An
     """
     choices = {
         "model": "resnet56", "dataset": "cifar10", "method": "dst", "prune": "magnitude", "grow": None, "subset": None,
-        "allocation": "er", "schedule": "cosine", "optimizer": "sgd", "scope": "layer", "backend": "masked",
+        "allocation": "er_fan_in", "schedule": "cosine", "optimizer": "sgd", "scope": "layer", "backend": "masked",
         "precision": "fp32",
     }  # fmt: skip
     choices |= PARTS.get(label, {}) | {key: value for key, value in changes.items() if key in choices}

@@ -43,14 +43,14 @@ def test_a_nested_setting_splits_and_is_named(tmp_path: Path) -> None:
 
 
 def test_a_choice_is_named_and_not_what_it_brings(tmp_path: Path) -> None:
-    assert names(tmp_path, {"allocation": "er"}, {"allocation": "erk"}, label="rigl") == [
-        "rigl (allocation=er)", "rigl (allocation=erk)",
+    assert names(tmp_path, {"allocation": "er_fan_in"}, {"allocation": "erk"}, label="rigl") == [
+        "rigl (allocation=er_fan_in)", "rigl (allocation=erk)",
     ]  # fmt: skip
 
 
 def test_a_setting_beside_a_choice_is_not_hidden(tmp_path: Path) -> None:
-    assert names(tmp_path, {"allocation": "er", "epochs": 4}, {"allocation": "erk", "epochs": 8}) == [
-        "gse (allocation=er, epochs=4)", "gse (allocation=erk, epochs=8)",
+    assert names(tmp_path, {"allocation": "er_fan_in", "epochs": 4}, {"allocation": "erk", "epochs": 8}) == [
+        "gse (allocation=er_fan_in, epochs=4)", "gse (allocation=erk, epochs=8)",
     ]  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_two_presets_are_named_with_top_level_settings(tmp_path: Path) -> None:
     write(tmp_path, parts)
     write(tmp_path, preset)
     assert [row.name for block in blocks(load.runs(tmp_path)) for row in block.rows] == [
-        "rigl (method=dst, allocation=er, epochs=200)", "rigl (method=rigl, allocation=erk, epochs=250)",
+        "rigl (method=dst, allocation=er_fan_in, epochs=200)", "rigl (method=rigl, allocation=erk, epochs=250)",
     ]  # fmt: skip
 
 

@@ -158,7 +158,7 @@ def test_an_unknown_reference_is_told(sweep: list[load.Run]) -> None:
 
 
 def test_the_closest_reference_is_taken(tmp_path: Path) -> None:
-    for allocation, flops in (("er", 100), ("erk", 200)):
+    for allocation, flops in (("er_fan_in", 100), ("erk", 200)):
         for label, factor in (("rigl", 1), ("gse", 0.9)):
             record = record_of(label, 0.9, 0, 90.0, allocation=allocation)
             record["flops"]["train"] = int(factor * flops)

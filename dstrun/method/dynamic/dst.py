@@ -13,13 +13,14 @@ class DST(Method):
     """Replace the fraction a_t of the active connections at every update (``schedule`` says when and how many).
 
     A criterion that needs gradients takes those of the current batch, and the update replaces that batch's step, as in
-    RigL and in Algorithm 2 of GSE (``batch=current``); or it scores ``samples_per_class`` fresh samples of each class
-    in one batch and the step is taken besides, as in the GSE authors' code (``batch=fresh``). A criterion that needs
-    none updates after the step, as SET does. ``rounding`` makes k of a_t A: ``ceil`` (GSE) or ``floor`` (RigL, SET).
+    RigL and in Algorithm 2 of GSE (``batch=current``). Or it scores ``samples_per_class`` fresh samples of each class
+    in one batch (``null``: as many samples as a batch has), and the step is taken besides, as in the code of both
+    papers' authors (``batch=fresh``). A criterion that needs none updates after the step, as SET does. ``rounding``
+    makes k of a_t A: ``ceil`` (Algorithm 2) or ``floor`` (RigL, SET, the GSE authors' code).
     """
 
     batch: Annotated[str, OneOf("current", "fresh")] = "current"
-    samples_per_class: Annotated[int, AtLeast(1)] = 10
+    samples_per_class: Annotated[int, AtLeast(1)] | None = 10
     rounding: Annotated[str, OneOf("ceil", "floor")] = "ceil"
 
     parts: ClassVar[tuple[str, ...]] = ("prune", "grow", "schedule")

@@ -51,7 +51,7 @@ class Ranking:
 class Rewiring(Procedure):
     """Prunes and grows at the steps of the schedule; ``DST`` says what the arguments mean."""
 
-    def __init__(self, setting: Setting, batch: str, samples_per_class: int, rounding: str) -> None:
+    def __init__(self, setting: Setting, batch: str, samples_per_class: int | None, rounding: str) -> None:
         self.setting, self.batch, self.samples_per_class, self.rounding = setting, batch, samples_per_class, rounding
         self.layers = setting.layers
         self.steps = {s for s in setting.schedule.steps(setting.total_steps) if self._fraction(s) > 0}
@@ -72,7 +72,8 @@ class Rewiring(Procedure):
             layer.explore(self.setting.grow, *self._request(index), self._stream("grow", step, index))
         if self.batch == "current":
             return None
-        samples = self.setting.fresh_pass(step, self.samples_per_class * self.setting.classes)
+        wanted = None if self.samples_per_class is None else self.samples_per_class * self.setting.classes
+        samples = self.setting.fresh_pass(step, wanted)
         return self._update(step, [layer.proposal() for layer in self.layers], samples)
 
     def after_backward(self, step: int) -> Update | None:

@@ -14,8 +14,9 @@ from dstrun.option import AtLeast, ConfigError, Within, option
 class LTH(Rounds):
     """Train, prune the connections of lowest |w|, set the others back to what they were after step k, train again.
 
-    Everything goes back to step k: weights, biases, norms and their statistics, the optimizer's state, the learning
-    rate. k ends the epoch nearest to the share ``rewind`` of a training; 0 is the initialization.
+    The network goes back to step k (weights, biases, norms and their statistics), and so does the learning rate;
+    momentum starts at 0, as in open_lth. k ends the epoch nearest to the share ``rewind`` of a training; 0 is the
+    initialization.
 
     Every level prunes ``prune_share`` of what is left, the last one less, so that ``sparsity`` is met exactly. With
     ``levels`` there are so many, which prune equal shares: level l of L leaves the density (1 - s)^(l / L). With

@@ -12,10 +12,10 @@ from dstrun.method.repeated import Repeated
 
 
 class Rewinding(Repeated):
-    """Rounds that start from the network and the optimizer's state after step k, the surviving connections of it."""
+    """Rounds that start from the network after step k, the surviving connections of it, and from no momentum."""
 
     early: dict[str, Any] | None = None
-    """State dictionaries of the network and of the optimizer after step k, with pruned connections at 0."""
+    """State dictionary of the network after step k, with pruned connections at 0."""
 
     def before_step(self, step: int) -> Update | None:
         """Keep the state after step k; prune and rewind where a level starts."""
@@ -27,17 +27,15 @@ class Rewinding(Repeated):
         """Go back, then prune by the scores of the trained weights."""
         assert self.early is not None
         setting, optimizer = self.setting, self.setting.optimizer
-        setting.model.load_state_dict(self.early["model"])
-        groups = optimizer.state_dict()["param_groups"]  # of now: the step's learning rate is in there
-        optimizer.load_state_dict({"state": self.early["optimizer"], "param_groups": groups})
+        setting.model.load_state_dict(self.early)
+        optimizer.state.clear()
         changes = super().prune(step, scores)
         self._keep()  # the next level goes back to less, and training does not touch the copy
         return changes
 
     def _keep(self) -> None:
-        """Copy the state of network and optimizer to the processor's memory."""
-        optimizer = self.setting.optimizer.state_dict()["state"]
-        self.early = _copied({"model": self.setting.model.state_dict(), "optimizer": optimizer})
+        """Copy the network's state to the processor's memory."""
+        self.early = _copied(self.setting.model.state_dict())
 
     def state(self) -> dict[str, Any]:
         """Give the state that levels go back to, once there is one."""

@@ -83,16 +83,15 @@ def test_eight_weights_in_two_levels() -> None:
             optimizer.state[net[0].weight]["momentum_buffer"] = early / 10
         update = procedure.before_step(step)
         if update is not None:
-            momentum = optimizer.state[net[0].weight]["momentum_buffer"]
-            found.append((step, net[0].weight.flatten().tolist(), (momentum * 10).flatten().tolist()))
+            found.append((step, net[0].weight.flatten().tolist(), dict(optimizer.state)))
             assert (update.changes[0].active, update.changes[0].pruned) == {5: (4, 4), 7: (2, 2)}[step]
         assert procedure.updates_at(step) == (update is not None)
         if step in trained:
             layer.set_values(torch.tensor(trained[step])[layer.topology.positions])
-            optimizer.state[net[0].weight]["momentum_buffer"].fill_(99)
+            optimizer.state[net[0].weight]["momentum_buffer"] = torch.full((2, 4), 99.0)
     assert found == [
-        (5, [0, 2, 0, 0, 5, 0, 7, 8], pytest.approx([0, 2, 0, 0, 5, 0, 7, 8])),
-        (7, [0, 2, 0, 0, 0, 0, 0, 8], pytest.approx([0, 2, 0, 0, 0, 0, 0, 8])),
+        (5, [0, 2, 0, 0, 5, 0, 7, 8], {}),
+        (7, [0, 2, 0, 0, 0, 0, 0, 8], {}),
     ]
     assert [procedure.rate_at(step, 8) for step in range(8)] == [(s, 4) for s in (0, 1, 2, 3, 2, 3, 2, 3)]
 
@@ -123,13 +122,12 @@ def test_a_level_starts_from_step_k_bit_for_bit(epochs: int, rewind: float, opti
     training = start(f"epochs={epochs}", f"method.rewind={rewind}", f"optimizer={optimizer}", "optimizer.lr=0.01")
     k = int(rewind * epochs) * 5
     until(training, k)
-    model, state = copied(training.model.state_dict()), copied(training.optimizer.state_dict()["state"])
+    model = copied(training.model.state_dict())
     weights = {f"{layer.name}.weight": layer for layer in training.layers}
-    names = [name for name, _ in training.model.named_parameters()]
     before_step, levels = training.procedure.before_step, []
 
     def check(step: int):
-        """After pruning: the network and the optimizer's state are those of step k on the survivors, 0 elsewhere."""
+        """After pruning: the network is that of step k on the survivors, 0 elsewhere; the optimizer starts anew."""
         update = before_step(step)
         if update is None:
             return None
@@ -137,13 +135,7 @@ def test_a_level_starts_from_step_k_bit_for_bit(epochs: int, rewind: float, opti
         for name, value in training.model.state_dict().items():
             expected = model[name] * weights[name].mask if name in weights else model[name]
             assert torch.equal(value, expected), name
-        now = training.optimizer.state_dict()["state"]
-        assert now.keys() == state.keys()
-        for index, entries in state.items():
-            for key, value in entries.items():
-                there = names[index] in weights and value.ndim > 0
-                expected = value * weights[names[index]].mask if there else value
-                assert torch.equal(now[index][key], expected), (names[index], key)
+        assert training.optimizer.state_dict()["state"] == {}
         assert training.optimizer.param_groups[0]["lr"] == training.rate.lr_at(k, training.nominal_steps)
         return update
 

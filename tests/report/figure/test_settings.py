@@ -136,7 +136,7 @@ def test_allocation_has_a_group_a_method_and_a_bar_an_allocation(study: Study) -
     assert hatches[:2] == hatches[2:]
     assert hatches[0] != hatches[1]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["uniform", "er"]
+    assert [text.get_text() for text in legend.get_texts()] == ["uniform", "er_fan_in"]
     assert [handle.get_hatch() for handle in legend.legend_handles] == hatches[:2]
     assert axis.get_ylim()[0] > 0
 
