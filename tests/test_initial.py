@@ -1,8 +1,14 @@
+import copy
+
 import pytest
 import torch
 from scipy.stats import kstest
 
-from dstrun.initial import bound, initial_bias, initial_values
+from dstrun import config
+from dstrun.backend import masked
+from dstrun.initial import bound, initial_bias, initial_values, scale_by_fan_in
+from dstrun.option import ConfigError
+from dstrun.run import assemble
 from dstrun.stream import generator
 from dstrun.topology import Topology
 
@@ -42,3 +48,26 @@ def test_a_convolution_counts_active_connections_of_its_whole_kernel(count):
     scaled = values * fan_in.sqrt()
     assert bool((scaled.abs() <= 3**0.5 + 1e-6).all())
     assert scaled.var().item() == pytest.approx(1, abs=5 * (0.8 / count) ** 0.5)  # Var(U^2) / Var(U)^2 = 4/5
+
+
+def test_a_dense_network_may_start_as_a_sparse_one_with_every_connection():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 64, 3), torch.nn.BatchNorm2d(64), torch.nn.Flatten(), torch.nn.Linear(64, 64)
+    )
+    scale_by_fan_in(net, seed=3)
+    for layer, fan_in in ((net[0], 27), (net[3], 64)):
+        assert layer.weight.std().item() == pytest.approx(fan_in**-0.5, rel=0.05)
+        assert layer.weight.abs().max() <= (3 / fan_in) ** 0.5
+        assert layer.bias.abs().max() <= (3 / fan_in) ** 0.5
+    assert net[1].weight.eq(1).all()
+    dense = masked.sparsify(copy.deepcopy(net), [27 * 64, 64 * 64], seed=3)
+    assert torch.equal(dense[0].values(), net[0].weight.flatten())
+
+
+def test_dense_starts_alone_have_a_choice_of_initialization():
+    words = ["model=mlp", "dataset=digits", "sparsity=0.9", "initialization=fan_in"]
+    with pytest.raises(ConfigError, match="initialization=fan_in makes no sense with method=gse: it always is so"):
+        config.compose(["method=gse", *words])
+    layers = assemble(config.compose(["method=snip", *words]), torch.device("cpu")).layers
+    assert layers[0].values().std().item() == pytest.approx(64**-0.5, rel=0.05)

@@ -127,3 +127,11 @@ def test_a_higher_sparsity_never_has_more_connections(allocation, shapes, sparsi
 def test_clipping_loses_nothing_in_real_networks(network, model, sparsity, allocation):
     shapes = network(model).shapes
     assert sum(allocation.counts(shapes, sparsity)) == round((1 - sparsity) * sum(map(prod, shapes)))
+
+
+@pytest.mark.parametrize("rule", [ER, ERK, Uniform])
+def test_a_dense_first_layer_comes_on_top_of_the_budget_of_the_others(rule):
+    shapes, sides = [(8, 3, 3, 3), (16, 8, 3, 3), (10, 16)], {"flatten": "fan_out"} if rule is ER else {}
+    counts = rule(dense_first=True, **sides).counts(shapes, 0.9)
+    assert counts == [216, *rule(dense_first=False, **sides).counts(shapes[1:], 0.9)]
+    assert sum(counts[1:]) == round(0.1 * (1152 + 160))

@@ -133,3 +133,11 @@ def test_more_updates_than_steps(schedule):
     with pytest.raises(ConfigError) as error:
         schedule(end=0.5, updates=30).steps(60)
     assert str(error.value) == "schedule.updates=30 do not fit into the 30 steps before schedule.end=0.5"
+
+
+@both
+def test_the_first_update_may_come_at_the_beginning(schedule):
+    made = schedule(start="begin", begin=0.1, end=0.5, interval_steps=100)
+    assert made.steps(1000) == [101, 201, 301, 401]
+    assert schedule(start="begin", end=0.5, updates=4).steps(40) == [1, 6, 11, 16]
+    assert all(0 < made.fraction_at(step, 1000) <= made.fraction for step in made.steps(1000))

@@ -21,14 +21,31 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 STEPS = 30
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.5", "epochs=3", "optimizer.lr=0.05", "threads=1"]
 PRESETS = [name for name in options("method") if name != "dst"]
-CURVES = {name: [f"method={name}"] for name in PRESETS} | {
+FAN_IN, PLAIN = "allocation=er_fan_in", "optimizer.nesterov=false"
+AS_KEPT = {
+    **dict.fromkeys(("gse", "set", "static"), FAN_IN),
+    **dict.fromkeys(("rigl", "gmp", "thin", "snfs", "itop", "set_itop", "dsr", "deepr", "sss"), PLAIN),
+    "mest": "optimizer.lr_warmup=0.05",
+}
+"""Words for presets whose values have changed since their curves were drawn: the numbers behind them have not."""
+CURVES = {name: [f"method={name}", *filter(None, [AS_KEPT.get(name)])] for name in PRESETS} | {
     **{name: [f"method={name}", "epochs=2", "sparsity=0.9"] for name in ("magnitude", "taylor", "fisher")},
     "lth": ["method=lth", "epochs=1", "method.levels=2", "sparsity=0.9"],
-    "gse-grabo": ["method=gse", "subset=grabo", "sparsity=0.9"],
-    "gse-graest": ["method=gse", "subset=graest", "sparsity=0.9"],
-    "gse-fresh": ["method=gse", "method.batch=fresh", "sparsity=0.9"],
-    "gse-global": ["method=gse", "scope=global", "sparsity=0.9"],
-    "adamw-smooth": ["method=gse", "optimizer=adamw", "label_smoothing=0.1", "allocation=uniform", "sparsity=0.9"],
+    "gse-grabo": ["method=gse", FAN_IN, "subset=grabo", "sparsity=0.9"],
+    "gse-graest": ["method=gse", FAN_IN, "subset=graest", "sparsity=0.9"],
+    "gse-fresh": ["method=gse", FAN_IN, "method.batch=fresh", "sparsity=0.9"],
+    "gse-global": ["method=gse", FAN_IN, "scope=global", "sparsity=0.9"],
+    "adamw-smooth": [
+        "method=gse",
+        "optimizer=adamw",
+        "optimizer.weight_decay=0.0001",
+        "label_smoothing=0.1",
+        "allocation=uniform",
+        "sparsity=0.9",
+    ],
+    "heddes2024-gse": ["protocol=heddes2024", "method=gse", "epochs=3", "sparsity=0.9"],
+    "heddes2024-snip": ["protocol=heddes2024", "method=snip", "epochs=3", "sparsity=0.9"],
+    "evci2020-rigl": ["protocol=evci2020", "method=rigl", "epochs=3", "sparsity=0.9"],
 }
 
 

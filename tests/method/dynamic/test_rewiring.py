@@ -50,6 +50,26 @@ def test_rigl_by_hand(bench):
     assert change.explored == 5 / 8
 
 
+def test_rigl_without_regrowth_by_hand(bench):
+    # 1 and 4 go and may not come back: of 2 3 5 7 the largest gradients are 2 (-2.5) and 5 (2.0).
+    made = bench(EIGHT).start(Gradient(regrow=False))
+    _, update = made.step()
+    assert made.weights() == {0: 0.5, 2: 0, 5: 0, 6: -0.9}
+    assert (update.changes[0].pruned, update.changes[0].grown, update.changes[0].candidates) == (2, 2, 4)
+
+
+def test_set_without_regrowth_grows_what_was_inactive(bench):
+    made = bench(EIGHT, lr=1e-6).start(Random(regrow=False), fraction=1.0)
+    made.step()
+    assert set(made.weights()) == {2, 3, 5, 7} - {min({2, 3, 5, 7} - set(made.weights()))} | {6}
+
+
+def test_a_fresh_batch_is_as_large_as_a_batch_where_no_number_is_said(bench):
+    made = bench(EIGHT).start(Gradient(), batch="fresh", samples_per_class=None)
+    made.step()
+    assert made.fresh == [(1, None)]
+
+
 def test_a_connection_regrown_at_once_keeps_its_momentum_and_others_lose_theirs(bench):
     made = bench(EIGHT, lr=1e-6, momentum=0.9).start(
         Gradient(), schedule=Constant(fraction=0.5, end=1, interval_steps=2)
