@@ -27,6 +27,7 @@ from dstrun.option import ConfigError
 from dstrun.plan import plan_flops
 from dstrun.report.format import FORMATS, Column, render
 from dstrun.report.published import Reference, read, shipped
+from dstrun.report.training import is_training, preset
 
 COUNT = "independent count"
 """From the layers' shapes and the definition, apart from this code."""
@@ -297,7 +298,13 @@ def _published_row(row: Reference) -> dict[str, Any]:
     metric, theirs = row.metric, float(row.value or 0)
     words = f"{R50} method={row.method}"
     if row.method != "dense":
-        words += f" allocation={row.allocation or 'null'} {row.settings}".rstrip() + f" sparsity={row.sparsity}"
+        scope = preset(row.method).get("scope")
+        own = (
+            f"{key}={word}"
+            for key, word in row.words.items()
+            if not is_training(key) or (key == "scope" and word != scope)  # no other of training moves its FLOPs
+        )
+        words = " ".join([words, f"allocation={row.allocation or 'null'}", *own, f"sparsity={row.sparsity}"])
     times = (row.epochs or EPOCHS) // EPOCHS if metric in TRAINING else 1
 
     def value(words: str, *, elementwise: bool = False) -> float:

@@ -81,10 +81,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class Cited:
-    """A published number, and the mark of the footnote that says where."""
+    """A published number, the mark of the footnote that says where, and the ``sign`` of another training before it."""
 
     value: float
     mark: str
+    sign: str = ""
+
+    def text(self, digits: int) -> str:
+        """Say sign and number, without the mark."""
+        return f"{self.sign} {self.value:.{digits}f}".strip()
 
 
 def render(rows: Sequence[dict[str, Any]], columns: Sequence[Column], fmt: str = "md") -> str:
@@ -228,7 +233,7 @@ def _html_cell(row: dict[str, Any], column: Column, span: int | None) -> str:
     if span:
         return f'<th scope="rowgroup" rowspan="{span}">{text}</th>' if span > 1 else f'<th scope="row">{text}</th>'
     if isinstance(value, Cited):
-        text = f"{value.value:.{column.digits}f}<sup>{escape(value.mark)}</sup>"
+        text = f"{escape(value.text(column.digits))}<sup>{escape(value.mark)}</sup>"
     if isinstance(value, Mean) and value.best:
         return f'<td class="num best">{text}</td>'
     return f"<td{_number(column)}>{text}</td>"
@@ -236,6 +241,7 @@ def _html_cell(row: dict[str, Any], column: Column, span: int | None) -> str:
 
 LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$",
+    "≠": r"$\neq$",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip
 
@@ -250,7 +256,8 @@ def _latex_cell(row: dict[str, Any], column: Column, span: int = 1) -> str:
     if span != 1:
         return rf"\multirow{{{span}}}{{*}}{{{latex_escape(cell(row, column))}}}" if span else ""
     if isinstance(value, Cited):
-        return rf"${value.value:.{column.digits}f}^{{{value.mark}}}$"
+        sign = f"{latex_escape(value.sign)} " if value.sign else ""
+        return rf"{sign}${value.value:.{column.digits}f}^{{{value.mark}}}$"
     if isinstance(value, Mean) and value.mean is not None:
         number = f"{value.mean:.{column.digits}f}"
         number += "" if value.std is None else rf" \pm {value.std:.{column.digits}f}"
@@ -276,7 +283,7 @@ def cell(row: dict[str, Any], column: Column) -> str:
     if isinstance(value, Mean):
         return _mean(value, column.digits)
     if isinstance(value, Cited):
-        return f"{value.value:.{column.digits}f} [{value.mark}]"
+        return f"{value.text(column.digits)} [{value.mark}]"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if not isinstance(value, int | float) or column.kind == "text":

@@ -1,6 +1,7 @@
 """Published results to hold ours against: ``results/published.csv``, and users' files with the same columns.
 
-``results/README.md`` says what a column means, and which published number belongs to which run.
+``results/README.md`` says what a column means, and which published number belongs to which run. What a row says of the
+network and the method decides whether it does; what it says of the training (``training``) is held against the run's.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 from dstrun.option import AtLeast, ConfigError, OneOf, Within, check_value, nearest
 from dstrun.report.load import EMERGES, Run
+from dstrun.report.training import Training, compare, family, is_training, option, preset, same
 
 CONFIDENCE = (
     "verified", "inferred", "recalled-high", "recalled-medium", "recalled", "recalled-low", "computed",
@@ -76,28 +77,30 @@ class Reference:
         """Say where the number stands, and how sure it is."""
         return f"{', '.join(filter(None, (self.source, self.table)))} ({self.confidence})"
 
-    def apart(self, run: Run) -> str:
-        """Say how our training was shorter or longer, or on fewer images; nothing where it was not, or is unknown."""
-        said, ours = [], run.get("config.epochs")
-        if self.epochs and ours and self.epochs != ours:
-            said.append(f"published after {self.epochs} epochs, ours after {ours}")
-        images = run.get("config.dataset.limit")
-        if images and self.metric.startswith("accuracy."):
-            said.append(f"ours trained on {images:,} images")
-        return "; ".join(said)
+    def training(self, run: Run) -> Training:
+        """Hold the training that the source is known to have had against that of a run which the row fits."""
+        known = {key: word for key, word in self.words.items() if is_training(key, self.allocation)}
+        known |= {"epochs": self.epochs} if self.epochs else {}
+        known |= {"allocation": self.allocation} if self.allocation else {}
+        return compare(run, {"dataset.limit": "null"} | known, self.method, self.metric)
 
     def footnote(self, run: Run) -> str:
-        """Say source, what sets our run apart and the note, for the foot of a table."""
-        return "; ".join(filter(None, (self.cite, self.apart(run), self.note)))
+        """Say source, how the trainings compare, and the note, for the foot of a table."""
+        return "; ".join(filter(None, (self.cite, self.training(run).said, self.note)))
 
     def fits(self, run: Run) -> bool:
-        """Say whether a finished run of the same data, model, method, allocation and metric is the same in the rest."""
+        """Say whether a finished run of the same data, model, method, allocation and metric is the same experiment.
+
+        It may have been trained otherwise.
+        """
         if self.value is None or self.sparsity is None or self.confidence == "computed":
             return False
         sparsity = run.realised if run.sparsity == EMERGES else run.sparsity
         wanted = _usual(self.model, self.method, self.allocation) | self.words
         return abs(self.sparsity - sparsity) <= SAME and all(
-            _holds(run, key, value, absent=key not in self.words) for key, value in wanted.items()
+            _holds(run, key, value, absent=key not in self.words)
+            for key, value in wanted.items()
+            if not is_training(key, self.allocation)
         )
 
 
@@ -111,31 +114,23 @@ class Published:
         self._rows: dict[tuple[str, ...], list[tuple[int, Reference]]] = {}
         for place, file in enumerate(self.files):
             for row in file:
-                key = (row.dataset, row.model, row.method, row.allocation, row.metric)
+                key = (row.dataset, row.model, row.method, family(row.allocation), row.metric)
                 self._rows.setdefault(key, []).append((-place, row))
 
     def find(self, run: Run, metric: str) -> list[Reference]:
         """Find what was published for a finished run; ``metric`` is a dotted key of its record.
 
         Best first: from the last file, after as many epochs, after unknown ones, after the nearest number of them; of
-        those the surest, with a standard deviation, in the file's order. Nothing for accuracy, or anything else, of a
-        run that kept validation images apart: published results are of the test images.
+        those the one with fewest settings of training that differ or are not known, the surest, with a standard
+        deviation, in the file's order. Nothing for accuracy, or anything else, of a run that kept validation images
+        apart: published results are of the test images.
         """
         if run.get("accuracy.split") != "test":
             return []
         chosen = [run.get(f"choices.{group}", "") for group in ("dataset", "model")]
-        key = (*chosen, run.get("label", ""), run.get("choices.allocation", ""), metric)
+        key = (*chosen, run.get("label", ""), family(run.get("choices.allocation", "")), metric)
         found = [(place, row) for place, row in self._rows.get(key, []) if row.fits(run)]
-        ours = run.get("config.epochs")
-        found.sort(
-            key=lambda pair: (
-                pair[0],
-                _distance(pair[1].epochs, ours),
-                CONFIDENCE.index(pair[1].confidence),
-                pair[1].std is None,
-            )
-        )
-        return [row for _, row in found]
+        return [row for _, row in sorted(found, key=lambda pair: (pair[0], *_rank(pair[1], run)))]
 
 
 def references(paths: Iterable[Path | str] = ()) -> Published:
@@ -219,6 +214,13 @@ def _identity(row: Reference) -> tuple[Any, ...]:
     return tuple(getattr(row, field.name) for field in fields(row) if field.name not in aside)
 
 
+def _rank(row: Reference, run: Run) -> tuple[Any, ...]:
+    """Sort key of what was published for a run, the best first."""
+    training = row.training(run)
+    apart = (len(training.differs) + len(training.unknown), len(training.differs))
+    return _distance(row.epochs, run.get("config.epochs")), *apart, CONFIDENCE.index(row.confidence), row.std is None
+
+
 def _distance(published: int | None, ours: Any) -> tuple[int, float]:
     """Sort key of training lengths: the same, unknown, then by ratio."""
     if published is None or not isinstance(ours, int | float) or ours <= 0:
@@ -230,29 +232,15 @@ def _distance(published: int | None, ours: Any) -> tuple[int, float]:
 def _holds(run: Run, key: str, wanted: Any, *, absent: bool) -> bool:
     """Say whether a run was asked for a word; ``absent`` where its record does not have the key."""
     have = run.get(f"choices.{key}", run.get(f"config.{key}"))
-    return absent if have is None else have == wanted or _text(have) == _text(wanted)
-
-
-def _text(value: Any) -> str:
-    """Give 1, 1.0 and ``"1.0"`` one spelling, and True and ``"true"``."""
-    try:
-        return f"{float(value):g}" if not isinstance(value, bool) else str(value).lower()
-    except (TypeError, ValueError):
-        return str(value).lower()
+    return absent if have is None else same(have, wanted)
 
 
 @cache
 def _usual(model: str, method: str, allocation: str) -> dict[str, Any]:
     """Give what a row means without saying so: the settings of its model and allocation, the parts of its method."""
-    import yaml
-
-    def load(group: str, name: str) -> dict[str, Any]:
-        file = files("dstrun.conf") / group / f"{name}.yaml"
-        return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
     usual: dict[str, Any] = {"powerprop": 1.0}
     for group, name in {"model": model, "allocation": allocation}.items():
-        usual |= {f"{group}.{key}": value for key, value in load(group, name).items() if key != "_target_"}
-    defaults = [part for part in load("method", method.partition("-")[0]).get("defaults", []) if isinstance(part, dict)]
+        usual |= {f"{group}.{key}": value for key, value in option(group, name).items() if key != "_target_"}
+    defaults = [part for part in preset(method).get("defaults", []) if isinstance(part, dict)]
     parts = {key.removeprefix("override /"): name for part in defaults for key, name in part.items()}
     return usual | {key: parts[key] for key in ("prune", "grow") if key in parts}

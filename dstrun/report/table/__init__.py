@@ -115,12 +115,13 @@ def build(runs: Sequence[Run], preset: str = "accuracy", options: Options | None
     lost = place([run for run in runs if not run.done], found, layout)
     table = Table([], [])
     footnotes: dict[str, str] = {}
+    signs: set[str] = set()
     for block in found:
-        part = Part(block, layout, values, options, footnotes)
+        part = Part(block, layout, values, options, footnotes, signs)
         table.parts.append((block.title, part.lines, part.columns()))
         table.cells += part.cells
         table.runs += part.runs()
-    table.notes = notes(found, lost, layout, values, options, footnotes)
+    table.notes = notes(found, lost, layout, values, options, footnotes, signs)
     return table
 
 

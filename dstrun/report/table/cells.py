@@ -15,6 +15,11 @@ from dstrun.report.table import statistics
 from dstrun.report.table.measure import Measure, References
 
 UNFINISHED = "†"
+CITED = (
+    "published", "published_std", "published_difference", "published_training", "published_differs",
+    "published_unknown", "source",
+)  # fmt: skip
+"""What programs are told of a published number."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Part:
     Args:
         block, layout, values, options: what is shown, and how.
         footnotes: marks of the table's footnotes about published numbers by their text; more are added.
+        signs: those of published numbers of other trainings; more are added.
     """
 
     block: Block
@@ -54,6 +60,7 @@ class Part:
     values: Sequence[Measure]
     options: Options
     footnotes: dict[str, str]
+    signs: set[str]
 
     def __post_init__(self) -> None:
         self.cells: list[dict[str, Any]] = []
@@ -154,20 +161,24 @@ class Part:
         }
 
     def _published(self, line: dict[str, Any], raw: dict[str, Any], row: Row, column: Key, at: int) -> None:
-        """Set a published number, and how far ours is above it, beside a cell."""
+        """Set a published number, and how far ours is above it, beside a cell.
+
+        How far is not said where the training is known to have been another: that would be told of both.
+        """
         if self.options.published is None:
             return
         found = self.cited.get((self.block.rows.index(row), column, at))
-        mean = raw["mean"]
-        apart = mean - found.value if found and found.value is not None and mean is not None else None
-        raw |= {
-            "published": found and found.value, "published_std": found and found.std, "published_difference": apart,
-            "source": found and found.cite,
-        }  # fmt: skip
-        if found and found.value is not None:
-            said = found.footnote(row.cells[column][0])
-            mark = self.footnotes.setdefault(said, _letters(len(self.footnotes)))
-            line |= {f"{column}{at}p": Cited(found.value, mark), f"{column}{at}d": apart}
+        if found is None or found.value is None:
+            raw |= dict.fromkeys(CITED)
+            return
+        run, mean = row.cells[column][0], raw["mean"]
+        training = found.training(run)
+        apart = None if training.differs or mean is None else mean - found.value
+        said = (training.word, ", ".join(training.differs), ", ".join(training.open))
+        raw |= dict(zip(CITED, (found.value, found.std, apart, *said, found.cite), strict=True))
+        mark = self.footnotes.setdefault(found.footnote(run), _letters(len(self.footnotes)))
+        self.signs.add(training.sign)
+        line |= {f"{column}{at}p": Cited(found.value, mark, training.sign), f"{column}{at}d": apart}
 
     def _named(self, row: Row) -> dict[str, Any]:
         """Give the values of a row's fields by name; what else sets it apart stands with the last of the choices."""
@@ -208,7 +219,8 @@ class Part:
                 made.append(Column(key, title, value.kind, digits, above=texts))
                 if cited:
                     made.append(Column(f"{key}p", "published", "number", digits, above=texts))
-                    made.append(Column(f"{key}d", "difference", "signed", digits, above=texts))
+                    if any(line.get(f"{key}d") is not None for line in self.lines):
+                        made.append(Column(f"{key}d", "difference", "signed", digits, above=texts))
         return heads + made
 
     def runs(self) -> list[dict[str, Any]]:

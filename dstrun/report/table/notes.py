@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from dstrun.report.compare import Block, Layout, Row
 from dstrun.report.load import Run
@@ -15,6 +15,11 @@ INTERVAL = (
 )
 EMERGED = "emerges: no sparsity was asked for, training found the one in the cell (mean over seeds), so none is bold"
 SIGNIFICANT = "bold: the best mean of a column, and those not significantly below (t-test paired by seed, Holm, 5 %)"
+SIGNS = {
+    "≠": "≠: published after another training than ours, in what its footnote says differs; no difference is given",
+    "?": "?: agrees in all that is known of the published training; its footnote names what is not",
+}  # fmt: skip
+"""What a sign before a published number means."""
 
 LIKE = (
     "held against the same model, data, epochs, batch size and precision, with the closest other settings; "
@@ -29,12 +34,14 @@ def notes(
     values: Sequence[Measure],
     options: Options,
     footnotes: dict[str, str],
+    signs: Collection[str],
 ) -> list[str]:
     """Write the footnotes: what is missing first, then what every number is."""
     rows = [row for block in found for row in block.rows]
     runs = [run for row in rows for run in row.runs]
     notes = list(dict.fromkeys(line for block in found for line in block.legend))
     notes += [f"{mark}: {said}" for said, mark in footnotes.items()]
+    notes += [said for sign, said in SIGNS.items() if sign in signs]
     if any(0 < len(cell) < block.most for block in found for row in block.rows for cell in row.cells.values()):
         notes.append("(n of N): fewer seeds are finished than were begun or than another cell of the block has")
     waiting = {run.id: run for row in rows for cell in row.unfinished.values() for run in cell}

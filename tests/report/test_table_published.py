@@ -1,0 +1,103 @@
+"""Published numbers in a table: plainly beside runs of the same training, beside others with a sign."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from report_fixture import write
+from training_fixture import configured, heddes
+
+from dstrun.report import load, table
+from dstrun.report.published import references
+from dstrun.report.table.cells import Options
+
+HEADER = "dataset,model,method,allocation,settings,sparsity,metric,value,epochs,source,confidence"
+AS, OTHER = "as", "other"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Leave a run of SET and one of GSE: as Heddes et al. 2024 trained; and ranked by layer, SET for 30 epochs."""
+    root = tmp_path_factory.mktemp("results")
+    for label in ("set", "gse"):
+        for name in (AS, OTHER):
+            run = heddes(label)
+            if name == OTHER:
+                configured(configured(run, "scope", "layer"), "epochs", 30 if label == "set" else 200)
+            assert run.record is not None
+            run.record["accuracy"]["top1"] += label == "gse"
+            write(root / name, run.record)
+    return root
+
+
+def built(folder: Path, *files: Path) -> table.Table:
+    return table.build(load.runs(folder), options=Options(published=references(files)))
+
+
+def test_a_run_trained_as_published_has_the_number_and_the_difference(folder: Path) -> None:
+    made = built(folder / AS).render()
+    assert "| method |     98% ours | 98% published | 98% difference |" in made
+    assert "| set    |     85.0 (1) |      85.5 [a] |           -0.5 |" in made
+    assert "- a: Heddes et al. 2024 (GSE), supplement, Fig. 5 (verified); digitized" in made
+    assert "differs" not in made
+    assert "≠" not in made
+    assert "?" not in made
+
+
+def test_a_run_trained_otherwise_has_it_with_a_sign_and_no_difference(folder: Path) -> None:
+    made = built(folder / OTHER)
+    text = made.render()
+    assert "98% difference" not in text
+    assert "| set    |     85.0 (1) |    ≠ 85.5 [a] |" in text
+    assert "| gse    | **86.0** (1) |    ≠ 87.0 [b] |" in text
+    assert "- a: Heddes et al. 2024 (GSE), supplement, Fig. 5 (verified); differs: epochs=200 (ours 30), scope=" in text
+    assert "(verified); differs: scope=global (ours layer); digitized" in text
+    assert "- ≠: published after another training than ours" in text
+    assert r"85.0$ (1) & $\neq$ $85.5^{a}$ \\" in made.render("latex")
+    assert '<td class="num">≠ 85.5<sup>a</sup></td>' in made.render("html")
+
+
+def test_a_difference_is_shown_where_any_is_and_only_there(folder: Path) -> None:
+    text = built(folder).render()
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| set")}
+    missing = {name: line.count(" - |") for name, line in rows.items()}
+    assert missing == {"set (scope=layer, epochs=30)": 1, "set (scope=global, epochs=200)": 0}
+
+
+def test_a_source_that_does_not_say_is_marked_and_told_of(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text(f"{HEADER}\ncifar10,resnet56,set,er_fan_out,scope=global,0.98,accuracy.top1,86,200,Us,verified\n")
+    made = built(folder / AS, mine)
+    text = made.render()
+    assert "| set    |     85.0 (1) |    ? 86.0 [a] |           -1.0 |" in text
+    assert "- a: Us (verified); not known: batch_size, schedule, grow.regrow, optimizer, label_smoothing, " in text
+    assert "- ?: agrees in all that is known of the published training" in text
+    assert r"? $86.0^{a}$" in made.render("latex")
+
+
+def test_programs_are_told_in_what_the_trainings_differ(folder: Path) -> None:
+    for name, training, differs in (
+        (AS, "same", ""),
+        (OTHER, "differs", "epochs=200 (ours 30), scope=global (layer)"),
+    ):
+        made = built(folder / name)
+        rows = (json.loads(made.render("json")), list(csv.DictReader(io.StringIO(made.render("csv")))))
+        for found in rows:
+            (row,) = [row for row in found if row["method"] == "set"]
+            assert (row["published_training"], row["published_differs"]) == (training, differs)
+            assert row["published_unknown"] == ""
+            assert bool(row["published_difference"]) == (name == AS)
+            assert float(row["published"]) == 85.51
+
+
+def test_a_cell_without_a_published_number_has_no_training(folder: Path, tmp_path: Path) -> None:
+    run = heddes("gse", sparsity=0.7)
+    assert run.record is not None
+    write(tmp_path, run.record)
+    (cell,) = built(tmp_path).cells
+    assert cell["published"] is None
+    assert cell["published_training"] is None
