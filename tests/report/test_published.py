@@ -44,13 +44,6 @@ FOREIGN = {
 }  # fmt: skip
 """Words of the sources that have no equal among ours; anything else must be one of ours."""
 
-COMING = {
-    "allocation": {"er_fan_in", "er_fan_out"},
-    "settings": {"allocation.dense_first", "grow.regrow", "initialization", "optimizer.decay", "schedule.start"},
-    "values": {"method.batch=next"},
-}
-"""Words of ours that the configuration is yet to have."""
-
 
 def run_of(label: str = "gse", sparsity: float = 0.98, split: str = "test", **changes: Any) -> Run:
     """Make a finished run of resnet56 on cifar10 with er, unless ``changes`` say otherwise."""
@@ -81,7 +74,7 @@ def test_every_word_of_the_shipped_file_is_ours_or_known_to_be_foreign() -> None
     ours["metric"] = {f"{group}.{key}" for group, node in groups for key in node}
     for group, foreign in FOREIGN.items():
         words = {getattr(row, group) for row in ROWS}
-        assert words - ours[group] - COMING.get(group, set()) == foreign
+        assert words - ours[group] == foreign
 
 
 def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -99,17 +92,13 @@ OURS = sorted({row.method for row in ROWS} - FOREIGN["method"] - {"dense"})
 def test_every_setting_of_the_shipped_file_is_one_of_ours(method: str) -> None:
     """The fullest row of each method composes; the others say nothing that it does not have."""
     rows = sorted((row for row in ROWS if row.method == method), key=lambda row: -len(row.words))
-    said = {
-        key: word
-        for key, word in rows[0].words.items()
-        if key not in COMING["settings"] and f"{key}={word}" not in COMING["values"]
-    }
+    said = rows[0].words
     none = ["~allocation"] if method == "gmp" and not rows[0].allocation else []  # its preset has one
     made = compose([f"method={method}", *none, *(f"{key}={word}" for key, word in said.items())])
     known = flat(made.config) | made.choices
     assert all(same(known[key], word) for key, word in said.items() if key not in made.choices)
     keys = {key for row in rows for key in row.words}
-    assert keys - known.keys() - COMING["settings"] <= {"schedule.final_fraction"}
+    assert keys - known.keys() <= {"schedule.final_fraction"}
 
 
 def test_the_two_that_most_is_held_against_say_how_they_trained() -> None:

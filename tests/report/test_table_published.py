@@ -73,7 +73,7 @@ def test_a_source_that_does_not_say_is_marked_and_told_of(folder: Path, tmp_path
     mine.write_text(f"{HEADER}\ncifar10,resnet56,set,er_fan_out,scope=global,0.98,accuracy.top1,86,200,Us,verified\n")
     made = built(folder / AS, mine)
     text = made.render()
-    assert "| set    |     85.0 (1) |    ? 86.0 [a] |           -1.0 |" in text
+    assert "| set    |     85.0 (1) |    ? 86.0 [a] |              - |" in text
     assert "- a: Us (verified); not known: batch_size, schedule, grow.regrow, optimizer, label_smoothing, " in text
     assert "- ?: agrees in all that is known of the published training" in text
     assert r"? $86.0^{a}$" in made.render("latex")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from report_fixture import write
-from training_fixture import HEDDES, SGD, configured, heddes, record_as
+from training_fixture import HEDDES, configured, heddes, record_as
 
 from dstrun.report.load import Run
 from dstrun.report.published import Reference, references
@@ -187,19 +187,19 @@ def test_an_interval_is_unknown_without_the_number_of_steps() -> None:
         ("flops.inference_x_dense", ("scope=layer (ours global)",)),
         (
             "flops.train_x_dense",
-            ("scope=layer (ours global)", "schedule.interval_steps=100 (1000)", "method.batch=next (fresh)"),
+            ("scope=layer (ours global)", "schedule.interval_steps=100 (1000)", "method.batch=current (fresh)"),
         ),
         (
             "flops.train",
             ("epochs=90 (ours 200)", "scope=layer (global)", "schedule.interval_steps=100 (1000)",
-             "method.batch=next (fresh)"),
+             "method.batch=current (fresh)"),
         ),
     ],
 )  # fmt: skip
 def test_only_what_can_move_a_number_is_held_against_it(metric: str, said: tuple[str, ...]) -> None:
     theirs = {
         "epochs": 90, "scope": "layer", "schedule.interval_steps": 100, "schedule.fraction": 0.3, "optimizer.lr": 1.6,
-        "method.batch": "next", "label_smoothing": 0.1,
+        "method.batch": "current", "label_smoothing": 0.1,
     }  # fmt: skip
     training = compare(heddes("rigl"), theirs, "rigl", metric)
     assert training.differs == said
@@ -247,9 +247,3 @@ def test_methods_that_start_sparse_are_known_by_where_they_are_kept() -> None:
     assert all(preset(label) for label in labels)
     sparse = {label for label in labels if label != "dst" and _starts_sparse(label)}
     assert sparse == {"static", "set", "rigl", "gse", "itop", "set_itop", "snfs", "mest", "dsr", "deepr"}
-
-
-def test_the_words_of_a_run_as_published_are_those_of_its_row() -> None:
-    """The test's own words must not drift from the file's."""
-    words = dict(word.split("=", 1) for word in SGD)
-    assert words.items() <= best(heddes("set")).words.items()

@@ -14,26 +14,12 @@ from dstrun.config import compose
 from dstrun.report.load import Run
 
 SPARSE = ["model=resnet56", "dataset=cifar10", "sparsity=0.98", "epochs=200", "batch_size=128"]
-SGD = [
-    "optimizer.lr=0.1", "optimizer.weight_decay=0.0001", "optimizer.lr_milestones=[0.4,0.6]", "optimizer.lr_drop=0.1",
-    "optimizer.nesterov=false",
-]  # fmt: skip
-UPDATES = [
-    "scope=global", "schedule=cosine", "schedule.fraction=0.2", "schedule.end=0.6", "schedule.interval_steps=1000",
-]  # fmt: skip
-HEDDES: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "static": ([], {}),
-    "set": (UPDATES, {"grow.regrow": False}),
-    "rigl": ([*UPDATES, "method.batch=fresh"], {"grow.regrow": False}),
-    "gse": ([*UPDATES, "method.batch=fresh", "grow.sampling=single", "optimizer.lr_warmup=0.025"], {}),
-    "snip": ([], {"initialization": "fan_in"}),
-    "lth": (["method.rewind=0", "method.sparsities=[0.5,0.75,0.9,0.95]"], {"initialization": "fan_in"}),
-    "gmp": (
-        [*UPDATES, "schedule.begin=0", "schedule.fraction=1", "~allocation"],
-        {"initialization": "fan_in"},
-    ),
-}
-"""Words, and settings apart, that train a method as Heddes et al. 2024 did."""
+HEDDES = ("static", "set", "rigl", "gse", "snip", "grasp", "synflow", "lth", "gmp")
+"""What Heddes et al. 2024 trained, and ``protocol=heddes2024`` trains as they did."""
+
+
+EVERY = dict.fromkeys(("set", "rigl", "gse", "gmp"), ("schedule.interval_steps=1000",))
+"""The protocol's interval, said outright: how many steps a run had is not in a record alone."""
 
 
 def configured(run: Run, key: str, value: Any) -> Run:
@@ -74,7 +60,5 @@ def _composed(label: str, words: tuple[str, ...]) -> tuple[dict[str, Any], dict[
 
 def heddes(label: str, *words: str, **apart: Any) -> Run:
     """Make a run of ResNet-56 on CIFAR-10 at 98 % as Heddes et al. 2024 trained, but for what is said."""
-    said, own = HEDDES[label]
-    own = {"allocation": "er_fan_out"} | own if label in ("static", "set", "rigl", "gse") else own
-    record = record_as(label, [*SGD, *said, *words], own | apart)
+    record = record_as(label, ["protocol=heddes2024", *EVERY.get(label, ()), *words], apart)
     return Run(Path("run"), "run", "done", record, {})

@@ -163,7 +163,7 @@ class Part:
     def _published(self, line: dict[str, Any], raw: dict[str, Any], row: Row, column: Key, at: int) -> None:
         """Set a published number, and how far ours is above it, beside a cell.
 
-        How far is not said where the training is known to have been another: that would be told of both.
+        How far is said only where all of the training is known and the same: else it would be told of both.
         """
         if self.options.published is None:
             return
@@ -173,7 +173,7 @@ class Part:
             return
         run, mean = row.cells[column][0], raw["mean"]
         training = found.training(run)
-        apart = None if training.differs or mean is None else mean - found.value
+        apart = None if training.sign or mean is None else mean - found.value
         said = (training.word, ", ".join(training.differs), ", ".join(training.open))
         raw |= dict(zip(CITED, (found.value, found.std, apart, *said, found.cite), strict=True))
         mark = self.footnotes.setdefault(found.footnote(run), _letters(len(self.footnotes)))

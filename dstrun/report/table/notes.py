@@ -17,7 +17,7 @@ EMERGED = "emerges: no sparsity was asked for, training found the one in the cel
 SIGNIFICANT = "bold: the best mean of a column, and those not significantly below (t-test paired by seed, Holm, 5 %)"
 SIGNS = {
     "≠": "≠: published after another training than ours, in what its footnote says differs; no difference is given",
-    "?": "?: agrees in all that is known of the published training; its footnote names what is not",
+    "?": "?: agrees in all that is known of the published training, but not all is; no difference is given",
 }  # fmt: skip
 """What a sign before a published number means."""
 
