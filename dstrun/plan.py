@@ -20,7 +20,7 @@ from dstrun.grow.criterion import Cost
 from dstrun.initial import Initial
 from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Change, Products, Update
-from dstrun.network import allocate, count_network, parameters_record, trained
+from dstrun.network import allocate, count_network, parameters_record, trained, unmet
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
@@ -31,7 +31,8 @@ def plan(experiment: Experiment) -> dict[str, Any]:
     """Plan a run: the record's ``parameters``, ``flops`` and ``memory`` groups, and ``layers``.
 
     FLOPs of ``scope=global`` are those of the initial allocation, which training then changes; those of a method whose
-    sparsity emerges are the most they can be. ``notes`` says what is known only after training.
+    sparsity emerges are the most they can be. ``notes`` says what is known only after training, and where the
+    sparsity is not the one asked for.
 
     Raises:
         ConfigError: parts that do not fit together.
@@ -51,12 +52,14 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         }
         for layer, count in zip(cost.layers, active, strict=True)
     ]
+    notes = [EMERGES] if experiment.build("method").emerges else [unmet(experiment, cost, active)]
+    built = count_network(experiment, trained(experiment, cost))
     return {
-        "parameters": parameters_record(cost, count_network(experiment, trained(experiment, cost)), active),
+        "parameters": parameters_record(experiment, cost, built, active),
         "flops": plan_flops(experiment, cost, active),
         "memory": memory,
         "layers": layers,
-        "notes": [EMERGES] if experiment.build("method").emerges else [],
+        "notes": [note for note in notes if note],
     }
 
 

@@ -10,12 +10,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
 
+from dstrun.budget import budget
 from dstrun.option import ConfigError
-
-
-def budget(total: int, sparsity: float) -> int:
-    """Count the connections that ``sparsity`` leaves of ``total``: round((1 - s) N)."""
-    return round((1 - sparsity) * total)
 
 
 def apportion(weights: Sequence[int | Fraction], sizes: Sequence[int], sparsity: float) -> list[int]:
