@@ -14,6 +14,7 @@ from dstrun.option import option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from dstrun.layer import SparseLayer
 
@@ -69,6 +70,10 @@ class Procedure:
 
     prepares: ClassVar[bool] = False
     """Whether ``prepare`` does anything; its memory is measured then."""
+
+    own: Sequence[Optimizer] = ()
+    """Optimizers of parameters that the run's optimizer does not have, stepped with it. The rate of each group is its
+    ``initial_lr``, times what the schedule leaves of the first rate; their state is in ``state``."""
 
     def prepare(self) -> Update | None:
         """Score and prune before the first step; not called where a run continues."""

@@ -23,6 +23,8 @@ COMMON = ["dataset=digits", "model=resnet20", "model.width=0.5", "epochs=3", "op
 PRESETS = [name for name in options("method") if name != "dst"]
 CURVES = {name: [f"method={name}"] for name in PRESETS} | {
     **{name: [f"method={name}", "epochs=2", "sparsity=0.9"] for name in ("magnitude", "taylor", "fisher")},
+    **{name: [f"method={name}", "method.threshold_lr=0.05"] for name in ("str", "autosparse")},
+    "sss": ["method=sss", "method.factor_lr=0.05"],
     "lth": ["method=lth", "epochs=1", "method.levels=2", "sparsity=0.9"],
     "gse-grabo": ["method=gse", "subset=grabo", "sparsity=0.9"],
     "gse-graest": ["method=gse", "subset=graest", "sparsity=0.9"],
