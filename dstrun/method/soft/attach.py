@@ -75,5 +75,6 @@ def settle(layers: Sequence[DenseLayer], active: Sequence[Tensor], strict: bool)
         EmptyLayer: so that nothing is pruned.
     """
     kept = [mask.flatten()[layer.topology.positions] for layer, mask in zip(layers, active, strict=True)]
-    guard([layer.name for layer, keep in zip(layers, kept, strict=True) if layer.count and not keep.any()], strict)
+    emptied = [layer.name for layer, keep in zip(layers, kept, strict=True) if layer.count and not keep.any()]
+    guard(emptied, len(layers), strict)
     return [drop(layer, (~keep).nonzero().flatten()) for layer, keep in zip(layers, kept, strict=True)]

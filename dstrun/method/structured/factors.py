@@ -81,9 +81,8 @@ class Factors(Procedure):
         before = [layer.count for layer in self.setting.layers]
         dropped = [(factor == 0).nonzero().flatten() for factor in self.factors]
         pairs = self.channels.pairs
-        guard(
-            [p.producer for p, out in zip(pairs, dropped, strict=True) if len(out) == p.channels], self.setting.strict
-        )
+        emptied = [p.producer for p, out in zip(pairs, dropped, strict=True) if len(out) == p.channels]
+        guard(emptied, len(self.setting.layers), self.setting.strict)
         if not any(len(out) for out in dropped):
             log.warning("no factor has become zero by step %d: raise method.gamma or train longer", step)
         for pair, out in zip(pairs, dropped, strict=True):
