@@ -83,10 +83,11 @@ def hydra_main(words: list[str]) -> int:
     """Hand over to Hydra: sweeps, launchers, ``--cfg``, ``--info``, completion."""
     import hydra
 
-    from dstrun.config import register_plugins  # and the schema, which every composition needs
+    from dstrun.config import register_plugins, without_nulls  # and the schema, which every composition needs
 
     register_plugins()
-    sys.argv = ["dstrun", *words]
+    overrides = split_flags(words)[1]
+    sys.argv = ["dstrun", *(word for word in words if word not in overrides), *without_nulls(overrides)]
     hydra.main(config_path="pkg://dstrun.conf", config_name="config", version_base="1.3")(job)()
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dstrun.grow.criterion import Cost
-from dstrun.option import Above, OneOf, option
+from dstrun.option import Above, ConfigError, OneOf, option
 from dstrun.subset.criterion import SubsetDistribution
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class GSE:
 
     cost: ClassVar[Cost] = Cost.CANDIDATE_GRAD
     regrow: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.subset is None:  # a configuration may leave it out
+            raise ConfigError("subset=null makes no sense with grow=gse, which draws one")
 
     @property
     def aggregates(self) -> bool:

@@ -162,7 +162,7 @@ class Method:
         budget: whether ``sparsity`` sets how many connections are active at the end.
         dense: why it needs dense storage, as the end of a sentence; empty where it runs on every backend.
         alone: why it trains in a single process, as the end of a sentence; empty where several may share a batch.
-        scopes: what ``scope`` may be.
+        scopes: what ``scope`` may be; both only where it makes a difference.
         grows_at_zero: whether connections appear during training with weight 0.
         exact: whether the end has the budget to the connection; else what comes in channels stays below it.
     """
@@ -173,7 +173,7 @@ class Method:
     budget: ClassVar[bool] = True
     dense: ClassVar[str] = ""
     alone: ClassVar[str] = ""
-    scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
+    scopes: ClassVar[tuple[str, ...]] = ("layer",)
     grows_at_zero: ClassVar[bool] = False
     exact: ClassVar[bool] = True
 

@@ -34,7 +34,6 @@ class Learned(Method):
     start: ClassVar[str] = "all"
     budget: ClassVar[bool] = False
     dense: ClassVar[str] = "which keeps all weights beside their thresholds"
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
 
     def reached(self, size: int) -> int | None:
         """Count the weights of a layer of ``size`` that have gradients while alpha is above 0; ``None``: all."""

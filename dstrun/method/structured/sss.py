@@ -28,7 +28,6 @@ class SSS(Method):
     budget: ClassVar[bool] = False
     dense: ClassVar[str] = "which starts from every connection"
     alone: ClassVar[str] = "which follows channels through the network of a single process"
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
     exact: ClassVar[bool] = False
 
     def procedure(self, setting: Setting) -> Procedure:

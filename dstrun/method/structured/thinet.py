@@ -30,7 +30,6 @@ class ThiNet(Method):
     start: ClassVar[str] = "all"
     dense: ClassVar[str] = "which starts from every connection"
     alone: ClassVar[str] = "which follows channels through the network of a single process"
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
     exact: ClassVar[bool] = False
 
     def allocates(self, scope: str) -> bool:
