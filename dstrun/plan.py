@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -99,10 +98,11 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     meter = FlopMeter(cost, grow, backends, count_network(experiment, trained(experiment, cost)))
     updates: list[Update] = []
     if update_steps and grow is not None:
-        free = [layer.size - count for layer, count in zip(cost.layers, active, strict=True)]
-        gamma = getattr(grow, "gamma", 1.0)
-        candidates = [min(math.ceil(gamma * a), f) for a, f in zip(active, free, strict=True)]
-        changes = [Change(x.name, a, 0, 0, c, 0.0) for x, a, c in zip(cost.layers, active, candidates, strict=True)]
+        expected = getattr(grow, "expected", lambda count, size: min(count, size - count))
+        changes = [
+            Change(layer.name, count, 0, 0, expected(count, layer.size), 0.0)
+            for layer, count in zip(cost.layers, active, strict=True)
+        ]
         fresh = method.batch == "fresh" and grow.cost is not Cost.NONE
         samples = method.samples_per_class * dataset.classes * len(update_steps) if fresh else 0
         replaces = not fresh and grow.cost is not Cost.NONE

@@ -265,6 +265,7 @@ def assemble(
             fresh_pass=training.fresh_pass,
             samples=data.balanced,
             loss=training.loss,
+            rate=rate.lr_at,
         )
     )
     training.memory.method, training.memory.buckets = training.procedure.state, ranks.bucket_bytes

@@ -126,6 +126,7 @@ class Setting:
             for the step, leaves normalization statistics as they were, and returns how many samples it took.
         samples: ``samples(step, per_class)`` draws as many training samples of every class: images and labels.
         loss: ``loss(logits, labels)``, the mean over samples that training minimises.
+        rate: ``rate(step, total)``, the learning rate of a step, counted from 0, of a schedule so long.
     """
 
     layers: Sequence[SparseLayer]
@@ -148,6 +149,7 @@ class Setting:
     fresh_pass: Callable[[int, int], int]
     samples: Callable[[int, int], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor], Tensor]
+    rate: Callable[[int, int], float]
 
 
 @option
