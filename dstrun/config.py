@@ -35,7 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dstrun import grid, protocol
 from dstrun.check import check
 from dstrun.option import GROUPS, ConfigError, nearest
-from dstrun.schema import KNOWN, SETTINGS
+from dstrun.schema import KNOWN, OPTIONAL, SETTINGS
 
 HERE = "dstrun.conf"
 
@@ -242,6 +242,7 @@ def _of_hydra(overrides: Sequence[str]) -> list[str]:
 
 def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Experiment:
     """Compose one run; ``bases`` keeps what the words that choose options compose to, which takes long."""
+    overrides = without_nulls(overrides)
     parsed = parse(overrides)
     for override in parsed:
         if override.is_sweep_override() and not override.get_key_element().startswith("hydra"):
@@ -266,6 +267,17 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise diagnose(overrides, name, error) from error
     return experiment(composed, choices, command)
+
+
+def without_nulls(overrides: Sequence[str]) -> list[str]:
+    """Spell ``allocation=null``, and so every group that may have no option, as Hydra does: ``~allocation``."""
+    parsed = parse(overrides)
+    return [
+        f"~{o.key_or_group}"
+        if o.key_or_group in (*OPTIONAL, protocol.GROUP) and not o.is_delete() and o.value() is None
+        else word
+        for o, word in zip(parsed, overrides, strict=True)
+    ]
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
@@ -307,9 +319,9 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
             values.append(override)
             continue
         value = override.value()
-        if value is None:
+        if value is None and key not in OPTIONAL:
             return ConfigError(f"{key}=null is not known: choose {', '.join(options)}")
-        if value not in (_protocols() if key == protocol.GROUP else options):
+        if value is not None and value not in (_protocols() if key == protocol.GROUP else options):
             return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}")
         groups.append(override)
     chosen = {override.key_or_group for override in groups}

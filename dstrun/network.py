@@ -10,6 +10,7 @@ from torch import nn
 
 from dstrun.account.flops import NetworkCost, network_cost
 from dstrun.allocation.uniform import Uniform
+from dstrun.budget import budget, met, percent
 from dstrun.config import Experiment
 
 
@@ -51,13 +52,38 @@ def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
 
 
 def _budget(experiment: Experiment, cost: NetworkCost) -> int:
-    return round((1 - experiment.config["sparsity"]) * sum(layer.size for layer in cost.layers))
+    return budget(sum(layer.size for layer in cost.layers), experiment.config["sparsity"])
 
 
-def parameters_record(cost: NetworkCost, built: NetworkCost, active: list[int]) -> dict[str, Any]:
+def unmet(experiment: Experiment, cost: NetworkCost, counts: list[int]) -> str:
+    """Say in a sentence that the layers' counts are not the sparsity asked for, and why; empty where they are.
+
+    Args:
+        experiment: checked.
+        cost: of the network chosen.
+        counts: what every layer shall have at the end (``allocate``).
+    """
+    method, asked = experiment.build("method"), experiment.config["sparsity"]
+    total, active = sum(layer.size for layer in cost.layers), sum(counts)
+    if not method.budget or met(active, total, asked):
+        return ""
+    allocation, name = experiment.build("allocation"), experiment.choices["allocation"]
+    why = ""
+    if not method.exact:
+        why = f", as method={experiment.choices['method']} keeps whole channels"
+    elif getattr(allocation, "dense_first", False):
+        why = f", as allocation={name} keeps the first layer dense on top"
+    verb = "are" if method.start == "sparse" else "will be"
+    return f"sparsity={asked:g} was asked for; {percent(1 - active / total)} % of prunable weights {verb} zero{why}"
+
+
+def parameters_record(
+    experiment: Experiment, cost: NetworkCost, built: NetworkCost, active: list[int]
+) -> dict[str, Any]:
     """Give the ``parameters`` group: ``dense`` and ``active`` count every parameter, ``prunable`` the weights.
 
     Args:
+        experiment: says which sparsity was asked for, if any.
         cost: of the network chosen.
         built: of the one trained, which is the same unless the method builds another.
         active: connections of each layer.
@@ -68,4 +94,5 @@ def parameters_record(cost: NetworkCost, built: NetworkCost, active: list[int]) 
         "active": built.others + sum(active),
         "prunable": prunable,
         "sparsity": 1 - sum(active) / prunable,
+        "asked": experiment.config["sparsity"] if experiment.build("method").budget else None,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from dstrun.grow.criterion import Cost
 from dstrun.initial import Initial
 from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Change, Products, Update
-from dstrun.network import allocate, count_network, parameters_record, trained
+from dstrun.network import allocate, count_network, parameters_record, trained, unmet
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
@@ -31,7 +30,8 @@ def plan(experiment: Experiment) -> dict[str, Any]:
     """Plan a run: the record's ``parameters``, ``flops`` and ``memory`` groups, and ``layers``.
 
     FLOPs of ``scope=global`` are those of the initial allocation, which training then changes; those of a method whose
-    sparsity emerges are the most they can be. ``notes`` says what is known only after training.
+    sparsity emerges are the most they can be. ``notes`` says what is known only after training, and where the
+    sparsity is not the one asked for.
 
     Raises:
         ConfigError: parts that do not fit together.
@@ -51,13 +51,15 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         }
         for layer, count in zip(cost.layers, active, strict=True)
     ]
+    notes = [EMERGES] if experiment.build("method").emerges else [unmet(experiment, cost, active)]
+    built = count_network(experiment, trained(experiment, cost))
     return {
-        "parameters": parameters_record(cost, count_network(experiment, trained(experiment, cost)), active),
+        "parameters": parameters_record(experiment, cost, built, active),
         "flops": plan_flops(experiment, cost, active),
         "memory": memory,
         "layers": layers,
         "rules": rules(experiment),
-        "notes": [EMERGES] if experiment.build("method").emerges else [],
+        "notes": [note for note in notes if note],
     }
 
 
@@ -111,10 +113,11 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     meter = FlopMeter(cost, grow, backends, count_network(experiment, trained(experiment, cost)))
     updates: list[Update] = []
     if update_steps and grow is not None:
-        free = [layer.size - count for layer, count in zip(cost.layers, active, strict=True)]
-        gamma = getattr(grow, "gamma", 1.0)
-        candidates = [min(math.ceil(gamma * a), f) for a, f in zip(active, free, strict=True)]
-        changes = [Change(x.name, a, 0, 0, c, 0.0) for x, a, c in zip(cost.layers, active, candidates, strict=True)]
+        expected = getattr(grow, "expected", lambda count, size: min(count, size - count))
+        changes = [
+            Change(layer.name, count, 0, 0, expected(count, layer.size), 0.0)
+            for layer, count in zip(cost.layers, active, strict=True)
+        ]
         fresh = method.batch == "fresh" and grow.cost is not Cost.NONE
         drawn = batch if method.samples_per_class is None else method.samples_per_class * dataset.classes
         samples = drawn * len(update_steps) if fresh else 0

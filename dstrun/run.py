@@ -29,7 +29,7 @@ from dstrun.layer import skeleton
 from dstrun.method.procedure import Setting
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft import powerprop
-from dstrun.network import allocate, count_network, parameters_record, trained
+from dstrun.network import allocate, count_network, parameters_record, trained, unmet
 from dstrun.optimizer.decay import groups
 from dstrun.progress import Progress, human, muted, say
 from dstrun.ranks import ALONE, Ranks
@@ -268,6 +268,7 @@ def assemble(
             fresh_pass=training.fresh_pass,
             samples=data.balanced,
             loss=training.loss,
+            rate=rate.lr_at,
         )
     )
     training.memory.method, training.memory.buckets = training.procedure.state, ranks.bucket_bytes
@@ -287,7 +288,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "choices": experiment.choices | {k: config[k] for k in ("scope", "backend", "precision")},
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
-        "parameters": parameters_record(training.flops.cost, training.flops.built, active)
+        "parameters": parameters_record(experiment, training.flops.cost, training.flops.built, active)
         | {"explored": training.explored()},
         "flops": training.flops.record(active, training.nominal_steps * config["batch_size"]),
         "memory": training.memory.record(),
@@ -325,6 +326,8 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
         f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; {_storage(config['backend'], training)}"
     )
+    if said := unmet(experiment, cost, allocate(experiment, cost)):
+        log.warning("%s", said)
     if training.flops.built.layers != cost.layers:
         say(f"  trained in its place: {trained(experiment, cost)}")
     if training.device.type == "cpu" and config["precision"] != "fp32":

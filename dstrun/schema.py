@@ -74,3 +74,5 @@ SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
 }
 """What is declared with ``setting``, by the name under which it is set."""
 KNOWN = [f.name for f in fields(Schema)]
+OPTIONAL = [f.name for f in fields(Schema) if not f.metadata and f.default is None]
+"""Groups that may be without an option: ``null``."""

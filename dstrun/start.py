@@ -86,7 +86,12 @@ def hydra_main(words: list[str]) -> int:
     from dstrun import config  # and the schema, which every composition needs
 
     config.register_plugins()
-    sys.argv = ["dstrun", *words]
+    flags, overrides = split_flags(words)
+    resolved = config.without_nulls(overrides)
+    if any(word.startswith("protocol=") for word in resolved):
+        with config.hydra_open([flags.config_dir] if flags.config_dir else []):
+            resolved = config.with_protocol(config.parse(resolved))
+    sys.argv = ["dstrun", *(word for word in words if word not in overrides), *resolved]
     hydra.main(config_path="pkg://dstrun.conf", config_name="config", version_base="1.3")(job)()
     return 0
 

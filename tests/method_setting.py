@@ -33,6 +33,7 @@ def setting(layers=(), **changes) -> Setting:
         "fresh_pass": lambda step, samples: 0,
         "samples": samples,
         "loss": functional.cross_entropy,
+        "rate": lambda step, total: 0.1,
     }
     assert changes.keys() <= given.keys()
     return Setting(layers, **(given | changes))

@@ -15,9 +15,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dstrun"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LIGHT = {"option", "stream", "progress", "heap", "ranks", ""}
+LIGHT = {"option", "budget", "stream", "progress", "heap", "ranks", ""}
 MAY_IMPORT = {
     "option": set(),
+    "budget": set(),
     "stream": set(),
     "heap": set(),
     "ranks": set(),

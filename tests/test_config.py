@@ -85,7 +85,12 @@ WRONG = {
     "powerprop=2 method=static backend=sparse": "powerprop=2 makes no sense with backend=sparse: only dense storage "
     "has it",
     "sparsity=0": "sparsity=0 makes no sense with method=dst: no connection is left to grow",
-    "grow=null": "grow=null is not known: choose gradient, gse, random",
+    "grow=null": "grow=null makes no sense with method=dst, which needs one",
+    "subset=null": "subset=null makes no sense with grow=gse, which draws one",
+    "subset=null method=rigl": "subset makes no sense with method=rigl: only grow=gse draws a subset",
+    "optimizer=null": "optimizer=null is not known: choose adamw, sgd",
+    "method=static scope=global": "scope=global makes no sense with method=static, whose topology never changes",
+    "method=dense scope=global": "scope=global makes no sense with method=dense, which trains every connection",
     "~grow": "grow=null makes no sense with method=dst, which needs one",
     "~model": "model=null is not known: choose mlp, resnet110, resnet20, resnet32, resnet44, resnet50, resnet56, "
     "vgg16, vgg16_small, vit",
@@ -129,6 +134,8 @@ def test_sweep_expands_and_checks_every_run() -> None:
         ("method=snip scope=layer allocation=erk", {"allocation": "erk"}),
         ("method=gmp", {"allocation": "erk", "prune": "magnitude", "grow": None, "schedule": "cubic"}),
         ("method=gmp scope=global ~allocation schedule=cosine", {"allocation": None, "schedule": "cosine"}),
+        ("method=gmp scope=global allocation=null schedule=cosine", {"allocation": None, "schedule": "cosine"}),
+        ("method=static prune=null grow=null schedule=null", {"prune": None, "allocation": "er_fan_out"}),
         ("powerprop=2 method=gmp", {"method": "gmp"}),
     ],
 )

@@ -45,7 +45,7 @@ COMPOSED = {
     "heddes2024 rigl": DYNAMIC | {"grow": "gradient", "grow.regrow": False},
     "heddes2024 static": HEDDES | {"allocation.flatten": "fan_out", "schedule": None},
     "heddes2024 dense": HEDDES | {"initialization": "network"},
-    "heddes2024 snip": DENSE_START | {"method.samples_per_class": 10},
+    "heddes2024 snip": DENSE_START | {"method.samples_per_class": 10, "method.statistics": "batch"},
     "heddes2024 grasp": DENSE_START | {"method.samples_per_class": 10, "method.xavier": False,
                                        "method.temperature": 200.0},
     "heddes2024 synflow": DENSE_START | {"method.rounds": 100},

@@ -10,15 +10,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from dstrun.budget import budget
 from dstrun.option import ConfigError
 
 ON_TOP = ", but the first layer is dense, on top of the budget"
 """What a rule adds to its words where it sets the first layer apart."""
-
-
-def budget(total: int, sparsity: float) -> int:
-    """Count the connections that ``sparsity`` leaves of ``total``: round((1 - s) N)."""
-    return round((1 - sparsity) * total)
 
 
 def behind_first(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dstrun.grow.criterion import Cost
-from dstrun.option import Above, OneOf, option
+from dstrun.option import Above, ConfigError, OneOf, option
 from dstrun.subset.criterion import SubsetDistribution
 
 if TYPE_CHECKING:
@@ -30,10 +30,27 @@ class GSE:
     cost: ClassVar[Cost] = Cost.CANDIDATE_GRAD
     regrow: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        if self.subset is None:  # a configuration may leave it out
+            raise ConfigError("subset=null makes no sense with grow=gse, which draws one")
+
     @property
     def aggregates(self) -> bool:
         """Say whether the subset's distribution looks at the pass."""
         return self.subset.aggregates
+
+    def expected(self, active: int, size: int) -> int:
+        """Foretell |S| of a layer of ``size`` connections; the most it can be where that hangs on the pass.
+
+        Of ``sampling=single`` with a uniform subset it is the mean: m draws hit each of N connections with a
+        probability of 1 - (1 - 1 / N)^m, and N - A of them are inactive.
+        """
+        import math
+
+        wanted = math.ceil(self.gamma * active)
+        if self.sampling == "exact" or self.aggregates or size == active:
+            return min(wanted, size - active)
+        return round((size - active) * -math.expm1(wanted * math.log1p(-1 / size)))
 
     def candidates(self, exploration: Exploration) -> Tensor:
         """Draw the subset from this pass's input and output gradient."""

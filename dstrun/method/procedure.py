@@ -14,6 +14,7 @@ from dstrun.option import option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from dstrun.layer import SparseLayer
 
@@ -70,6 +71,10 @@ class Procedure:
     prepares: ClassVar[bool] = False
     """Whether ``prepare`` does anything; its memory is measured then."""
 
+    own: Sequence[Optimizer] = ()
+    """Optimizers of parameters that the run's optimizer does not have, stepped with it. The rate of each group is its
+    ``initial_lr``, times what the schedule leaves of the first rate; their state is in ``state``."""
+
     def prepare(self) -> Update | None:
         """Score and prune before the first step; not called where a run continues."""
 
@@ -122,6 +127,7 @@ class Setting:
             returns how many samples it took.
         samples: ``samples(step, per_class)`` draws as many training samples of every class: images and labels.
         loss: ``loss(logits, labels)``, the mean over samples that training minimises.
+        rate: ``rate(step, total)``, the learning rate of a step, counted from 0, of a schedule so long.
     """
 
     layers: Sequence[SparseLayer]
@@ -144,6 +150,7 @@ class Setting:
     fresh_pass: Callable[[int, int | None], int]
     samples: Callable[[int, int], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor], Tensor]
+    rate: Callable[[int, int], float]
 
 
 @option
@@ -158,7 +165,7 @@ class Method:
         budget: whether ``sparsity`` sets how many connections are active at the end.
         dense: why it needs dense storage, as the end of a sentence; empty where it runs on every backend.
         alone: why it trains in a single process, as the end of a sentence; empty where several may share a batch.
-        scopes: what ``scope`` may be.
+        scopes: what ``scope`` may be; both only where it makes a difference.
         grows_at_zero: whether connections appear during training with weight 0.
         exact: whether the end has the budget to the connection; else what comes in channels stays below it.
     """
@@ -169,7 +176,7 @@ class Method:
     budget: ClassVar[bool] = True
     dense: ClassVar[str] = ""
     alone: ClassVar[str] = ""
-    scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
+    scopes: ClassVar[tuple[str, ...]] = ("layer",)
     grows_at_zero: ClassVar[bool] = False
     exact: ClassVar[bool] = True
 

@@ -42,7 +42,8 @@ def keep_best(
         EmptyLayer: so that nothing is pruned.
     """
     chosen = best(scores, counts, budget)
-    guard([x.name for x, keep in zip(layers, chosen, strict=True) if x.count and not keep.numel()], strict)
+    emptied = [x.name for x, keep in zip(layers, chosen, strict=True) if x.count and not keep.numel()]
+    guard(emptied, len(layers), strict)
     return [drop(layer, _others(layer.count, keep)) for layer, keep in zip(layers, chosen, strict=True)]
 
 
@@ -63,8 +64,8 @@ def drop(layer: SparseLayer, indices: Tensor) -> Change:
     return Change(layer.name, layer.count, indices.numel(), 0, 0, layer.explored())
 
 
-def guard(emptied: Sequence[str], strict: bool) -> None:
-    """Say which layers are about to lose their last connection.
+def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:
+    """Say which of so many layers are about to lose their last connection.
 
     Raises:
         EmptyLayer: ``strict`` is set.
@@ -72,6 +73,7 @@ def guard(emptied: Sequence[str], strict: bool) -> None:
     if not emptied:
         return
     names = f"{', '.join(emptied[:4])}{f' and {len(emptied) - 4} more' if len(emptied) > 4 else ''}"
+    names += f", {len(emptied)} of {layers} layers"
     if strict:
         raise EmptyLayer(f"no connection would be left in {names}, and strict=true refuses that")
     log.warning("no connection is left in %s: nothing passes there but biases and shortcuts", names)

@@ -18,6 +18,7 @@ class Rounds(Method):
 
     start: ClassVar[str] = "all"
     dense: ClassVar[str] = "which starts from every connection"
+    scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
 
     def shares(self, sparsity: float) -> list[float]:
         """Say how far each round prunes: x leaves the density (1 - sparsity)^x; increasing, the last is 1."""

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
+from dstrun.budget import percent
 from dstrun.report.fields import SHORT, Field
 from dstrun.report.load import EMERGES, Run, natural
 from dstrun.report.style import order
@@ -283,6 +285,24 @@ def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity"
             and key not in but
         }
     return choices + sorted(settings)
+
+
+def really(runs: Sequence[Run]) -> str:
+    """Say the sparsity of runs, the mean, where another was asked for: ``" (61.2%)"``; else nothing."""
+    return "" if all(run.met for run in runs) else f" ({percent(fmean(run.realised for run in runs))}%)"
+
+
+def unmet(cells: Iterable[tuple[str, Sequence[Run]]]) -> list[str]:
+    """Say which cells, given with the names of their rows, have another sparsity than was asked for, and which.
+
+    Of each name and sparsity once: ``dsr at 90% (61.2%)``.
+    """
+    found: dict[tuple[str, float], list[Run]] = {}
+    for name, cell in cells:
+        for run in cell:
+            if not run.met:
+                found.setdefault((name, run.sparsity), []).append(run)
+    return [f"{name} at {100 * asked:g}%{really(runs)}" for (name, asked), runs in found.items()]
 
 
 def _methods(part: Sequence[Run]) -> set[Any]:

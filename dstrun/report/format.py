@@ -55,8 +55,8 @@ class Mean:
     """A cell over seeds; ``std`` is None for a single seed, ``mean`` where none is finished.
 
     ``n`` seeds are finished of the ``of`` that there are, should be or have been begun. ``best`` prints it bold;
-    ``marks`` are signs of footnotes; ``at`` is the sparsity in percent that training reached, where its column does not
-    say it; ``difference`` is to the reference.
+    ``marks`` are signs of footnotes; ``at`` is the sparsity in percent, as shown, where its column does not say the
+    real one; ``difference`` is to the reference.
     """
 
     mean: float | None
@@ -65,7 +65,7 @@ class Mean:
     of: int = 0
     best: bool = False
     marks: str = ""
-    at: float | None = None
+    at: str | None = None
     difference: float | None = None
 
     @property
@@ -75,7 +75,7 @@ class Mean:
 
     def rest(self, digits: int) -> str:
         """Say what comes after the marks: the sparsity reached, and the difference in brackets."""
-        at = "" if self.at is None else f" at {self.at:.1f}%"
+        at = "" if self.at is None else f" at {self.at}%"
         return at + ("" if self.difference is None else f" [{self.difference:+.{digits}f}]")
 
 
@@ -241,7 +241,7 @@ def _html_cell(row: dict[str, Any], column: Column, span: int | None) -> str:
 
 LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$",
-    "≠": r"$\neq$",
+    "≠": r"$\neq$", "‡": r"$\ddagger$",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dstrun.budget import met
 from dstrun.option import ConfigError, nearest
 
 SCHEMA = 1
@@ -70,6 +71,14 @@ class Run:
     def realised(self) -> float:
         """Give the sparsity a finished run ended with, in [0, 1]."""
         return float(number(self.get("parameters.sparsity")) or 0.0)
+
+    @property
+    def met(self) -> bool:
+        """Say whether a finished run ended with the sparsity asked for, if one was (``dstrun.budget``)."""
+        prunable, asked = number(self.get("parameters.prunable")), self.sparsity
+        if not prunable or asked == EMERGES:
+            return True
+        return met((1 - self.realised) * prunable, round(prunable), asked)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Look a dotted key up in the record, ``flops.train_x_dense``."""

@@ -31,9 +31,10 @@ class Precision:
         """Run the backward pass; with fp16, gradients are those of the scaled loss until ``step``."""
         self.scaler.scale(loss).backward()
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the optimizer's step; with fp16 it is left out where a gradient overflowed."""
-        self.scaler.step(optimizer)
+    def step(self, *optimizers: torch.optim.Optimizer) -> None:
+        """Take each optimizer's step; with fp16 it is left out where one of its gradients overflowed."""
+        for optimizer in optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
 
     def state(self) -> dict[str, Any]:

@@ -58,6 +58,11 @@ class Training:
         self.loss_sum = torch.zeros((), device=self.device)
         self.sizes = [layer.size for layer in self.flops.cost.layers]
 
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Give the run's optimizer and those of the method's own parameters."""
+        return [self.optimizer, *self.procedure.own]
+
     def products(self) -> Products:
         """Count the connections of every prunable layer that take part in the next step's products."""
         counted = self.procedure.products()
@@ -114,9 +119,7 @@ class Training:
         """Train on the next batch: one step of the optimizer, or the topology update that replaces it."""
         step = self.step + 1
         x, y = self.data.batch(step - 1)
-        rate = self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self._set_rate(self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps)))
         with self.ranks.alone():
             before = self.procedure.before_step(step)
         model = self.model
@@ -134,10 +137,11 @@ class Training:
         if replaced is None:
             for layer in self.layers:
                 layer.confine_gradient()
-            self.precision.step(self.optimizer)
+            self.precision.step(*self.optimizers)
         with self.ranks.alone():
             after = self.procedure.after_step(step)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         updates = [update for update in (before, replaced, after) if update is not None]
         self.flops.step(len(y) * self.ranks.size, products, updates)
         self.updates += len(updates)
@@ -145,6 +149,13 @@ class Training:
         if updates:
             self.compare()
         return updates
+
+    def _set_rate(self, rate: float) -> None:
+        """Set the learning rate of a step; of parameters that have one of their own, to the same share of it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        for group in (group for optimizer in self.procedure.own for group in optimizer.param_groups):
+            group["lr"] = rate * (group["initial_lr"] / self.rate.lr)
 
     def compare(self) -> None:
         """Make sure that all processes are at the same step with the same topologies.

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrun.allocation.apportion import apportion, budget
+from dstrun.allocation.apportion import apportion
 from dstrun.allocation.er import ER
 from dstrun.allocation.erk import ERK
 from dstrun.allocation.uniform import Uniform
+from dstrun.budget import budget
 from dstrun.option import ConfigError
 
 ALLOCATIONS = [ER(flatten="fan_in"), ERK(), ERK(power=0.5), ERK(power=2), Uniform(dense_first=False)]

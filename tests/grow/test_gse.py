@@ -43,6 +43,17 @@ def test_single_loses_repeated_and_active_ones(subset, active):
     assert not set(found) & set(asked.blocked.tolist())
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("active", [1, 7, 40, 60])
+def test_a_plan_expects_as_many_as_are_drawn(gamma, active):
+    exact, single = (GSE(subset=Uniform(), gamma=gamma, sampling=name) for name in ("exact", "single"))
+    asked = explore(active)
+    assert exact.expected(active, 60) == len(exact.candidates(asked))
+    drawn = [len(single.candidates(asked)) for _ in range(600)]  # the generator goes on from draw to draw
+    assert single.expected(active, 60) == pytest.approx(sum(drawn) / 600, abs=0.75)  # rounding, and 4 standard errors
+    assert GSE(subset=GraBo(), gamma=gamma, sampling="single").expected(active, 60) == exact.expected(active, 60)
+
+
 def test_scores_are_magnitudes():
     asked = explore(7)
     assert GSE(subset=Uniform()).score(torch.tensor([-3.0, 2.0]), torch.tensor([1, 2]), asked).tolist() == [3, 2]

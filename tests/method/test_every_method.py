@@ -9,6 +9,7 @@ import torch
 
 from dstrun import config
 from dstrun.help import options
+from dstrun.method.procedure import Setting
 from dstrun.run import allocate, assemble
 from dstrun.train.training import Training
 
@@ -21,6 +22,26 @@ def experiment(name: str, *words: str) -> config.Experiment:
     """Compose a short run of a method, at 80 % where it takes a sparsity."""
     made = config.compose([*COMMON, f"method={name}", *words])
     return config.compose([*COMMON, f"method={name}", "sparsity=0.8", *words]) if made.config["sparsity"] else made
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_both_scopes_are_taken_only_where_they_make_a_difference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either the allocation hangs on the scope, or the procedure asks for it."""
+    asked = []
+
+    class Asked(Setting):
+        def __getattribute__(self, key: str) -> object:
+            asked.append(key)
+            return super().__getattribute__(key)
+
+    monkeypatch.setattr("dstrun.run.Setting", Asked)
+    made = config.compose(["dataset=digits", "model=mlp", "epochs=3", f"method={name}"])
+    method = made.build("method")
+    start(made)
+    if set(method.scopes) == {"layer", "global"}:
+        assert "scope" in asked or method.allocates("layer") != method.allocates("global")
+    else:
+        assert "scope" not in asked
 
 
 def start(made: config.Experiment) -> Training:

@@ -62,7 +62,7 @@ def test_accuracy_for_programs(sweep: list[load.Run]) -> None:
     assert len(cells) == len(TOP1)
     cell = next(c for c in cells if c["method"] == "gse" and c["sparsity"] == 0.98)
     assert cell == {
-        "model": "resnet56", "dataset": "cifar10", "split": "test", "method": "gse", "sparsity": 0.98,
+        "model": "resnet56", "dataset": "cifar10", "split": "test", "method": "gse", "sparsity": 0.98, "realised": 0.98,
         "backend": "masked", "value": "accuracy.top1", "mean": 87.35, "std": stdev([87.2, 87.5]), "n": 2, "of": 3,
         "seeds": [0, 1],
         "runs": ["resnet56-cifar10-gse-s0.98-seed0-3f9c2a", "resnet56-cifar10-gse-s0.98-seed1-3f9c2a"],

@@ -24,12 +24,14 @@ PRESETS = [name for name in options("method") if name != "dst"]
 FAN_IN, PLAIN = "allocation=er_fan_in", "optimizer.nesterov=false"
 AS_KEPT = {
     **dict.fromkeys(("gse", "set", "static"), FAN_IN),
-    **dict.fromkeys(("rigl", "gmp", "thin", "snfs", "itop", "set_itop", "dsr", "deepr", "sss"), PLAIN),
+    **dict.fromkeys(("rigl", "gmp", "thin", "snfs", "itop", "set_itop", "dsr", "deepr"), PLAIN),
     "mest": "optimizer.lr_warmup=0.05",
+    **dict.fromkeys(("str", "autosparse"), "method.threshold_lr=0.05"),
 }
 """Words for presets whose values have changed since their curves were drawn: the numbers behind them have not."""
 CURVES = {name: [f"method={name}", *filter(None, [AS_KEPT.get(name)])] for name in PRESETS} | {
     **{name: [f"method={name}", "epochs=2", "sparsity=0.9"] for name in ("magnitude", "taylor", "fisher")},
+    "sss": ["method=sss", PLAIN, "method.factor_lr=0.05"],
     "lth": ["method=lth", "epochs=1", "method.levels=2", "sparsity=0.9"],
     "gse-grabo": ["method=gse", FAN_IN, "subset=grabo", "sparsity=0.9"],
     "gse-graest": ["method=gse", FAN_IN, "subset=graest", "sparsity=0.9"],

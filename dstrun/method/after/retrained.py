@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.rounds import Rounds
-from dstrun.option import AtLeast, OneOf, Within, option
+from dstrun.option import AtLeast, OneOf, Share, Within, option
 
 if TYPE_CHECKING:
     from dstrun.method.repeated import Score
@@ -17,11 +17,13 @@ class Retrained(Rounds):
     """Train densely, then prune and retrain, ``rounds`` times; round r of R leaves the density (1 - s)^(r / R).
 
     A round retrains for ``retrain_share`` of a training's epochs, at least one. ``retrain=rewind`` replays as long a
-    tail of the learning rate's schedule (Renda et al. 2020); ``retrain=finetune`` keeps its last learning rate.
+    tail of the learning rate's schedule (Renda et al. 2020); ``retrain=finetune`` keeps its last learning rate,
+    or the last that is ``finetune_lr`` of the first or more.
     """
 
     rounds: Annotated[int, AtLeast(1)] = 1
     retrain: Annotated[str, OneOf("rewind", "finetune")] = "rewind"
+    finetune_lr: Share = 0.01
     retrain_share: Annotated[float, Within(0, 1, low_open=True)] = 0.6
 
     def shares(self, sparsity: float) -> list[float]:
@@ -37,7 +39,9 @@ class Retrained(Rounds):
         from dstrun.method.after.retraining import Finetuning
         from dstrun.method.repeated import Repeated
 
-        return (Repeated if self.retrain == "rewind" else Finetuning)(self, setting, self.score())
+        if self.retrain == "rewind":
+            return Repeated(self, setting, self.score())
+        return Finetuning(self, setting, self.score(), self.finetune_lr)
 
     def score(self) -> Score:
         """Give what scores the connections; the lowest go."""

@@ -18,6 +18,7 @@ class PruneOnce(Method):
     why: ClassVar[str] = "which prunes once, before training"
     start: ClassVar[str] = "all"
     dense: ClassVar[str] = "which scores every connection of the dense network"
+    scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
 
     def procedure(self, setting: Setting) -> Procedure:
         """Score and prune before the first step."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from dstrun.method.at_init.once import PruneOnSamples
 from dstrun.method.procedure import Setting
-from dstrun.option import option
+from dstrun.option import OneOf, option
 
 if TYPE_CHECKING:
     from dstrun.method.at_init.scoring import Scores
@@ -17,15 +17,21 @@ class SNIP(PruneOnSamples):
     """Keep the connections of largest |w dL/dw|, the loss's sensitivity to a factor c = 1 on each (equation 5).
 
     ``scope=global`` ranks all layers together, as in the paper (its normalisation by the sum changes no order), and may
-    empty a layer; ``scope=layer`` keeps the allocation's counts, as Evci et al. 2020 do.
+    empty a layer; ``scope=layer`` keeps the allocation's counts.
+
+    ``statistics=running`` normalizes by the running statistics, 0 and 1 in a fresh network, as the authors' code does;
+    ``statistics=batch`` by the batch scored, as in training.
     """
+
+    statistics: Annotated[str, OneOf("running", "batch")] = "running"
 
     def score(self, setting: Setting) -> Scores:
         """Give |w dL/dw|: (N,) of every layer."""
         from dstrun.method.at_init.scoring import parts, scoring_pass
+        from dstrun.method.statistics import evaluating
 
         passed = 0
-        with scoring_pass(setting.model):
+        with (evaluating if self.statistics == "running" else scoring_pass)(setting.model):
             for x, y, share in parts(self, setting):
                 (share * setting.loss(setting.model(x), y)).backward()
                 passed += len(y)

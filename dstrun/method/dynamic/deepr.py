@@ -40,6 +40,7 @@ class DeepR(Method):
     recipe_steps: Annotated[int, AtLeast(1)] = 100000
 
     why: ClassVar[str] = "which prunes connections that change their sign and grows others at random, at every step"
+    scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
     grows_at_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ class DST(Method):
     rounding: Annotated[str, OneOf("ceil", "floor")] = "ceil"
 
     parts: ClassVar[tuple[str, ...]] = ("prune", "grow", "schedule")
+    scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
     grows_at_zero: ClassVar[bool] = True
 
     def procedure(self, setting: Setting) -> Procedure:

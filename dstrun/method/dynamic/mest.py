@@ -22,7 +22,6 @@ class MEST(Method):
 
     parts: ClassVar[tuple[str, ...]] = ("prune", "schedule")
     why: ClassVar[str] = "which grows at random in each layer"
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
     grows_at_zero: ClassVar[bool] = True
 
     def procedure(self, setting: Setting) -> Procedure:

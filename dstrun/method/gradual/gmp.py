@@ -25,6 +25,7 @@ class GMP(Method):
     why: ClassVar[str] = "which only ever prunes"
     start: ClassVar[str] = "all"
     dense: ClassVar[str] = "which starts from every connection"
+    scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start pruning."""

@@ -35,17 +35,26 @@ def attached(layer: DenseLayer, kind: type[Kind]) -> Kind:
 
 
 def grouped(model: nn.Module, weight_decay: float, apart: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Give the optimizer's parameters in two groups, some apart with a weight decay of their own.
-
-    The group of those carries ``apart=True``.
-    """
+    """Give the optimizer's parameters in two groups, some apart with a weight decay of their own."""
     ids = {id(p) for p in apart}
     rest = [p for p in model.parameters() if id(p) not in ids]
     groups: list[dict[str, Any]] = [
         {"params": rest, "weight_decay": weight_decay},
-        {"params": list(apart), "weight_decay": decay, "apart": True},
+        {"params": list(apart), "weight_decay": decay},
     ]
     return [group for group in groups if group["params"]]
+
+
+def but(parameters: Iterable[Any], apart: Iterable[nn.Parameter]) -> list[Any]:
+    """Leave some out of what an optimizer is given, which may be parameters or groups of them."""
+    ids = {id(p) for p in apart}
+    left: list[Any] = []
+    for given in parameters:
+        if isinstance(given, dict):
+            left.append({**given, "params": but(given["params"], apart)})
+        elif id(given) not in ids:
+            left.append(given)
+    return [given for given in left if not isinstance(given, dict) or given["params"]]
 
 
 def nonzero(layers: Iterable[DenseLayer]) -> list[int]:
@@ -66,5 +75,6 @@ def settle(layers: Sequence[DenseLayer], active: Sequence[Tensor], strict: bool)
         EmptyLayer: so that nothing is pruned.
     """
     kept = [mask.flatten()[layer.topology.positions] for layer, mask in zip(layers, active, strict=True)]
-    guard([layer.name for layer, keep in zip(layers, kept, strict=True) if layer.count and not keep.any()], strict)
+    emptied = [layer.name for layer, keep in zip(layers, kept, strict=True) if layer.count and not keep.any()]
+    guard(emptied, len(layers), strict)
     return [drop(layer, (~keep).nonzero().flatten()) for layer, keep in zip(layers, kept, strict=True)]

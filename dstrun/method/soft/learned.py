@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.method.procedure import Method, Procedure, Products, Setting
-from dstrun.option import AtLeast, option
+from dstrun.option import Above, AtLeast, Within, option
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,18 +19,21 @@ class Learned(Method):
     """Settings of w~ = sign(w) relu(|w| - sigmoid(s)), with one s a layer that is trained beside the weights.
 
     Weight decay of s, which starts far below 0, raises the threshold. What it reaches depends on the length of the run:
-    ``threshold_decay`` is that of a run of ``recipe_steps``, and a run n times shorter has n times as much.
+    ``threshold_decay`` is that of a run of ``recipe_steps``, and a run n times shorter has n times as much. It depends
+    on the learning rate too, so that s is trained by SGD at a rate and a momentum of its own, whatever optimizer the
+    weights have: ``threshold_lr`` at first, then as much less as the schedule takes off theirs.
     """
 
     s_init: float = -8.0
     threshold_decay: Annotated[float, AtLeast(0)] = 5e-5
+    threshold_lr: Annotated[float, Above(0)] = 0.1
+    threshold_momentum: Annotated[float, Within(0, 1, high_open=True)] = 0.9
     recipe_steps: Annotated[int, AtLeast(1)] = 78_000
 
     why: ClassVar[str] = "whose thresholds are learned and find the sparsity"
     start: ClassVar[str] = "all"
     budget: ClassVar[bool] = False
     dense: ClassVar[str] = "which keeps all weights beside their thresholds"
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
 
     def reached(self, size: int) -> int | None:
         """Count the weights of a layer of ``size`` that have gradients while alpha is above 0; ``None``: all."""
@@ -52,12 +55,12 @@ class Learned(Method):
         attach(model, layers, lambda weight: Threshold(weight, self.s_init, self.reached(weight.numel())))
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:
-        """Give the thresholds a weight decay of their own."""
-        from dstrun.method.soft.attach import grouped
+        """Leave the thresholds out, which have an optimizer of their own."""
+        from dstrun.method.soft.attach import but
         from dstrun.method.soft.threshold import Threshold
 
         thresholds = [module.s for module in model.modules() if isinstance(module, Threshold)]
-        return grouped(model, weight_decay, thresholds, self.threshold_decay)
+        return but(super().parameters(model, weight_decay), thresholds)
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start with every weight."""

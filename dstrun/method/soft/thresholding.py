@@ -1,8 +1,10 @@
-"""Thresholds that are trained like any parameter: the procedure of ``STR`` and ``AutoSparse``."""
+"""Thresholds that are trained beside the weights: the procedure of ``STR`` and ``AutoSparse``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from dstrun.grow.criterion import Cost
 from dstrun.layer import DenseLayer
@@ -21,9 +23,9 @@ class Thresholding(Procedure):
         self.setting, self.method = setting, method
         self.layers: list[DenseLayer] = list(setting.layers)  # type: ignore[arg-type]
         self.thresholds = [attached(layer, Threshold) for layer in self.layers]
-        for group in setting.optimizer.param_groups:
-            if group.get("apart"):
-                group["weight_decay"] = method.decay(setting.total_steps)
+        group = {"params": [threshold.s for threshold in self.thresholds], "initial_lr": method.threshold_lr}
+        decay = method.decay(setting.total_steps)
+        self.own = [torch.optim.SGD([group], method.threshold_lr, method.threshold_momentum, weight_decay=decay)]
         self._await(1)
 
     def updates_at(self, step: int) -> bool:
@@ -48,12 +50,13 @@ class Thresholding(Procedure):
         return Products.of(active, [max(a, r) for a, r in zip(active, reached, strict=True)])
 
     def state(self) -> dict[str, Any]:
-        """Give the step that comes next; the thresholds are parameters of the network."""
-        return {"next": self.next}
+        """Give the step that comes next and the thresholds' momentum; they themselves are the network's parameters."""
+        return {"next": self.next, "own": self.own[0].state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue before a checkpoint's next step."""
         self._await(state["next"])
+        self.own[0].load_state_dict(state["own"])
 
     def _await(self, step: int) -> None:
         self.next, self.alpha = step, self.method.alpha_at(step, self.setting.total_steps)

@@ -36,7 +36,6 @@ class TopKAST(Method):
     why: ClassVar[str] = "which takes the largest weights of each layer"
     start: ClassVar[str] = "all"
     dense: ClassVar[str] = "which keeps a dense store of weights to choose from"
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
 
     def objection(self, config: dict[str, Any]) -> str:
         """Object to gradients for fewer connections than the forward pass uses."""

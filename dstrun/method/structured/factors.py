@@ -6,10 +6,12 @@ Shape letter: C channels.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dstrun.grow.criterion import Cost
 from dstrun.method.procedure import Procedure, Setting, Update
@@ -27,6 +29,7 @@ class Factors(Procedure):
     Args:
         setting: of the run; its layers have every connection.
         gamma: of the penalty.
+        rate: of the factors at first; it follows the schedule of the weights'.
         momentum: of the factors.
         last: the step after which channels are removed.
 
@@ -34,13 +37,13 @@ class Factors(Procedure):
         ConfigError: the network has no channels that can be removed.
     """
 
-    def __init__(self, setting: Setting, gamma: float, momentum: float, last: int) -> None:
-        self.setting, self.gamma, self.momentum, self.last = setting, gamma, momentum, last
+    def __init__(self, setting: Setting, gamma: float, rate: float, momentum: float, last: int) -> None:
+        self.setting, self.last = setting, last
         self.channels = Channels(setting.model, setting.layers)
         if not self.channels.pairs:
             raise ConfigError("method=sss makes no sense with this network, which has no channels that can be removed")
         self.factors = [self._attach(pair) for pair in self.channels.pairs]
-        self.velocity = [torch.zeros_like(factor) for factor in self.factors]
+        self.own: list[Optimizer] = [Proximal(self.factors, rate, gamma, momentum)]
         say(f"  {self.channels.said()}")
 
     def _attach(self, pair: Pair) -> nn.Parameter:
@@ -61,27 +64,25 @@ class Factors(Procedure):
         return step == self.last
 
     def after_step(self, step: int) -> Update | None:
-        """Move the factors; at the end remove the channels of those at zero."""
-        if step <= self.last:
-            rate = self.setting.optimizer.param_groups[0]["lr"]
-            for index, factor in enumerate(self.factors):
-                assert factor.grad is not None
-                moved, velocity = proximal_step(
-                    factor.detach(), factor.grad, self.velocity[index], rate, self.gamma, self.momentum
-                )
-                factor.detach().copy_(moved)
-                self.velocity[index] = velocity
-        for factor in self.factors:  # no parameters of the optimizer, which would clear them
+        """Remove the channels of factors at zero after the last step that moves them; from then on they stay."""
+        if not self.updates_at(step):
+            return None
+        update = self._remove(step)
+        self._stop()
+        return update
+
+    def _stop(self) -> None:
+        self.own = []
+        for factor in self.factors:
             factor.grad = None
-        return self._remove(step) if self.updates_at(step) else None
+            factor.requires_grad_(False)
 
     def _remove(self, step: int) -> Update:
         before = [layer.count for layer in self.setting.layers]
         dropped = [(factor == 0).nonzero().flatten() for factor in self.factors]
         pairs = self.channels.pairs
-        guard(
-            [p.producer for p, out in zip(pairs, dropped, strict=True) if len(out) == p.channels], self.setting.strict
-        )
+        emptied = [p.producer for p, out in zip(pairs, dropped, strict=True) if len(out) == p.channels]
+        guard(emptied, len(self.setting.layers), self.setting.strict)
         if not any(len(out) for out in dropped):
             log.warning("no factor has become zero by step %d: raise method.gamma or train longer", step)
         for pair, out in zip(pairs, dropped, strict=True):
@@ -89,12 +90,35 @@ class Factors(Procedure):
         return Update(step, Cost.NONE, False, 0, self.channels.changes(before))
 
     def state(self) -> dict[str, Any]:
-        """Give the factors' velocities; they themselves are parameters of the network."""
-        return {"velocity": self.velocity}
+        """Give the factors' velocities, while they move; they themselves are parameters of the network."""
+        return {"own": [optimizer.state_dict() for optimizer in self.own]}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue with them."""
-        self.velocity = [v.to(f.device) for v, f in zip(state["velocity"], self.factors, strict=True)]
+        for optimizer, kept in zip(self.own, state["own"], strict=False):
+            optimizer.load_state_dict(kept)
+        if not state["own"]:
+            self._stop()
+
+
+class Proximal(Optimizer):
+    """Moves factors by ``proximal_step``; a group's ``lr`` is the rate."""
+
+    def __init__(self, factors: Sequence[nn.Parameter], lr: float, gamma: float, momentum: float) -> None:
+        settings = {"lr": lr, "initial_lr": lr, "gamma": gamma, "momentum": momentum}
+        super().__init__(list(factors), settings)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Move every factor by its gradient."""
+        for group in self.param_groups:
+            for factor in group["params"]:
+                velocity = self.state[factor].get("velocity", torch.zeros_like(factor))
+                moved, velocity = proximal_step(
+                    factor, factor.grad, velocity, group["lr"], group["gamma"], group["momentum"]
+                )
+                factor.copy_(moved)
+                self.state[factor]["velocity"] = velocity
 
 
 def proximal_step(
@@ -102,7 +126,8 @@ def proximal_step(
 ) -> tuple[Tensor, Tensor]:
     """Take an accelerated proximal gradient step, in the form in which the look-ahead point is stored.
 
-    z = S(f - rate g), S(x) = sign(x) max(|x| - rate gamma, 0); v' = z - f + momentum v; f' = z + momentum v'.
+    z = S(f - rate g), S(x) = sign(x) max(|x| - rate gamma, 0); v' = z - f + momentum v; f' = max(0, z + momentum v'):
+    a factor is never negative.
 
     Args:
         factor: (C,) f, the point at which the gradient was taken.
@@ -113,9 +138,9 @@ def proximal_step(
         momentum: between 0 and 1.
 
     Returns:
-        f' and v'. A factor that z leaves at 0 twice in a row is exactly 0, and so is its velocity.
+        f' and v'.
     """
     plain = factor - rate * gradient
     z = plain.sign() * (plain.abs() - rate * gamma).clamp(min=0)
     velocity = z - factor + momentum * velocity
-    return z + momentum * velocity, velocity
+    return (z + momentum * velocity).clamp(min=0), velocity

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from dstrun.grow.criterion import Cost
+from dstrun.method.finetuning import held
 from dstrun.method.procedure import Procedure, Setting, Update
 from dstrun.method.statistics import evaluating
 from dstrun.method.structured.channels import Channels, Pair, trace, uniform
@@ -31,10 +32,12 @@ class Reconstruction(Procedure):
         setting: of the run; its layers have every connection.
         samples_per_class: training images a class that are passed forward.
         locations: outputs drawn of each image, for every pair.
+        least: of the highest learning rate, the share that the fine-tuning has at least.
     """
 
-    def __init__(self, setting: Setting, samples_per_class: int, locations: int) -> None:
+    def __init__(self, setting: Setting, samples_per_class: int, locations: int, least: float) -> None:
         self.setting, self.samples_per_class, self.locations = setting, samples_per_class, locations
+        self.held = held(setting, least)
         self.channels = Channels(setting.model, setting.layers)
         self.kept = uniform(setting.model, self.channels.pairs, setting.budget, "thinet")
         say(f"  {self.channels.said()}")
@@ -44,9 +47,9 @@ class Reconstruction(Procedure):
         return step == self.setting.nominal_steps
 
     def rate_at(self, step: int, total: int) -> tuple[int, int]:
-        """Stay at the last learning rate of the dense training."""
+        """Stay at one step of the dense training's schedule."""
         dense = self.setting.nominal_steps
-        return min(step, dense - 1), dense
+        return step if step < dense else self.held, dense
 
     def after_step(self, step: int) -> Update | None:
         """Remove channels, each layer's after those before it: one pass forward through the network."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from dstrun.method.procedure import Method, Procedure, Setting
 from dstrun.option import Above, AtLeast, Within, option
@@ -12,12 +12,14 @@ from dstrun.option import Above, AtLeast, Within, option
 class SSS(Method):
     """Multiply every channel by a factor trained under an L1 penalty; drop those whose factor is zero.
 
-    Factors start at 1 and minimise L + ``gamma`` sum |factor| by accelerated proximal gradient (the paper's equations
-    11 to 13) at the learning rate of the weights. At ``end`` (share of training) channels of factor 0 are removed and
-    the other factors stay as they are. How sparse the network gets follows from ``gamma``.
+    Factors start at 1, are never negative and minimise L + ``gamma`` sum factor by accelerated proximal gradient (the
+    paper's equations 11 to 13), whatever optimizer the weights have: at the rate ``factor_lr`` at first, then as much
+    less as the schedule takes off theirs. At ``end`` (share of training) channels of factor 0 are removed and the other
+    factors stay as they are. How sparse the network gets follows from ``gamma``.
     """
 
     gamma: Annotated[float, AtLeast(0)] = 0.001
+    factor_lr: Annotated[float, Above(0)] = 0.1
     momentum: Annotated[float, Within(0, 1, high_open=True)] = 0.9
     end: Annotated[float, Above(0), Within(0, 1)] = 1.0
 
@@ -26,20 +28,12 @@ class SSS(Method):
     budget: ClassVar[bool] = False
     dense: ClassVar[str] = "which starts from every connection"
     alone: ClassVar[str] = "which follows channels through the network of a single process"
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
     exact: ClassVar[bool] = False
-
-    def objection(self, config: dict[str, Any]) -> str:
-        """Refuse gradients that are not of the size they seem."""
-        if config["precision"] == "fp16":
-            return (
-                "precision=fp16 makes no sense with method=sss, which trains factors by an optimizer of its own: "
-                "choose bf16"
-            )
-        return ""
 
     def procedure(self, setting: Setting) -> Procedure:
         """Train factors, drop the zeros."""
         from dstrun.method.structured.factors import Factors
 
-        return Factors(setting, self.gamma, self.momentum, max(1, round(self.end * setting.total_steps)))
+        return Factors(
+            setting, self.gamma, self.factor_lr, self.momentum, max(1, round(self.end * setting.total_steps))
+        )

@@ -31,7 +31,6 @@ class Thin(Method):
     why: ClassVar[str] = "which trains a dense network of less width"
     start: ClassVar[str] = "none"
     dense: ClassVar[str] = "which trains a dense network of less width"
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
     exact: ClassVar[bool] = False
 
     def allocates(self, scope: str) -> bool:

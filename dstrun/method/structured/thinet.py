@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.method.procedure import Method, Procedure, Products, Setting
-from dstrun.option import Above, AtLeast, option
+from dstrun.option import Above, AtLeast, Share, option
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class ThiNet(Method):
     """Train densely; remove channels layer by layer; train ``finetune`` x ``epochs`` more at the last learning rate.
 
+    That is, at the last which is ``finetune_lr`` of the first or more: at almost 0 nothing would be made up for.
+
     Of ``samples_per_class`` training images a class, ``locations`` outputs of the reader each, the part that every
     channel has in them is recorded; channels are removed one by one so that the sum of squares of what is removed
     grows least (the paper's algorithm 1), and the others are scaled by least squares (equation 7). The same share
@@ -23,6 +25,7 @@ class ThiNet(Method):
     """
 
     finetune: Annotated[float, Above(0)] = 0.1
+    finetune_lr: Share = 0.01
     samples_per_class: Annotated[int, AtLeast(1)] = 10
     locations: Annotated[int, AtLeast(1)] = 10
 
@@ -30,7 +33,6 @@ class ThiNet(Method):
     start: ClassVar[str] = "all"
     dense: ClassVar[str] = "which starts from every connection"
     alone: ClassVar[str] = "which follows channels through the network of a single process"
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
     exact: ClassVar[bool] = False
 
     def allocates(self, scope: str) -> bool:
@@ -56,7 +58,7 @@ class ThiNet(Method):
         """Train, remove, train."""
         from dstrun.method.structured.reconstruction import Reconstruction
 
-        return Reconstruction(setting, self.samples_per_class, self.locations)
+        return Reconstruction(setting, self.samples_per_class, self.locations, self.finetune_lr)
 
     def course(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, epochs: int, sparsity: float, per_epoch: int

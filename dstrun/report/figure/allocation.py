@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from dstrun.report.compare import Row
+from dstrun.report.compare import Row, unmet
 from dstrun.report.fields import Field
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, deviation, singles
@@ -47,7 +47,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         axis.set_xticks(range(len(rows)), [row.name.replace(" (", "\n(") for row in rows])
         axis.grid(visible=False, axis="x")
         title(axis, panel.title)
-    finish(figure, [], seeds(row for rows in found.values() for row in rows), _handles(names))
+    drawn = [row for rows in found.values() for row in rows]
+    apart = unmet((f"{row.name} ({name})", cell) for row in drawn for name, cell in row.cells.items())
+    finish(figure, [], seeds(drawn), _handles(names), apart)
     return figure
 
 

@@ -22,6 +22,7 @@ COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 MOST_INCHES = 100
 LETTERS_PER_INCH = 15
 """Of a title or a legend, at least; longer ones are folded."""
+UNMET = "sparsity other than asked for (in brackets)"
 
 
 def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:
@@ -130,7 +131,13 @@ def spread(axis: Axis, values: Collection[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def finish(figure: Figure, names: Sequence[str], n: Collection[int], extra: Mapping[str, Any] | None = None) -> None:
+def finish(
+    figure: Figure,
+    names: Sequence[str],
+    n: Collection[int],
+    extra: Mapping[str, Any] | None = None,
+    unmet: Sequence[str] = (),
+) -> None:
     """Put one legend above all panels, making room for it, and below them over how many seeds the means are.
 
     Args:
@@ -138,10 +145,15 @@ def finish(figure: Figure, names: Sequence[str], n: Collection[int], extra: Mapp
         names: of what is drawn, in the order of the legend.
         n: the seeds of every mean.
         extra: more handles by name, to stand at the end of the legend.
+        unmet: what has another sparsity than panels or axes say, ``compare.unmet``; it stands below them too.
     """
     low, high = min(n), max(n)
     text = f"n = {low}" if low == high else f"n = {low} to {high}"
-    figure.supxlabel(f"{text} seed{'s' * (high > 1)}", x=0.995, ha="right", fontsize=6.5)
+    text += f" seed{'s' * (high > 1)}"
+    if unmet:
+        said = textwrap.fill(f"{UNMET}: {', '.join(unmet)}", int(figure.get_figwidth() * 1.3 * LETTERS_PER_INCH))
+        text = f"{said}\n{text}"
+    figure.supxlabel(text, x=0.995, ha="right", fontsize=6.5)
     handles: dict[str, Any] = {}
     for axis in figure.axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):

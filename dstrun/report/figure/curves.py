@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from dstrun.report.compare import Row, blocks
+from dstrun.report.compare import Row, blocks, unmet
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.series import in_order, level, titled
 from dstrun.report.load import Run, metrics, number
@@ -26,7 +26,7 @@ CAPTION = (
 
 def draw(runs: Sequence[Run]) -> Figure | None:
     """Draw a panel per model, dataset and sparsity; dense training is in every one."""
-    panels = []
+    panels, cells = [], []
     for block in blocks(runs):
         levels = [s for s in block.sparsities if s > 0] or block.sparsities
         for sparsity in levels:
@@ -34,6 +34,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             drawn = [(row, lines) for row in block.rows for at in sorted({0.0, sparsity}) if (lines := _lines(row, at))]
             if drawn:
                 panels.append((titled(block, level(sparsity) if sparsity else ""), drawn))
+                cells += [(row.name, row.cells.get(sparsity, [])) for row, _ in drawn]
     if not panels:
         return None
     names = in_order(row for _, drawn in panels for row, _ in drawn)
@@ -47,7 +48,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         title(axis, text)
         axis.set_xlabel("epoch")
         axis.locator_params(axis="x", integer=True)
-    finish(figure, names, [len(lines) for _, drawn in panels for _, lines in drawn])
+    finish(figure, names, [len(lines) for _, drawn in panels for _, lines in drawn], unmet=unmet(cells))
     return figure
 
 

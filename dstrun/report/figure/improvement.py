@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dstrun.report.compare import Row
+from dstrun.report.compare import Row, unmet
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, aside, points
 from dstrun.report.figure.series import SPARSITY, Panel, but_growth, panels, ticks
@@ -50,7 +50,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         axis.set_xlabel("sparsity (%)")
         axis.grid(visible=False, axis="x")
         title(axis, panel.title)
-    finish(figure, names, [len(values) for lines in found.values() for *_, saved in lines for values in saved.values()])
+    drawn = [line for lines in found.values() for line in lines]
+    n = [len(values) for *_, saved in drawn for values in saved.values()]
+    finish(figure, names, n, unmet=unmet((row.name, row.cells[s]) for _, row, saved in drawn for s in saved))
     return figure
 
 

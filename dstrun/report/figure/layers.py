@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from dstrun.report.compare import Row
+from dstrun.report.compare import Row, unmet
 from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import aside
 from dstrun.report.figure.series import by_sparsity, in_order
@@ -39,7 +39,8 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         spread(axis.yaxis, densities)
         _name_layers(axis, rows[0][1][0].get("layers"))
         title(axis, text, 2)
-    finish(figure, names, [len(cell) for _, rows in panels for _, cell in rows], _handles())
+    cells = [(row.name, cell) for _, rows in panels for row, cell in rows]
+    finish(figure, names, [len(cell) for _, cell in cells], _handles(), unmet(cells))
     return figure
 
 

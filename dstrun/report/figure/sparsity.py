@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from dstrun.budget import percent
 from dstrun.report.compare import blocks
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, aside, points, reference
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 CAPTION = (
     f"Final top-1 accuracy by sparsity, {ERRORS}; dense training as a line with a band of its deviation. Runs whose "
-    "sparsity training found stand at the right, each with the sparsity it reached."
+    "sparsity training found stand at the right, each with the sparsity it reached; a point with another sparsity "
+    "than was asked for says it too."
 )
 
 
@@ -39,8 +41,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             at = {i + aside(place, len(sparse)): row.cells[s] for i, s in enumerate(levels) if row.cells.get(s)}
             points(axis, row, [(x, accuracies(cell)) for x, cell in at.items()])
             for x, cell in at.items():
-                if cell[0].sparsity == EMERGES:
-                    reached = f"{100 * fmean(run.realised for run in cell):.1f}"
+                emerges, real = cell[0].sparsity == EMERGES, fmean(run.realised for run in cell)
+                if emerges or not all(run.met for run in cell):
+                    reached = f"{100 * real:.1f}" if emerges else percent(real)
                     where = (x, fmean(accuracies(cell)))
                     axis.annotate(
                         reached, where, (4, 0), textcoords="offset points", va="center", color=style(row.label)[0]

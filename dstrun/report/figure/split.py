@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dstrun.report.compare import really
 from dstrun.report.figure.canvas import PAGE_INCHES, blank, finish, grid, title
 from dstrun.report.figure.series import by_backend, level
 from dstrun.report.format import in_bytes
@@ -121,7 +122,7 @@ def splits(runs: Iterable[Run]) -> dict[str, list[Split]]:
 def _split(name: str, sparsity: float, cell: Sequence[Run]) -> Split:
     parts = {part: fmean(number(run.get(f"memory.{part}_bytes")) or 0 for run in cell) for part in PARTS}
     peak = fmean(run.get("memory.peak_bytes") for run in cell)
-    return Split(f"{name}, {level(sparsity)}" if sparsity else name, parts, peak, len(cell))
+    return Split(f"{name}, {level(sparsity)}{really(cell)}" if sparsity else name, parts, peak, len(cell))
 
 
 def _looks() -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dstrun.report.compare import unmet
 from dstrun.report.fields import Field
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, aside, points, reference
@@ -45,5 +46,5 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         axis.minorticks_off()
         axis.set_xlabel("candidates / active connections (gamma)")
         title(axis, panel.title)
-    finish(figure, names, seeds(drawn))
+    finish(figure, names, seeds(drawn), unmet=unmet((row.name, row.runs) for row in drawn))
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
-from dstrun.report.compare import Row
+from dstrun.report.compare import Row, unmet
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.series import by_sparsity, in_order
 from dstrun.report.load import Run
@@ -40,11 +40,12 @@ WHAT = ("replaced at an update (%)", "explored so far (%)")
 
 def draw(runs: Sequence[Run]) -> Figure | None:
     """Draw two panels per model, dataset and sparsity, of the runs whose topology has moved."""
-    panels = []
+    panels, cells = [], []
     for text, rows in by_sparsity(runs):
         read = [(row, [known for run in cell if _moves(known := updates(run))]) for row, cell in rows]
         if moved := [(row, known) for row, known in read if known]:
             panels.append((text, moved))
+            cells += [(row.name, cell) for (row, cell), (_, known) in zip(rows, read, strict=True) if known]
     if not panels:
         return None
     names = in_order(row for _, rows in panels for row, _ in rows)
@@ -60,7 +61,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             axis.set_xlabel("step")
             axis.set_ylim(bottom=0)
             title(axis, text, 2)
-    finish(figure, names, [len(known) for _, rows in panels for _, known in rows])
+    finish(figure, names, [len(known) for _, rows in panels for _, known in rows], unmet=unmet(cells))
     return figure
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dstrun.report.compare import really
 from dstrun.report.format import Column, cell
 from dstrun.report.load import EMERGES, Run, number
 from dstrun.report.status import STATES
@@ -66,11 +67,13 @@ class Entry:
 
     @property
     def sparsity(self) -> str | None:
-        """Say what was asked for, or what training found."""
+        """Say what was asked for, and what it is where that is another; or what training found."""
         asked = self.values["sparsity"]
         if asked is None:
             return None
-        return f"{100 * self.run.realised:.1f}% found" if asked == EMERGES else f"{100 * asked:g}%"
+        if asked == EMERGES:
+            return f"{100 * self.run.realised:.1f}% found"
+        return f"{100 * asked:g}%{really([self.run])}"
 
     @property
     def commit(self) -> str | None:

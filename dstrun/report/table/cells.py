@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from dstrun.report.compare import Block, Key, Layout, Row
+from dstrun.budget import percent
+from dstrun.report.compare import Block, Key, Layout, Row, really
 from dstrun.report.format import Cited, Column, Mean
-from dstrun.report.load import EMERGES
+from dstrun.report.load import EMERGES, Run
 from dstrun.report.published import Published, Reference
 from dstrun.report.table import statistics
 from dstrun.report.table.measure import Measure, References
 
 UNFINISHED = "†"
+UNMET = "‡"
+"""The mark of a cell whose runs have another sparsity than was asked for."""
 CITED = (
     "published", "published_std", "published_difference", "published_training", "published_differs",
     "published_unknown", "source",
@@ -93,24 +96,35 @@ class Part:
         theirs = value.of(against) if against and row.label != self.options.against else []
         difference = mean - fmean(theirs) if theirs and mean is not None else None
         sparsity = self._sparsity(row, column)
-        emerged = 100 * sparsity if sparsity is not None and self.layout.emerges((), column) and n else None
+        real = fmean(run.realised for run in runs) if runs else None
         of = max(self.block.most, n + len(unfinished))
-        marks = UNFINISHED if unfinished else ""
+        marks = (UNFINISHED if unfinished else "") + ("" if all(run.met for run in runs) else UNMET)
         spread = interval if self.options.interval else deviation
         shown: Any = value.json(mean)
         if value.kind == "mean":
-            shown = Mean(mean, spread, n, of, False, marks, emerged, difference)
+            shown = Mean(mean, spread, n, of, False, marks, self._at(column, runs), difference)
         raw = {key: getattr(self.block, key) for key in ("model", "dataset", "split") if getattr(self.block, key)}
         raw |= self._named(row)
         raw |= {f.name: v for f, v in zip(self.layout.columns, column, strict=True)}
         if "sparsity" in raw:
             raw["sparsity"] = sparsity
+            raw["realised"] = real
         raw |= {"backend": runs[0].get("choices.backend") if runs else None, "value": value.name}
         raw |= {"mean": value.json(mean), "std": deviation, "n": n, "of": of}
         raw |= {"interval": interval} if self.options.interval else {}
         raw |= {"difference": difference} if self.options.against else {}
         raw |= {"seeds": [run.seed for run in runs], "runs": [run.id for run in runs]}
         return shown, raw | {"unfinished": [run.id for run in unfinished]}
+
+    def _at(self, column: Key, runs: Sequence[Run]) -> str | None:
+        """Say the sparsity of a cell in percent, where neither its column nor the name of its row has the real one."""
+        if not runs:
+            return None
+        real = fmean(run.realised for run in runs)
+        if self.layout.emerges((), column):
+            return f"{100 * real:.1f}"
+        named = any(f.key == "sparsity" for f in self.layout.rows)
+        return None if named or all(run.met for run in runs) else percent(real)
 
     def _sparsity(self, row: Row, column: Key) -> float | None:
         """Give the sparsity of a cell, where rows or columns have it; where training found it, the mean over seeds."""
@@ -123,12 +137,14 @@ class Part:
     def _best(self, column: Key, value: Measure, shown: dict[int, Mean]) -> list[int]:
         """Choose the cells of a column that are bold: the best as shown, dense apart, where two or more compete.
 
-        Rows that differ in a setting they stand for, as the sparsity, do not.
+        Rows that differ in a setting they stand for, as the sparsity, do not; nor does what has another sparsity than
+        was asked for.
         """
         rivals = {
             str(i): i
             for i, mean in shown.items()
             if mean.mean is not None and mean.at is None and self.block.rows[i].label != "dense"
+            and all(run.met for run in self.block.rows[i].cells[column])
             and not self.layout.emerges(self.block.rows[i].values)
         }  # fmt: skip
         groups: dict[Key, dict[str, int]] = {}
@@ -196,6 +212,8 @@ class Part:
         texts = {f.name: f.text(named[f.name]) for f in self.layout.rows} | {"apart": named.get("apart")}
         if self.layout.emerges(row.values):
             texts["sparsity"] = f"{100 * fmean(run.realised for run in row.runs):.1f}% (emerged)"
+        elif "sparsity" in texts and not all(run.met for run in row.runs):
+            texts["sparsity"] = f"{texts['sparsity']}{UNMET}{really(row.runs)}"
         return texts
 
     def columns(self) -> list[Column]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from dstrun.report.compare import Block, Layout, Row
+from dstrun.report.compare import Block, Layout, Row, unmet
 from dstrun.report.load import Run
-from dstrun.report.table.cells import UNFINISHED, Options
+from dstrun.report.table.cells import UNFINISHED, UNMET, Options
 from dstrun.report.table.measure import CONVENTIONS, Measure, unlike
 
 STANDARD = "mean ± sample standard deviation over seeds (n) at the final epoch, never best on test"
@@ -14,6 +14,7 @@ INTERVAL = (
     "mean ± half the 95 % confidence interval (Student's t) over seeds (n) at the final epoch, never best on test"
 )
 EMERGED = "emerges: no sparsity was asked for, training found the one in the cell (mean over seeds), so none is bold"
+REAL = "another sparsity than was asked for (the real one in brackets), so neither bold nor in the way of what is"
 SIGNIFICANT = "bold: the best mean of a column, and those not significantly below (t-test paired by seed, Holm, 5 %)"
 SIGNS = {
     "≠": "≠: published after another training than ours, in what its footnote says differs; no difference is given",
@@ -59,6 +60,8 @@ def notes(
         return notes
     if any(layout.emerges(row.values, column) for row in rows for column in row.columns):
         notes.append(EMERGED)
+    if real := unmet((row.brief, cell) for row in rows for cell in row.cells.values()):
+        notes.append(f"{UNMET} {REAL}: {', '.join(real)}")
     if any(value.accuracy for value in values):
         splits = sorted({str(run.get("accuracy.split")) for run in runs})
         what = " and ".join(dict.fromkeys(value.title for value in values if value.accuracy))

@@ -58,14 +58,16 @@ def test_a_layer_may_be_emptied_with_a_warning(beside, caplog):
     with caplog.at_level(logging.WARNING, "dstrun"):
         SNIP().procedure(made.setting).prepare()
     assert made.kept() == [[0, 1, 2], []]
-    assert caplog.messages == ["no connection is left in b: nothing passes there but biases and shortcuts"]
+    assert caplog.messages == [
+        "no connection is left in b, 1 of 2 layers: nothing passes there but biases and shortcuts"
+    ]
 
 
 def test_strict_refuses_to_empty_a_layer_and_prunes_nothing(beside):
     made = beside(A, B, loss, budget=3, strict=True)
     with pytest.raises(EmptyLayer) as error:
         SNIP().procedure(made.setting).prepare()
-    assert str(error.value) == REFUSED.format("b")
+    assert str(error.value) == REFUSED.format("b, 1 of 2 layers")
     assert made.kept() == [[0, 1, 2, 3], [0, 1, 2, 3]]
 
 
@@ -74,7 +76,7 @@ def test_a_strict_run_that_would_empty_a_layer_ends_as_failed(tmp_path, capfd):
     outcome = run(config.compose(words))
     status = json.loads((outcome.folder.path / "status.json").read_text())
     assert outcome.state == status["state"] == "failed"
-    assert outcome.message == status["message"] == REFUSED.format("fc1, fc2")
+    assert outcome.message == status["message"] == REFUSED.format("fc1, fc2, 2 of 3 layers")
 
 
 def network():
@@ -90,13 +92,14 @@ def samples(step, per_class):
     return torch.randn(len(y), 1, 4, 4, generator=draws), y
 
 
-def test_running_statistics_dropout_and_every_random_stream_stay_as_they_are(scored):
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_running_statistics_dropout_and_every_random_stream_stay_as_they_are(scored, statistics):
     made = scored(network(), samples, classes=3)
     buffers = {name: buffer.clone() for name, buffer in made.net.named_buffers()}
     before = torch.get_rng_state()
-    first, _ = SNIP().score(made.setting)
+    first, _ = SNIP(statistics=statistics).score(made.setting)
     made.net.zero_grad()
-    again, _ = SNIP().score(made.setting)
+    again, _ = SNIP(statistics=statistics).score(made.setting)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(torch.equal(buffers[name], buffer) for name, buffer in made.net.named_buffers())
@@ -104,11 +107,15 @@ def test_running_statistics_dropout_and_every_random_stream_stay_as_they_are(sco
     assert made.net[1].track_running_stats
 
 
-def test_batch_statistics_normalise(scored):
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_normalises_by_the_statistics_asked_for(scored, statistics):
+    """In a fresh network those that run are 0 and 1, so that normalization changes nothing."""
     made = scored(network(), samples, classes=3)
-    scores, _ = SNIP().score(made.setting)
+    scores, _ = SNIP(statistics=statistics).score(made.setting)
     made.net.zero_grad()
     made.net[3].p = 0.0
+    if statistics == "running":
+        made.net[1] = nn.BatchNorm2d(4, eps=made.net[1].eps).eval()
     x, y = samples(0, 10)
     nn.functional.cross_entropy(made.net(x), y).backward()
     for layer, score in zip(made.layers, scores, strict=True):

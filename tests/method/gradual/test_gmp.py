@@ -70,9 +70,11 @@ def test_a_layer_that_empties_is_said_or_refused(caplog):
     _, layers = network(WEIGHTS, small)
     start(layers, schedule, budget=4).after_step(8)
     assert [layer.count for layer in layers] == [4, 0]
-    assert "no connection is left in 1: nothing passes there but biases and shortcuts" in caplog.text
+    assert "no connection is left in 1, 1 of 2 layers: nothing passes there but biases and shortcuts" in caplog.text
     _, layers = network(WEIGHTS, small)
-    with pytest.raises(EmptyLayer, match="no connection would be left in 1, and strict=true refuses that"):
+    with pytest.raises(
+        EmptyLayer, match="no connection would be left in 1, 1 of 2 layers, and strict=true refuses that"
+    ):
         start(layers, schedule, budget=4, strict=True).after_step(8)
     assert [layer.count for layer in layers] == [8, 8]
 

@@ -50,9 +50,11 @@ class Soft:
         self.backward()
         assert self.procedure.after_backward(self.steps) is None
         self.layer.confine_gradient()
-        self.optimizer.step()
+        for optimizer in (self.optimizer, *self.procedure.own):
+            optimizer.step()
         after = self.procedure.after_step(self.steps)
-        self.optimizer.zero_grad()
+        for optimizer in (self.optimizer, *self.procedure.own):
+            optimizer.zero_grad()
         assert before is None
         return after
 

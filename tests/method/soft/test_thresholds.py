@@ -118,7 +118,9 @@ def test_the_last_step_leaves_the_sparse_network() -> None:
 
 def test_a_layer_that_empties_is_refused_where_strict() -> None:
     bench = Soft(STR(s_init=5.0, threshold_decay=0), [0.0] * 8, total=1, strict=True)
-    with pytest.raises(EmptyLayer, match="no connection would be left in 0, and strict=true refuses that"):
+    with pytest.raises(
+        EmptyLayer, match="no connection would be left in 0, 1 of 1 layers, and strict=true refuses that"
+    ):
         bench.step()
 
 

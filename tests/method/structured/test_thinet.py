@@ -97,7 +97,7 @@ def test_it_removes_after_the_dense_training_what_is_missed_least():
     layers = masked.wrap(net, torch.device("cpu"))
     x = torch.rand(40, 2)
     run = {"budget": 8, "total_steps": 30, "nominal_steps": 20, "model": net}
-    procedure = Reconstruction(setting(layers, samples=lambda step, n: (x, torch.zeros(40)), **run), 4, 5)
+    procedure = Reconstruction(setting(layers, samples=lambda step, n: (x, torch.zeros(40)), **run), 4, 5, 0.01)
     expected = net(x).detach()
     assert [s for s in range(1, 31) if procedure.updates_at(s)] == [20]
     assert procedure.after_step(19) is None
