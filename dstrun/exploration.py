@@ -85,25 +85,28 @@ class Proposal:
         positions: (M,) int64, none of them blocked.
         scores: (M,) float, descending.
         drawn: how many candidates were scored to find these; their gradients are what growth costs.
+        finite: whether all gradients looked at were; ``None`` where none was.
     """
 
     positions: Tensor
     scores: Tensor
     drawn: int
+    finite: Tensor | None = None
 
 
-def best(scores: Tensor, positions: Tensor | None, exploration: Exploration) -> Proposal:
+def best(scores: Tensor, positions: Tensor | None, exploration: Exploration, finite: Tensor | None = None) -> Proposal:
     """Keep the ``limit`` highest scores; equal ones in the order in which the candidates come.
 
     Args:
         scores: (M,) of the candidates.
         positions: (M,) the candidates, or ``None`` where all N positions are scored, blocked ones too.
         exploration: names the limit and what is blocked.
+        finite: whether the gradients behind the scores are, if there are any.
     """
     drawn = exploration.free if positions is None else scores.numel()
     count = min(exploration.limit, drawn)
     if positions is None:
         top = highest(scores, count, exploration.blocked)
-        return Proposal(top, scores[top], drawn)
+        return Proposal(top, scores[top], drawn, finite)
     top = highest(scores, count)
-    return Proposal(positions[top], scores[top], drawn)
+    return Proposal(positions[top], scores[top], drawn, finite)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dstrun.option import ConfigError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -99,6 +101,9 @@ class SparseLayer(Protocol):
         Args:
             prune: active positions.
             grow: inactive positions.
+
+        Raises:
+            ConfigError: the optimizer keeps state that this would leave stale; nothing has changed.
         """
         ...
 
@@ -132,6 +137,46 @@ class DenseLayer(SparseLayer, Protocol):
     def dense_grad(self) -> Tensor:
         """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""
         ...
+
+
+def carried(layer: SparseLayer, grows: bool) -> dict[str, Tensor]:
+    """Give the optimizer's state of a layer's weight that its connections carry with them: what has its shape.
+
+    What has another shape is stale once connections are replaced, and a number, as a count of steps, once they grow. An
+    optimizer that sees to that itself has a method ``before_growth(weight)``, which is called before connections grow
+    and may bring in state of the weight's shape.
+
+    Args:
+        layer: about to be rewired.
+        grows: whether connections are about to grow in it.
+
+    Raises:
+        ConfigError: other state would be stale.
+    """
+    optimizer, weight = layer.optimizer, layer.weight
+    state: dict[str, Any] = {} if optimizer is None else optimizer.state.get(weight, {})
+    prepare = getattr(optimizer, "before_growth", None)
+    if prepare is not None and grows:
+        prepare(weight)
+    for key, value in state.items() if prepare is None else ():
+        if _is_stale(value, grows, weight.shape):
+            when = "grow" if grows else "are pruned"
+            raise ConfigError(
+                f"{type(optimizer).__name__} keeps {key!r} for {layer.name}, which is stale once connections {when}: "
+                "choose optimizer=sgd, adam or adamw, or give it a method before_growth(weight)"
+            )
+    return {key: value for key, value in state.items() if getattr(value, "shape", None) == weight.shape}
+
+
+def _is_stale(value: Any, grows: bool, shape: tuple[int, ...] | None = None) -> bool:
+    """Say whether a part of an optimizer's state is no longer true of a weight when its connections change."""
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        return value.shape != shape and (value.numel() > 1 or (value.numel() == 1 and grows))
+    if isinstance(value, dict | list | tuple):
+        return any(_is_stale(part, grows) for part in (value.values() if isinstance(value, dict) else value))
+    return grows and isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def scored(criterion: GrowCriterion, exploration: Exploration) -> Proposal:

@@ -156,6 +156,7 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         always = method.start == "sparse" and config["backend"] != "masked"
         layers = _hollow(model, active) if always else []
         optimizer = experiment.build("optimizer").build(model.parameters())
+        weights = [layer.weight for layer in layers] or [module.weight for _, module in prunable(model)]
         precision = Precision(config["precision"], torch.device("cpu"))
         tracker = MemTracker()
         tracker.track_external(model, optimizer)
@@ -171,6 +172,9 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                if method.grows_at_zero and hasattr(optimizer, "before_growth"):
+                    for weight in weights:
+                        optimizer.before_growth(weight)
                 del loss
                 tracker.reset_mod_stats()
         peak = sum(totals["Total"] for totals in tracker.get_tracker_snapshot("peak").values())

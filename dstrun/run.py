@@ -31,6 +31,7 @@ from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft import powerprop
 from dstrun.network import allocate, count_network, parameters_record, trained, unmet
 from dstrun.optimizer.decay import groups
+from dstrun.option import ConfigError
 from dstrun.progress import Progress, human, muted, say
 from dstrun.ranks import ALONE, Ranks
 from dstrun.record import wandb
@@ -152,7 +153,7 @@ def _attempt(
         return Outcome("diverged", folder, None, str(event)), None
     except Busy as event:
         return Outcome("busy", folder, None, str(event)), None
-    except EmptyLayer as event:
+    except (EmptyLayer, ConfigError) as event:
         return Outcome("failed", folder, None, str(event)), f"{event}\n"
     except Exception as error:
         traceback.print_exc()
@@ -245,6 +246,7 @@ def assemble(
         memory=MemoryMeter(model, optimizer, layers, device),
         clock=Clock(device),
         ranks=ranks,
+        grows=method.grows_at_zero,
     )
     training.procedure = method.procedure(
         Setting(
@@ -266,6 +268,7 @@ def assemble(
             model=model,
             optimizer=optimizer,
             fresh_pass=training.fresh_pass,
+            overflowed=training.overflowed,
             samples=data.balanced,
             loss=training.loss,
             rate=rate.lr_at,

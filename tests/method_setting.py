@@ -31,6 +31,7 @@ def setting(layers=(), **changes) -> Setting:
         "model": nn.Sequential(*[layer.module for layer in layers if hasattr(layer, "module")]),
         "optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1),
         "fresh_pass": lambda step, samples: 0,
+        "overflowed": lambda finite: False,
         "samples": samples,
         "loss": functional.cross_entropy,
         "rate": lambda step, total: 0.1,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, prunable, scored, sharing
+from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
 from dstrun.ranks import ALONE, Ranks
 from dstrun.topology import Topology
 
@@ -124,7 +124,8 @@ class MaskedLayer:
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
         gradient = self.ranks.average(self.dense_grad())
         chosen = gradient if positions is None else gradient[positions]
-        return best(criterion.score(chosen, positions, exploration), positions, exploration)
+        finite = chosen.isfinite().all()
+        return best(criterion.score(chosen, positions, exploration), positions, exploration, finite)
 
     def proposal(self) -> Proposal:
         """Give what the armed backward found, and disarm."""
@@ -135,15 +136,15 @@ class MaskedLayer:
 
     def rewire(self, prune: Tensor, grow: Tensor) -> None:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
-        self._topology = self.topology.rewired(prune, grow)
+        topology = self.topology.rewired(prune, grow)
+        state = carried(self, grow.numel() > 0)
+        self._topology = topology
         self.mask.view(-1)[prune] = False
         self.mask.view(-1)[grow] = True
         self.ever.view(-1)[grow] = True
         changed = torch.cat([prune, grow])
-        state = self.optimizer.state.get(self.weight, {}) if self.optimizer is not None else {}
         for tensor in [self.weight.detach(), *state.values()]:
-            if isinstance(tensor, Tensor) and tensor.shape == self.weight.shape:
-                tensor.view(-1)[changed] = 0
+            tensor.view(-1)[changed] = 0
 
     def index(self) -> list[Tensor]:
         """List positions and masks."""

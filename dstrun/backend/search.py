@@ -22,16 +22,17 @@ def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
     geometry = exploration.geometry
     outputs, inputs = geometry.shape[0] // geometry.groups, exploration.size // geometry.shape[0]
     together = max(1, min(BLOCK // inputs, outputs // 2))
-    found = Proposal(exploration.blocked[:0], exploration.blocked[:0].float(), 0)
+    found, finite = Proposal(exploration.blocked[:0], exploration.blocked[:0].float(), 0), []
     for group in range(geometry.groups):
         for first in range(group * outputs, (group + 1) * outputs, together):
             last = min(first + together, (group + 1) * outputs)
             positions = torch.arange(first * inputs, last * inputs, device=exploration.blocked.device)
             free = ~contains(exploration.blocked, positions)
             gradient = exploration.weight_gradient(group, first, last)
+            finite.append(gradient.isfinite().all())
             positions = positions[free]
             scores = criterion.score(gradient.flatten()[free], positions, exploration)
             found = best(
                 torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions]), exploration
             )
-    return dataclasses.replace(found, drawn=exploration.free)
+    return dataclasses.replace(found, drawn=exploration.free, finite=torch.stack(finite).all())

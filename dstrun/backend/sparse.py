@@ -28,7 +28,7 @@ from dstrun.backend.search import best_of_all
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import ConvGeometry, Geometry, geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, prunable, scored, sharing
+from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
 from dstrun.ranks import ALONE, Ranks
 from dstrun.topology import Topology, contains
 
@@ -143,7 +143,7 @@ class Sparse(nn.Module):
         old = self.topology
         new = old.rewired(prune, grow)
         kept, place = ~contains(prune.sort().values, old.positions), ~contains(grow.sort().values, new.positions)
-        state = self.optimizer.state.get(self.weight, {}) if self.optimizer is not None else {}
+        state = carried(self, grow.numel() > 0)
 
         def moved(tensor: Tensor) -> Tensor:
             result = tensor.new_zeros(new.count)
@@ -151,8 +151,8 @@ class Sparse(nn.Module):
             return result
 
         for key, tensor in state.items():
-            if isinstance(tensor, Tensor) and tensor.shape == self.weight.shape:
-                state[key] = moved(tensor)
+            assert self.optimizer is not None
+            self.optimizer.state[self.weight][key] = moved(tensor)
         self.weight.data = moved(self.weight.data)
         self.weight.grad = None
         self.pattern.set(new)
@@ -232,7 +232,8 @@ class Sparse(nn.Module):
             positions = positions.sort().values
         rows, inputs = rows_of(positions, self.geometry.shape[0], self.pattern.per_output)
         gradient = self.ranks.average(kernel.weight_gradient(self.convolution, rows, inputs, x, delta))
-        self._found = best(order.criterion.score(gradient, positions, exploration), positions, exploration)
+        finite = gradient.isfinite().all()
+        self._found = best(order.criterion.score(gradient, positions, exploration), positions, exploration, finite)
 
     def _seen(self, tensor: Tensor) -> Tensor:
         """View what kernels see in the logical shape."""

@@ -5,7 +5,7 @@ Shape letters: A active connections of a layer, N those of the dense layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,6 +42,7 @@ class Update:
         samples: scored besides the step's own batch, each one pass forward and backward; a method that passes over a
             sample several times counts it as often.
         changes: one a layer, in the layers' order.
+        skipped: whether the gradients it needed overflowed (fp16), so that nothing was pruned or grown.
     """
 
     step: int
@@ -49,6 +50,7 @@ class Update:
     replaces_step: bool
     samples: int
     changes: list[Change]
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ class Setting:
         fresh_pass: ``fresh_pass(step, samples)`` runs a forward and backward over that many training samples drawn
             for the step, or as many as a batch has (``None``), leaves normalization statistics as they were, and
             returns how many samples it took.
+        overflowed: ``overflowed(finite)`` says whether gradients of the pass that looked for candidates overflowed
+            (fp16), given whether those of each layer's candidates are finite; an update on them is left out.
         samples: ``samples(step, per_class)`` draws as many training samples of every class: images and labels.
         loss: ``loss(logits, labels)``, the mean over samples that training minimises.
         rate: ``rate(step, total)``, the learning rate of a step, counted from 0, of a schedule so long.
@@ -148,6 +152,7 @@ class Setting:
     model: nn.Module
     optimizer: Any
     fresh_pass: Callable[[int, int | None], int]
+    overflowed: Callable[[Iterable[Tensor]], bool]
     samples: Callable[[int, int], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor], Tensor]
     rate: Callable[[int, int], float]

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @option
 class Importance:
-    """Score |w| + lambda |g|, g the gradient of the step just taken; lambda is ``coefficient``."""
+    """Score |w| + lambda |g|, g the gradient of the step just taken; lambda is ``coefficient``.
+
+    A gradient that overflowed, and so left the step out (fp16), counts as 0.
+    """
 
     coefficient: Annotated[float, AtLeast(0)] = 0.01
 
@@ -23,4 +26,4 @@ class Importance:
 
     def score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
         """Score the active connections by magnitude and gradient: (A,)."""
-        return layer.values().abs() + self.coefficient * layer.grad().abs()
+        return layer.values().abs() + self.coefficient * layer.grad().nan_to_num(0.0, 0.0, 0.0).abs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -36,6 +37,19 @@ class Precision:
         for optimizer in optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
+
+    def overflowed(self, finite: Iterable[Tensor]) -> bool:
+        """Say whether gradients of a scaled loss overflowed; where the loss is not scaled, without a look.
+
+        Args:
+            finite: of each gradient, (), whether all of it is finite.
+        """
+        return self.scaler.is_enabled() and not all(map(bool, finite))
+
+    def back_off(self) -> None:
+        """Lower the scale as after a step that was left out."""
+        state = self.scaler.state_dict()
+        self.scaler.load_state_dict(state | {"scale": state["scale"] * state["backoff_factor"], "_growth_tracker": 0})
 
     def state(self) -> dict[str, Any]:
         """Give the scaler's state, for a checkpoint."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch.nn import functional
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.dataset.loader import Resident
-from dstrun.layer import SparseLayer
+from dstrun.layer import SparseLayer, carried
 from dstrun.method.procedure import Procedure, Products, Update
 from dstrun.method.statistics import frozen_statistics
 from dstrun.optimizer.rate import Rate
@@ -23,13 +25,16 @@ from dstrun.train.clock import Clock
 from dstrun.train.evaluate import evaluate
 from dstrun.train.precision import Precision
 
+log = logging.getLogger("dstrun")
+
 
 @dataclass
 class Training:
     """What ``fit`` works with.
 
     ``step`` counts the steps done, ``total_steps`` those of the run, ``nominal_steps`` those of one training, of which
-    a method may make several; ``initial`` the active connections of every prunable layer at the first step.
+    a method may make several; ``initial`` the active connections of every prunable layer at the first step. ``grows``
+    says whether connections appear in training, ``skipped`` how many updates were left out, which ``updates`` lacks.
     """
 
     model: nn.Module
@@ -47,9 +52,11 @@ class Training:
     clock: Clock
     nominal_steps: int
     ranks: Ranks = ALONE
+    grows: bool = False
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
     updates: int = 0
+    skipped: int = 0
     initial: list[int] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
     epoch_seconds: float = 0.0
@@ -57,6 +64,7 @@ class Training:
     def __post_init__(self) -> None:
         self.loss_sum = torch.zeros((), device=self.device)
         self.sizes = [layer.size for layer in self.flops.cost.layers]
+        self._overflowed = self._state_checked = False
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -121,7 +129,7 @@ class Training:
         x, y = self.data.batch(step - 1)
         self._set_rate(self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps)))
         with self.ranks.alone():
-            before = self.procedure.before_step(step)
+            before = self._heeded(self.procedure.before_step(step))
         model = self.model
         if not self.procedure.updates_at(step):  # its backward pass may look for candidates in place of gradients
             model = self.ranks.overlapped(model, lambda tried: self._forward(tried, x, y))
@@ -133,7 +141,9 @@ class Training:
         self.precision.backward(loss if penalty is None else loss + penalty)
         if model is self.model:
             self.ranks.average_gradients(model)
-        replaced = self.procedure.after_backward(step)
+        if self.procedure.updates_at(step):
+            self._overflowed = self._overflows()
+        replaced = self._heeded(self.procedure.after_backward(step))
         if replaced is None:
             for layer in self.layers:
                 layer.confine_gradient()
@@ -144,8 +154,9 @@ class Training:
             optimizer.zero_grad(set_to_none=True)
         updates = [update for update in (before, replaced, after) if update is not None]
         self.flops.step(len(y) * self.ranks.size, products, updates)
-        self.updates += len(updates)
+        self.updates += sum(not update.skipped for update in updates)
         self.step = step
+        self._check_state()
         if updates:
             self.compare()
         return updates
@@ -156,6 +167,41 @@ class Training:
             group["lr"] = rate
         for group in (group for optimizer in self.procedure.own for group in optimizer.param_groups):
             group["lr"] = rate * (group["initial_lr"] / self.rate.lr)
+
+    def _check_state(self) -> None:
+        """Refuse an optimizer whose state updates would leave stale, as soon as it has any."""
+        if self._state_checked or not self.optimizer.state:
+            return
+        self._state_checked = True
+        if any(map(self.procedure.updates_at, range(self.step + 1, self.total_steps + 1))):
+            for layer in self.layers:
+                carried(layer, self.grows)
+
+    def _overflows(self) -> bool:
+        """Say whether gradients overflowed, those of the layers' weights aside: not every backend has them now."""
+        apart = {id(layer.weight) for layer in self.layers}
+        others = [p.grad for p in self.model.parameters() if id(p) not in apart and p.grad is not None]
+        return self.precision.overflowed(gradient.isfinite().all() for gradient in others)
+
+    def overflowed(self, finite: Iterable[Tensor]) -> bool:
+        """Say whether gradients of the pass that looked for candidates overflowed (fp16).
+
+        Args:
+            finite: of each layer, (), whether those of its candidates are finite.
+        """
+        return self._overflowed or self.precision.overflowed(finite)
+
+    def _heeded(self, update: Update | None) -> Update | None:
+        """Lower the scale of the loss where an update was left out for gradients that overflowed, and say so."""
+        if update is not None and update.skipped:
+            self.precision.back_off()
+            self.skipped += 1
+            log.warning(
+                "gradients overflowed at step %d: its update is left out (precision=fp16, %d so far)",
+                update.step,
+                self.skipped,
+            )
+        return update
 
     def compare(self) -> None:
         """Make sure that all processes are at the same step with the same topologies.
@@ -171,6 +217,7 @@ class Training:
         x, y = self.data.sample(step, samples or self.data.batch_size)
         with frozen_statistics(self.model):
             self.precision.backward(self._forward(self.model, x, y))
+        self._overflowed = self._overflows()
         self.optimizer.zero_grad(set_to_none=True)
         return len(y)
 
@@ -185,6 +232,7 @@ class Training:
         return {
             "step": self.step,
             "updates": self.updates,
+            "skipped": self.skipped,
             "initial": self.initial,
             "source": self.data.source,
             "model": self.model.state_dict(),
@@ -204,6 +252,7 @@ class Training:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint's state."""
         self.step, self.updates, self.initial = state["step"], state["updates"], state["initial"]
+        self.skipped = state["skipped"]
         self.model.load_state_dict(state["model"])
         for layer in self.layers:
             layer.load_state(state["layers"][layer.name])

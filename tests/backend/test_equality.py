@@ -62,6 +62,7 @@ def test_in_float32_they_start_out_equal_but_for_rounding(model, method):
 
 VARIANTS = {
     "adamw": ["method=rigl", "optimizer=adamw", "optimizer.lr=0.001"],
+    "adam": ["method=set", "optimizer=adam", "optimizer.lr=0.001"],
     "nesterov": ["method=set", "optimizer.nesterov=true"],
     "global": ["method=gse", "subset=grabo", "scope=global"],
     "global set": ["method=set", "scope=global"],
@@ -116,10 +117,11 @@ def test_bfloat16_stays_near():
         assert sparse_ == pytest.approx(masked, rel=0.05, abs=0.02)
 
 
-@pytest.mark.parametrize("method", ["method=gse", "method=rigl"])
+@pytest.mark.parametrize("backend", ["sparse", "masked"])
+@pytest.mark.parametrize("method", ["method=gse", "method=rigl", "method=rigl optimizer=adamw optimizer.lr=0.001"])
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_continued_from_a_checkpoint_the_same_bits(method, scope, tmp_path):
-    told = [*MODELS["mlp"], method, *OFTEN, f"scope={scope}", "backend=sparse"]
+def test_continued_from_a_checkpoint_the_same_bits(method, scope, backend, tmp_path):
+    told = [*MODELS["mlp"], *method.split(), *OFTEN, f"scope={scope}", f"backend={backend}"]
     whole = assemble([*WORDS, *told])
     for _ in range(5):
         whole.take_step()
@@ -132,6 +134,11 @@ def test_continued_from_a_checkpoint_the_same_bits(method, scope, tmp_path):
         whole.take_step()
         other.take_step()
     assert same(whole.state()["model"], other.state()["model"])
+    for number, kept in whole.state()["optimizer"]["state"].items():
+        assert same(kept, other.state()["optimizer"]["state"][number])
+        assert ("age" in kept) == (
+            "adamw" in method and kept["exp_avg"].shape in [x.weight.shape for x in whole.layers]
+        )
     assert [x.explored() for x in whole.layers] == [x.explored() for x in other.layers]
     assert whole.loss_sum == other.loss_sum
 

@@ -11,6 +11,7 @@ from dstrun.backend import sparse
 from dstrun.geometry import LinearGeometry
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.random import Random
+from dstrun.optimizer.aged import AgedAdam
 from dstrun.topology import Topology
 
 LAYERS = {
@@ -270,7 +271,7 @@ def test_a_plain_loop_on_a_network_of_ones_own_learns():
 
 def test_rewiring_carries_state_over_and_starts_the_grown_at_zero():
     layer, _ = made(LAYERS["linear"][0])
-    layer.optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    layer.optimizer = AgedAdam(layer.parameters(), lr=0.1)
     layer(torch.randn(4, 12)).square().sum().backward()
     layer.optimizer.step()
     old = layer.topology

@@ -36,6 +36,13 @@ def test_by_hand(index):
     assert Importance(coefficient=0).score(layer, torch.Generator()).tolist() == pytest.approx([0.5, 0.1, 0.2, 0.9])
 
 
+@pytest.mark.parametrize("index", [0, 1], ids=["masked", "sparse"])
+def test_a_gradient_that_overflowed_counts_as_none(index):
+    layer = both()[index]
+    layer.add_gradient(torch.tensor([float("inf"), float("nan"), 0, -float("inf")]))
+    assert Importance(coefficient=0.1).score(layer, torch.Generator()).tolist() == pytest.approx([0.5, 0.1, 0.21, 0.9])
+
+
 @pytest.mark.parametrize("grow", ["gse", "gradient"])
 @pytest.mark.parametrize("backend", ["masked", "sparse"])
 @pytest.mark.parametrize("batch", ["current", "fresh"])

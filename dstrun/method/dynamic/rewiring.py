@@ -127,8 +127,14 @@ class Rewiring(Procedure):
         return without(self.layers[index].topology.positions, ranking.of(place, len(ranking))), len(ranking)
 
     def _update(self, step: int, proposals: Sequence[Proposal], samples: int = 0) -> Update:
-        """Grow each pool's best candidates and prune as many of its worst connections."""
+        """Grow each pool's best candidates and prune as many of its worst connections; none on overflowed gradients."""
         changes: dict[int, Change] = {}
+        cost = self.setting.grow.cost
+        replaces = cost is not Cost.NONE and self.batch == "current"
+        if cost is not Cost.NONE and self.setting.overflowed(p.finite for p in proposals if p.finite is not None):
+            self.pruned = []
+            same = [_unchanged(x, proposal.drawn) for x, proposal in zip(self.layers, proposals, strict=True)]
+            return Update(step, cost, replaces, samples, same, skipped=True)
         for pool, pruned in zip(self.pools, self.pruned, strict=True):
             scores = [proposals[index].scores for index in pool]
             order = highest(_joined(scores), len(pruned))
@@ -138,8 +144,6 @@ class Rewiring(Procedure):
                 out, new = pruned.of(place, replaced), grown.of(place, replaced)
                 changes[index] = self._rewire(self.layers[index], out, new, proposals[index].drawn)
         self.pruned = []
-        cost = self.setting.grow.cost
-        replaces = cost is not Cost.NONE and self.batch == "current"
         return Update(step, cost, replaces, samples, [changes[index] for index in range(len(self.layers))])
 
     def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, drawn: int) -> Change:
@@ -149,6 +153,10 @@ class Rewiring(Procedure):
             out, new = out[~contains(new, out)], new[~contains(out, new)]
         layer.rewire(out, new)
         return Change(layer.name, layer.topology.count, out.numel(), new.numel(), drawn, layer.explored())
+
+
+def _unchanged(layer: SparseLayer, drawn: int) -> Change:
+    return Change(layer.name, layer.count, 0, 0, drawn, layer.explored())
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

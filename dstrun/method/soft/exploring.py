@@ -78,8 +78,8 @@ class Exploring(Procedure):
 
     def _choose(self, index: int) -> Change:
         layer, chosen, active, reached = self.layers[index], self.chosen[index], self.active[index], self.reached[index]
-        before = chosen.active.clone()
+        before, trained = chosen.active.clone(), chosen.reached.clone()
         chosen.choose(layer, active, reached)
-        clear_state(layer, chosen.reached)
+        clear_state(layer, chosen.reached & trained)
         entered = int((chosen.active & ~before).sum())
         return Change(layer.name, active, entered, entered, reached - active, layer.explored())

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstrun.layer import DenseLayer
+from dstrun.layer import DenseLayer, carried
 from dstrun.selection import highest
 
 
@@ -56,8 +56,6 @@ class _Select(torch.autograd.Function):
 
 
 def clear_state(layer: DenseLayer, kept: Tensor) -> None:
-    """Zero the optimizer's state of all weights but those kept, so that no momentum moves them."""
-    state = layer.optimizer.state.get(layer.weight, {}) if layer.optimizer is not None else {}
-    for tensor in state.values():
-        if isinstance(tensor, Tensor) and tensor.shape == kept.shape:
-            tensor.masked_fill_(~kept, 0)
+    """Zero the optimizer's state of all weights but those kept: no momentum moves them, and they start anew."""
+    for tensor in carried(layer, grows=True).values():
+        tensor.masked_fill_(~kept, 0)

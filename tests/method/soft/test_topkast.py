@@ -14,6 +14,7 @@ from dstrun.backend.masked import wrap
 from dstrun.method.procedure import Products
 from dstrun.method.soft.selected import Selected
 from dstrun.method.soft.topkast import TopKAST
+from dstrun.optimizer.adam import Adam
 from dstrun.optimizer.adamw import AdamW
 
 G = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
@@ -76,6 +77,24 @@ def test_a_weight_that_leaves_b_stops_at_once(optimizer) -> None:
         assert torch.equal(bench.layer.weight.detach().flatten()[outside], before[outside])
         stood += bool(outside[4])
     assert stood > 5
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_a_weight_that_is_back_in_b_moves_as_under_an_adam_that_starts_with_it(kind) -> None:
+    """Its first update is then the learning rate, whatever its gradient; with the steps of all it would be more."""
+    bench = Soft(method(), G, active=2, total=200, optimizer=kind(lr=0.05, weight_decay=0))
+    reached, back = bench.procedure.chosen[0].reached.flatten().clone(), 0
+    torch.manual_seed(0)
+    for number in range(150):
+        bench.gradient = torch.randn(2, 4) + bench.layer.weight.detach()  # back to where B is decided
+        now = bench.procedure.chosen[0].reached.flatten().clone()
+        entered = now & ~reached & (number > 20)
+        before, reached = bench.layer.weight.detach().flatten().clone(), now
+        bench.step()
+        moved = (bench.layer.weight.detach().flatten() - before).abs()[entered]
+        torch.testing.assert_close(moved, torch.full_like(moved, 0.05), rtol=1e-3, atol=0)
+        back += len(moved)
+    assert back > 5
 
 
 def test_exploration_ends_and_the_store_is_dropped() -> None:

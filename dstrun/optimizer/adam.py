@@ -1,0 +1,38 @@
+"""Adam (Kingma and Ba 2015), with weight decay as a part of the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
+
+from dstrun.optimizer.rate import Rate
+from dstrun.option import ConfigError, Within, option
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+
+@option
+class Adam(Rate):
+    """``torch.optim.Adam``, but that a grown connection is corrected for bias by its own steps.
+
+    Both moments of a connection that grows start at zero and so does its count of steps: it moves as under an Adam that
+    starts with it.
+    """
+
+    betas: tuple[Annotated[float, Within(0, 1, high_open=True)], ...] = (0.9, 0.999)
+
+    decoupled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.betas) != 2:
+            raise ConfigError(f"optimizer.betas={list(self.betas)} must be two numbers")
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Make the optimizer."""
+        from dstrun.optimizer.aged import AgedAdam
+
+        betas = cast(tuple[float, float], self.betas)
+        return AgedAdam(parameters, self.lr, betas, weight_decay=self.weight_decay, decoupled=self.decoupled)
