@@ -20,7 +20,7 @@ from dstrun.grow.criterion import Cost
 from dstrun.initial import Initial
 from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Change, Products, Update
-from dstrun.network import allocate, count_network, parameters_record, trained
+from dstrun.network import allocate, builder, count_network, parameters_record, trained, unpruned_record
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
@@ -28,7 +28,7 @@ EMERGES = "this method finds its sparsity in training: active connections and FL
 
 
 def plan(experiment: Experiment) -> dict[str, Any]:
-    """Plan a run: the record's ``parameters``, ``flops`` and ``memory`` groups, and ``layers``.
+    """Plan a run: the record's ``parameters``, ``flops`` and ``memory`` groups, ``layers`` and ``not_prunable``.
 
     FLOPs of ``scope=global`` are those of the initial allocation, which training then changes; those of a method whose
     sparsity emerges are the most they can be. ``notes`` says what is known only after training.
@@ -56,6 +56,7 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         "flops": plan_flops(experiment, cost, active),
         "memory": memory,
         "layers": layers,
+        "not_prunable": unpruned_record(cost),
         "notes": [EMERGES] if experiment.build("method").emerges else [],
     }
 
@@ -130,9 +131,10 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
     from torch.distributed._tools.mem_tracker import MemTracker
 
     config, dataset = experiment.config, experiment.build("dataset")
+    build = builder(experiment, trained(experiment, cost), fake=True)
     with warnings.catch_warnings(), FakeTensorMode():
         warnings.simplefilter("ignore")
-        model = trained(experiment, cost).build(dataset.image, dataset.classes).train()
+        model = _frozen_as_buffers(build()).train()
         method = experiment.build("method")
         always = method.start == "sparse" and config["backend"] != "masked"
         layers = _hollow(model, active) if always else []
@@ -172,6 +174,16 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         "index_bytes": index,
         "how": "predicted: one step on fake tensors; temporaries inside kernels excluded",
     }
+
+
+def _frozen_as_buffers(model: torch.nn.Module) -> torch.nn.Module:
+    """Hold frozen parameters as buffers: the tracker asks every parameter for its gradient."""
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and not parameter.requires_grad:
+                del module._parameters[name]
+                module.register_buffer(name, parameter.data)
+    return model
 
 
 def _hollow(model: torch.nn.Module, active: list[int]) -> list[SparseLayer]:
