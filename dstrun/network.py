@@ -31,22 +31,18 @@ def count_network(experiment: Experiment, option: Any = None) -> NetworkCost:
     return network_cost(model, experiment.build("dataset").image, seen)
 
 
-def builder(experiment: Experiment, option: Any, bare: bool = False, fake: bool = False) -> Callable[[], nn.Module]:
+def builder(experiment: Experiment, option: Any, bare: bool = False) -> Callable[[], nn.Module]:
     """Give what builds the network of an option to be trained, with the same layers as its outline.
 
     Args:
         experiment: names the data set.
         option: of the group ``model``.
         bare: build no weights that will be drawn anew, unless a layer keeps those that it is built with.
-        fake: build under ``FakeTensorMode``, where there can be no layer without a size.
     """
     outlined, seen = _surveyed(experiment, option)
     dataset = experiment.build("dataset")
     drawn = {id(stored(module)) for _, module in prunable(outlined)}
     bare = bare and all(id(stored(m)) in drawn for m in outlined.modules() if _has_skeleton(m))
-
-    if fake and seen.lazy:
-        return partial(_filled, outlined)
 
     def build() -> nn.Module:
         with skeleton() if bare else nullcontext():
@@ -56,20 +52,6 @@ def builder(experiment: Experiment, option: Any, bare: bool = False, fake: bool 
         return model
 
     return build
-
-
-def _filled(outlined: nn.Module) -> nn.Module:
-    """Give an outline parameters and buffers of the same shapes, on the device that is now the default."""
-    made: dict[int, torch.Tensor] = {}
-    for module in outlined.modules():
-        for name, old in (*module._parameters.items(), *module._buffers.items()):
-            if old is not None:
-                new = torch.empty(old.shape, dtype=old.dtype)
-                parameter = isinstance(old, nn.Parameter)
-                setattr(
-                    module, name, made.setdefault(id(old), nn.Parameter(new, old.requires_grad) if parameter else new)
-                )
-    return outlined
 
 
 def _has_skeleton(module: nn.Module) -> bool:

@@ -20,7 +20,7 @@ from dstrun.grow.criterion import Cost
 from dstrun.initial import Initial
 from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Change, Products, Update
-from dstrun.network import allocate, builder, count_network, parameters_record, trained, unpruned_record
+from dstrun.network import allocate, count_network, outline, parameters_record, trained, unpruned_record
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
@@ -131,10 +131,10 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
     from torch.distributed._tools.mem_tracker import MemTracker
 
     config, dataset = experiment.config, experiment.build("dataset")
-    build = builder(experiment, trained(experiment, cost), fake=True)
+    outlined = outline(experiment, trained(experiment, cost))
     with warnings.catch_warnings(), FakeTensorMode():
         warnings.simplefilter("ignore")
-        model = _frozen_as_buffers(build()).train()
+        model = _frozen_as_buffers(_filled(outlined)).train()
         method = experiment.build("method")
         always = method.start == "sparse" and config["backend"] != "masked"
         layers = _hollow(model, active) if always else []
@@ -174,6 +174,22 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         "index_bytes": index,
         "how": "predicted: one step on fake tensors; temporaries inside kernels excluded",
     }
+
+
+def _filled(outlined: torch.nn.Module) -> torch.nn.Module:
+    """Give an outline tensors of the same shapes on the CPU, which are fake ones here; initialization draws nothing."""
+    made: dict[int, torch.Tensor] = {}
+    for module in outlined.modules():
+        plain = [(name, value) for name, value in vars(module).items() if isinstance(value, torch.Tensor)]
+        for name, old in (*module._parameters.items(), *module._buffers.items(), *plain):
+            if old is None:
+                continue
+            if id(old) not in made:
+                new = torch.empty(old.shape, dtype=old.dtype)
+                parameter = isinstance(old, torch.nn.Parameter)
+                made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if parameter else new
+            setattr(module, name, made[id(old)])
+    return outlined
 
 
 def _frozen_as_buffers(model: torch.nn.Module) -> torch.nn.Module:

@@ -146,6 +146,19 @@ class Frozen(nn.Module):
         return self.head(functional.relu(self.body(self.backbone(x).flatten(1))))
 
 
+class Vision(nn.Module):
+    """Be a small one of torchvision's vision transformers, of which ``vit_b_16`` is one."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        from torchvision.models import VisionTransformer
+
+        self.vit = VisionTransformer(8, 4, 2, 2, 16, 32, num_classes=classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vit(x.expand(-1, 3, -1, -1))
+
+
 def lazy(classes: int) -> nn.Module:
     """Build layers that learn their size from what they see."""
     body = [nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(16), nn.ReLU()]
@@ -171,6 +184,7 @@ KINDS = {
     "idle": Idle,
     "frozen": Frozen,
     "lazy": lazy,
+    "vision": Vision,
     "unsized": unsized,
     "recurrent only": lambda classes: nn.Sequential(nn.Flatten(2), nn.Flatten(1), Only(classes)),
 }

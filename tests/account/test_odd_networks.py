@@ -140,6 +140,7 @@ def test_training_executes_what_is_counted(kind: str) -> None:
 
 METHODS = ["method=set", "method=rigl", *(f"method=gse subset={s}" for s in ("uniform", "grabo", "graest"))]
 SOME = [(kind, METHODS[n % len(METHODS)]) for n, kind in enumerate(CASES)]
+SOME += [("vision", "method=rigl")]
 SOME += [(kind, method) for kind in ("conv1d", "attention") for method in METHODS if (kind, method) not in SOME]
 
 
@@ -164,7 +165,7 @@ def test_it_trains_and_the_plan_counts_the_same(kind: str, method: str) -> None:
     assert planned["not_prunable"] == unpruned_record(training.flops.cost)
 
 
-@pytest.mark.parametrize("kind", ["conv1d", "attention", "lstm"])
+@pytest.mark.parametrize("kind", ["conv1d", "attention", "lstm", "vision"])
 def test_on_sparse_storage_the_topology_is_the_same(kind: str) -> None:
     masked, sparse = (assemble(odd(kind, "method=gse", *OFTEN, f"backend={b}"), CPU) for b in ("masked", "sparse"))
     for training in (masked, sparse):
@@ -177,8 +178,9 @@ def test_on_sparse_storage_the_topology_is_the_same(kind: str) -> None:
         torch.testing.assert_close(one.values(), other.values(), rtol=1e-3, atol=1e-4)
 
 
-def test_a_dense_start_keeps_the_weights_that_attention_was_built_with() -> None:
-    experiment = odd("attention", "method=gmp")
+@pytest.mark.parametrize("kind", ["attention", "vision"])
+def test_a_dense_start_keeps_the_weights_that_attention_was_built_with(kind: str) -> None:
+    experiment = odd(kind, "method=gmp")
     training = assemble(experiment, CPU)
     from dstrun.stream import stream
 
