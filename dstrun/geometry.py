@@ -102,21 +102,79 @@ class ConvGeometry:
         return conv2d_weight(part, (last - first, *self.shape[1:]), delta[:, first:last], **steps)
 
 
-Geometry = LinearGeometry | ConvGeometry
+@dataclass(frozen=True)
+class Conv1dGeometry:
+    """A 1-D convolution, which is a 2-D one over a single row; W is (O, C / groups, k)."""
+
+    shape: tuple[int, ...]
+    groups: int
+    stride: int
+    padding: int
+    dilation: int
+
+    def as_convolution(self) -> ConvGeometry:
+        """Give the convolution over a single row that computes the same."""
+        out, channels, taps = self.shape
+        steps = (1, self.stride), (0, self.padding), (1, self.dilation)
+        return ConvGeometry((out, channels, 1, taps), self.groups, *steps)
+
+    def signs(self, delta: Tensor, generator: torch.Generator, ranks: Ranks = ALONE) -> Tensor:
+        """Draw a Rademacher sign for every sample and output position: (B, 1, 1, Lo)."""
+        return self.as_convolution().signs(delta[:, :, None], generator, ranks)
+
+    def input_sums(self, x: Tensor, factor: Tensor | None) -> Tensor:
+        """Sum the patches over items: (G, I); see ``ConvGeometry.input_sums``."""
+        return self.as_convolution().input_sums(x[:, :, None], factor)
+
+    def output_sums(self, delta: Tensor, factor: Tensor | None) -> Tensor:
+        """Sum the output gradients over items: (O,)."""
+        return self.as_convolution().output_sums(delta[:, :, None], factor)
+
+    def weight_gradient(self, x: Tensor, delta: Tensor, group: int, first: int, last: int) -> Tensor:
+        """Give the dense gradient of the outputs from ``first`` to ``last`` of a group: (last - first, C, k)."""
+        both = x[:, :, None], delta[:, :, None]
+        return self.as_convolution().weight_gradient(*both, group, first, last)[:, :, 0]
+
+
+Geometry = LinearGeometry | ConvGeometry | Conv1dGeometry
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d
+"""The kinds of module that have a geometry."""
 
 
 def geometry(module: nn.Module) -> Geometry:
-    """Read the geometry off a ``Linear`` or ``Conv2d``.
+    """Read the geometry off a ``Linear``, ``Conv1d`` or ``Conv2d``.
 
     Raises:
-        TypeError: another module, or a padding mode other than zeros.
+        TypeError: another module, a padding mode other than zeros, or one of another width on either side.
     """
     if isinstance(module, nn.Linear):
         return LinearGeometry((module.out_features, module.in_features))
-    if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        pair = [cast(tuple[int, int], p) for p in (module.stride, module.padding, module.dilation)]
-        return ConvGeometry(tuple(module.weight.shape), module.groups, *pair)
-    raise TypeError(f"no sparse layer is made of {module}")
+    padding = _padding(module) if isinstance(module, nn.Conv1d | nn.Conv2d) else None
+    if padding is None:
+        raise TypeError(f"no sparse layer is made of {module}")
+    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    shape = tuple(module.weight.shape)
+    if isinstance(module, nn.Conv1d):
+        return Conv1dGeometry(shape, module.groups, module.stride[0], padding[0], module.dilation[0])
+    pair = [cast(tuple[int, int], p) for p in (module.stride, padding, module.dilation)]
+    return ConvGeometry(shape, module.groups, *pair)
+
+
+def has_geometry(module: nn.Module) -> bool:
+    """Say whether ``geometry`` can be read off a module."""
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv1d | nn.Conv2d) and _padding(module) is not None)
+
+
+def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | None:
+    """Give the zeros on either side by direction; ``None`` where others are padded, or more on one side."""
+    if module.padding_mode != "zeros":
+        return None
+    if not isinstance(module.padding, str):
+        return module.padding
+    if module.padding == "valid":
+        return (0,) * len(module.kernel_size)
+    both = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    return None if any(n % 2 for n in both) else tuple(n // 2 for n in both)
 
 
 def _signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator, ranks: Ranks) -> Tensor:

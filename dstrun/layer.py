@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dstrun.exploration import Exploration, Proposal
-    from dstrun.geometry import Geometry
+    from dstrun.geometry import Geometry, Layer
     from dstrun.grow.criterion import GrowCriterion
     from dstrun.ranks import Ranks
     from dstrun.topology import Topology
@@ -130,7 +130,7 @@ class DenseLayer(SparseLayer, Protocol):
     Its ``weight`` is the dense parameter, (O, ...); with ``parametrize`` the module computes its weights from it.
     """
 
-    module: nn.Linear | nn.Conv2d
+    module: Layer
     ever: Tensor
     """Which connections have been active at any time: bool, of the weight's shape."""
 
@@ -189,7 +189,7 @@ def scored(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
 
 @contextmanager
 def skeleton() -> Iterator[None]:
-    """Build networks whose linear and convolution layers have no weights yet: these lie on the ``meta`` device.
+    """Build networks whose linear, convolution and attention layers have no weights yet: on the ``meta`` device.
 
     A backend's ``sparsify`` gives them weights. So a network can be built whose dense weights fit nowhere.
     """
@@ -203,7 +203,8 @@ def skeleton() -> Iterator[None]:
 
         return wrapped
 
-    kinds: list[Any] = [nn.Linear, nn.Conv2d]
+    kinds: list[Any] = [nn.Linear, nn.Conv1d, nn.Conv2d, nn.MultiheadAttention]
+    kinds += [nn.LazyLinear, nn.LazyConv1d, nn.LazyConv2d]
     originals = [kind.__init__ for kind in kinds]
     for kind in kinds:
         kind.__init__ = bare(kind.__init__)
@@ -214,26 +215,40 @@ def skeleton() -> Iterator[None]:
             kind.__init__ = original
 
 
-def prunable(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
-    """List the layers whose weights are prunable, every linear and convolution, in the order of ``named_modules``.
+def prunable(model: nn.Module) -> list[tuple[str, Layer]]:
+    """List the layers whose weights are prunable, in the order of ``named_modules``.
 
-    Of layers that share one weight the first stands for all.
+    These are the linear and the 1-D and 2-D convolution layers of zero padding, but those that are frozen, compute
+    their weight from several parameters, or have an attribute ``prunable`` that is false: a network of your own may
+    say so, and ``account.survey`` does of layers that are never called. Of layers that share one weight the first
+    stands for all.
     """
-    from torch import nn
-
-    layers: dict[int, tuple[str, nn.Linear | nn.Conv2d]] = {}
+    layers: dict[int, tuple[str, Any]] = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            layers.setdefault(id(_kept(module)), (name, module))
+        if _is_prunable(module):
+            layers.setdefault(id(stored(module)), (name, module))
     return list(layers.values())
 
 
-def sharing(model: nn.Module, module: nn.Linear | nn.Conv2d) -> list[nn.Module]:
+def _is_prunable(module: nn.Module) -> bool:
+    from torch.nn.parameter import is_lazy
+
+    from dstrun.geometry import has_geometry
+
+    weight = stored(module)
+    if not getattr(module, "prunable", True) or weight is None or not weight.requires_grad or is_lazy(weight):
+        return False
+    return has_geometry(module)
+
+
+def sharing(model: nn.Module, module: Layer) -> list[nn.Module]:
     """List the other modules of a network that compute with the same weight."""
-    return [m for m in model.modules() if m is not module and _kept(m) is _kept(module)]
+    return [m for m in model.modules() if m is not module and stored(m) is stored(module)]
 
 
-def _kept(module: nn.Module) -> Tensor | None:
-    """Give the parameter that a module keeps its weight in."""
+def stored(module: nn.Module) -> Tensor | None:
+    """Give the parameter that a module keeps its weight in; ``None`` where there is none, or several."""
     computed = getattr(module, "parametrizations", {})
-    return computed["weight"].original if "weight" in computed else module._parameters.get("weight")
+    if "weight" in computed:
+        return getattr(computed["weight"], "original", None)
+    return module._parameters.get("weight")

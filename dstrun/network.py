@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -9,22 +12,65 @@ import torch
 from torch import nn
 
 from dstrun.account.flops import NetworkCost, network_cost
+from dstrun.account.survey import Survey, Unsized, survey
 from dstrun.allocation.uniform import Uniform
+from dstrun.attention import expose
 from dstrun.budget import budget, met, percent
 from dstrun.config import Experiment
+from dstrun.layer import prunable, skeleton, stored
+from dstrun.option import ConfigError
 
 
 def outline(experiment: Experiment, option: Any) -> nn.Module:
-    """Build the network of an option on the meta device, without weights."""
-    dataset = experiment.build("dataset")
-    with torch.device("meta"):
-        return option.build(dataset.image, dataset.classes)
+    """Build the network of an option on the meta device, without weights; layers that cannot be pruned are marked."""
+    return _surveyed(experiment, option)[0]
 
 
 def count_network(experiment: Experiment, option: Any = None) -> NetworkCost:
-    """Count the layers of the network chosen, or of another option, without weights."""
-    option = option or experiment.build("model")
-    return network_cost(outline(experiment, option), experiment.build("dataset").image)
+    """Count the network chosen, or that of another option, without weights."""
+    model, seen = _surveyed(experiment, option or experiment.build("model"))
+    return network_cost(model, experiment.build("dataset").image, seen)
+
+
+def builder(experiment: Experiment, option: Any, bare: bool = False) -> Callable[[], nn.Module]:
+    """Give what builds the network of an option to be trained, with the same layers as its outline.
+
+    Args:
+        experiment: names the data set.
+        option: of the group ``model``.
+        bare: build no weights that will be drawn anew, unless a layer keeps those that it is built with.
+    """
+    outlined, seen = _surveyed(experiment, option)
+    dataset = experiment.build("dataset")
+    drawn = {id(stored(module)) for _, module in prunable(outlined)}
+    bare = bare and all(id(stored(m)) in drawn for m in outlined.modules() if _has_skeleton(m))
+
+    def build() -> nn.Module:
+        with skeleton() if bare else nullcontext():
+            model = option.build(dataset.image, dataset.classes)
+        expose(model)
+        seen.prepare(model)
+        return model
+
+    return build
+
+
+def _has_skeleton(module: nn.Module) -> bool:
+    """Say whether ``skeleton`` builds a module without weights; an exposed attention's are its layers'."""
+    if isinstance(module, nn.MultiheadAttention):
+        return not hasattr(module, "q_proj")
+    return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+
+
+def _surveyed(experiment: Experiment, option: Any) -> tuple[nn.Module, Survey]:
+    dataset = experiment.build("dataset")
+    with torch.device("meta"):
+        model = option.build(dataset.image, dataset.classes)
+    expose(model)
+    try:
+        return model, survey(model, dataset.image)
+    except Unsized as error:
+        raise ConfigError(f"model={experiment.choices['model']} cannot be counted: {error}") from error
 
 
 def trained(experiment: Experiment, cost: NetworkCost) -> Any:
@@ -41,8 +87,10 @@ def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
     """Give the connections every layer shall have: by the allocation, or the same share of each; all where dense.
 
     Raises:
-        ConfigError: the method keeps whole structures, and these cannot keep to the budget.
+        ConfigError: nothing can be pruned; or the method keeps whole structures, and these cannot keep to the budget.
     """
+    if not cost.layers and experiment.choices["method"] != "dense":
+        raise ConfigError(f"model={experiment.choices['model']} has no layer that can be pruned: set method=dense")
     model = outline(experiment, trained(experiment, cost))
     counts = experiment.build("method").counts(model, _budget(experiment, cost))
     if counts is not None:
@@ -90,9 +138,14 @@ def parameters_record(
     """
     prunable = sum(layer.size for layer in cost.layers)
     return {
-        "dense": cost.others + prunable,
+        "dense": cost.parameters,
         "active": built.others + sum(active),
         "prunable": prunable,
-        "sparsity": 1 - sum(active) / prunable,
+        "sparsity": 1 - sum(active) / prunable if prunable else 0.0,
         "asked": experiment.config["sparsity"] if experiment.build("method").budget else None,
     }
+
+
+def unpruned_record(cost: NetworkCost) -> list[dict[str, Any]]:
+    """Give the list ``not_prunable`` of records and plans."""
+    return [asdict(part) for part in cost.unpruned]

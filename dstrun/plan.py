@@ -19,7 +19,7 @@ from dstrun.grow.criterion import Cost
 from dstrun.initial import Initial
 from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Change, Products, Update
-from dstrun.network import allocate, count_network, parameters_record, trained, unmet
+from dstrun.network import allocate, count_network, outline, parameters_record, trained, unmet, unpruned_record
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
@@ -27,7 +27,7 @@ EMERGES = "this method finds its sparsity in training: active connections and FL
 
 
 def plan(experiment: Experiment) -> dict[str, Any]:
-    """Plan a run: the record's ``parameters``, ``flops`` and ``memory`` groups, and ``layers``.
+    """Plan a run: the record's ``parameters``, ``flops`` and ``memory`` groups, ``layers`` and ``not_prunable``.
 
     FLOPs of ``scope=global`` are those of the initial allocation, which training then changes; those of a method whose
     sparsity emerges are the most they can be. ``notes`` says what is known only after training, and where the
@@ -58,6 +58,7 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         "flops": plan_flops(experiment, cost, active),
         "memory": memory,
         "layers": layers,
+        "not_prunable": unpruned_record(cost),
         "rules": rules(experiment),
         "notes": [note for note in notes if note],
     }
@@ -149,9 +150,10 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
     from torch.distributed._tools.mem_tracker import MemTracker
 
     config, dataset = experiment.config, experiment.build("dataset")
+    outlined = outline(experiment, trained(experiment, cost))
     with warnings.catch_warnings(), FakeTensorMode():
         warnings.simplefilter("ignore")
-        model = trained(experiment, cost).build(dataset.image, dataset.classes).train()
+        model = _frozen_as_buffers(_filled(outlined)).train()
         method = experiment.build("method")
         always = method.start == "sparse" and config["backend"] != "masked"
         layers = _hollow(model, active) if always else []
@@ -195,6 +197,32 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         "index_bytes": index,
         "how": "predicted: one step on fake tensors; temporaries inside kernels excluded",
     }
+
+
+def _filled(outlined: torch.nn.Module) -> torch.nn.Module:
+    """Give an outline tensors of the same shapes on the CPU, which are fake ones here; initialization draws nothing."""
+    made: dict[int, torch.Tensor] = {}
+    for module in outlined.modules():
+        plain = [(name, value) for name, value in vars(module).items() if isinstance(value, torch.Tensor)]
+        for name, old in (*module._parameters.items(), *module._buffers.items(), *plain):
+            if old is None:
+                continue
+            if id(old) not in made:
+                new = torch.empty(old.shape, dtype=old.dtype)
+                parameter = isinstance(old, torch.nn.Parameter)
+                made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if parameter else new
+            setattr(module, name, made[id(old)])
+    return outlined
+
+
+def _frozen_as_buffers(model: torch.nn.Module) -> torch.nn.Module:
+    """Hold frozen parameters as buffers: the tracker asks every parameter for its gradient."""
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and not parameter.requires_grad:
+                del module._parameters[name]
+                module.register_buffer(name, parameter.data)
+    return model
 
 
 def _hollow(model: torch.nn.Module, active: list[int]) -> list[SparseLayer]:

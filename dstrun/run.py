@@ -25,11 +25,10 @@ from dstrun.dataset.cache import cache_folder
 from dstrun.dataset.loader import Resident
 from dstrun.heap import keep_freed
 from dstrun.initial import scale_by_fan_in
-from dstrun.layer import skeleton
 from dstrun.method.procedure import Setting
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft import powerprop
-from dstrun.network import allocate, count_network, parameters_record, trained, unmet
+from dstrun.network import allocate, builder, count_network, parameters_record, trained, unmet, unpruned_record
 from dstrun.optimizer.decay import groups
 from dstrun.option import ConfigError
 from dstrun.progress import Progress, human, muted, say
@@ -40,6 +39,7 @@ from dstrun.record.folder import SCHEMA, RunFolder, label, lasting
 from dstrun.record.journal import Journal, Silence
 from dstrun.record.lock import Busy
 from dstrun.record.page import page, summary
+from dstrun.report.unpruned import not_prunable
 from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
@@ -211,9 +211,9 @@ def assemble(
     data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, dataset.augment, ranks)
     method = experiment.build("method")
     sparse, option = method.start == "sparse", trained(experiment, cost)
+    build = builder(experiment, option, bare=sparse)
     torch.manual_seed(stream(seed, "model"))
-    with skeleton() if sparse else nullcontext():
-        model: nn.Module = option.build(dataset.image, dataset.classes)
+    model = build()
     if sparse:
         backends = backends or pick_backends(config, model, counts, cost, device, ranks)
         layers = sparsify(model, counts, backends, seed, device)
@@ -298,6 +298,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "seconds": training.clock.record(),
         "updates": training.updates,
         "layers": training.topology(),
+        "not_prunable": unpruned_record(training.flops.cost),
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
         "data": {"source": training.data.source},
@@ -323,7 +324,7 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
         f"{config['precision']}, W&B {mirror}"
     )
     active, sizes = training.active(), training.sizes
-    densities = [a / s for a, s in zip(active, sizes, strict=True)]
+    densities = [a / s for a, s in zip(active, sizes, strict=True)] or [1.0]
     cost = training.flops.cost
     say(
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
@@ -331,6 +332,8 @@ def _introduce(experiment: Experiment, folder: RunFolder, training: Training, re
     )
     if said := unmet(experiment, cost, allocate(experiment, cost)):
         log.warning("%s", said)
+    for line in not_prunable(unpruned_record(cost), cost.parameters, cost.forward()):
+        say(f"  {line}")
     if training.flops.built.layers != cost.layers:
         say(f"  trained in its place: {trained(experiment, cost)}")
     if training.device.type == "cpu" and config["precision"] != "fp32":

@@ -6,7 +6,7 @@ from scipy.stats import norm
 from torch import nn
 from torch.nn import functional
 
-from dstrun.geometry import ConvGeometry, LinearGeometry, geometry
+from dstrun.geometry import ConvGeometry, LinearGeometry, geometry, has_geometry
 from dstrun.stream import generator
 
 CONVS = [
@@ -139,8 +139,53 @@ def test_geometry_of_a_module():
 
 
 @pytest.mark.parametrize(
-    "module", [nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), nn.Conv2d(2, 2, 3, padding="same"), nn.ReLU()]
+    "module",
+    [
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
+        nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(2, 2, (3, 2), padding="same"),
+        nn.ConvTranspose2d(2, 2, 3),
+        nn.Conv3d(2, 2, 3),
+        nn.ReLU(),
+    ],
 )
 def test_no_geometry_of_other_modules(module):
+    assert not has_geometry(module)
     with pytest.raises(TypeError, match="no sparse layer is made of"):
         geometry(module)
+
+
+@pytest.mark.parametrize(("named", "padding"), [("same", (2, 1)), ("valid", (0, 0))])
+def test_a_padding_that_is_named(named, padding):
+    by_name = nn.Conv2d(2, 3, (5, 2), dilation=(1, 2), padding=named)
+    by_number = nn.Conv2d(2, 3, (5, 2), dilation=(1, 2), padding=padding)
+    assert geometry(by_name) == geometry(by_number)
+    x = torch.randn(2, 2, 6, 7)
+    torch.testing.assert_close(by_name(x).shape, by_number(x).shape)
+
+
+CONV1DS = [
+    dict(zip(("kernel_size", "stride", "padding", "dilation", "groups"), values, strict=True))
+    for values in product((1, 3), (1, 2), (0, 2), (1, 2), (1, 4))
+]
+
+
+@pytest.mark.parametrize("options", CONV1DS, ids=lambda o: "k{}-s{}-p{}-d{}-g{}".format(*o.values()))
+def test_a_1d_convolution_is_one_of_a_single_row(options):
+    module = nn.Conv1d(4, 8, bias=False, **options)
+    x, delta = example(module, (3, 4, 9))
+    row = nn.Conv2d(4, 8, (1, module.kernel_size[0]), bias=False)
+    row.stride, row.padding, row.dilation = (1, module.stride[0]), (0, module.padding[0]), (1, module.dilation[0])
+    row.groups, row.weight = module.groups, nn.Parameter(module.weight.detach()[:, :, None])
+    torch.testing.assert_close(row(x[:, :, None])[:, :, 0], module(x))
+    inputs, deltas = items(row, x[:, :, None], delta[:, :, None])
+    layer = geometry(module)
+    assert layer.shape == module.weight.shape
+    signs = layer.signs(delta, generator(0, "signs"))
+    s, close = signs.flatten().double(), {"atol": 1e-4, "rtol": 1e-5, "check_dtype": False}
+    torch.testing.assert_close(layer.input_sums(x, None), inputs.abs().sum(0), **close)
+    torch.testing.assert_close(layer.output_sums(delta, None), deltas.abs().sum(0), **close)
+    torch.testing.assert_close(layer.input_sums(x, signs), torch.einsum("p,pgi->gi", s, inputs), **close)
+    torch.testing.assert_close(layer.output_sums(delta, signs), s @ deltas, **close)
+    found = layer.weight_gradient(x, delta, layer.groups - 1, 6, 8)
+    torch.testing.assert_close(found.flatten(1), gradient(row, inputs, deltas)[6:], **close)

@@ -1,10 +1,10 @@
 """FLOPs, counted: RigL's convention (Evci et al. 2020).
 
-A multiply and an add are two FLOPs; linear and convolution layers count, zero weights do not; a training step costs
-three forward passes (outputs, input gradients, weight gradients). Biases, normalization, activations, loss, sampling
-and ranking are left out; attention products are reported apart. *Algorithmic* is what the method claims; *executed*
-is what the backend really computes, less the input gradient of the first layer: for ``masked`` the dense products, for
-``sparse`` those of the connections whose products were taken.
+A multiply and an add are two FLOPs; products with weights count, of layers that can be pruned and of all others, and
+zero weights do not; a training step costs three forward passes (outputs, input gradients, weight gradients). Biases,
+normalization, activations, loss, sampling and ranking are left out; attention products are reported apart.
+*Algorithmic* is what the method claims; *executed* is what the backend really computes, less the input gradient of the
+first layer: for ``masked`` the dense products, for ``sparse`` those of the connections whose products were taken.
 All counts are exact integers.
 """
 
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from dstrun.geometry import ConvGeometry, geometry
+from dstrun.account.survey import Survey, survey
+from dstrun.account.unpruned import Unpruned, unpruned
 from dstrun.grow.criterion import Cost
-from dstrun.layer import prunable, sharing
+from dstrun.layer import prunable, sharing, stored
 from dstrun.method.procedure import Products
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CONVENTION = (
     "2 FLOPs a multiply-add; linear and convolution layers, zero weights excluded; a training step is 3 forwards"
 )
+FIXED = "; products with weights that are not prunable included, as dense in both"
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,27 @@ class NetworkCost:
         layers: in the order of ``named_modules``.
         attention: what attention products add to a sample's forward pass.
         others: parameters that are not prunable.
+        fixed: FLOPs of a sample's forward pass in products with weights that are not prunable.
+        fixed_executed: of these forward and backward, where only the gradients that are needed are computed.
+        unpruned: what is not prunable, by module.
     """
 
     layers: list[LayerCost]
     attention: int
     others: int = 0
+    fixed: int = 0
+    fixed_executed: int = 0
+    unpruned: tuple[Unpruned, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Count every parameter of the dense network."""
+        return self.others + sum(layer.size for layer in self.layers)
 
     def forward(self, active: Sequence[int] | None = None) -> int:
         """Count the FLOPs of one sample's forward pass with so many active connections a layer (dense if ``None``)."""
         counts = [layer.size for layer in self.layers] if active is None else active
-        return sum(2 * count * layer.uses for count, layer in zip(counts, self.layers, strict=True))
+        return self.fixed + sum(2 * count * layer.uses for count, layer in zip(counts, self.layers, strict=True))
 
     def aggregation(self) -> int:
         """Count the FLOPs of one sample's input sums, each a convolution with one output: forward / outputs."""
@@ -92,7 +104,7 @@ class NetworkCost:
             backends: which stores each layer; any but ``sparse`` computes densely.
             products: connections of each layer in each product.
         """
-        total = 0
+        total = self.fixed_executed
         counts = zip(products.forward, products.input_gradient, products.weight_gradient, strict=True)
         for layer, backend, (forward, inputs, weights) in zip(self.layers, backends, counts, strict=True):
             if backend != "sparse":
@@ -101,48 +113,35 @@ class NetworkCost:
         return total
 
 
-def network_cost(model: nn.Module, image: tuple[int, int, int]) -> NetworkCost:
+def network_cost(model: nn.Module, image: tuple[int, int, int], seen: Survey | None = None) -> NetworkCost:
     """Count how often each connection is used, by one forward pass of one sample on the meta device.
 
     Args:
-        model: on the meta device.
+        model: on the meta device; marked by the survey.
         image: (C, H, W) of the input.
+        seen: what a survey has shown of it; it is made where there is none.
     """
-    uses: dict[str, int] = {}
-    first: dict[str, bool] = {}
-    sees: dict[str, tuple[int, ...]] = {}
-
-    def hook(name: str):
-        def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            convolution = isinstance(geometry(module), ConvGeometry)
-            items = output[0, 0].numel() if convolution else output.numel() // output.shape[-1]
-            uses[name] = uses.get(name, 0) + items
-            first[name] = not inputs[0].requires_grad
-            sees.setdefault(name, tuple(inputs[0].shape[1:]))
-
-        return count
-
-    layers = prunable(model)
-    users = [(name, [module, *sharing(model, module)]) for name, module in layers]
-    hooks = [
-        module.register_forward_hook(hook(name))
-        for name, modules in users
-        for module in modules
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    ]
-    was_training = model.training
-    model.eval()
-    with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, *image, device="meta"))
-    model.train(was_training)
-    for handle in hooks:
-        handle.remove()
-    costs = [
-        LayerCost(name, tuple(module.weight.shape), uses[name], first[name], sees[name]) for name, module in layers
-    ]
-    prunable_weights = {id(module.weight) for _, module in layers}
-    others = sum(p.numel() for p in model.parameters() if id(p) not in prunable_weights)
-    return NetworkCost(costs, counter.get_total_flops() - NetworkCost(costs, 0).forward(), others)
+    seen = seen or survey(model, image)
+    layers, names = prunable(model), {id(p): name for name, p in model.named_parameters()}
+    weights = {names[id(stored(module))]: module for _, module in layers}
+    paths = {id(module): name for name, module in model.named_modules()}
+    flops, rest = dict.fromkeys(weights, 0), []
+    for product in seen.products:
+        of = product.owners & weights.keys()
+        whole = len(of) == 1 and product.flops % (2 * weights[min(of)].weight.numel()) == 0
+        if whole:
+            flops[min(of)] += product.flops
+        else:
+            rest.append(product)
+    costs = []
+    for (name, module), total in zip(layers, flops.values(), strict=True):
+        together = (name, *(paths[id(m)] for m in sharing(model, module)))
+        calls = [seen.calls[path] for path in together if path in seen.calls]
+        uses = total // (2 * module.weight.numel())
+        costs.append(LayerCost(name, tuple(module.weight.shape), uses, calls[-1].first, calls[0].sees))
+    others = sum(p.numel() for name, p in model.named_parameters() if name not in weights)
+    fixed, executed = sum(p.flops for p in rest), sum(p.executed for p in rest)
+    return NetworkCost(costs, seen.attention, others, fixed, executed, tuple(unpruned(model, seen, rest)))
 
 
 def update_extra(cost: NetworkCost, grow: Cost, aggregates: bool, candidates: Sequence[int]) -> int:
@@ -267,10 +266,11 @@ def flops_record(cost: NetworkCost, active: Sequence[int], train: int, executed:
     return {
         "inference": inference,
         "inference_x_dense": inference / dense,
+        "fixed_inference": cost.fixed,
         "train": train,
         "train_x_dense": train / (3 * dense * samples),
         "executed_train": executed,
         "executed_x_dense": executed / (3 * dense * samples),
         "attention_inference": cost.attention,
-        "convention": CONVENTION,
+        "convention": CONVENTION + (FIXED if cost.fixed else ""),
     }

@@ -94,7 +94,7 @@ class MemoryMeter:
     def record(self) -> dict[str, Any]:
         """Give the record's ``memory`` group."""
         model, index, method = self.model_bytes(), self.index_bytes(), self.method_bytes()
-        optimizer = self.state_bytes() + tensor_bytes(self.model.parameters())
+        optimizer = self.state_bytes() + tensor_bytes(p for p in self.model.parameters() if p.requires_grad)
         peak = max(self.peaks.values(), default=None)
         parts = model + optimizer + self.activations + index + method
         return {

@@ -24,8 +24,7 @@ def behind_first(
 
     The others together have sparsity s, so that the whole lies a little below: N_0 + round((1 - s) (N - N_0)).
     """
-    first, *others = shapes
-    return [math.prod(first), *(counts(others, sparsity) if others else [])]
+    return [math.prod(shape) for shape in shapes[:1]] + (counts(shapes[1:], sparsity) if shapes[1:] else [])
 
 
 def apportion(weights: Sequence[int | Fraction], sizes: Sequence[int], sparsity: float) -> list[int]:

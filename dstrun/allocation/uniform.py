@@ -30,4 +30,4 @@ class Uniform:
 
     def _counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
         sizes = [math.prod(shape) for shape in shapes]
-        return apportion(sizes, sizes, sparsity)
+        return apportion(sizes, sizes, sparsity) if sizes else []

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dstrun.backend import masked, sparse
+from dstrun.geometry import Layer
 from dstrun.initial import initial
 from dstrun.layer import SparseLayer, prunable
 
@@ -70,9 +71,7 @@ def sparsify(
     return layers
 
 
-def measure(
-    module: nn.Linear | nn.Conv2d, count: int, shape: tuple[int, ...], device: torch.device
-) -> dict[str, float]:
+def measure(module: Layer, count: int, shape: tuple[int, ...], device: torch.device) -> dict[str, float]:
     """Time forward and backward of one layer on both backends, in turns: median seconds by backend."""
     start = initial(tuple(module.weight.shape), count, seed=0, index=0)
     x = torch.randn(shape, device=device)
@@ -81,7 +80,7 @@ def measure(
         dense = copy.deepcopy(module)
         holder = nn.Sequential(dense)
         layer = backend.replace(holder, "0", dense, start, device)
-        trials[layer.backend] = _trial(holder, layer, _liked(x, layer.backend))
+        trials[layer.backend] = _trial(holder, layer, _liked(x, layer.backend, isinstance(module, nn.Linear)))
     seconds: dict[str, list[float]] = {name: [] for name in trials}
     for _ in range(1 + ROUNDS):
         for name, trial in trials.items():
@@ -104,16 +103,16 @@ def _trial(network: nn.Module, layer: SparseLayer, x: Tensor) -> Callable[[], No
     return run
 
 
-def _liked(x: Tensor, backend: str) -> Tensor:
+def _liked(x: Tensor, backend: str, linear: bool) -> Tensor:
     """Lay a batch out as a backend likes it: batch-innermost, or channels last for dense convolutions."""
-    if backend == "sparse" and x.dim() == 4:
+    if backend == "sparse" and not linear:
         return x.movedim(0, -1).contiguous().movedim(-1, 0)
     if backend == "sparse":
         return x.movedim(-1, 0).contiguous().movedim(0, -1)
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _key(module: nn.Linear | nn.Conv2d, count: int, shape: tuple[int, ...], device: torch.device) -> str:
+def _key(module: Layer, count: int, shape: tuple[int, ...], device: torch.device) -> str:
     """Name what a measurement depends on; densities are told apart by two digits."""
     density = f"{count / module.weight.numel():.1e}"
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dstrun.exploration import Exploration, Proposal, best
-from dstrun.geometry import geometry
+from dstrun.geometry import Layer, geometry
 from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
 from dstrun.ranks import ALONE, Ranks
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class MaskedLayer:
-    """One ``Linear`` or ``Conv2d`` with a topology (see ``dstrun.layer.SparseLayer``).
+    """One ``Linear``, ``Conv1d`` or ``Conv2d`` with a topology (see ``dstrun.layer.SparseLayer``).
 
     Args:
         name: the module's path in the network.
@@ -36,7 +36,7 @@ class MaskedLayer:
 
     backend = "masked"
 
-    def __init__(self, name: str, module: nn.Linear | nn.Conv2d, topology: Topology) -> None:
+    def __init__(self, name: str, module: Layer, topology: Topology) -> None:
         self.name = name
         self.module = module
         self.geometry = geometry(module)
@@ -191,7 +191,7 @@ def sparsify(
 
 
 def replace(
-    model: nn.Module, name: str, module: nn.Linear | nn.Conv2d, start: Initial, device: torch.device | None = None
+    model: nn.Module, name: str, module: Layer, start: Initial, device: torch.device | None = None
 ) -> MaskedLayer:
     """Take over one layer of a network: it stays in place and gets the initial topology, weights and bias.
 
@@ -204,7 +204,7 @@ def replace(
             one.to_empty(device=device)
         one.to(device)
         one.weight = module.weight
-        if isinstance(one, nn.Linear | nn.Conv2d) and one.bias is not None:
+        if isinstance(one, Layer) and one.bias is not None:
             one.bias.data.copy_(start.bias)
     layer = MaskedLayer(name, module, start.topology.to(device))
     layer.set_values(start.values)

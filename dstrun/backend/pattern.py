@@ -6,12 +6,13 @@ T taps of a kernel (kh kw; 1 for a linear layer). An input i of an output is ``c
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dstrun.geometry import ConvGeometry, Geometry
+from dstrun.geometry import Geometry
 from dstrun.topology import Topology
 
 
@@ -36,7 +37,7 @@ class Pattern(nn.Module):
         super().__init__()
         self.shape = geometry.shape
         self.groups = geometry.groups
-        self.taps = geometry.shape[2] * geometry.shape[3] if isinstance(geometry, ConvGeometry) else 1
+        self.taps = math.prod(geometry.shape[2:])
         for name in ("rows", "inputs"):
             self.register_buffer(name, torch.empty(0))
         for name in ("columns", "outputs", "order"):

@@ -26,7 +26,7 @@ from dstrun.backend.normalization import BatchNorm2d
 from dstrun.backend.pattern import Pattern, rows_of
 from dstrun.backend.search import best_of_all
 from dstrun.exploration import Exploration, Proposal, best
-from dstrun.geometry import ConvGeometry, Geometry, geometry
+from dstrun.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
 from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
 from dstrun.ranks import ALONE, Ranks
@@ -47,7 +47,7 @@ class _Order:
 
 
 class Sparse(nn.Module):
-    """What ``Linear`` and ``Conv2d`` share; implements ``dstrun.layer.SparseLayer``.
+    """What ``Linear``, ``Conv1d`` and ``Conv2d`` share; implements ``dstrun.layer.SparseLayer``.
 
     Args:
         geometry: how connections relate to inputs and outputs.
@@ -95,7 +95,7 @@ class Sparse(nn.Module):
 
     @property
     def convolution(self) -> ConvGeometry:
-        """The geometry for kernels: a linear layer is a 1x1 convolution over one position."""
+        """The geometry for kernels: a linear layer is a 1x1 convolution over one position, a 1-D one has one row."""
         return self.geometry if isinstance(self.geometry, ConvGeometry) else self.geometry.as_convolution()
 
     def values(self) -> Tensor:
@@ -177,7 +177,7 @@ class Sparse(nn.Module):
         self.ever.load_state(state)
 
     @classmethod
-    def from_dense(cls, module: nn.Linear | nn.Conv2d, topology: Topology | None = None) -> Self:
+    def from_dense(cls, module: Layer, topology: Topology | None = None) -> Self:
         """Take over a dense layer's weights at the positions of a topology; of its nonzero weights if ``None``."""
         if not isinstance(module, cls.dense):
             raise TypeError(f"no sparse {cls.__name__} is made of {module}")
@@ -187,7 +187,7 @@ class Sparse(nn.Module):
         bias = None if module.bias is None else module.bias.detach().clone()
         return cls(geometry(module), topology, weight.flatten()[topology.positions], bias)
 
-    def to_dense(self) -> nn.Linear | nn.Conv2d:
+    def to_dense(self) -> Layer:
         """Give the dense layer that computes the same."""
         module = self._dense()
         topology = self.topology
@@ -203,7 +203,7 @@ class Sparse(nn.Module):
         density = self.count / math.prod(self.geometry.shape)
         return f"{self.geometry.shape}, active={self.count}, density={density:.3%}, bias={self.bias is not None}"
 
-    def _dense(self) -> nn.Linear | nn.Conv2d:
+    def _dense(self) -> Layer:
         raise NotImplementedError
 
     def _apply_kernels(self, x: Tensor) -> Tensor:
@@ -264,6 +264,28 @@ class Linear(Sparse):
 
     def _seen(self, tensor: Tensor) -> Tensor:
         return tensor[:, 0, 0].t()
+
+
+class Conv1d(Sparse):
+    """A 1-D convolution whose weight (O, C / groups, k) is sparse; zero padding."""
+
+    dense = nn.Conv1d
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, L) to (N, O, Lo), or without N."""
+        if x.dim() == 2:
+            return self.forward(x[None])[0]
+        return self._apply_kernels(x.permute(1, 2, 0)[:, None])[:, 0].permute(2, 0, 1)
+
+    def _dense(self) -> nn.Conv1d:
+        g = self.geometry
+        assert isinstance(g, Conv1dGeometry)
+        out, channels, taps = g.shape
+        steps = (g.stride, g.padding, g.dilation, g.groups)
+        return nn.Conv1d(channels * g.groups, out, taps, *steps, self.bias is not None, device="meta")
+
+    def _seen(self, tensor: Tensor) -> Tensor:
+        return tensor[:, 0].permute(2, 0, 1)
 
 
 class Conv2d(Sparse):
@@ -349,9 +371,7 @@ def keep_layout(model: nn.Module) -> None:
         module.__class__ = kinds.get(type(module), type(module))
 
 
-def replace(
-    model: nn.Module, name: str, module: nn.Linear | nn.Conv2d, start: Initial, device: torch.device | None = None
-) -> Sparse:
+def replace(model: nn.Module, name: str, module: Layer, start: Initial, device: torch.device | None = None) -> Sparse:
     """Put a sparse layer wherever a dense one stands, with the initial topology, weights and bias.
 
     Raises:
@@ -360,9 +380,11 @@ def replace(
     """
     if model is module:
         raise ValueError("the network is itself a layer: put it into an nn.Sequential, or use from_dense")
-    kind = {nn.Linear: Linear, nn.Conv2d: Conv2d}.get(type(module))
+    kind = {nn.Linear: Linear, nn.Conv1d: Conv1d, nn.Conv2d: Conv2d}.get(type(module))
     if kind is None:
-        raise TypeError(f"{name} is a {type(module).__name__}: only plain Linear and Conv2d layers can be replaced")
+        raise TypeError(
+            f"{name} is a {type(module).__name__}: only plain Linear, Conv1d and Conv2d layers can be replaced"
+        )
     if sharing(model, module):
         raise TypeError(f"{name} shares its weight with another layer: tied weights need backend=masked")
     device, dtype = device or home(module.weight), module.weight.dtype

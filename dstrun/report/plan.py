@@ -8,6 +8,7 @@ from typing import Any
 from dstrun.progress import human
 from dstrun.report.format import Column, in_bytes
 from dstrun.report.format import render as render_rows
+from dstrun.report.unpruned import not_prunable
 
 LAYERS = [
     Column("name", "layer"),
@@ -56,5 +57,6 @@ def totals(plan: dict[str, Any]) -> str:
     split = ", ".join(f"{part} {in_bytes(memory[f'{part}_bytes'])}" for part in parts)
     lines += [f"memory      {in_bytes(memory['peak_bytes'])} at the peak of a step, predicted: {split}"]
     lines += [f"{name:<12}{said}" for name, said in plan["rules"].items()]
+    lines += not_prunable(plan["not_prunable"], parameters["dense"], flops["inference"] / flops["inference_x_dense"])
     lines += [f"note        {note}" for note in plan["notes"]]
     return "\n".join([*lines, "", flops["convention"]])

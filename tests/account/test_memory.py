@@ -88,13 +88,14 @@ def test_resident_memory_sees_what_the_allocator_sees() -> None:
     """A step that holds 200 MB raises the peak resident memory by about as much."""
     if resident_peak_bytes() is None:
         pytest.skip("no /proc here")
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)  # a process that has trained keeps what it frees
+    trim(0)
     with _peak(CPU) as peak:
         block = torch.ones(50 * MB)
         during = resident_peak_bytes()
         del block
     after = resident_peak_bytes()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # a process that has trained keeps what it frees
-        trim(0)
+    trim(0)
     resident_peak_bytes()
     idle = resident_peak_bytes()
     assert during is not None

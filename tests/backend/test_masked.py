@@ -25,6 +25,7 @@ MODULES = {
     "dilated": (lambda: nn.Conv2d(4, 6, 3, padding=2, dilation=2), (2, 4, 6, 6)),
     "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2), (2, 4, 6, 6)),
     "depthwise": (lambda: nn.Conv2d(4, 8, 3, groups=4), (2, 4, 6, 6)),
+    "row": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), (2, 4, 9)),
 }
 modules = pytest.mark.parametrize(("make", "shape"), MODULES.values(), ids=MODULES)
 OPTIMIZERS = {
@@ -73,7 +74,8 @@ def dense_gradient(layer, shape, seed=1):
     if isinstance(module, nn.Linear):
         y = functional.linear(x, weight, module.bias)
     else:
-        y = functional.conv2d(x, weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
+        convolution = functional.conv1d if isinstance(module, nn.Conv1d) else functional.conv2d
+        y = convolution(x, weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
     (gradient,) = torch.autograd.grad(y.square().sum(), weight)
     return gradient.flatten()
 

@@ -27,6 +27,9 @@ LAYERS = {
     "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2), (2, 4, 6, 6)),
     "depthwise": (lambda: nn.Conv2d(4, 8, 3, groups=4, dilation=2, padding=3), (17, 4, 6, 6)),
     "pointwise": (lambda: nn.Conv2d(4, 6, 1), (3, 4, 5, 6)),
+    "same": (lambda: nn.Conv2d(4, 6, 3, padding="same"), (2, 4, 5, 6)),
+    "row": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), (2, 4, 9)),
+    "unbatched row": (lambda: nn.Conv1d(4, 6, 3), (4, 9)),
 }
 layers = pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LAYERS)
 
@@ -34,7 +37,7 @@ layers = pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LAYERS)
 def made(make, density=0.4, seed=0, dtype=torch.float32):
     """Give a sparse layer and the dense one that computes the same."""
     module = make().to(dtype)
-    kind = sparse.Linear if isinstance(module, nn.Linear) else sparse.Conv2d
+    kind = {nn.Linear: sparse.Linear, nn.Conv1d: sparse.Conv1d, nn.Conv2d: sparse.Conv2d}[type(module)]
     draws = torch.Generator().manual_seed(seed)
     count = round(density * module.weight.numel())
     layer = kind.from_dense(module, Topology.random(tuple(module.weight.shape), count, draws))
@@ -216,9 +219,9 @@ class OfMyOwn(nn.Linear):
 
 def test_modules_that_cannot_be_replaced_are_refused():
     with pytest.raises(TypeError, match="no sparse layer"):
-        sparse.sparsify(nn.Sequential(nn.Conv2d(2, 2, 3, padding_mode="circular")), [3])
+        sparse.Conv2d.from_dense(nn.Conv2d(2, 2, 3, padding_mode="circular"))
     with pytest.raises(TypeError, match="no sparse layer"):
-        sparse.sparsify(nn.Sequential(nn.Conv2d(2, 2, 3, padding="same")), [3])
+        sparse.Conv2d.from_dense(nn.Conv2d(2, 2, 2, padding="same"))
     with pytest.raises(TypeError, match="OfMyOwn"):
         sparse.sparsify(nn.Sequential(OfMyOwn(2, 2)), [3])
     with pytest.raises(TypeError, match="out_proj"):

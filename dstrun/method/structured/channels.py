@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dstrun.layer import SparseLayer, prunable
+from dstrun.layer import SparseLayer, prunable, stored
 from dstrun.method.procedure import Change
 from dstrun.option import ConfigError
 
+KINDS = nn.Linear | nn.Conv1d | nn.Conv2d
 ELEMENTWISE = (
     nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish,
     nn.Tanh, nn.Sigmoid,
@@ -58,7 +59,7 @@ class Pair:
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Stop at prunable layers, also where their weights are computed from others."""
-        return isinstance(m, nn.Linear | nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, KINDS) or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(model: nn.Module) -> fx.Graph:
@@ -85,8 +86,8 @@ def pairs(model: nn.Module) -> tuple[list[Pair], dict[str, str]]:
     except Exception:
         return [], dict.fromkeys(layers, "the network's course cannot be traced")
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
-    uses = Counter(id(_stored(m)) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d))
-    once = {name for name, m in layers.items() if calls[name] == 1 and uses[id(_stored(m))] == 1}
+    uses = Counter(id(stored(m)) for m in model.modules() if isinstance(m, KINDS))
+    once = {name for name, m in layers.items() if calls[name] == 1 and uses[id(stored(m))] == 1}
     found: list[Pair] = []
     whole = {name: "it is not called once with a weight of its own" for name in layers if name not in once}
     modules = dict(model.named_modules())
@@ -101,15 +102,11 @@ def pairs(model: nn.Module) -> tuple[list[Pair], dict[str, str]]:
     return sorted(found, key=lambda pair: order[pair.consumer]), whole
 
 
-def _stored(module: nn.Linear | nn.Conv2d) -> Tensor:
-    """Give the parameter that holds a layer's weights, or what they are computed from."""
-    computed: Any = getattr(module, "parametrizations", {})
-    return computed["weight"].original if "weight" in computed else module.weight
-
-
 def _follow(node: fx.Node, modules: Mapping[str, nn.Module], once: set[str]) -> Pair | str:
     """Walk from a layer to the only one that reads it, or say what is in the way."""
     name, producer = str(node.target), modules[str(node.target)]
+    if isinstance(producer, nn.Conv1d):
+        return "its channels are those of a 1-D convolution"
     if getattr(producer, "groups", 1) != 1:
         return "its channels come in groups"
     channels = cast(Tensor, producer.weight).shape[0]
@@ -124,7 +121,8 @@ def _follow(node: fx.Node, modules: Mapping[str, nn.Module], once: set[str]) -> 
         if isinstance(called, nn.Linear | nn.Conv2d):
             inputs = called.in_features if isinstance(called, nn.Linear) else called.in_channels
             apart = isinstance(called, nn.Linear) == flat and getattr(called, "groups", 1) == 1
-            if node.target not in once or not apart or inputs % channels:
+            named = isinstance(getattr(called, "padding", 0), str)
+            if node.target not in once or not apart or named or inputs % channels:
                 return f"{node.target} reads its channels together or in groups"
             return Pair(name, tuple(norms), str(node.target), channels)
         if _is(called, NORMS):
