@@ -22,6 +22,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -35,9 +36,11 @@ from omegaconf.errors import OmegaConfBaseException
 from dstrun import grid
 from dstrun.check import check
 from dstrun.option import GROUPS, ConfigError, nearest
-from dstrun.schema import KNOWN, SETTINGS
+from dstrun.schema import KNOWN, SETTINGS, Schema
 
 HERE = "dstrun.conf"
+
+ConfigStore.instance().store("schema", node=Schema)
 
 
 Bases = dict[tuple[str, ...], tuple[DictConfig, Any]]

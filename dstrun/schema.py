@@ -1,12 +1,12 @@
-"""The settings of a run: names, types, defaults, bounds, and the line of help of each. Hydra checks their types."""
+"""The settings of a run: names, types, defaults, bounds, and the line of help of each.
+
+Hydra checks their types, as ``config`` hands it ``Schema``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from typing import Any
-
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
 
 from dstrun.option import Above, AtLeast, OneOf, Within
 
@@ -14,6 +14,10 @@ from dstrun.option import Above, AtLeast, OneOf, Within
 def setting(default: Any, bound: Any, help: str) -> Any:
     """Declare a top-level setting: its default, its bound and the line that ``dstrun --help`` prints."""
     return field(default=default, metadata={"bound": bound, "help": help})
+
+
+MISSING = "???"
+"""OmegaConf's word for a value that has to be set."""
 
 
 @dataclass
@@ -59,8 +63,6 @@ class Schema:
     schedule: Any = None
     optimizer: Any = MISSING
 
-
-ConfigStore.instance().store("schema", node=Schema)
 
 SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
     f"checkpoint.{f.name}": f for f in fields(CheckpointSettings)

@@ -39,10 +39,12 @@ MAY_IMPORT = {
     "model": set(),
     "dataset": set(),
     "account": {"geometry", "grow", "layer", "method"},
-    "record": {"method"},
-    "report": set(),
+    "record": {"identity", "method"},
+    "report": {"identity", "upgrade"},
     "train": {"account", "dataset", "layer", "method", "optimizer", "record"},
     "schema": set(),
+    "identity": {"schema"},
+    "upgrade": {"identity"},
     "check": {"config", "schema"},
     "grid": set(),
     "config": {"check", "grid", "schema"},
@@ -64,8 +66,8 @@ MAY_IMPORT = {
 """Which rooms a room may import when it is loaded (itself and ``LIGHT`` always); ``None``: every one."""
 
 THIRD_PARTY = {
-    "hydra": {"config", "run", "schema"},
-    "omegaconf": {"config", "run", "schema", "start"},
+    "hydra": {"config", "run"},
+    "omegaconf": {"config", "run", "start"},
     "matplotlib": {"report"},
     "wandb": set(),
     "torchvision": set(),

@@ -17,6 +17,9 @@ from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
 from dstrun.progress import say
 from dstrun.record.writer import write_atomic
 
+SHOWN = 3
+"""How many runs that repeat another are named."""
+
 Ends = Generator[tuple[Task, Exit], None, None]
 
 
@@ -93,8 +96,9 @@ class Sweep:
         self, experiments: Sequence[Experiment], engine: Engine, launcher: str, command: Sequence[str] = ()
     ) -> None:
         wanted = [Task(experiment) for experiment in experiments]
-        self.wanted = [task.id for task in wanted]
-        self.tasks = list({task.id: task for task in wanted}.values())
+        first: dict[str, Task] = {}
+        self.repeated = [(task, first[task.id]) for task in wanted if first.setdefault(task.id, task) is not task]
+        self.tasks = list(first.values())
         self.engine = engine
         self.retry, self.fail_fast = (experiments[0].config[key] for key in ("retry", "fail_fast"))
         self.endings = {task.id: task.end(Exit("")) for task in self.tasks if task.done}
@@ -108,6 +112,10 @@ class Sweep:
             KeyboardInterrupt: Ctrl-C or SIGTERM; runs of this machine have been saved.
         """
         left = [task for task in self.tasks if task.id not in self.endings]
+        for task, before in self.repeated[:SHOWN]:
+            say(f"{' '.join(apart(task, before)) or task.id} is the same run in other words: it trains once")
+        if len(self.repeated) > SHOWN:
+            say(f"... and {len(self.repeated) - SHOWN} more")
         say(counted(len(self.tasks)) + (f", {len(self.endings)} of them done before" if self.endings else ""))
         if not left:
             return self._all()
@@ -156,7 +164,12 @@ class Sweep:
             state = task.status().get("state")
             left = ("interrupted", "saved") if state == "interrupted" else ("not started", "stopped before its turn")
             self.endings[task.id] = Ending(task.id, *left, task.folder.path, task.log)
-        return [self.endings[name] for name in self.wanted]
+        return [self.endings[task.id] for task in self.tasks]
+
+
+def apart(task: Task, other: Task) -> list[str]:
+    """Give the words of a run that are not among those of another."""
+    return [word for word in task.experiment.command if word not in other.experiment.command]
 
 
 def counted(number: int) -> str:

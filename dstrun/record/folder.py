@@ -13,17 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dstrun.identity import VOLATILE, identity
 from dstrun.option import ConfigError
 from dstrun.record.lock import Lock, job_id
 from dstrun.record.writer import Rows, previous, sweep_left_over, write_atomic
 
 SCHEMA = 1
-
-VOLATILE = (
-    "experiment", "results", "wandb", "threads", "distributed", "retry", "fail_fast", "checkpoint", "dataset.root",
-    "dataset.download",
-)  # fmt: skip
-"""Settings that cannot change a result, left out of a run's identity."""
 
 METRICS = (
     "epoch", "step", "train_loss", "loss", "top1", "top5", "lr", "seconds", "flops", "peak_bytes",
@@ -40,22 +35,14 @@ def label(choices: dict[str, str | None]) -> str:
 
 
 def run_id(config: dict[str, Any], choices: dict[str, str | None]) -> str:
-    """Name a run: readable, and ended by a hash of everything that can change its result."""
+    """Name a run: readable, and ended by a hash of everything that can change its result (``identity``).
+
+    Raises:
+        ConfigError: the file of a user's own option is gone.
+    """
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
     parts = [choices["model"], choices["dataset"], label(choices)]
     return "-".join(str(p) for p in parts) + f"-s{config['sparsity']:g}-seed{config['seed']}-{digest}"
-
-
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """Give the configuration without what cannot change the result."""
-    kept = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
-    for key in VOLATILE:
-        group, _, leaf = key.partition(".")
-        if leaf:
-            kept[group].pop(leaf, None)
-        else:
-            kept.pop(group, None)
-    return kept
 
 
 def lasting(words: Sequence[str]) -> list[str]:

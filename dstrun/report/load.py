@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.option import ConfigError, nearest
+from dstrun.upgrade import upgrade
 
 SCHEMA = 1
 LOST_SECONDS = 120
@@ -217,6 +218,8 @@ def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
     if record is not None and (fault := _fault(record)):
         warned.append(f"{folder / 'record.json'} {fault}: skipped")
         record = None
+    if record is not None:
+        upgrade(record["config"], record["choices"])
     state = str(record["state"] if record else status.get("state", "damaged"))
     if state == "done" and record is None and not unopened:
         # The record is written last: a done run has one unless the file was lost or damaged afterwards.
@@ -262,6 +265,7 @@ def setting(run: Run) -> dict[str, Any]:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         config = yaml.load((run.folder / "config.yaml").read_text(), loader)
         choices = config.pop("choices")
+        upgrade(config, choices)
         choices |= {key: config[key] for key in ("scope", "backend", "precision")}
         return {"label": label(choices), "choices": choices, "config": config}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):

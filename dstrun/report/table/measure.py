@@ -120,12 +120,15 @@ def measure(name: str, runs: Sequence[Run]) -> Measure:
 
 
 ALIKE = (
-    "choices.model", "choices.dataset", "accuracy.split", "config.model", "config.epochs", "config.batch_size",
-    "config.precision", "config.label_smoothing", "config.dataset.limit", "config.dataset.validation",
+    "choices.model", "choices.dataset", "model", "epochs", "batch_size", "precision", "label_smoothing",
+    "dataset.limit", "dataset.validation",
 )  # fmt: skip
-"""In which a run and what it is held against must agree; where that is not dense, in the sparsity too."""
+"""Settings and groups in which a run and what it is held against must agree.
 
-CLOSEST = ("config.optimizer", "choices.allocation", "choices.scope", "choices.backend", "config.schedule")
+They must agree in the split too and, where that is not dense, in the sparsity.
+"""
+
+CLOSEST = ("optimizer", "choices.allocation", "choices.scope", "choices.backend", "schedule")
 """In which they should, where there is a choice, the first first."""
 
 
@@ -149,7 +152,7 @@ class References:
         """Give the runs that one is held against; None where there are none, or several that differ."""
         found = self._cells.get(self._key(run), [])
         for key in CLOSEST:
-            agreeing = [cell for cell in found if cell[0].get(key) == run.get(key)]
+            agreeing = [cell for cell in found if _of(cell[0], key) == _of(run, key)]
             found = agreeing or found
         if len({signature(cell[0]) for cell in found}) != 1:
             return None
@@ -157,7 +160,12 @@ class References:
 
     def _key(self, run: Run) -> tuple[str, ...]:
         sparsity = () if self.label == "dense" else (str(run.sparsity),)
-        return *(repr(run.get(key)) for key in ALIKE), *sparsity
+        return repr(run.get("accuracy.split")), repr(_of(run, *ALIKE)), *sparsity
+
+
+def _of(run: Run, *keys: str) -> list[tuple[str, str]]:
+    """Give a run's settings that are named, or are of a group that is."""
+    return [(key, value) for key, value in signature(run) if key in keys or key.partition(".")[0] in keys]
 
 
 TRAINING = {"epochs": "", "batch_size": "", "label_smoothing": "", "precision": "", "dataset.": "dataset",
