@@ -33,10 +33,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dstrun import grid
+from dstrun import grid, identity
 from dstrun.check import check
 from dstrun.option import GROUPS, ConfigError, nearest
-from dstrun.schema import KNOWN, SETTINGS, Schema
+from dstrun.schema import KNOWN, NAMES, SETTINGS, Schema
 
 HERE = "dstrun.conf"
 
@@ -133,7 +133,30 @@ def expand(
 
 
 def _words(values: Mapping[str, Any]) -> list[str]:
+    check_names(values)
     return [f"~{key}" if value is None else f"{key}={value}" for key, value in values.items()]
+
+
+def check_names(values: Mapping[str, Any]) -> None:
+    """Check that names in a file are text to YAML, which reads ``2026_11_26`` and ``12e4567`` as numbers.
+
+    Raises:
+        ConfigError: one is not, and what was written is lost.
+    """
+    for key, value in values.items():
+        if key in (*NAMES, *GROUPS) and isinstance(value, int | float):
+            raise ConfigError(f"{key}: {value} in a sweep file is no text as YAML reads it: write it in quotes")
+
+
+def as_typed(override: Override) -> list[str]:
+    """Give the values of an override as they were typed, where Hydra's grammar reads a number or a truth in one."""
+    text = (override.input_line or "").partition("=")[2]
+    if not override.is_sweep_override():
+        return [text] if isinstance(override.value(), int | float) else [override.get_value_element_as_str()]
+    values = list(override.sweep_string_iterator())
+    typed = [part.strip() for part in text.split(",")]
+    plain = len(typed) == len(values) and not set(text) & set("'\"[](){}\\")
+    return typed if plain else values
 
 
 def _axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
@@ -144,11 +167,11 @@ def _axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
         if override.is_delete():
             words = [override.input_line or ""]
         elif override.is_discrete_sweep():
-            words = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            words = [f"{key}={value}" for value in as_typed(override)]
         elif override.is_sweep_override():
             raise ConfigError(f"{override.input_line} has no end: list its values")
         else:
-            words = [f"{key}={override.get_value_element_as_str()}"]
+            words = [f"{key}={as_typed(override)[0]}"]
         found[key.lstrip("+~")] = words
     return found
 
@@ -234,10 +257,13 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
             raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
     file = [] if name == "config" else ["-cn", name]
     command = (*file, *(o.input_line or "" for o in parsed if not o.is_hydra_override()))
+    if name != "config":
+        check_names(_file(name))
+    typed, overrides = texts(parsed), [_quoted(override) for override in parsed]
     if bases is None:
-        return experiment(_hydra_compose(overrides, name), command=command)
+        return experiment(_hydra_compose(overrides, name), command=command, typed=typed)
     values = [o for o in parsed if o.key_or_group.partition("@")[0] not in GROUPS and not o.is_hydra_override()]
-    options = tuple(o.input_line or "" for o in parsed if o not in values)
+    options = tuple(_quoted(o) for o in parsed if o not in values)
     if options not in bases:
         base = _hydra_compose(list(options), name)
         choices = base.hydra.runtime.choices
@@ -249,7 +275,27 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise diagnose(overrides, name, error) from error
-    return experiment(composed, choices, command)
+    return experiment(composed, choices, command, typed)
+
+
+def texts(overrides: Iterable[Override]) -> dict[str, str]:
+    """Give the text of every value that Hydra's grammar reads as a number or a truth, by its key."""
+    single = (o for o in overrides if not o.is_delete() and not o.is_sweep_override())
+    return {o.get_key_element().lstrip("+"): as_typed(o)[0] for o in single if isinstance(o.value(), int | float)}
+
+
+def _quoted(override: Override) -> str:
+    """Give an override as typed; the name of an option that looks like a number, in quotes."""
+    word = override.input_line or ""
+    key, _, text = word.partition("=")
+    number = override.key_or_group in GROUPS and override.value_type is not None and key in texts([override])
+    return f"{key}='{text}'" if number else word
+
+
+def _file(name: str) -> dict[str, Any]:
+    """Read a primary configuration as it was written, before types are known."""
+    found = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
+    return OmegaConf.to_container(found.config, resolve=False) if found else {}  # type: ignore[return-value]
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
@@ -259,13 +305,28 @@ def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
         raise diagnose(overrides, name, error) from error
 
 
-def experiment(composed: DictConfig, choices: Any = None, command: tuple[str, ...] = ()) -> Experiment:
-    """Resolve and check a composed configuration, which the words of ``command`` make."""
+def experiment(
+    composed: DictConfig, choices: Any = None, command: tuple[str, ...] = (), typed: Mapping[str, str] | None = None
+) -> Experiment:
+    """Resolve and check a composed configuration.
+
+    Args:
+        composed: by Hydra.
+        choices: the option of each group by name.
+        command: the words that make it.
+        typed: the text of values among them that look like numbers: a name is what was typed.
+    """
     choices = composed.hydra.runtime.choices if choices is None else choices
     try:
         config = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
+    for key, text in (typed or {}).items():
+        group, _, leaf = key.partition(".")
+        if key in NAMES:
+            config[key] = text  # type: ignore[index]
+        elif leaf and group in GROUPS and identity.is_text(config[group], leaf):  # type: ignore[index]
+            config[group][leaf] = text  # type: ignore[index]
     found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command)  # type: ignore[arg-type]
     check(found)
     return found

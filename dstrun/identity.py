@@ -101,7 +101,7 @@ def _groups(nodes: str) -> tuple[list[Entry], set[str]]:
 
 
 def _option(node: Any, prefix: str, config: Mapping[str, Any]) -> Iterator[Entry]:
-    """Give the settings of an option; a copy of a group inside another, as ``grow.subset`` is of ``subset``, is none."""
+    """Give the settings of an option; a copy of a group inside another, as ``grow.subset`` is, is none."""
     if not isinstance(node, Mapping):
         yield prefix.rstrip("."), node, MISSING
         return
@@ -186,19 +186,30 @@ def _class(target: str) -> type | None:
 
 def _written(target: str) -> Fields:
     """Read the fields of a class off its source; a default that is no literal counts as none."""
+    found: Fields = {}
+    for line in _lines(target):
+        try:
+            found[line.target.id] = MISSING if line.value is None else ast.literal_eval(line.value)  # type: ignore
+        except ValueError:
+            found[line.target.id] = MISSING  # type: ignore[union-attr]
+    return found
+
+
+def is_text(node: Any, name: str) -> bool:
+    """Say whether a setting of an option is text by its annotation; its module is read, and not imported."""
+    target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
+    kinds = [ast.unparse(line.annotation) for line in _lines(target) if line.target.id == name]  # type: ignore
+    return any(kind == "str" or kind.startswith(("str |", "Annotated[str")) for kind in kinds)
+
+
+@lru_cache(maxsize=256)
+def _lines(target: str) -> list[ast.AnnAssign]:
+    """Find the fields of a class in the source of its module; none where there is no such class."""
     module, _, name = target.rpartition(".")
     try:
         tree = ast.parse(_source(module))
-    except ConfigError:
-        return {}
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    found: Fields = {}
-    for line in classes[0].body if classes else ():
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-            try:
-                default = MISSING if line.value is None else ast.literal_eval(line.value)
-            except ValueError:
-                default = MISSING
-            if not ast.unparse(line.annotation).startswith("ClassVar"):
-                found[line.target.id] = default
-    return found
+    except (ConfigError, SyntaxError):
+        return []
+    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    lines = [line for body in bodies for line in body if isinstance(line, ast.AnnAssign)]
+    return [x for x in lines if isinstance(x.target, ast.Name) and not ast.unparse(x.annotation).startswith("ClassVar")]

@@ -68,4 +68,6 @@ SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
     f"checkpoint.{f.name}": f for f in fields(CheckpointSettings)
 }
 """What is declared with ``setting``, by the name under which it is set."""
+NAMES = {name for name, item in SETTINGS.items() if str(item.type).startswith("str")}
+"""Settings that are text, whatever it looks like."""
 KNOWN = [f.name for f in fields(Schema)]

@@ -99,7 +99,8 @@ def job(composed: DictConfig) -> Ending:
     from dstrun.launcher.task import Exit, Task
 
     hydra = HydraConfig.get()
-    task = Task(config.experiment(composed, hydra.runtime.choices, tuple(hydra.overrides.task)))
+    words = tuple(hydra.overrides.task)
+    task = Task(config.experiment(composed, hydra.runtime.choices, words, config.texts(config.parse(words))))
     if task.experiment.config["retry"] or task.experiment.config["fail_fast"]:
         raise ConfigError("retry and fail_fast need hydra/launcher=local or slurm")
     if run_one(task.experiment) == 130:

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "upgrade": {"identity"},
     "check": {"config", "schema"},
     "grid": set(),
-    "config": {"check", "grid", "schema"},
+    "config": {"check", "grid", "identity", "schema"},
     "launcher": {"config", "record", "run"},
     "bench": None,
     "network": {"account", "allocation", "config"},

@@ -246,8 +246,8 @@ def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity"
     """Name the choices in which parts of a label differ, and the settings that differ beyond what those bring along.
 
     A chosen option brings the settings of its own group; a method's preset brings those of any group, so that beside
-    two presets only top-level settings are named. A setting that only one of two parts reads is named only where nothing
-    else is: another setting brings it. The runs of a part are alike but for the way the method was named; the settings
+    two presets only top-level settings are named. A setting that only one of two parts reads is named only where
+    nothing else is: another setting brings it. The runs of a part are alike but for the way the method was named; the settings
     ``but`` are not looked at.
     """
     choices, settings, lacking = [], set(), set()
