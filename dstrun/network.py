@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -24,6 +25,13 @@ def count_network(experiment: Experiment, option: Any = None) -> NetworkCost:
     """Count the layers of the network chosen, or of another option, without weights."""
     option = option or experiment.build("model")
     return network_cost(outline(experiment, option), experiment.build("dataset").image)
+
+
+def shapes(experiment: Experiment) -> str:
+    """Digest the names and shapes of all parameters of the network chosen: SHA-256, the same on every backend."""
+    model = outline(experiment, experiment.build("model"))
+    said = [f"{name} {tuple(parameter.shape)}\n" for name, parameter in model.named_parameters()]
+    return sha256("".join(said).encode()).hexdigest()
 
 
 def trained(experiment: Experiment, cost: NetworkCost) -> Any:

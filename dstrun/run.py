@@ -24,11 +24,12 @@ from dstrun.config import Experiment
 from dstrun.dataset.cache import cache_folder
 from dstrun.dataset.loader import Resident
 from dstrun.heap import keep_freed
+from dstrun.identity import code
 from dstrun.layer import SparseLayer, skeleton
 from dstrun.method.procedure import Setting
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft import powerprop
-from dstrun.network import allocate, count_network, parameters_record, trained
+from dstrun.network import allocate, count_network, parameters_record, shapes, trained
 from dstrun.progress import Progress, human, muted, say
 from dstrun.ranks import ALONE, Ranks
 from dstrun.record import wandb
@@ -91,6 +92,8 @@ def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks)
     config = experiment.config
     folder = RunFolder(config, experiment.choices)
     if (done := ranks.first(folder.record)) is not None:
+        dataset = experiment.build("dataset")
+        folder.check_images(done, dataset, dataset.found())
         return Outcome("done", folder, done, "already done")
     mode, reason = wandb.decide(config["wandb"]) if ranks.leads else ("disabled", "")
     keep_freed()
@@ -285,7 +288,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
         "parameters": parameters_record(training.flops.cost, training.flops.built, active)
-        | {"explored": training.explored()},
+        | {"explored": training.explored(), "shapes": shapes(experiment)},
         "flops": training.flops.record(active, training.nominal_steps * config["batch_size"]),
         "memory": training.memory.record(),
         "seconds": training.clock.record(),
@@ -293,8 +296,8 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "layers": training.topology(),
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
-        "data": {"source": training.data.source},
-        "code": {"version": __version__, **commit()},
+        "data": {"source": training.data.source, "checksum": training.data.images.checksum},
+        "code": {"version": __version__, **commit(), "own": code(config)},
         "env": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -101,6 +101,7 @@ class Sweep:
         self.tasks = list(first.values())
         self.engine = engine
         self.retry, self.fail_fast = (experiments[0].config[key] for key in ("retry", "fail_fast"))
+        self._check_images()
         self.endings = {task.id: task.end(Exit("")) for task in self.tasks if task.done}
         self.plan = Plan(self.tasks, launcher, command)
         engine.check(experiments)
@@ -136,6 +137,20 @@ class Sweep:
         finally:
             self.plan.write(ended=time.time())
         return self._all()
+
+    def _check_images(self) -> None:
+        """Refuse runs that are done on other images than those here.
+
+        Raises:
+            ConfigError: said in one sentence.
+        """
+        found: dict[Any, str | None] = {}
+        for task in self.tasks:
+            if (record := task.folder.record()) is not None:
+                dataset = task.experiment.build("dataset")
+                if dataset not in found:  # which reads the files of a data set
+                    found[dataset] = dataset.found()
+                task.folder.check_images(record, dataset, found[dataset])
 
     def _attempt(self, tasks: list[Task]) -> list[Task]:
         """Train tasks once; returns those to be tried again."""

@@ -51,6 +51,11 @@ def lasting(words: Sequence[str]) -> list[str]:
     return [word for word in words if not f"{word.lstrip('+~')}=".startswith(prefixes)]
 
 
+def other_images(folder: Path, was: str = "") -> str:
+    """Say that what is in a folder was trained on other images than are read now."""
+    return f"{folder} was trained on other images{was} than dataset.root holds now: set experiment= to keep them apart"
+
+
 class RunFolder:
     """``results/<experiment>/<run>/`` of one run.
 
@@ -87,6 +92,26 @@ class RunFolder:
             return None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is damaged: remove it to finish this run again") from error
+
+    def check_images(self, record: dict[str, Any], dataset: Any, found: str | None) -> None:
+        """Refuse to take a finished run for one of other images; where none are here, they are taken for the same.
+
+        Args:
+            record: of the run.
+            dataset: the option chosen.
+            found: what it says is here (``Dataset.found``).
+
+        Raises:
+            ConfigError: the images are others.
+        """
+        before = record.get("data") or {}
+        if None in (found, before.get("source")) or found == before["source"]:
+            return
+        if "checksum" in before and dataset.load().checksum == before["checksum"]:
+            return  # other files of the same images
+        root = record["config"]["dataset"].get("root")
+        was = f" ({self.choices['dataset']}{f' from {root}' if root else ''})"
+        raise ConfigError(other_images(self.path, was))
 
     @contextmanager
     def owned(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from dstrun import identity
+from dstrun.report.apart import mark
 from dstrun.report.fields import SHORT, Field
 from dstrun.report.load import EMERGES, Run, natural
 from dstrun.report.style import order
@@ -157,9 +158,10 @@ def pivot(runs: Iterable[Run], layout: Layout) -> list[Block]:
     named by what differs.
     """
     found: dict[Key, list[Run]] = {}
-    for run in runs:
-        if run.done:
-            found.setdefault(layout.apart(run), []).append(run)
+    done = [run for run in runs if run.done]
+    mark(done)
+    for run in done:
+        found.setdefault(layout.apart(run), []).append(run)
     keys = sorted(found, key=lambda key: [natural(part) for part in key])
     return [Block(*key, rows=sorted(_rows(found[key], layout), key=layout.rank)) for key in keys]
 
@@ -231,7 +233,7 @@ def signature(run: Run, settings: Collection[str] = ("sparsity",)) -> Signature:
 
 
 def scalars(run: Run) -> dict[str, Any]:
-    """Give all that decides a run's result but the seed, by dotted name (``identity.settings``).
+    """Give all that decides a run's result but the seed, by dotted name (``identity.settings``, ``Run.apart``).
 
     Choices stand under ``choices.``; that of the method is left out, for a preset and the same parts chosen one by one
     are the same training.
@@ -239,7 +241,11 @@ def scalars(run: Run) -> dict[str, Any]:
     config = run.get("config", {})
     flat = {key: value for key, value in identity.settings(config).items() if key != "seed"}
     chosen = {key: value for key, value in run.get("choices", {}).items() if key not in config or key in flat}
-    return flat | {f"choices.{key}": value for key, value in chosen.items() if key != "method" and value is not None}
+    return (
+        flat
+        | run.apart
+        | {f"choices.{key}": value for key, value in chosen.items() if key != "method" and value is not None}
+    )
 
 
 def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity",)) -> list[str]:
@@ -247,8 +253,8 @@ def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity"
 
     A chosen option brings the settings of its own group; a method's preset brings those of any group, so that beside
     two presets only top-level settings are named. A setting that only one of two parts reads is named only where
-    nothing else is: another setting brings it. The runs of a part are alike but for the way the method was named; the settings
-    ``but`` are not looked at.
+    nothing else is: another setting brings it. The runs of a part are alike but for the way the method was named; the
+    settings ``but`` are not looked at.
     """
     choices, settings, lacking = [], set(), set()
     for one, other in combinations(parts, 2):

@@ -36,7 +36,8 @@ class Run:
 
     Of a done run whose record was not asked for, ``record`` is None too.
 
-    ``warnings`` has a sentence for each damaged file, which is treated as absent.
+    ``warnings`` has a sentence for each damaged file, which is treated as absent. ``apart`` is what tells it from runs of
+    the same configuration (``report/apart.py``).
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Run:
     record: dict[str, Any] | None
     status: dict[str, Any]
     warnings: tuple[str, ...] = field(default=())
+    apart: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
