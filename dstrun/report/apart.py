@@ -45,9 +45,8 @@ def _network(run: Run) -> Hashable:
 
 
 def _code(run: Run) -> str | None:
-    return (
-        ",".join(f"{module}:{_short(digest)}" for module, digest in sorted((run.get("code.own") or {}).items())) or None
-    )
+    own = sorted((run.get("code.own") or {}).items())
+    return ",".join(f"{module}:{_short(digest)}" for module, digest in own) or None
 
 
 def _short(checksum: Any) -> str | None:

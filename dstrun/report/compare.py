@@ -238,14 +238,10 @@ def scalars(run: Run) -> dict[str, Any]:
     Choices stand under ``choices.``; that of the method is left out, for a preset and the same parts chosen one by one
     are the same training.
     """
-    config = run.get("config", {})
-    flat = {key: value for key, value in identity.settings(config).items() if key != "seed"}
-    chosen = {key: value for key, value in run.get("choices", {}).items() if key not in config or key in flat}
-    return (
-        flat
-        | run.apart
-        | {f"choices.{key}": value for key, value in chosen.items() if key != "method" and value is not None}
-    )
+    flat = {key: value for key, value in identity.settings(run.get("config", {})).items() if key != "seed"}
+    unread = identity.TOP.keys() - flat.keys() | {"method"}
+    chosen = {f"choices.{key}": name for key, name in run.get("choices", {}).items() if key not in unread and name}
+    return flat | run.apart | chosen
 
 
 def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity",)) -> list[str]:

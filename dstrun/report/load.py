@@ -36,8 +36,8 @@ class Run:
 
     Of a done run whose record was not asked for, ``record`` is None too.
 
-    ``warnings`` has a sentence for each damaged file, which is treated as absent. ``apart`` is what tells it from runs of
-    the same configuration (``report/apart.py``).
+    ``warnings`` has a sentence for each damaged file, which is treated as absent. ``apart`` is what tells it from
+    runs of the same configuration (``report/apart.py``).
     """
 
     folder: Path
