@@ -56,9 +56,18 @@ def code(config: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ConfigError: there is no such file.
     """
-    targets = [str(node["_target_"]) for node in _options(config)]
-    modules = {target.rpartition(".")[0] for target in targets if not target.startswith(OWN)}
+    modules = {target.rpartition(".")[0] for target in targets(config) if not target.startswith(OWN)}
     return {module: sha256(_source(module)).hexdigest()[:16] for module in sorted(modules)}
+
+
+def targets(config: Mapping[str, Any]) -> list[str]:
+    """Name the classes of all options of a configuration."""
+    return [str(node["_target_"]) for node in _options(config)]
+
+
+def exists(target: str) -> bool:
+    """Say whether there is a class of this name; that of a user's own, or of a network, is not imported."""
+    return _class(target) is not None or bool(_bodies(target))
 
 
 def _source(module: str) -> bytes:
@@ -121,7 +130,9 @@ def _option(node: Any, prefix: str, config: Mapping[str, Any]) -> Iterator[Entry
 def _values(given: Mapping[str, Any], known: Fields, prefix: str) -> Iterator[Entry]:
     for key in (*given, *(key for key in known if key not in given)):
         default = _plain(known.get(key, MISSING))
-        yield f"{prefix}{key}", _plain(given.get(key, default)), default
+        value = _plain(given.get(key, default))
+        # Spelled as the default is, so that a table says the same whichever run it meets first.
+        yield f"{prefix}{key}", float(value) if type(value) is int and isinstance(default, float) else value, default
 
 
 def _plain(value: Any) -> Any:
@@ -205,11 +216,15 @@ def is_text(node: Any, name: str) -> bool:
 @lru_cache(maxsize=256)
 def _lines(target: str) -> list[ast.AnnAssign]:
     """Find the fields of a class in the source of its module; none where there is no such class."""
+    lines = [line for body in _bodies(target) for line in body if isinstance(line, ast.AnnAssign)]
+    return [x for x in lines if isinstance(x.target, ast.Name) and not ast.unparse(x.annotation).startswith("ClassVar")]
+
+
+def _bodies(target: str) -> list[list[ast.stmt]]:
+    """Find the class in the source of its module; none where there is no such class."""
     module, _, name = target.rpartition(".")
     try:
         tree = ast.parse(_source(module))
     except (ConfigError, SyntaxError):
         return []
-    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    lines = [line for body in bodies for line in body if isinstance(line, ast.AnnAssign)]
-    return [x for x in lines if isinstance(x.target, ast.Name) and not ast.unparse(x.annotation).startswith("ClassVar")]
+    return [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
