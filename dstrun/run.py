@@ -288,7 +288,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
         "parameters": parameters_record(training.flops.cost, training.flops.built, active)
-        | {"explored": training.explored(), "shapes": shapes(experiment)},
+        | {"explored": training.explored()},
         "flops": training.flops.record(active, training.nominal_steps * config["batch_size"]),
         "memory": training.memory.record(),
         "seconds": training.clock.record(),
@@ -296,6 +296,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "layers": training.topology(),
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
+        "network": {"shapes": shapes(experiment)},
         "data": {"source": training.data.source, "checksum": training.data.images.checksum},
         "code": {"version": __version__, **commit(), "own": code(config)},
         "env": {

@@ -23,7 +23,7 @@ def mark(runs: Sequence[Run]) -> None:
     data = _data(done)
     for _, network in _groups(done, _network).items():
         for _, alike in _split(network, "parameters", lambda run: run.get("parameters.dense")).items():
-            _split(alike, "network", lambda run: _short(run.get("parameters.shapes")))
+            _split(alike, "network", lambda run: _short(run.get("network.shapes")))
     for group in _groups(done, lambda run: str(run.get("choices.dataset"))).values():
         _split(group, "data", lambda run: _short(data.get(str(run.get("data.source")), run.get("data.checksum"))))
     for group in _groups(done, lambda run: tuple(sorted(run.get("code.own") or ()))).values():

@@ -32,7 +32,7 @@ def made(seed: int = 0, **groups: Any) -> dict[str, Any]:
         ({"data": {"source": "a" * 64}}, {"data": {"source": "b" * 64}}, "data"),
         ({"data": {"source": "a", "checksum": "c1"}}, {"data": {"source": "b", "checksum": "c2"}}, "data"),
         ({"parameters": {"dense": 2410}}, {"parameters": {"dense": 6347}}, "parameters"),
-        ({"parameters": {"shapes": "a" * 64}}, {"parameters": {"shapes": "b" * 64}}, "network"),
+        ({"network": {"shapes": "a" * 64}}, {"network": {"shapes": "b" * 64}}, "network"),
         ({"code": {"own": {"nets": "a" * 16}}}, {"code": {"own": {"nets": "b" * 16}}}, "code"),
     ],
 )
@@ -48,7 +48,7 @@ def test_two_seeds_of_other_things_are_never_one_cell(tmp_path: Path, one: Any, 
         ({"data": {"source": "a", "checksum": "c"}}, {"data": {"source": "b", "checksum": "c"}}),  # other files of them
         ({"data": {"source": "a", "checksum": "c"}}, {"data": {"source": "a"}}),  # an older record
         ({"data": {"source": "a", "checksum": "c"}}, {}),
-        ({"parameters": {"shapes": "a"}}, {}),
+        ({"network": {"shapes": "a"}}, {}),
         ({"code": {"own": {}}}, {}),
     ],
 )
@@ -66,7 +66,7 @@ def test_an_older_record_follows_its_source(tmp_path: Path) -> None:
 
 def test_networks_of_other_settings_may_have_other_shapes(tmp_path: Path) -> None:
     for seed, width in enumerate((1.0, 2.0)):
-        record = made(seed, parameters={"shapes": f"s{width}", "dense": int(1000 * width)})
+        record = made(seed, parameters={"dense": int(1000 * width)}, network={"shapes": f"s{width}"})
         record["config"]["model"]["width"] = width
         write(tmp_path, record, folder=str(seed))
     layout = Layout((Field("method", "label"),), (Field("model.width", "config.model.width"),))

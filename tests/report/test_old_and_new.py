@@ -36,7 +36,7 @@ def new(old: dict[str, Any], seed: int, **settings: Any) -> dict[str, Any]:
     record = copy.deepcopy(old) | {"id": f"new-{seed}", "seed": seed, "config": made.config}
     record["choices"] = made.choices | {key: made.config[key] for key in ("scope", "backend", "precision")}
     record["data"]["checksum"] = "c" * 64
-    record["parameters"]["shapes"] = "s" * 64
+    record["network"] = {"shapes": "s" * 64}
     return record
 
 

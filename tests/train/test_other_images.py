@@ -40,16 +40,16 @@ def shifted(monkeypatch: pytest.MonkeyPatch, by: int) -> None:
 def test_a_record_says_its_images_network_and_own_code(experiment: config.Experiment) -> None:
     record = run(experiment).record
     assert record is not None
-    assert len(record["data"]["checksum"]) == len(record["parameters"]["shapes"]) == 64
+    assert len(record["data"]["checksum"]) == len(record["network"]["shapes"]) == 64
     assert record["code"]["own"] == {}
     sparse = config.compose([*experiment.command, "backend=sparse"])
     again = run(sparse).record
     assert again is not None
-    assert again["parameters"]["shapes"] == record["parameters"]["shapes"]
+    assert again["network"]["shapes"] == record["network"]["shapes"]
     wider = config.compose([*experiment.command, "model.width=2"])
     other = run(wider).record
     assert other is not None
-    assert other["parameters"]["shapes"] != record["parameters"]["shapes"]
+    assert other["network"]["shapes"] != record["network"]["shapes"]
 
 
 def test_a_done_run_of_other_images_is_refused(experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
