@@ -202,6 +202,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str
         ConfigError: said in one sentence.
     """
     with hydra_open(config_dirs):
+        check_names(_file(name))
         return _compose(list(overrides), name)
 
 
@@ -223,6 +224,7 @@ def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), nam
         ConfigError: said in one sentence.
     """
     with hydra_open(config_dirs):
+        check_names(_file(name))
         to_hydra = _of_hydra(overrides)
         file = _hydra_compose(to_hydra, name).hydra.sweeper
         runs = expand(parse(overrides), file.get("params"), file.get("grids", ()))
@@ -257,8 +259,6 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
             raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
     file = [] if name == "config" else ["-cn", name]
     command = (*file, *(o.input_line or "" for o in parsed if not o.is_hydra_override()))
-    if name != "config":
-        check_names(_file(name))
     typed, overrides = texts(parsed), [_quoted(override) for override in parsed]
     if bases is None:
         return experiment(_hydra_compose(overrides, name), command=command, typed=typed)
