@@ -43,7 +43,7 @@ class Images:
         whole = sha256()
         for array in (self.train_x, self.train_y, self.eval_x, self.eval_y):
             whole.update(f"{array.dtype} {array.shape} ".encode())
-            whole.update(memoryview(np.ascontiguousarray(array)))
+            whole.update(np.ascontiguousarray(array).data)
         return whole.hexdigest()
 
 
