@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,25 +22,38 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dstrun import grid, protocol
+from dstrun import grid, identity
 from dstrun.check import check
 from dstrun.option import GROUPS, ConfigError, nearest
-from dstrun.schema import KNOWN, OPTIONAL, SETTINGS
+from dstrun.override import (
+    CHOOSING,
+    PROTOCOL,
+    axes,
+    check_names,
+    parse,
+    protocols,
+    quoted,
+    texts,
+    with_protocol,
+    without_nulls,
+    words,
+)  # fmt: skip
+from dstrun.schema import KNOWN, NAMES, OPTIONAL, SETTINGS, Schema
 
 HERE = "dstrun.conf"
 
-CHOOSING = (*GROUPS, protocol.GROUP)
-"""The groups of which a word chooses an option."""
+ConfigStore.instance().store("schema", node=Schema)
+
 
 Bases = dict[tuple[str, ...], tuple[DictConfig, Any]]
 """By the words that choose options: the composed configuration, and the choices."""
@@ -127,58 +140,9 @@ def expand(
     Raises:
         ConfigError: no run is left.
     """
-    typed = _axes(o for o in overrides if not o.is_hydra_override())
-    runs = grid.runs(typed, _axes(parse(_words(params or {}))), [_axes(parse(_words(grid))) for grid in grids])
+    typed = axes(o for o in overrides if not o.is_hydra_override())
+    runs = grid.runs(typed, axes(parse(words(params or {}))), [axes(parse(words(grid))) for grid in grids])
     return [with_protocol(parse(run)) for run in runs]
-
-
-def with_protocol(overrides: Sequence[Override]) -> list[str]:
-    """Give the words of a run, where Hydra is open, with its protocol's name made that of a file."""
-    if all(o.key_or_group != protocol.GROUP for o in overrides):
-        return [o.input_line or "" for o in overrides]
-    return protocol.resolve(overrides, _protocols())
-
-
-def _protocols() -> list[str]:
-    """Name every file of every protocol, ``heddes2024`` and ``heddes2024/gse``."""
-    loader = GlobalHydra.instance().config_loader()
-    papers = loader.get_group_options(protocol.GROUP)
-    return [*papers, *(f"{p}/{m}" for p in papers for m in loader.get_group_options(f"{protocol.GROUP}/{p}"))]
-
-
-def _words(values: Mapping[str, Any]) -> list[str]:
-    return [f"~{key}" if value is None else f"{key}={value}" for key, value in values.items()]
-
-
-def _axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
-    """Give the words of each key: one for every value it lists."""
-    found = {}
-    for override in overrides:
-        key = override.get_key_element()
-        if override.is_delete():
-            words = [override.input_line or ""]
-        elif override.is_discrete_sweep():
-            words = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        elif override.is_sweep_override():
-            raise ConfigError(f"{override.input_line} has no end: list its values")
-        else:
-            words = [f"{key}={override.get_value_element_as_str()}"]
-        found[key.lstrip("+~")] = words
-    return found
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides with Hydra's grammar.
-
-    Raises:
-        ConfigError: a word that is no ``key=value``.
-    """
-    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
-    try:
-        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-    except OverrideParseException as error:
-        word = getattr(error, "override", None) or overrides[0]
-        raise ConfigError(f"{word} cannot be read as key=value: quote special characters") from error
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str = "config") -> Experiment:
@@ -193,6 +157,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str
         ConfigError: said in one sentence.
     """
     with hydra_open(config_dirs):
+        check_names(_file(name))
         return _compose(list(overrides), name)
 
 
@@ -214,6 +179,7 @@ def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), nam
         ConfigError: said in one sentence.
     """
     with hydra_open(config_dirs):
+        check_names(_file(name))
         to_hydra = _of_hydra(overrides)
         file = _hydra_compose(to_hydra, name).hydra.sweeper
         runs = expand(parse(overrides), file.get("params"), file.get("grids", ()))
@@ -251,10 +217,11 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     parsed = parse(overrides)
     file = [] if name == "config" else ["-cn", name]
     command = (*file, *(o.input_line or "" for o in parsed if not o.is_hydra_override()))
+    typed, overrides = texts(parsed), [quoted(override) for override in parsed]
     if bases is None:
-        return experiment(_hydra_compose(overrides, name), command=command)
+        return experiment(_hydra_compose(overrides, name), command=command, typed=typed)
     values = [o for o in parsed if o.key_or_group.partition("@")[0] not in CHOOSING and not o.is_hydra_override()]
-    options = tuple(o.input_line or "" for o in parsed if o not in values)
+    options = tuple(quoted(o) for o in parsed if o not in values)
     if options not in bases:
         base = _hydra_compose(list(options), name)
         choices = base.hydra.runtime.choices
@@ -266,18 +233,13 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise diagnose(overrides, name, error) from error
-    return experiment(composed, choices, command)
+    return experiment(composed, choices, command, typed)
 
 
-def without_nulls(overrides: Sequence[str]) -> list[str]:
-    """Spell ``allocation=null``, and so every group that may have no option, as Hydra does: ``~allocation``."""
-    parsed = parse(overrides)
-    return [
-        f"~{o.key_or_group}"
-        if o.key_or_group in (*OPTIONAL, protocol.GROUP) and not o.is_delete() and o.value() is None
-        else word
-        for o, word in zip(parsed, overrides, strict=True)
-    ]
+def _file(name: str) -> dict[str, Any]:
+    """Read a primary configuration as it was written, before types are known."""
+    found = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
+    return OmegaConf.to_container(found.config, resolve=False) if found else {}  # type: ignore[return-value]
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
@@ -287,14 +249,29 @@ def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
         raise diagnose(overrides, name, error) from error
 
 
-def experiment(composed: DictConfig, choices: Any = None, command: tuple[str, ...] = ()) -> Experiment:
-    """Resolve and check a composed configuration, which the words of ``command`` make."""
+def experiment(
+    composed: DictConfig, choices: Any = None, command: tuple[str, ...] = (), typed: Mapping[str, str] | None = None
+) -> Experiment:
+    """Resolve and check a composed configuration.
+
+    Args:
+        composed: by Hydra.
+        choices: the option of each group by name.
+        command: the words that make it.
+        typed: the text of values among them that look like numbers: a name is what was typed.
+    """
     choices = composed.hydra.runtime.choices if choices is None else choices
     try:
         config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     _check_recipe(config.pop("recipe").get(choices["optimizer"], {}), config["optimizer"], choices["optimizer"])
+    for key, text in (typed or {}).items():
+        group, _, leaf = key.partition(".")
+        if key in NAMES:
+            config[key] = text
+        elif leaf and group in GROUPS and identity.is_text(config[group], leaf):
+            config[group][leaf] = text
     found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command)  # type: ignore[arg-type]
     check(found)
     return found
@@ -321,7 +298,7 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
         value = override.value()
         if value is None and key not in OPTIONAL:
             return ConfigError(f"{key}=null is not known: choose {', '.join(options)}")
-        if value is not None and value not in (_protocols() if key == protocol.GROUP else options):
+        if value is not None and value not in (protocols() if key == PROTOCOL else options):
             return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}")
         groups.append(override)
     chosen = {override.key_or_group for override in groups}

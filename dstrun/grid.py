@@ -6,6 +6,7 @@ A sweep is one product of lists of words, or several: *grids*, each of them the 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -37,17 +38,28 @@ def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
     for key, words in picked.items():
         known = list(dict.fromkeys(word for grid in grids for word in grid.get(key, [])))
         for word in words:
-            if word not in known:
+            if _read(word) not in map(_read, known):
                 has = f"which has {', '.join(known)}{nearest(word, known)}"
                 raise ConfigError(f"{word} is in no grid of this sweep, {has}")
     shared = {**params, **{key: words for key, words in typed.items() if key not in own}}
     found = []
     for grid in grids or [{}]:
-        chosen = {key: [w for w in words if w in picked.get(key, words)] for key, words in grid.items()}
+        wanted = {key: {_read(word) for word in words} for key, words in picked.items()}
+        chosen = {k: [w for w in words if k not in wanted or _read(w) in wanted[k]] for k, words in grid.items()}
         found += [list(run) for run in itertools.product(*{**shared, **chosen}.values())]
     if not found:
         raise ConfigError(f"{' '.join(w for words in picked.values() for w in words)} leaves no run of this sweep")
     return found
+
+
+def _read(word: str) -> tuple[str, str | float]:
+    """Read a word so that one number is one, however it is spelled."""
+    key, _, text = word.partition("=")
+    try:
+        number = float(text)
+    except ValueError:
+        return key, text
+    return (key, number) if math.isfinite(number) else (key, text)
 
 
 def shipped() -> dict[str, str]:

@@ -25,6 +25,7 @@ dstrun: train sparse networks, measure what they cost, table the results.
   dstrun plot bench FILE.csv [--out FILE.png|pdf|svg]
   dstrun export [RESULTS] [--out DIR] [--format parquet|csv]  one file of all epochs, one of all runs
   dstrun sync [RESULTS] [--dry-run] [--offline]              rebuild runs on W&B from their files
+  dstrun migrate [RESULTS] [--dry-run]                       runs of older versions under the ids of this one
   dstrun bench kernel|step|scaling                           this machine: dense, masked and sparse in turns
   dstrun doctor                                              what works on this machine
 """

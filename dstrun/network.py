@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -71,6 +72,13 @@ def _surveyed(experiment: Experiment, option: Any) -> tuple[nn.Module, Survey]:
         return model, survey(model, dataset.image)
     except Unsized as error:
         raise ConfigError(f"model={experiment.choices['model']} cannot be counted: {error}") from error
+
+
+def shapes(experiment: Experiment) -> str:
+    """Digest the names and shapes of all parameters of the network chosen: SHA-256, the same on every backend."""
+    model = outline(experiment, experiment.build("model"))
+    said = [f"{name} {tuple(parameter.shape)}\n" for name, parameter in model.named_parameters()]
+    return sha256("".join(said).encode()).hexdigest()
 
 
 def trained(experiment: Experiment, cost: NetworkCost) -> Any:

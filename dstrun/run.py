@@ -24,11 +24,13 @@ from dstrun.config import Experiment
 from dstrun.dataset.cache import cache_folder
 from dstrun.dataset.loader import Resident
 from dstrun.heap import keep_freed
+from dstrun.identity import code
 from dstrun.initial import scale_by_fan_in
+from dstrun.introduce import introduce
 from dstrun.method.procedure import Setting
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft import powerprop
-from dstrun.network import allocate, builder, count_network, parameters_record, trained, unmet, unpruned_record
+from dstrun.network import allocate, builder, count_network, parameters_record, shapes, trained, unpruned_record
 from dstrun.optimizer.decay import groups
 from dstrun.option import ConfigError
 from dstrun.progress import Progress, human, muted, say
@@ -39,7 +41,6 @@ from dstrun.record.folder import SCHEMA, RunFolder, label, lasting
 from dstrun.record.journal import Journal, Silence
 from dstrun.record.lock import Busy
 from dstrun.record.page import page, summary
-from dstrun.report.unpruned import not_prunable
 from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
@@ -94,6 +95,8 @@ def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks)
     config = experiment.config
     folder = RunFolder(config, experiment.choices)
     if (done := ranks.first(folder.record)) is not None:
+        dataset = experiment.build("dataset")
+        folder.check_images(done, dataset, dataset.found())
         return Outcome("done", folder, done, "already done")
     mode, reason = wandb.decide(config["wandb"]) if ranks.leads else ("disabled", "")
     keep_freed()
@@ -123,7 +126,7 @@ def _train(
         outcome = Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
         folder.status(state=outcome.state, message=outcome.message)
         return outcome
-    _introduce(experiment, folder, training, resumed, f"{mode} ({reason})")
+    introduce(experiment, folder.id, training, resumed, f"{mode} ({reason})")
     mirror = wandb.Mirror.open(mode, folder.path, page(folder.id, experiment.config, experiment.choices))
     progress = Progress(training.total_steps, training.data.steps_per_epoch)
     try:
@@ -301,8 +304,9 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "not_prunable": unpruned_record(training.flops.cost),
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
-        "data": {"source": training.data.source},
-        "code": {"version": __version__, **commit()},
+        "network": {"shapes": shapes(experiment)},
+        "data": {"source": training.data.source, "checksum": training.data.images.checksum},
+        "code": {"version": __version__, **commit(), "own": code(config)},
         "env": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -312,54 +316,6 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
             "processes": training.ranks.size,
         },
     }
-
-
-def _introduce(experiment: Experiment, folder: RunFolder, training: Training, resumed: int, mirror: str) -> None:
-    """Say what is about to be trained."""
-    config, data = experiment.config, training.data
-    say(f"{folder.id}  ({f'continues after step {resumed}' if resumed else 'new'})")
-    say(
-        f"  {experiment.choices['model']} on {experiment.choices['dataset']}: {data.train_count:,} images, "
-        f"{training.total_steps:,} steps of {config['batch_size']}, {device_name(training.device)}, "
-        f"{config['precision']}, W&B {mirror}"
-    )
-    active, sizes = training.active(), training.sizes
-    densities = [a / s for a, s in zip(active, sizes, strict=True)] or [1.0]
-    cost = training.flops.cost
-    say(
-        f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
-        f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; {_storage(config['backend'], training)}"
-    )
-    if said := unmet(experiment, cost, allocate(experiment, cost)):
-        log.warning("%s", said)
-    for line in not_prunable(unpruned_record(cost), cost.parameters, cost.forward()):
-        say(f"  {line}")
-    if training.flops.built.layers != cost.layers:
-        say(f"  trained in its place: {trained(experiment, cost)}")
-    if training.device.type == "cpu" and config["precision"] != "fp32":
-        log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
-    steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
-    if len(steps) == training.total_steps:
-        say("  the topology is updated at every step")
-    elif steps:
-        say(f"  {len(steps)} topology updates, steps {steps[0]} to {steps[-1]}")
-    elif experiment.choices["schedule"] is not None:
-        log.warning(
-            "the topology will never be updated: no update fits into %d steps; "
-            "raise epochs or set schedule.updates or schedule.interval_steps",
-            training.total_steps,
-        )
-
-
-def _storage(backend: str, training: Training) -> str:
-    """Say how the layers are stored."""
-    if backend == "masked":
-        return "backend masked (simulated on dense storage)"
-    kept = [layer.name for layer in training.layers if layer.backend == "masked"]
-    if backend == "sparse":
-        return "backend sparse"
-    named = f": {', '.join(kept[:4])}{' ...' if len(kept) > 4 else ''}" if kept else ""
-    return f"backend auto, {len(training.layers) - len(kept)} layers sparse, {len(kept)} masked{named}"
 
 
 def report(outcome: Outcome) -> int:

@@ -1,12 +1,12 @@
-"""The settings of a run: names, types, defaults, bounds, and the line of help of each. Hydra checks their types."""
+"""The settings of a run: names, types, defaults, bounds, and the line of help of each.
+
+Hydra checks their types, as ``config`` hands it ``Schema``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from typing import Any
-
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
 
 from dstrun.option import Above, AtLeast, OneOf, Within
 
@@ -14,6 +14,10 @@ from dstrun.option import Above, AtLeast, OneOf, Within
 def setting(default: Any, bound: Any, help: str) -> Any:
     """Declare a top-level setting: its default, its bound and the line that ``dstrun --help`` prints."""
     return field(default=default, metadata={"bound": bound, "help": help})
+
+
+MISSING = "???"
+"""OmegaConf's word for a value that has to be set."""
 
 
 @dataclass
@@ -67,12 +71,12 @@ class Schema:
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
-ConfigStore.instance().store("schema", node=Schema)
-
 SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
     f"checkpoint.{f.name}": f for f in fields(CheckpointSettings)
 }
 """What is declared with ``setting``, by the name under which it is set."""
+NAMES = {name for name, item in SETTINGS.items() if str(item.type).startswith("str")}
+"""Settings that are text, whatever it looks like."""
 KNOWN = [f.name for f in fields(Schema)]
 OPTIONAL = [f.name for f in fields(Schema) if not f.metadata and f.default is None]
 """Groups that may be without an option: ``null``."""

@@ -84,13 +84,14 @@ def hydra_main(words: list[str]) -> int:
     import hydra
 
     from dstrun import config  # and the schema, which every composition needs
+    from dstrun.override import parse, with_protocol, without_nulls
 
     config.register_plugins()
     flags, overrides = split_flags(words)
-    resolved = config.without_nulls(overrides)
+    resolved = without_nulls(overrides)
     if any(word.startswith("protocol=") for word in resolved):
         with config.hydra_open([flags.config_dir] if flags.config_dir else []):
-            resolved = config.with_protocol(config.parse(resolved))
+            resolved = with_protocol(parse(resolved))
     sys.argv = ["dstrun", *(word for word in words if word not in overrides), *resolved]
     hydra.main(config_path="pkg://dstrun.conf", config_name="config", version_base="1.3")(job)()
     return 0
@@ -102,9 +103,11 @@ def job(composed: DictConfig) -> Ending:
 
     from dstrun import config
     from dstrun.launcher.task import Exit, Task
+    from dstrun.override import parse, texts
 
     hydra = HydraConfig.get()
-    task = Task(config.experiment(composed, hydra.runtime.choices, tuple(hydra.overrides.task)))
+    words = tuple(hydra.overrides.task)
+    task = Task(config.experiment(composed, hydra.runtime.choices, words, texts(parse(words))))
     if task.experiment.config["retry"] or task.experiment.config["fail_fast"]:
         raise ConfigError("retry and fail_fast need hydra/launcher=local or slurm")
     if run_one(task.experiment) == 130:

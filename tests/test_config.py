@@ -212,3 +212,50 @@ def test_a_users_own_folder_adds_options(tmp_path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "tiny.yaml").write_text("_target_: dstrun.model.mlp.MLP\nhidden: [4]\nwidth: 1.0\n")
     assert config.compose(["model=tiny"], [str(tmp_path)]).config["model"]["hidden"] == [4]
+
+
+LIKE_NUMBERS = ["2026_11_26", "12e4567", "1e5", "007", "2026", "1_0", "true", "0x10", "1e-3"]
+
+
+@pytest.mark.parametrize("name", LIKE_NUMBERS)
+def test_names_are_text_whatever_they_look_like(name: str) -> None:
+    found = config.compose([f"experiment={name}", f"results={name}"])
+    assert (found.config["experiment"], found.config["results"]) == (name, name)
+    assert found.command == (f"experiment={name}", f"results={name}")
+
+
+def test_names_of_a_sweep_are_text() -> None:
+    found = config.compose_sweep(["model=mlp", f"experiment={','.join(LIKE_NUMBERS)}", "results=1e5"])
+    assert [run.config["experiment"] for run in found] == LIKE_NUMBERS
+    assert {run.config["results"] for run in found} == {"1e5"}
+
+
+def test_names_in_a_sweep_file_are_text_or_refused(tmp_path) -> None:
+    text = "defaults: [config, _self_]\nhydra: {mode: MULTIRUN, sweeper: {params: {experiment: '2026_11_26,1e5'}}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    found = config.compose_sweep(["model=mlp"], [str(tmp_path)], "mine")
+    assert [run.config["experiment"] for run in found] == ["2026_11_26", "1e5"]
+    for wrong in (text.replace("'2026_11_26,1e5'", "2026_11_26"), f"{text}results: 12e4567\n"):
+        (tmp_path / "mine.yaml").write_text(wrong)
+        with pytest.raises(ConfigError, match="in a sweep file is no text as YAML reads it: write it in quotes"):
+            config.compose_sweep(["model=mlp"], [str(tmp_path)], "mine")
+
+
+def test_names_of_options_and_their_text_settings_are_text(tmp_path, monkeypatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "1e5.yaml").write_text("_target_: named_nets.Net\nvariant: a\ncount: 1\n")
+    (tmp_path / "named_nets.py").write_text(
+        "from dstrun.option import option\n\n@option\nclass Net:\n    variant: str = 'a'\n    count: int = 1\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["model=1e5", "model.variant=12e4567", "model.count=1_000"]
+    for found in (config.compose(words, [str(tmp_path)]), *config.compose_sweep(words, [str(tmp_path)])):
+        assert found.choices["model"] == "1e5"
+        assert (found.config["model"]["variant"], found.config["model"]["count"]) == ("12e4567", 1000)
+
+
+def test_a_typed_number_picks_from_a_grid_by_its_value(tmp_path) -> None:
+    text = "defaults: [config, _self_]\nhydra: {mode: MULTIRUN, sweeper: {grids: [{optimizer.lr: '0.1,0.2'}]}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    found = config.compose_sweep(["model=mlp", "optimizer.lr=0.10"], [str(tmp_path)], "mine")
+    assert [run.config["optimizer"]["lr"] for run in found] == [0.1]

@@ -13,6 +13,7 @@ import pytest
 from dstrun import config, grid
 from dstrun.help import text
 from dstrun.option import ConfigError
+from dstrun.override import parse
 from dstrun.record.folder import label, run_id
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))}
@@ -27,7 +28,7 @@ def runs_of(name: str, *typed: str) -> list[config.Experiment]:
 def words_of(name: str, *typed: str) -> list[list[str]]:
     with config.hydra_open():
         file = config._hydra_compose(config._of_hydra(typed), name).hydra.sweeper
-        return config.expand(config.parse(typed), file.params, file.grids)
+        return config.expand(parse(typed), file.params, file.grids)
 
 
 def points(experiments: list[config.Experiment], *keys: str) -> set[tuple]:

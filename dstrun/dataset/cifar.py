@@ -72,9 +72,25 @@ class CIFAR10(Dataset):
         source = checksum(files)
         return self.choose(cached(self.name, source, self.shapes(), decode, cache), source)
 
+    def found(self) -> str | None:
+        """Give the checksum of the files where they are; ``None`` where they are not, or not whole."""
+        try:
+            source = self._here(self._root)
+            return checksum(source.files) if source else None
+        except ConfigError:
+            return None
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.root or os.environ.get("DSTRUN_DATA") or "data").expanduser()
+
+    def _here(self, root: Path) -> Source | None:
+        places = (root / self.name, root)
+        return next(filter(None, (self._parquet(place) or self._pickles(place) for place in places)), None)
+
     def _source(self) -> Source:
         """Find the data set, or download it."""
-        root = Path(self.root or os.environ.get("DSTRUN_DATA") or "data").expanduser()
+        root = self._root
         may_download = self.download if self.download is not None else self.root is None
         if not root.is_dir() and not may_download:
             if self.root is None:
@@ -83,10 +99,8 @@ class CIFAR10(Dataset):
                 )
             siblings = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
             raise ConfigError(f"dataset.root={root} is no folder{nearest(root.name, siblings)}")
-        for place in (root / self.name, root):
-            found = self._parquet(place) or self._pickles(place)
-            if found:
-                return found
+        if found := self._here(root):
+            return found
         if may_download:
             self._download(root)
             return Source([root / self.folder / name for name in self.pickles], lambda: self._unpickle(root))

@@ -33,6 +33,10 @@ class Digits(Dataset):
     flip: ClassVar[bool] = False
     augment: ClassVar[bool] = False
 
+    def found(self) -> str | None:
+        """Give the checksum that images and labels must have."""
+        return SOURCE
+
     def load(self, cache: Path | None = None) -> Images:
         """Load the images, from the cache where they are: importing scikit-learn takes longer than a short run.
 

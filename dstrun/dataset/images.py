@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -34,6 +36,15 @@ class Images:
     eval_y: np.ndarray
     split: Literal["test", "validation"]
     source: str
+
+    @cached_property
+    def checksum(self) -> str:
+        """Digest the images and labels themselves, wherever they came from: SHA-256, 0.2 s for CIFAR-10."""
+        whole = sha256()
+        for array in (self.train_x, self.train_y, self.eval_x, self.eval_y):
+            whole.update(f"{array.dtype} {array.shape} ".encode())
+            whole.update(np.ascontiguousarray(array).data)
+        return whole.hexdigest()
 
 
 @option
@@ -72,6 +83,10 @@ class Dataset:
             raise ConfigError(
                 f"dataset.limit={self.limit} must be at most {left}, the number of training images{after}"
             )
+
+    def found(self) -> str | None:
+        """Give ``Images.source`` of what is here, without loading or downloading it; ``None``: that is not known."""
+        return None
 
     @property
     def train_images(self) -> int:

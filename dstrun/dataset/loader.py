@@ -61,6 +61,7 @@ class Resident:
         self.batch_size, self.seed, self.augment, self.flip = batch_size, seed, augment, option.flip
         self.steps_per_epoch = count // batch_size
         self.train_count, self.split, self.source = count, images.split, images.source
+        self.images = images
         self._train_x, self._train_y, self._eval_x, self._eval_y = (
             torch.from_numpy(array).to(self.device)
             for array in (images.train_x, images.train_y, images.eval_x, images.eval_y)

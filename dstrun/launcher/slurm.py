@@ -107,15 +107,16 @@ class Slurm:
             ConfigError: SLURM takes no job, in its own words.
         """
         alive = {key for key, job in (queue.jobs() or {}).items() if job.state not in queue.OVER}
-        taken = {task.id: job for task in tasks if (job := plan.earlier().get(task.id)) in alive}
+        earlier = plan.earlier()
+        taken = {task.key: job for task in tasks if (job := earlier.get(task.key)) in alive}
         if taken:
             say(f"already in the queue: {', '.join(sorted(taken.values()))}")
         for task in tasks:
             task.begin()
-        own = self.submit([task for task in tasks if task.id not in taken])
+        own = self.submit([task for task in tasks if task.key not in taken])
         plan.jobs |= taken | own
         plan.write()
-        watch = Watch({task: plan.jobs[task.id] or "" for task in tasks}, Path(self.folder(tasks)))
+        watch = Watch({task: plan.jobs[task.key] or "" for task in tasks}, Path(self.folder(tasks)))
         try:
             yield from watch.ends()
         except Stopped:
@@ -153,7 +154,7 @@ class Slurm:
                 jobs = executor.map_array(Submission(), [task.experiment for task in part])
             except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
                 raise ConfigError(f"SLURM takes no job: {words(error)}") from error
-            found |= {task.id: job.job_id for task, job in zip(part, jobs, strict=True)}
+            found |= {task.key: job.job_id for task, job in zip(part, jobs, strict=True)}
             say(f"submitted {len(part)} job{'s' if len(part) > 1 else ''}: {jobs[0].job_id.split('_')[0]}")
         return found
 

@@ -17,6 +17,9 @@ from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
 from dstrun.progress import say
 from dstrun.record.writer import write_atomic
 
+SHOWN = 3
+"""How many runs that repeat another are named."""
+
 Ends = Generator[tuple[Task, Exit], None, None]
 
 
@@ -49,8 +52,8 @@ class Plan:
         started = time.time()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started))
         self.name = f"{stamp}-{os.getpid()}.json"
-        self.folders = {task.id: task.folder.path.parent for task in tasks}
-        self.jobs: dict[str, str | None] = {task.id: None for task in tasks}
+        self.folders = {task.key: task.folder.path.parent for task in tasks}
+        self.jobs: dict[str, str | None] = {task.key: None for task in tasks}
         self._said = {
             "schema": 1,
             "command": list(command),
@@ -63,19 +66,22 @@ class Plan:
     def write(self, ended: float | None = None) -> None:
         """Replace the file, one in each experiment's folder."""
         for folder in set(self.folders.values()):
-            runs = [{"id": name, "job": job} for name, job in self.jobs.items() if self.folders[name] == folder]
+            mine = [(Path(key).name, job) for key, job in self.jobs.items() if self.folders[key] == folder]
+            runs = [{"id": name, "job": job} for name, job in mine]
             (folder / ".sweeps").mkdir(parents=True, exist_ok=True)
             said = self._said | {"ended": ended, "runs": runs}
             write_atomic(folder / ".sweeps" / self.name, json.dumps(said, indent=1))
 
     def earlier(self) -> dict[str, str]:
-        """Give the last job that other sweeps have submitted for each run."""
+        """Give the last job that other sweeps have submitted for each run, by its folder."""
         jobs: dict[str, str] = {}
         for folder in set(self.folders.values()):
             for file in sorted((folder / ".sweeps").glob("*.json")):
                 with suppress(OSError, ValueError, KeyError):
                     runs = json.loads(file.read_text())["runs"]
-                    jobs |= {run["id"]: run["job"] for run in runs if run["job"] and file.name != self.name}
+                    jobs |= {
+                        str(folder / run["id"]): run["job"] for run in runs if run["job"] and file.name != self.name
+                    }
         return jobs
 
 
@@ -93,11 +99,13 @@ class Sweep:
         self, experiments: Sequence[Experiment], engine: Engine, launcher: str, command: Sequence[str] = ()
     ) -> None:
         wanted = [Task(experiment) for experiment in experiments]
-        self.wanted = [task.id for task in wanted]
-        self.tasks = list({task.id: task for task in wanted}.values())
+        first: dict[str, Task] = {}
+        self.repeated = [(task, first[task.key]) for task in wanted if first.setdefault(task.key, task) is not task]
+        self.tasks = list(first.values())
         self.engine = engine
         self.retry, self.fail_fast = (experiments[0].config[key] for key in ("retry", "fail_fast"))
-        self.endings = {task.id: task.end(Exit("")) for task in self.tasks if task.done}
+        self._check_images()
+        self.endings = {task.key: task.end(Exit("")) for task in self.tasks if task.done}
         self.plan = Plan(self.tasks, launcher, command)
         engine.check(experiments)
 
@@ -107,7 +115,11 @@ class Sweep:
         Raises:
             KeyboardInterrupt: Ctrl-C or SIGTERM; runs of this machine have been saved.
         """
-        left = [task for task in self.tasks if task.id not in self.endings]
+        left = [task for task in self.tasks if task.key not in self.endings]
+        for task, before in self.repeated[:SHOWN]:
+            say(f"{' '.join(apart(task, before)) or task.id} is the same run in other words: it trains once")
+        if len(self.repeated) > SHOWN:
+            say(f"... and {len(self.repeated) - SHOWN} more")
         say(counted(len(self.tasks)) + (f", {len(self.endings)} of them done before" if self.endings else ""))
         if not left:
             return self._all()
@@ -129,12 +141,26 @@ class Sweep:
             self.plan.write(ended=time.time())
         return self._all()
 
+    def _check_images(self) -> None:
+        """Refuse runs that are done on other images than those here.
+
+        Raises:
+            ConfigError: said in one sentence.
+        """
+        found: dict[Any, str | None] = {}
+        for task in self.tasks:
+            if (record := task.folder.record()) is not None:
+                dataset = task.experiment.build("dataset")
+                if dataset not in found:  # which reads the files of a data set
+                    found[dataset] = dataset.found()
+                task.folder.check_images(record, dataset, found[dataset])
+
     def _attempt(self, tasks: list[Task]) -> list[Task]:
         """Train tasks once; returns those to be tried again."""
         again = []
         with closing(self.engine.run(tasks, self.plan)) as ended:
             for task, exit in ended:
-                ending = self.endings[task.id] = task.end(exit)
+                ending = self.endings[task.key] = task.end(exit)
                 self._tell(ending)
                 if ending.transient:
                     again.append(task)
@@ -151,12 +177,17 @@ class Sweep:
 
     def _all(self) -> list[Ending]:
         """Give every run's ending; one that was stopped before its turn has not started."""
-        missing = (task for task in self.tasks if task.id not in self.endings)
+        missing = (task for task in self.tasks if task.key not in self.endings)
         for task in missing:
             state = task.status().get("state")
             left = ("interrupted", "saved") if state == "interrupted" else ("not started", "stopped before its turn")
-            self.endings[task.id] = Ending(task.id, *left, task.folder.path, task.log)
-        return [self.endings[name] for name in self.wanted]
+            self.endings[task.key] = Ending(task.id, *left, task.folder.path, task.log)
+        return [self.endings[task.key] for task in self.tasks]
+
+
+def apart(task: Task, other: Task) -> list[str]:
+    """Give the words of a run that are not among those of another."""
+    return [word for word in task.experiment.command if word not in other.experiment.command]
 
 
 def counted(number: int) -> str:

@@ -78,7 +78,7 @@ class Task:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.folder = RunFolder(experiment.config, experiment.choices)
-        self.id = self.folder.id
+        self.id, self.key = self.folder.id, str(self.folder.path)  # runs of two experiments may share an id
         self._before: dict[str, Any] = {}
 
     @property

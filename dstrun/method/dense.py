@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from dstrun.method.procedure import Method
 from dstrun.option import option
@@ -15,3 +16,7 @@ class Dense(Method):
     why: ClassVar[str] = "which trains every connection"
     start: ClassVar[str] = "none"
     budget: ClassVar[bool] = False
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning."""
+        return {"scope", "backend", "strict"}

@@ -5,7 +5,7 @@ Shape letters: A active connections of a layer, N those of the dense layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -197,6 +197,14 @@ class Method:
     def objection(self, config: dict[str, Any]) -> str:
         """Say why a configuration makes no sense, where the rules above do not: a sentence; empty where it does."""
         return ""
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings without meaning here, its own or top-level ones: runs that differ in them are the same.
+
+        Args:
+            parts: the option chosen in each group, ``None`` where there is none; networks are not among them.
+        """
+        return set()
 
     def network(self, option: Any, build: Callable[[Any], nn.Module], budget: int) -> Any:
         """Give the option of the network that is trained, where it is not the one chosen.

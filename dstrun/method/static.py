@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from dstrun.method.procedure import Method
 from dstrun.option import option
@@ -13,3 +14,7 @@ class Static(Method):
     """Draw the topology once, by ``allocation``."""
 
     why: ClassVar[str] = "whose topology never changes"
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning."""
+        return {"scope", "strict"}

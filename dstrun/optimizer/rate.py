@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from dstrun.option import AtLeast, ConfigError, OneOf, Within, option
 
@@ -28,6 +29,12 @@ class Rate:
     def __post_init__(self) -> None:
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ConfigError(f"optimizer.lr_milestones={list(self.lr_milestones)} must increase")
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning (``identity``)."""
+        if self.lr_schedule != "multistep":
+            return {"lr_milestones", "lr_drop"}
+        return {"lr_drop"} if not self.lr_milestones else {"lr_milestones"} if self.lr_drop == 1 else set()
 
     def lr_at(self, step: int, total: int) -> float:
         """Give the learning rate of a step, counted from 0, of ``total``."""

@@ -13,17 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dstrun.identity import VOLATILE, identity
 from dstrun.option import ConfigError
 from dstrun.record.lock import Lock, job_id
 from dstrun.record.writer import Rows, previous, sweep_left_over, write_atomic
 
 SCHEMA = 1
-
-VOLATILE = (
-    "experiment", "results", "wandb", "threads", "distributed", "retry", "fail_fast", "checkpoint", "dataset.root",
-    "dataset.download",
-)  # fmt: skip
-"""Settings that cannot change a result, left out of a run's identity."""
 
 METRICS = (
     "epoch", "step", "train_loss", "loss", "top1", "top5", "lr", "seconds", "flops", "peak_bytes",
@@ -40,28 +35,25 @@ def label(choices: dict[str, str | None]) -> str:
 
 
 def run_id(config: dict[str, Any], choices: dict[str, str | None]) -> str:
-    """Name a run: readable, and ended by a hash of everything that can change its result."""
+    """Name a run: readable, and ended by a hash of everything that can change its result (``identity``).
+
+    Raises:
+        ConfigError: the file of a user's own option is gone.
+    """
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
     parts = [choices["model"], choices["dataset"], label(choices)]
     return "-".join(str(p) for p in parts) + f"-s{config['sparsity']:g}-seed{config['seed']}-{digest}"
-
-
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """Give the configuration without what cannot change the result."""
-    kept = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
-    for key in VOLATILE:
-        group, _, leaf = key.partition(".")
-        if leaf:
-            kept[group].pop(leaf, None)
-        else:
-            kept.pop(group, None)
-    return kept
 
 
 def lasting(words: Sequence[str]) -> list[str]:
     """Give the words of a command line without those of settings that cannot change the result."""
     prefixes = tuple(f"{setting}{end}" for setting in VOLATILE for end in "=.")
     return [word for word in words if not f"{word.lstrip('+~')}=".startswith(prefixes)]
+
+
+def other_images(folder: Path, was: str = "") -> str:
+    """Say that what is in a folder was trained on other images than are read now."""
+    return f"{folder} was trained on other images{was} than dataset.root holds now: set experiment= to keep them apart"
 
 
 class RunFolder:
@@ -100,6 +92,26 @@ class RunFolder:
             return None
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is damaged: remove it to finish this run again") from error
+
+    def check_images(self, record: dict[str, Any], dataset: Any, found: str | None) -> None:
+        """Refuse to take a finished run for one of other images; where none are here, they are taken for the same.
+
+        Args:
+            record: of the run.
+            dataset: the option chosen.
+            found: what it says is here (``Dataset.found``).
+
+        Raises:
+            ConfigError: the images are others.
+        """
+        before = record.get("data") or {}
+        if None in (found, before.get("source")) or found == before["source"]:
+            return
+        if "checksum" in before and dataset.load().checksum == before["checksum"]:
+            return  # other files of the same images
+        root = record["config"]["dataset"].get("root")
+        was = f" ({self.choices['dataset']}{f' from {root}' if root else ''})"
+        raise ConfigError(other_images(self.path, was))
 
     @contextmanager
     def owned(self) -> Iterator[None]:

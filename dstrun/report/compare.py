@@ -9,16 +9,12 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from dstrun import identity
 from dstrun.budget import percent
+from dstrun.report.apart import mark
 from dstrun.report.fields import SHORT, Field
 from dstrun.report.load import EMERGES, Run, natural
 from dstrun.report.style import order
-
-FREE = {
-    "seed", "experiment", "results", "wandb", "threads", "devices", "distributed", "retry", "fail_fast",
-    "checkpoint.every_minutes", "dataset.root", "dataset.download",
-}  # fmt: skip
-"""The seed, which is averaged over, and settings that cannot change a result."""
 
 BLOCK = (Field("model", "choices.model"), Field("dataset", "choices.dataset"), Field("split", SHORT["split"]))
 """What may be compared at all agrees in these, unless they are rows or columns themselves."""
@@ -164,9 +160,10 @@ def pivot(runs: Iterable[Run], layout: Layout) -> list[Block]:
     named by what differs.
     """
     found: dict[Key, list[Run]] = {}
-    for run in runs:
-        if run.done:
-            found.setdefault(layout.apart(run), []).append(run)
+    done = [run for run in runs if run.done]
+    mark(done)
+    for run in done:
+        found.setdefault(layout.apart(run), []).append(run)
     keys = sorted(found, key=lambda key: [natural(part) for part in key])
     return [Block(*key, rows=sorted(_rows(found[key], layout), key=layout.rank)) for key in keys]
 
@@ -233,41 +230,31 @@ def _cells(runs: Iterable[Run], layout: Layout, like: Row) -> Iterator[Row]:
 
 def signature(run: Run, settings: Collection[str] = ("sparsity",)) -> Signature:
     """Give all that decides a result but the seed and some settings; equal for runs that may be averaged."""
-    return tuple(sorted((key, repr(value)) for key, value in scalars(run).items() if key not in settings))
+    values = ((key, repr(identity.by_value(value))) for key, value in scalars(run).items() if key not in settings)
+    return tuple(sorted(values))
 
 
 def scalars(run: Run) -> dict[str, Any]:
-    """Flatten a run's configuration to dotted keys, without those that cannot change the result.
+    """Give all that decides a run's result but the seed, by dotted name (``identity.settings``, ``Run.apart``).
 
     Choices stand under ``choices.``; that of the method is left out, for a preset and the same parts chosen one by one
     are the same training.
     """
-    config = run.get("config", {})
-    flat = {key: value for key, value in _flat(config, config) if key not in FREE}
-    chosen = run.get("choices", {})
-    return flat | {f"choices.{key}": value for key, value in chosen.items() if key != "method" and value is not None}
-
-
-def _flat(node: dict[str, Any], config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if prefix and isinstance(value, dict) and key in config:
-            continue  # a copy of a group inside another, as grow.subset is of subset
-        if isinstance(value, dict):
-            yield from _flat(value, config, f"{prefix}{key}.")
-        elif key == "_target_":
-            yield f"{prefix}{key}", str(value).rpartition(".")[2]  # the same class wherever a version keeps it
-        else:
-            yield f"{prefix}{key}", value
+    flat = {key: value for key, value in identity.settings(run.get("config", {})).items() if key != "seed"}
+    unread = identity.TOP.keys() - flat.keys() | {"method"}
+    chosen = {f"choices.{key}": name for key, name in run.get("choices", {}).items() if key not in unread and name}
+    return flat | run.apart | chosen
 
 
 def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity",)) -> list[str]:
     """Name the choices in which parts of a label differ, and the settings that differ beyond what those bring along.
 
     A chosen option brings the settings of its own group; a method's preset brings those of any group, so that beside
-    two presets only top-level settings are named. The runs of a part are alike but for the way the method was named;
-    the settings ``but`` are not looked at.
+    two presets only top-level settings are named. A setting that only one of two parts reads is named only where
+    nothing else is: another setting brings it. The runs of a part are alike but for the way the method was named; the
+    settings ``but`` are not looked at.
     """
-    choices, settings = [], set()
+    choices, settings, lacking = [], set(), set()
     for one, other in combinations(parts, 2):
         first, second = one[0].get("choices", {}), other[0].get("choices", {})
         apart = [key for key in first | second if key != "method" and first.get(key) != second.get(key)]
@@ -276,7 +263,7 @@ def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity"
             apart.insert(0, "method")
         choices += [key for key in apart if key not in choices]
         a, b = scalars(one[0]), scalars(other[0])
-        settings |= {
+        differ = {
             key
             for key in a.keys() | b.keys()
             if a.get(key) != b.get(key)
@@ -284,7 +271,10 @@ def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity"
             and not (presets and "." in key)
             and key not in but
         }
-    return choices + sorted(settings)
+        both = differ & a.keys() & b.keys()
+        settings |= both
+        lacking |= set() if both or apart else differ
+    return choices + sorted(settings | lacking)
 
 
 def really(runs: Sequence[Run]) -> str:

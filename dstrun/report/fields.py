@@ -13,6 +13,7 @@ from typing import Any
 from dstrun.option import GROUPS, ConfigError, nearest
 from dstrun.report.load import EMERGES, Run, natural, number
 from dstrun.report.style import order
+from dstrun.upgrade import upgrade
 
 SHORT = {"method": "label", "split": "accuracy.split"}
 CHOICES = {*GROUPS, "scope", "backend", "precision"} - {"method"}
@@ -182,6 +183,8 @@ def outline(run: Run, keys: Collection[str] | None) -> Run:
 
     with suppress(yaml.YAMLError, AttributeError, KeyError, TypeError):
         config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        chosen = config.pop("choices") | {key: config.get(key) for key in ("scope", "backend", "precision")}
+        chosen = config.pop("choices")
+        upgrade(config, chosen)
+        chosen |= {key: config.get(key) for key in ("scope", "backend", "precision")}
         record |= {"choices": chosen, "config": config, "seed": config["seed"]}
     return replace(run, record=record)

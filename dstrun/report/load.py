@@ -16,6 +16,7 @@ from typing import Any
 
 from dstrun.budget import met
 from dstrun.option import ConfigError, nearest
+from dstrun.upgrade import upgrade
 
 SCHEMA = 1
 LOST_SECONDS = 120
@@ -36,7 +37,8 @@ class Run:
 
     Of a done run whose record was not asked for, ``record`` is None too.
 
-    ``warnings`` has a sentence for each damaged file, which is treated as absent.
+    ``warnings`` has a sentence for each damaged file, which is treated as absent. ``apart`` is what tells it from
+    runs of the same configuration (``report/apart.py``).
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class Run:
     record: dict[str, Any] | None
     status: dict[str, Any]
     warnings: tuple[str, ...] = field(default=())
+    apart: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -226,6 +229,8 @@ def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
     if record is not None and (fault := _fault(record)):
         warned.append(f"{folder / 'record.json'} {fault}: skipped")
         record = None
+    if record is not None:
+        upgrade(record["config"], record["choices"])
     state = str(record["state"] if record else status.get("state", "damaged"))
     if state == "done" and record is None and not unopened:
         # The record is written last: a done run has one unless the file was lost or damaged afterwards.
@@ -271,6 +276,7 @@ def setting(run: Run) -> dict[str, Any]:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         config = yaml.load((run.folder / "config.yaml").read_text(), loader)
         choices = config.pop("choices")
+        upgrade(config, choices)
         choices |= {key: config[key] for key in ("scope", "backend", "precision")}
         return {"label": label(choices), "choices": choices, "config": config}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):

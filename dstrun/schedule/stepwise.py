@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from dstrun.option import ConfigError, Share, Within, option
 from dstrun.schedule.times import Times
@@ -19,6 +20,11 @@ class Stepwise(Times):
         super().__post_init__()
         if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
             raise ConfigError(f"schedule.milestones={list(self.milestones)} must increase")
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning (``identity``)."""
+        idle = {"drop"} if not self.milestones else {"milestones"} if self.drop == 1 else set()
+        return super().unread(parts) | idle
 
     def fraction_at(self, step: int, total: int) -> float:
         """Give the fraction of active connections replaced at a step."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from dstrun.option import AtLeast, ConfigError, OneOf, Share, Within, option
 
@@ -36,6 +37,11 @@ class Times:
             raise ConfigError("schedule.interval_steps and schedule.updates both say when to update: set one of them")
         if self.begin >= self.end > 0:
             raise ConfigError(f"schedule.begin={self.begin:g} must be below schedule.end={self.end:g}")
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning (``identity``)."""
+        said = self.interval_steps is not None or self.updates is not None
+        return {"recipe_interval_steps", "recipe_steps"} if said else set()
 
     def first(self, total: int) -> int:
         """Give t_begin in steps, in a run of ``total``."""

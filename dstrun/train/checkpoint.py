@@ -21,7 +21,7 @@ import torch
 
 from dstrun import __version__
 from dstrun.option import ConfigError
-from dstrun.record.folder import RunFolder
+from dstrun.record.folder import RunFolder, other_images
 from dstrun.record.writer import previous, write_atomic
 
 if TYPE_CHECKING:
@@ -118,10 +118,8 @@ def load(path: Path, training: Training) -> int:
             raise ConfigError(f"{' and '.join(map(str, damaged))} {fault} to start this run again")
         return 0
     state = _read(found, training.device)
-    if state.get("source") != training.data.source:
-        raise ConfigError(
-            f"{found} was trained on other data than this dataset.root holds: remove the folder to restart"
-        )
+    if state.get("source") != training.data.source and state.get("images") != training.data.images.checksum:
+        raise ConfigError(other_images(path.parent))
     try:
         training.load_state(state)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:

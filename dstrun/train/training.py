@@ -235,6 +235,7 @@ class Training:
             "skipped": self.skipped,
             "initial": self.initial,
             "source": self.data.source,
+            "images": self.data.images.checksum,
             "model": self.model.state_dict(),
             "backends": [layer.backend for layer in self.layers],
             "layers": {layer.name: layer.state() for layer in self.layers},

@@ -40,7 +40,8 @@ class Grids(Sweeper):
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Launch the runs of the words typed and of the file."""
-        from dstrun.config import expand, parse
+        from dstrun.config import expand
+        from dstrun.override import parse
 
         assert self.launcher is not None
         runs = expand(parse(arguments), **self.file)

@@ -197,7 +197,9 @@ def test_configuration_is_parted_into_what_differs_what_comes_along_and_what_is_
     assert differs["method"] == "dense 3 runs dst 27"
     assert differs["grow"] == "gradient 9 runs gse 9 random 9 not set 3"
     assert differs["batch_size"] == "128 29 runs 256 1"
-    assert along == {"grow.gamma": "1.0 9 runs not set 21"}
+    assert along["grow.gamma"] == "1.0 9 runs not set 21"
+    assert along["schedule.fraction"] == "0.2 27 runs not set 3"  # the default, which these records do not say
+    assert {key.partition(".")[0] for key in along} == {"grow", "schedule"}
     assert "epochs=30" in found.text
 
 

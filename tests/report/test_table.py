@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 from statistics import stdev
+from typing import Any
 
 import pytest
 from report_fixture import TOP1, record_of, write, write_status
@@ -209,3 +210,34 @@ def test_an_unknown_preset_is_named() -> None:
         ConfigError, match=r"--preset acuracy is not known: choose accuracy, memory, flops, cost .*mean accuracy\?"
     ):
         table.build([], "acuracy")
+
+
+@pytest.mark.parametrize("change", [{"device": "NVIDIA H100"}, {"threads": 8}, {"processes": 4}])
+def test_seconds_of_several_devices_are_not_averaged_and_accuracies_are(tmp_path: Path, change: dict[str, Any]) -> None:
+    for seed, env in enumerate(({}, change)):
+        record = record_of("gse", 0.98, seed, 87.0)
+        record["env"] |= env
+        write(tmp_path, record)
+    built = table.build(load.runs(tmp_path), "cost")
+    shown = {cell["value"]: cell["mean"] for cell in built.cells}
+    assert shown["accuracy.top1"] == 87.0
+    assert {value: mean for value, mean in shown.items() if value.startswith("seconds.")} == dict.fromkeys(
+        (value for value in shown if value.startswith("seconds.")), None
+    )
+    (note,) = [note for note in built.notes if "is not averaged" in note]
+    assert note.startswith("seconds: what was measured in several ways is not averaged, accuracies are: ")
+    assert "cpu, 2 threads" in note
+
+
+def test_seconds_are_held_against_those_of_the_same_device(tmp_path: Path) -> None:
+    for device in ("cpu", "NVIDIA H100"):
+        record = record_of("gse", 0.98, 0, 87.0, experiment=device)
+        record["env"]["device"] = device
+        record["config"]["epochs"] = 30 if device == "cpu" else 31
+        write(tmp_path, record)
+    for epochs in (30, 31):
+        write(tmp_path, record_of("dense", 0.0, 0, 93.0, epochs=epochs), folder=f"dense{epochs}")
+    cells = table.build(load.runs(tmp_path), options=Options(values="seconds.train/dense")).cells
+    assert sorted((cell["method"], cell["mean"]) for cell in cells if cell["method"].startswith("gse")) == [
+        ("gse (epochs=30)", 1.0), ("gse (epochs=31)", None),
+    ]  # fmt: skip

@@ -145,9 +145,9 @@ def test_difference_only_to_what_was_trained_alike(tmp_path: Path) -> None:
 
 
 def test_an_ambiguous_reference_is_none(tmp_path: Path) -> None:
-    for i, strict in enumerate((True, False)):
-        write(tmp_path, record_of("dense", 0.0, 0, 93.0, strict=strict), folder=f"dense{i}")
-    write(tmp_path, record_of("set", 0.9, 0, 90.0, strict=None))
+    for i, power in enumerate((2.0, 3.0)):
+        write(tmp_path, record_of("dense", 0.0, 0, 93.0, powerprop=power), folder=f"dense{i}")
+    write(tmp_path, record_of("set", 0.9, 0, 90.0))
     cells = table.build(load.runs(tmp_path), options=Options(against="dense")).cells
     assert [c["difference"] for c in cells if c["method"] == "set"] == [None]
 

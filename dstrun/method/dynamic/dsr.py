@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from dstrun.method.dynamic.stages import check_stages, shortened, stage
@@ -38,6 +38,10 @@ class DSR(Method):
 
     def __post_init__(self) -> None:
         check_stages("method.periods", self.periods, "method.period_changes", self.period_changes)
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning."""
+        return {"target"} if self.target_count is not None else set()
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start reallocating."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
+from dstrun.grow.criterion import Cost
 from dstrun.method.procedure import Method, Procedure, Setting
 from dstrun.option import AtLeast, OneOf, option
 
@@ -26,6 +28,14 @@ class DST(Method):
     parts: ClassVar[tuple[str, ...]] = ("prune", "grow", "schedule")
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
     grows_at_zero: ClassVar[bool] = True
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning."""
+        if parts["grow"] is None:
+            return set()
+        if parts["grow"].cost is Cost.NONE:
+            return {"batch", "samples_per_class"}
+        return {"samples_per_class"} if self.batch == "current" else set()
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start updating."""

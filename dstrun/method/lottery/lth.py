@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.rounds import Rounds
@@ -36,6 +37,10 @@ class LTH(Rounds):
             raise ConfigError("method.levels and method.sparsities both say where levels end: set one of them")
         if list(self.sparsities) != sorted(set(self.sparsities)):
             raise ConfigError(f"method.sparsities={list(self.sparsities)} must increase")
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning."""
+        return {"prune_share"} if self.levels is not None or self.sparsities else set()
 
     def shares(self, sparsity: float) -> list[float]:
         """Give every level's place on the way to the budget, in the logarithm of the density."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from dstrun.method.procedure import Method
 from dstrun.option import OneOf, Share, Within, option
@@ -20,6 +21,10 @@ class Annealed(Method):
     alpha: Annotated[float, Within(0, 1)] = 0.75
     alpha_curve: Annotated[str, OneOf("sigmoid_cosine", "cosine", "sigmoid", "linear", "fixed")] = "sigmoid_cosine"
     alpha_end: Share = 0.9
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning."""
+        return {"alpha_curve"} if self.alpha == 0 else set()
 
     def last(self, total: int) -> int:
         """Give the last step with alpha above 0, in a run of ``total``."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from dstrun.method.soft.annealing import Annealed
 from dstrun.method.soft.learned import Learned
@@ -20,6 +21,11 @@ class AutoSparse(Learned, Annealed):
     backward_sparsity: Annotated[float, Within(0, 1, high_open=True)] = 0.0
 
     start: ClassVar[str] = "all"
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning."""
+        idle = {"alpha_end", "backward_sparsity"} if self.alpha == 0 else set()
+        return super().unread(parts) | idle
 
     def alpha_at(self, step: int, total: int) -> float:
         """Give alpha at a step, counted from 1, of ``total``."""

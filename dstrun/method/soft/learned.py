@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.method.procedure import Method, Procedure, Products, Setting
@@ -34,6 +34,10 @@ class Learned(Method):
     start: ClassVar[str] = "all"
     budget: ClassVar[bool] = False
     dense: ClassVar[str] = "which keeps all weights beside their thresholds"
+
+    def unread(self, parts: Mapping[str, Any]) -> set[str]:
+        """Name the settings that the others leave without meaning."""
+        return super().unread(parts) | ({"recipe_steps"} if self.threshold_decay == 0 else set())
 
     def reached(self, size: int) -> int | None:
         """Count the weights of a layer of ``size`` that have gradients while alpha is above 0; ``None``: all."""

@@ -81,15 +81,20 @@ class Measure:
         return {"flops": "flops", "seconds": "seconds"}.get(self.group, "number")  # type: ignore[return-value]
 
     def of(self, runs: Sequence[Run]) -> list[float]:
-        """Give the value of each run; none at all where one lacks it, or where memory was measured in several ways."""
+        """Give the value of each run; none at all where one lacks it, or where it was measured in several ways."""
         known = [value for run in runs if (value := number(self.field.of(run))) is not None]
-        ways = {str(run.get("memory.how")) for run in runs} if self.group == "memory" else {""}
-        return known if len(known) == len(runs) and len(ways) == 1 else []
+        return known if len(known) == len(runs) and len(self.ways(runs)) == 1 else []
+
+    def ways(self, runs: Sequence[Run]) -> set[str]:
+        """Say how the values of runs were measured: memory by what, seconds on which device with how many threads."""
+        if self.group == "memory":
+            return {str(run.get("memory.how")) for run in runs}
+        return {timed(run) for run in runs} if self.group == "seconds" else {""}
 
     def summary(self, runs: Sequence[Run], reference: Sequence[Run] | None) -> tuple[float | None, float | None]:
         """Give the mean over runs, and the sample standard deviation of more than one; of a ratio, that of means."""
         found = self.of(runs)
-        if not found or (self.over and not reference):
+        if not found or (self.over and (not reference or self.ways(reference) != self.ways(runs))):
             return None, None
         mean, spread = fmean(found), stdev(found) if len(found) > 1 else None
         if self.over:
@@ -101,6 +106,14 @@ class Measure:
         """Leave whole numbers whole."""
         whole = value is not None and value.is_integer() and self.kind in ("bytes", "flops", "number")
         return int(value) if whole else value  # type: ignore[arg-type]
+
+
+def timed(run: Run) -> str:
+    """Say on what a run's seconds were measured: device, CPU threads, and processes where there were several."""
+    threads, processes = run.get("env.threads"), run.get("env.processes", 1)
+    said = [str(run.get("env.device", "an unknown device"))]
+    said += [f"{threads} thread{'' if threads == 1 else 's'}"] if threads is not None else []
+    return ", ".join(said + ([f"{processes} processes"] if processes != 1 else []))
 
 
 def measure(name: str, runs: Sequence[Run]) -> Measure:
@@ -120,12 +133,15 @@ def measure(name: str, runs: Sequence[Run]) -> Measure:
 
 
 ALIKE = (
-    "choices.model", "choices.dataset", "accuracy.split", "config.model", "config.epochs", "config.batch_size",
-    "config.precision", "config.label_smoothing", "config.dataset.limit", "config.dataset.validation",
+    "choices.model", "choices.dataset", "model", "epochs", "batch_size", "precision", "label_smoothing",
+    "dataset.limit", "dataset.validation",
 )  # fmt: skip
-"""In which a run and what it is held against must agree; where that is not dense, in the sparsity too."""
+"""Settings and groups in which a run and what it is held against must agree.
 
-CLOSEST = ("config.optimizer", "choices.allocation", "choices.scope", "choices.backend", "config.schedule")
+They must agree in the split too and, where that is not dense, in the sparsity.
+"""
+
+CLOSEST = ("optimizer", "choices.allocation", "choices.scope", "choices.backend", "schedule")
 """In which they should, where there is a choice, the first first."""
 
 
@@ -149,7 +165,7 @@ class References:
         """Give the runs that one is held against; None where there are none, or several that differ."""
         found = self._cells.get(self._key(run), [])
         for key in CLOSEST:
-            agreeing = [cell for cell in found if cell[0].get(key) == run.get(key)]
+            agreeing = [cell for cell in found if _of(cell[0], key) == _of(run, key)]
             found = agreeing or found
         if len({signature(cell[0]) for cell in found}) != 1:
             return None
@@ -157,7 +173,12 @@ class References:
 
     def _key(self, run: Run) -> tuple[str, ...]:
         sparsity = () if self.label == "dense" else (str(run.sparsity),)
-        return *(repr(run.get(key)) for key in ALIKE), *sparsity
+        return repr(run.get("accuracy.split")), repr(_of(run, *ALIKE)), *sparsity
+
+
+def _of(run: Run, *keys: str) -> list[tuple[str, str]]:
+    """Give a run's settings that are named, or are of a group that is."""
+    return [(key, value) for key, value in signature(run) if key in keys or key.partition(".")[0] in keys]
 
 
 TRAINING = {"epochs": "", "batch_size": "", "label_smoothing": "", "precision": "", "dataset.": "dataset",

@@ -73,6 +73,7 @@ def notes(
     if held:
         notes.append(f"{', '.join(held)}: {LIKE}")
     notes += _conventions(values, runs)
+    notes += _apart(values, rows)
     notes.append(_backends(rows))
     return notes
 
@@ -84,6 +85,19 @@ def _conventions(values: Sequence[Measure], runs: Sequence[Run]) -> list[str]:
         if any(value.group == group for value in values):
             said = sorted({str(run.get(key)) for run in runs if run.get(key) is not None})
             notes += [f"{group}: {'; '.join(said)}"] if said else []
+    return notes
+
+
+def _apart(values: Sequence[Measure], rows: Sequence[Row]) -> list[str]:
+    """Say which cells show no number, as their runs were measured in several ways."""
+    notes = []
+    for group in dict.fromkeys(value.group for value in values):
+        value = next(value for value in values if value.group == group)
+        cells = [cell for row in rows for cell in row.cells.values() if len(value.ways(cell)) > 1]
+        if cells:
+            ways = sorted({way for cell in cells for way in value.ways(cell)})
+            kept = ", accuracies are" if any(value.accuracy for value in values) else ""
+            notes.append(f"{group}: what was measured in several ways is not averaged{kept}: {'; '.join(ways)}")
     return notes
 
 

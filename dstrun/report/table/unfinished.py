@@ -30,8 +30,8 @@ def _place(run: Run, block: Block, layout: Layout) -> bool:
         at, column = (_emerged(layout.rows, at), _emerged(layout.columns, column))
     rows = [row for row in alike if row.values == at]
     if len(rows) > 1:
-        same = signature(outline(run, None), layout.settings)
-        rows = [row for row in rows if row.signature == same] or rows
+        same = {*signature(outline(run, None), layout.settings)}
+        rows = [row for row in rows if same <= {*row.signature}] or rows  # whose data and network are known besides
     if not rows and len({row.suffix for row in alike}) < 2:
         rows = [_new(plan, at, alike, layout)]
         block.rows = sorted([*block.rows, *rows], key=layout.rank)

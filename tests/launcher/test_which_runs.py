@@ -1,0 +1,60 @@
+"""Which runs a sweep trains: each experiment's once, however it is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dstrun import config
+from dstrun.config import Experiment
+from dstrun.launcher.sweep import Ends, Plan, Sweep
+from dstrun.launcher.task import Exit, Task
+
+WORDS = ["model=mlp", "dataset=digits"]
+
+
+class Engine:
+    """Trains nothing, and leaves a record."""
+
+    def __init__(self) -> None:
+        self.trained: list[Path] = []
+
+    def check(self, experiments: Sequence[Experiment]) -> None: ...
+
+    def run(self, tasks: Sequence[Task], plan: Plan) -> Ends:
+        for task in tasks:
+            self.trained.append(task.folder.path)
+            task.folder.path.mkdir(parents=True)
+            (task.folder.path / "record.json").write_text(json.dumps({"accuracy": {"top1": 50.0}}))
+            yield task, Exit("")
+
+
+def sweep(root: Path, *words: str) -> tuple[list[Path], int]:
+    engine = Engine()
+    found = Sweep(config.compose_sweep([*WORDS, f"results={root}", *words]), engine, "local").run()
+    assert all(ending.state == "done" for ending in found)
+    return engine.trained, len(found)
+
+
+def test_a_run_in_two_spellings_trains_once_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    trained, ended = sweep(tmp_path, "optimizer.weight_decay=0,0.0,-0.0,0e0,0.00")
+    assert (len(trained), ended) == (1, 1)
+    said = capsys.readouterr().err
+    assert "optimizer.weight_decay=0.0 is the same run in other words: it trains once\n" in said
+    assert "... and 1 more\n1 run\n" in said
+
+
+def test_what_nothing_reads_starts_no_run(tmp_path: Path) -> None:
+    trained, _ = sweep(tmp_path, "schedule.updates=3", "schedule.recipe_interval_steps=10,20,30")
+    assert len(trained) == 1
+
+
+def test_two_experiments_are_trained_in_both(tmp_path: Path) -> None:
+    trained, ended = sweep(tmp_path, "experiment=a,b")
+    assert sorted(folder.parent.name for folder in trained) == ["a", "b"]
+    assert ended == 2
+    plans = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("*/.sweeps/*.json"))]
+    assert [plan["runs"] for plan in plans] == [[{"id": trained[0].name, "job": None}]] * 2
