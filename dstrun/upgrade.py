@@ -18,6 +18,11 @@ MEANT: dict[str, dict[str, Any]] = {
     "dstrun.allocation.er.ER": {"flatten": "fan_in"},
     "dstrun.grow.gradient.Gradient": {"regrow": True},
     "dstrun.grow.random.Random": {"regrow": True},
+    "dstrun.method.after.fisher.Fisher": {"finetune_lr": 0.0},
+    "dstrun.method.after.magnitude.MagnitudePruning": {"finetune_lr": 0.0},
+    "dstrun.method.after.taylor.Taylor": {"finetune_lr": 0.0},
+    "dstrun.method.at_init.snip.SNIP": {"statistics": "batch"},
+    "dstrun.method.structured.thinet.ThiNet": {"finetune_lr": 0.0},
     "dstrun.optimizer.sgd.SGD": {"decay": "all"},
     "dstrun.optimizer.adamw.AdamW": {"decay": "all"},
     "dstrun.schedule.constant.Constant": {"start": "interval"},
@@ -26,6 +31,13 @@ MEANT: dict[str, dict[str, Any]] = {
     "dstrun.schedule.stepwise.Stepwise": {"start": "interval"},
 }
 """What an option did before it had a setting; files of options name all of theirs, so that only old runs lack one."""
+
+FOLLOWED: dict[str, dict[str, str]] = {
+    "dstrun.method.soft.autosparse.AutoSparse": {"threshold_lr": "lr", "threshold_momentum": "momentum"},
+    "dstrun.method.soft.str.STR": {"threshold_lr": "lr", "threshold_momentum": "momentum"},
+    "dstrun.method.structured.sss.SSS": {"factor_lr": "lr"},
+}
+"""Settings that were the optimizer's before they had values of their own."""
 
 RENAMED = {("allocation", "er", "flatten", "fan_in"): "er_fan_in"}
 """Options by group, old name, and a setting with its value that they now stand for."""
@@ -40,6 +52,10 @@ def upgrade(config: dict[str, Any], choices: dict[str, Any]) -> bool:
         for key, value in MEANT.get(node["_target_"], {}).items():
             if key not in node and key in known_fields(node["_target_"]):
                 node[key], changed = value, True
+        optimizer = config.get("optimizer") or {}
+        for key, source in FOLLOWED.get(node["_target_"], {}).items():
+            if key not in node and source in optimizer:
+                node[key], changed = optimizer[source], True
     for (group, name, key, value), new in RENAMED.items():
         node = config.get(group)
         if choices.get(group) == name and isinstance(node, dict) and node.get(key) == value:

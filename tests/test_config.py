@@ -88,7 +88,7 @@ WRONG = {
     "grow=null": "grow=null makes no sense with method=dst, which needs one",
     "subset=null": "subset=null makes no sense with grow=gse, which draws one",
     "subset=null method=rigl": "subset makes no sense with method=rigl: only grow=gse draws a subset",
-    "optimizer=null": "optimizer=null is not known: choose adamw, sgd",
+    "optimizer=null": "optimizer=null is not known: choose adam, adamw, sgd",
     "method=static scope=global": "scope=global makes no sense with method=static, whose topology never changes",
     "method=dense scope=global": "scope=global makes no sense with method=dense, which trains every connection",
     "~grow": "grow=null makes no sense with method=dst, which needs one",

@@ -85,7 +85,6 @@ def test_other_values_are_other_runs(words: str) -> None:
         ("method=dst", "method.samples_per_class=3"),
         ("method=set", "method.batch=fresh"),
         ("method=set", "method.samples_per_class=3"),
-        ("method=dense", "scope=global"),
         ("method=static", "strict=true"),
         ("method=lth method.levels=3", "method.prune_share=0.5"),
         ("method=dsr method.target_count=9", "method.target=0.5"),
@@ -179,6 +178,21 @@ def test_an_own_option_without_a_file_is_said(own: Path) -> None:
     (own / "own_nets.py").unlink()
     with pytest.raises(config.ConfigError, match="own_nets is no module with a file"):
         own_id(own)
+
+
+@pytest.mark.parametrize(("method", "leaf"), [("str", "threshold_lr"), ("sss", "factor_lr")])
+def test_what_followed_the_optimizer_then_has_its_value(method: str, leaf: str) -> None:
+    config_then = config.compose([f"method={method}", "optimizer.lr=0.03"]).config
+    del config_then["method"][leaf]
+    assert upgrade.upgrade(config_then, {})
+    assert config_then["method"][leaf] == 0.03
+
+
+def test_snip_scored_by_batch_statistics_then() -> None:
+    config_then = config.compose(["method=snip"]).config
+    del config_then["method"]["statistics"]
+    upgrade.upgrade(config_then, {})
+    assert config_then["method"]["statistics"] == "batch"
 
 
 if __name__ == "__main__":
