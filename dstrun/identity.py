@@ -20,10 +20,10 @@ from dstrun.option import GROUPS, ConfigError
 from dstrun.schema import Schema
 
 VOLATILE = (
-    "experiment", "results", "wandb", "threads", "devices", "distributed", "retry", "fail_fast", "checkpoint", "recipe",
+    "experiment", "results", "wandb", "threads", "devices", "distributed", "retry", "fail_fast", "checkpoint",
     "dataset.root", "dataset.download",
 )  # fmt: skip
-"""Settings that cannot change a result, or (``recipe``) only through others that are there too."""
+"""Settings that cannot change a result."""
 
 OWN = "dstrun."
 """How the modules of the options shipped begin; any other is a user's own."""

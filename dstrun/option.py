@@ -122,11 +122,16 @@ def check_value(key: str, value: Any, hint: Any) -> None:
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """Say the nearest valid spelling, ``" (did you mean X?)"``, or nothing where none is near."""
+    """Say the nearest valid spelling, ``" (did you mean X?)"``, or nothing where none is near.
+
+    Of a word that only begins names, ``er``, all of these: ``" (did you mean er_fan_in or er_fan_out?)"``.
+    """
     import difflib
 
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]}?)" if close else ""
+    names = list(known)
+    begun = [name for name in names if word and name.startswith(f"{word}_")]
+    close = begun or difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

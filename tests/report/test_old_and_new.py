@@ -22,10 +22,14 @@ OLD = next(
 """Of a version that had the class elsewhere, and neither powerpropagation nor ``strict``."""
 
 
+TODAY = {"er": "er_fan_in"}
+"""Options that have another name now."""
+
+
 def new(old: dict[str, Any], seed: int, **settings: Any) -> dict[str, Any]:
     """Make the record that this version would leave of the same experiment: everything said, in today's words."""
     groups = ("model", "allocation", "prune", "grow", "schedule", "optimizer")
-    made = config.compose([f"{group}={old['choices'][group]}" for group in groups])
+    made = config.compose([f"{group}={TODAY.get(old['choices'][group], old['choices'][group])}" for group in groups])
     for key, value in old["config"].items():
         if not isinstance(value, dict):
             made.config[key] = value
