@@ -7,7 +7,7 @@ from pair import METHODS, MODELS, WORDS, Pair, assemble, train
 from dstrun.backend import search
 
 OFTEN = ["schedule.interval_steps=2", "schedule.end=1", "schedule.fraction=0.3"]
-SELDOM = ["schedule.interval_steps=10", "schedule.end=1", "schedule.fraction=0.3"]
+SELDOM = ["schedule.interval_steps=10", "schedule.end=1", "schedule.fraction=0.3", "optimizer.nesterov=false"]
 KEPT = {("mlp", m) for m in METHODS} | {("resnet20", "graest"), ("vgg16_small", "rigl"), ("vit", "grabo")}
 """Runs of the default set: every method, every network; the others are slow ones."""
 LIKE_SET = {"sign", "mest", "bound"}

@@ -66,9 +66,10 @@ class Folder:
         """Give the states of runs, sorted."""
         return sorted(run["state"] for run in self.runs())
 
-    def at_work(self) -> list[dict[str, Any]]:
-        """Give the runs that train and have done an epoch."""
-        return [run for run in self.runs() if run["state"] == "running" and run.get("epoch", 0) > 0]
+    def at_work(self, experiment: str = "") -> list[dict[str, Any]]:
+        """Give the runs, of an experiment or of all, that train and have done an epoch."""
+        runs = [run for run in self.runs() if run["state"] == "running" and run.get("epoch", 0) > 0]
+        return [run for run in runs if experiment in ("", run["folder"].parent.name)]
 
     def wait(self, condition: Callable[[], Any]) -> Any:
         """Wait until something holds, and give it."""
