@@ -48,6 +48,8 @@ def text() -> str:
     """Put the help together."""
     lines = [EXAMPLES, "Groups (NAME=OPTION, and NAME.KEY=VALUE for an option's own settings):"]
     lines += [f"  {group:<16}{' '.join(options(group))}" for group in GROUPS]
+    lines += ["", "Protocols (protocol=NAME trains any method as a paper did; docs/protocols.md):"]
+    lines += [f"  {' '.join(options('protocol'))}"]
     lines += ["", "Settings:"]
     for name, item in SETTINGS.items():
         bound = item.metadata["bound"]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dstrun import config
-from dstrun.help import options
+from dstrun.help import options, text
 from dstrun.option import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -100,6 +100,10 @@ def test_evci2020_on_imagenet_keeps_the_recipe(method: str) -> None:
     if method in ("rigl", "set"):
         assert run.build("schedule").steps(32000) == list(range(1, 25001, 100))
         assert (value(run, "method.batch"), value(run, "method.samples_per_class")) == ("fresh", None)
+
+
+def test_protocols_are_in_the_help() -> None:
+    assert f"  {' '.join(PROTOCOLS)}" in text().splitlines()
 
 
 def test_updates_of_rigl_come_before_the_first_step() -> None:
