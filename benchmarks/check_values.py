@@ -227,7 +227,7 @@ def checks() -> list[Check]:
         VGG: {"features.0": (".2146", ".3410"), "classifier.3": (".0084", ".0230")},
     }.items():  # fmt: skip
         for layer, published in table.items():
-            for allocation, value in zip((("er_fan_in", "erk")), published, strict=True):
+            for allocation, value in zip(("er_fan_in", "erk"), published, strict=True):
                 found.append(density(f"{words} allocation={allocation} sparsity=0.98", layer, value))
     for layer, value in {"embed.1": ".1102", "blocks.0.attention.qkv": ".0136", "head.1": ".4931"}.items():
         found.append(density(f"{VIT} allocation=er_fan_in sparsity=0.98", layer, value))

@@ -79,7 +79,7 @@ class MultiheadAttention(nn.MultiheadAttention):
 
 
 def _additive(mask: Tensor, like: Tensor) -> Tensor:
-    """Give a mask as numbers to add: where a boolean one is true nothing may be looked at."""
+    """Return a mask as numbers to add: where a boolean one is true nothing may be looked at."""
     if mask.dtype != torch.bool:
         return mask.to(like.dtype)
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, -torch.inf)
@@ -124,5 +124,5 @@ def _split(module: nn.MultiheadAttention) -> None:
 
 
 def _parts(whole: nn.Parameter) -> list[nn.Parameter]:
-    """Give the three parts of what is stored in one piece."""
+    """Return the three parts of what is stored in one piece."""
     return [nn.Parameter(part.detach().clone(), whole.requires_grad) for part in whole.chunk(3)]

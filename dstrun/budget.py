@@ -14,7 +14,7 @@ def budget(total: int, sparsity: float) -> int:
 
 
 def met(active: float, total: int, sparsity: float) -> bool:
-    """Say whether so many active connections of ``total`` are those asked for: to 1 % of them, or to one."""
+    """Return whether so many active connections of ``total`` are those asked for: to 1 % of them, or to one."""
     asked = budget(total, sparsity)
     return abs(active - asked) <= max(1, TOLERANCE * asked)
 

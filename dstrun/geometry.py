@@ -113,7 +113,7 @@ class Conv1dGeometry:
     dilation: int
 
     def as_convolution(self) -> ConvGeometry:
-        """Give the convolution over a single row that computes the same."""
+        """Return the convolution over a single row that computes the same."""
         out, channels, taps = self.shape
         steps = (1, self.stride), (0, self.padding), (1, self.dilation)
         return ConvGeometry((out, channels, 1, taps), self.groups, *steps)
@@ -131,7 +131,7 @@ class Conv1dGeometry:
         return self.as_convolution().output_sums(delta[:, :, None], factor)
 
     def weight_gradient(self, x: Tensor, delta: Tensor, group: int, first: int, last: int) -> Tensor:
-        """Give the dense gradient of the outputs from ``first`` to ``last`` of a group: (last - first, C, k)."""
+        """Return the dense gradient of the outputs from ``first`` to ``last`` of a group: (last - first, C, k)."""
         both = x[:, :, None], delta[:, :, None]
         return self.as_convolution().weight_gradient(*both, group, first, last)[:, :, 0]
 
@@ -161,12 +161,12 @@ def geometry(module: nn.Module) -> Geometry:
 
 
 def has_geometry(module: nn.Module) -> bool:
-    """Say whether ``geometry`` can be read off a module."""
+    """Return whether ``geometry`` can be read off a module."""
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv1d | nn.Conv2d) and _padding(module) is not None)
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | None:
-    """Give the zeros on either side by direction; ``None`` where others are padded, or more on one side."""
+    """Return the zeros on either side by direction; ``None`` where others are padded, or more on one side."""
     if module.padding_mode != "zeros":
         return None
     if not isinstance(module.padding, str):

@@ -51,7 +51,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def code(config: Mapping[str, Any]) -> dict[str, str]:
-    """Give the checksum of each module that options of a user's own come from; other files it imports are not in it.
+    """Return the checksum of each module that options of a user's own come from; other files it imports are not in it.
 
     Raises:
         ConfigError: there is no such file.
@@ -66,7 +66,7 @@ def targets(config: Mapping[str, Any]) -> list[str]:
 
 
 def exists(target: str) -> bool:
-    """Say whether there is a class of this name; that of a user's own, or of a network, is not imported."""
+    """Return whether there is a class of this name; that of a user's own, or of a network, is not imported."""
     return _class(target) is not None or bool(_bodies(target))
 
 
@@ -92,7 +92,7 @@ Entry = tuple[str, Any, Any]
 
 
 def _flat(config: Mapping[str, Any]) -> list[Entry]:
-    """Give every setting that is read."""
+    """Return every setting that is read."""
     entries, unread = _groups(json.dumps({group: config.get(group) for group in GROUPS}))
     top = {key: value for key, value in config.items() if key not in GROUPS and key not in unread}
     known = {key: default for key, default in TOP.items() if key not in unread}
@@ -101,7 +101,7 @@ def _flat(config: Mapping[str, Any]) -> list[Entry]:
 
 @lru_cache(maxsize=1024)  # of 10,000 runs, most have the same parts
 def _groups(nodes: str) -> tuple[list[Entry], set[str]]:
-    """Give the settings of all options, and what is not read of any group or at the top."""
+    """Return the settings of all options, and what is not read of any group or at the top."""
     config = json.loads(nodes)
     parts = {group: _made(config[group]) for group in GROUPS}
     unread = {name for group, part in parts.items() for name in _unread(group, part, parts)} | {*VOLATILE}
@@ -110,7 +110,7 @@ def _groups(nodes: str) -> tuple[list[Entry], set[str]]:
 
 
 def _option(node: Any, prefix: str, config: Mapping[str, Any]) -> Iterator[Entry]:
-    """Give the settings of an option; a copy of a group inside another, as ``grow.subset`` is, is none."""
+    """Yield the settings of an option; a copy of a group inside another, as ``grow.subset`` is, is none."""
     if not isinstance(node, Mapping):
         yield prefix.rstrip("."), node, MISSING
         return
@@ -171,7 +171,7 @@ def _unread(group: str, part: Any, parts: Mapping[str, Any]) -> Collection[str]:
 
 @lru_cache(maxsize=256)
 def known_fields(target: str) -> Fields:
-    """Give the fields of an option of ours; none where this version lacks it."""
+    """Return the fields of an option of ours; none where this version lacks it."""
     cls = _class(target)
     if cls is not None:
         return {f.name: f.default for f in fields(cls)}
@@ -207,7 +207,7 @@ def _written(target: str) -> Fields:
 
 
 def is_text(node: Any, name: str) -> bool:
-    """Say whether a setting of an option is text by its annotation; its module is read, and not imported."""
+    """Return whether a setting of an option is text by its annotation; its module is read, and not imported."""
     target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
     kinds = [ast.unparse(line.annotation) for line in _lines(target) if line.target.id == name]  # type: ignore
     return any(kind == "str" or kind.startswith(("str |", "Annotated[str")) for kind in kinds)

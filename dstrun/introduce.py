@@ -15,7 +15,7 @@ log = logging.getLogger("dstrun")
 
 
 def introduce(experiment: Experiment, name: str, training: Training, resumed: int, mirror: str) -> None:
-    """Say what is about to be trained, and what of it is not what the words ask for.
+    """Print what is about to be trained, and what of it is not what the words ask for.
 
     Args:
         experiment: checked.
@@ -60,7 +60,7 @@ def introduce(experiment: Experiment, name: str, training: Training, resumed: in
 
 
 def _storage(backend: str, training: Training) -> str:
-    """Say how the layers are stored."""
+    """Return how the layers are stored."""
     if backend == "masked":
         return "backend masked (simulated on dense storage)"
     kept = [layer.name for layer in training.layers if layer.backend == "masked"]

@@ -140,7 +140,7 @@ class DenseLayer(SparseLayer, Protocol):
 
 
 def carried(layer: SparseLayer, grows: bool) -> dict[str, Tensor]:
-    """Give the optimizer's state of a layer's weight that its connections carry with them: what has its shape.
+    """Return the optimizer's state of a layer's weight that its connections carry with them: what has its shape.
 
     What has another shape is stale once connections are replaced, and a number, as a count of steps, once they grow. An
     optimizer that sees to that itself has a method ``before_growth(weight)``, which is called before connections grow
@@ -169,7 +169,7 @@ def carried(layer: SparseLayer, grows: bool) -> dict[str, Tensor]:
 
 
 def _is_stale(value: Any, grows: bool, shape: tuple[int, ...] | None = None) -> bool:
-    """Say whether a part of an optimizer's state is no longer true of a weight when its connections change."""
+    """Return whether a part of an optimizer's state is no longer true of a weight when its connections change."""
     from torch import Tensor
 
     if isinstance(value, Tensor):
@@ -247,7 +247,7 @@ def sharing(model: nn.Module, module: Layer) -> list[nn.Module]:
 
 
 def stored(module: nn.Module) -> Tensor | None:
-    """Give the parameter that a module keeps its weight in; ``None`` where there is none, or several."""
+    """Return the parameter that a module keeps its weight in; ``None`` where there is none, or several."""
     computed = getattr(module, "parametrizations", {})
     if "weight" in computed:
         return getattr(computed["weight"], "original", None)

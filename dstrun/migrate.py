@@ -40,7 +40,7 @@ class Item:
 
     @property
     def target(self) -> Path:
-        """Give the folder that the run shall have."""
+        """Return the folder that the run shall have."""
         return self.run.folder.with_name(str(self.row["becomes"]))
 
 
@@ -74,7 +74,7 @@ def plan(runs: Sequence[load.Run], now: float) -> list[Item]:
 
 
 def _name(item: Item) -> str:
-    """Give the id that this version gives a run.
+    """Return the id that this version gives a run.
 
     Raises:
         Left: there is none, or the run is not to be touched.

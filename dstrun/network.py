@@ -34,7 +34,7 @@ def count_network(experiment: Experiment, option: Any = None) -> NetworkCost:
 
 
 def builder(experiment: Experiment, option: Any, bare: bool = False) -> Callable[[], nn.Module]:
-    """Give what builds the network of an option to be trained, with the same layers as its outline.
+    """Return what builds the network of an option to be trained, with the same layers as its outline.
 
     Args:
         experiment: names the data set.
@@ -57,7 +57,7 @@ def builder(experiment: Experiment, option: Any, bare: bool = False) -> Callable
 
 
 def _has_skeleton(module: nn.Module) -> bool:
-    """Say whether ``skeleton`` builds a module without weights; an exposed attention's are its layers'."""
+    """Return whether ``skeleton`` builds a module without weights; an exposed attention's are its layers'."""
     if isinstance(module, nn.MultiheadAttention):
         return not hasattr(module, "q_proj")
     return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
@@ -155,5 +155,5 @@ def parameters_record(
 
 
 def unpruned_record(cost: NetworkCost) -> list[dict[str, Any]]:
-    """Give the list ``not_prunable`` of records and plans."""
+    """Return the list ``not_prunable`` of records and plans."""
     return [asdict(part) for part in cost.unpruned]

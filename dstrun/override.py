@@ -35,7 +35,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def with_protocol(overrides: Sequence[Override]) -> list[str]:
-    """Give the words of a run, where Hydra is open, with its protocol's name made that of a file.
+    """Return the words of a run, where Hydra is open, with its protocol's name made that of a file.
 
     ``protocol=P`` stands for ``P/DATASET_METHOD``, ``P/METHOD`` or ``P`` itself, the first that there is. Each is a
     file of Hydra's, so that the words given back say all and compose as they stand.
@@ -70,7 +70,7 @@ def without_nulls(overrides: Sequence[str]) -> list[str]:
 
 
 def words(values: Mapping[str, Any]) -> list[str]:
-    """Give the words that set the values of a sweep file, by key; ``None`` unsets.
+    """Return the words that set the values of a sweep file, by key; ``None`` unsets.
 
     Raises:
         ConfigError: a name that is not text.
@@ -91,7 +91,7 @@ def check_names(values: Mapping[str, Any]) -> None:
 
 
 def as_typed(override: Override) -> list[str]:
-    """Give the values of an override as they were typed, where Hydra's grammar reads a number or a truth in one."""
+    """Return the values of an override as they were typed, where Hydra's grammar reads a number or a truth in one."""
     text = (override.input_line or "").partition("=")[2]
     if not override.is_sweep_override():
         return [text] if isinstance(override.value(), int | float) else [override.get_value_element_as_str()]
@@ -102,7 +102,7 @@ def as_typed(override: Override) -> list[str]:
 
 
 def axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
-    """Give the words of each key: one for every value it lists."""
+    """Return the words of each key: one for every value it lists."""
     found = {}
     for override in overrides:
         key = override.get_key_element()
@@ -119,13 +119,13 @@ def axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
 
 
 def texts(overrides: Iterable[Override]) -> dict[str, str]:
-    """Give the text of every value that Hydra's grammar reads as a number or a truth, by its key."""
+    """Return the text of every value that Hydra's grammar reads as a number or a truth, by its key."""
     single = (o for o in overrides if not o.is_delete() and not o.is_sweep_override())
     return {o.get_key_element().lstrip("+"): as_typed(o)[0] for o in single if isinstance(o.value(), int | float)}
 
 
 def quoted(override: Override) -> str:
-    """Give an override as typed; the name of an option that looks like a number, in quotes."""
+    """Return an override as typed; the name of an option that looks like a number, in quotes."""
     word = override.input_line or ""
     key, _, text = word.partition("=")
     number = override.key_or_group in GROUPS and override.value_type is not None and key in texts([override])

@@ -109,6 +109,6 @@ def _modules(model: nn.Module, left: set[str], flops: dict[str, int]) -> Iterato
 
 
 def _reason(model: nn.Module, path: str) -> str:
-    """Say why a module is not prunable that no survey has marked."""
+    """Return why a module is not prunable that no survey has marked."""
     module = dict(model.named_modules()).get(path)
     return OTHER if getattr(module, "prunable", True) else "kept dense"

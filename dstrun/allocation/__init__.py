@@ -11,7 +11,7 @@ class Allocation(Protocol):
 
     @property
     def words(self) -> str:
-        """Say the rule to a reader."""
+        """Return the rule in words."""
         ...
 
     def counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:

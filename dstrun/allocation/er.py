@@ -26,7 +26,7 @@ class ER:
 
     @property
     def words(self) -> str:
-        """Say the rule to a reader."""
+        """Return the rule in words."""
         sides = {"fan_in": "n_in = in kh kw, n_out = out", "fan_out": "n_in = in, n_out = out kh kw"}[self.flatten]
         return f"Erdos-Renyi, connections ~ n_in + n_out with {sides}{ON_TOP * self.dense_first}"
 

@@ -24,7 +24,7 @@ class ERK:
 
     @property
     def words(self) -> str:
-        """Say the rule to a reader."""
+        """Return the rule in words."""
         power = "" if self.power == 1 else f", to the power of {self.power:g}"
         return f"Erdos-Renyi-Kernel, density ~ (in + out + kh + kw) / (in out kh kw){power}{ON_TOP * self.dense_first}"
 

@@ -21,7 +21,7 @@ class Uniform:
 
     @property
     def words(self) -> str:
-        """Say the rule to a reader."""
+        """Return the rule in words."""
         return f"the same density in every layer{ON_TOP * self.dense_first}"
 
     def counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:

@@ -73,7 +73,7 @@ class CIFAR10(Dataset):
         return self.choose(cached(self.name, source, self.shapes(), decode, cache), source)
 
     def found(self) -> str | None:
-        """Give the checksum of the files where they are; ``None`` where they are not, or not whole."""
+        """Return the checksum of the files where they are; ``None`` where they are not, or not whole."""
         try:
             source = self._here(self._root)
             return checksum(source.files) if source else None

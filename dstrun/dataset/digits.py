@@ -34,7 +34,7 @@ class Digits(Dataset):
     augment: ClassVar[bool] = False
 
     def found(self) -> str | None:
-        """Give the checksum that images and labels must have."""
+        """Return the checksum that images and labels must have."""
         return SOURCE
 
     def load(self, cache: Path | None = None) -> Images:

@@ -85,7 +85,7 @@ class Dataset:
             )
 
     def found(self) -> str | None:
-        """Give ``Images.source`` of what is here, without loading or downloading it; ``None``: that is not known."""
+        """Return ``Images.source`` of what is here, without loading or downloading it; ``None``: that is not known."""
         return None
 
     @property

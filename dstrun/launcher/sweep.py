@@ -73,7 +73,7 @@ class Plan:
             write_atomic(folder / ".sweeps" / self.name, json.dumps(said, indent=1))
 
     def earlier(self) -> dict[str, str]:
-        """Give the last job that other sweeps have submitted for each run, by its folder."""
+        """Return the last job that other sweeps have submitted for each run, by its folder."""
         jobs: dict[str, str] = {}
         for folder in set(self.folders.values()):
             for file in sorted((folder / ".sweeps").glob("*.json")):
@@ -186,7 +186,7 @@ class Sweep:
 
 
 def apart(task: Task, other: Task) -> list[str]:
-    """Give the words of a run that are not among those of another."""
+    """Return the words of a run that are not among those of another."""
     return [word for word in task.experiment.command if word not in other.experiment.command]
 
 

@@ -9,7 +9,7 @@ ROUNDING = 1e-9
 
 
 def held(setting: Setting, least: float) -> int:
-    """Give the step, counted from 0, of the dense training's schedule whose rate is kept: the last, if it trains.
+    """Return the step, counted from 0, of the dense training's schedule whose rate is kept: the last, if it trains.
 
     A schedule may end at a rate of almost 0, as a cosine does. Then it is the last step that has the share ``least`` of
     the highest rate.

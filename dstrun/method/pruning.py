@@ -65,7 +65,7 @@ def drop(layer: SparseLayer, indices: Tensor) -> Change:
 
 
 def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:
-    """Say which of so many layers are about to lose their last connection.
+    """Return which of so many layers are about to lose their last connection.
 
     Raises:
         EmptyLayer: ``strict`` is set.

@@ -80,7 +80,7 @@ class AgedAdam(torch.optim.Adam):
         return super()._init_group(group | {"params": [p for p in group["params"] if id(p) not in ids]}, *lists)
 
     def _row(self, parameter: Tensor) -> tuple[Tensor, ...]:
-        """Give what a step needs of a parameter with ages, each as a vector: itself, gradient, moments and ages."""
+        """Return what a step needs of a parameter with ages, each as a vector: itself, gradient, moments and ages."""
         state = self.state[parameter]
         state["step"] += 1
         stored = (state["exp_avg"], state["exp_avg_sq"], state[AGE])
@@ -121,7 +121,7 @@ def update(group: dict[str, Any], rows: Sequence[tuple[Tensor, ...]]) -> None:
 
 
 def age_type(betas: tuple[float, float]) -> torch.dtype:
-    """Give the smallest type that counts until no correction differs from 1 in single precision; it stops there."""
+    """Return the smallest type that counts until no correction differs from 1 in single precision; it stops there."""
     longest = torch.iinfo(torch.int16).max
     return torch.int16 if max(betas) ** longest < 2**-24 else torch.int32
 

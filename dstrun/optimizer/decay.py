@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def groups(model: nn.Module, parameters: Iterable[Any], decay: str) -> list[dict[str, Any]]:
-    """Give the optimizer's groups, with those parameters apart that weight decay spares.
+    """Return the optimizer's groups, with those parameters apart that weight decay spares.
 
     Args:
         model: whose parameters they are.

@@ -37,7 +37,7 @@ def _data(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _network(run: Run) -> Hashable:
-    """Give all that makes a network, so that another one is no surprise."""
+    """Return all that makes a network, so that another one is no surprise."""
     config = run.get("config", {})
     said = {key: config.get(key) for key in ("model", "dataset")}
     of_model = [(k, v) for k, v in identity.settings(said).items() if k.startswith("model.")]

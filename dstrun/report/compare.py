@@ -235,7 +235,7 @@ def signature(run: Run, settings: Collection[str] = ("sparsity",)) -> Signature:
 
 
 def scalars(run: Run) -> dict[str, Any]:
-    """Give all that decides a run's result but the seed, by dotted name (``identity.settings``, ``Run.apart``).
+    """Return all that decides a run's result but the seed, by dotted name (``identity.settings``, ``Run.apart``).
 
     Choices stand under ``choices.``; that of the method is left out, for a preset and the same parts chosen one by one
     are the same training.
@@ -283,7 +283,7 @@ def really(runs: Sequence[Run]) -> str:
 
 
 def unmet(cells: Iterable[tuple[str, Sequence[Run]]]) -> list[str]:
-    """Say which cells, given with the names of their rows, have another sparsity than was asked for, and which.
+    """Return which cells, given with the names of their rows, have another sparsity than was asked for, and which.
 
     Of each name and sparsity once: ``dsr at 90% (61.2%)``.
     """

@@ -77,7 +77,7 @@ class Run:
 
     @property
     def met(self) -> bool:
-        """Say whether a finished run ended with the sparsity asked for, if one was (``dstrun.budget``)."""
+        """Return whether a finished run ended with the sparsity asked for, if one was (``dstrun.budget``)."""
         prunable, asked = number(self.get("parameters.prunable")), self.sparsity
         if not prunable or asked == EMERGES:
             return True

@@ -89,7 +89,7 @@ class Reference:
         return "; ".join(filter(None, (self.cite, self.training(run).said, self.note)))
 
     def fits(self, run: Run) -> bool:
-        """Say whether a finished run of the same data, model, method, allocation and metric is the same experiment.
+        """Return whether a finished run of the same data, model, method, allocation and metric is the same experiment.
 
         It may have been trained otherwise.
         """

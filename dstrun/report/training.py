@@ -69,7 +69,7 @@ class Training:
 
     @property
     def sign(self) -> str:
-        """Give what marks the number: ``≠`` for another training, ``?`` where not all is known, else nothing."""
+        """Return what marks the number: ``≠`` for another training, ``?`` where not all is known, else nothing."""
         return "≠" if self.differs else "?" if self.unknown else ""
 
     @property
@@ -85,14 +85,14 @@ class Training:
 
     @property
     def said(self) -> str:
-        """Say what differs and what is not known, for a footnote; empty where all is known to agree."""
+        """Return what differs and what is not known, for a footnote; empty where all is known to agree."""
         differs = f"differs: {', '.join(self.differs)}" if self.differs else ""
         unknown = f"not known: {', '.join(self.open)}" if self.unknown else ""
         return "; ".join(filter(None, (differs, unknown)))
 
 
 def is_training(key: str, allocation: str = "") -> bool:
-    """Say whether a setting is one of training; any other makes another network or method.
+    """Return whether a setting is one of training; any other makes another network or method.
 
     Leaving the first layer dense is what tells uniform allocations apart, and a detail of the others.
     """
@@ -102,7 +102,7 @@ def is_training(key: str, allocation: str = "") -> bool:
 
 
 def family(allocation: str) -> str:
-    """Give the name that allocations share which count inputs and outputs differently; else the allocation."""
+    """Return the name that allocations share which count inputs and outputs differently; else the allocation."""
     return "er" if allocation in ERDOS_RENYI else allocation
 
 
@@ -147,7 +147,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def defaulted(run: Run, key: str) -> Any:
-    """Give a run's value of a setting, or the choice of a group, None where it has none.
+    """Return a run's value of a setting, or the choice of a group, None where it has none.
 
     One that its record is too old to have counts as it was then; ``MISSING`` where that is not known.
     """
@@ -180,12 +180,12 @@ def _agree(run: Run, key: str, theirs: Any, ours: Any) -> bool:
 
 
 def _apart(run: Run, said: Mapping[str, Any], group: str) -> bool:
-    """Say whether another option of a group was chosen, which is told of by itself."""
+    """Return whether another option of a group was chosen, which is told of by itself."""
     return group in said and not same(said[group], defaulted(run, group))
 
 
 def _moves(metric: str, key: str, run: Run) -> bool:
-    """Say whether a setting can move what was published."""
+    """Return whether a setting can move what was published."""
     group = key.partition(".")[0]
     if metric.startswith("flops.inference"):
         return group in ("allocation", "scope")
@@ -198,7 +198,7 @@ def _moves(metric: str, key: str, run: Run) -> bool:
 
 
 def _matters(run: Run, key: str, method: str) -> bool:
-    """Say whether a run's method and parts read a setting."""
+    """Return whether a run's method and parts read a setting."""
     group, _, leaf = key.partition(".")
     chosen = run.get(f"choices.{group}")
     if group in GROUPS and group != "scope" and chosen is None:
@@ -217,7 +217,7 @@ def _matters(run: Run, key: str, method: str) -> bool:
 
 
 def _asked(run: Run, key: str) -> bool:
-    """Say whether a source should tell a setting that matters: not where the rest of the run leaves no choice."""
+    """Return whether a source should tell a setting that matters: not where the rest of the run leaves no choice."""
     if key == "scope":
         return run.get("choices.prune") is not None and run.get("choices.allocation") is not None
     if key == "schedule.begin":
@@ -232,7 +232,7 @@ def _asked(run: Run, key: str) -> bool:
 
 
 def _interval(run: Run) -> Any:
-    """Give the steps from one update of the topology to the next, as the run had them; None where it had none."""
+    """Return the steps from one update of the topology to the next, as the run had them; None where it had none."""
     from dstrun.schedule.times import Times
 
     kept = _stored(run, "config.schedule")
@@ -264,7 +264,7 @@ def _steps(folder: Path) -> int | None:
 
 @cache
 def _starts_sparse(label: str) -> bool:
-    """Say whether a method has no dense start, by where its class is kept."""
+    """Return whether a method has no dense start, by where its class is kept."""
     target = preset(label).get("method", {}).get("_target_")  # none where it is composed of parts (method=dst)
     return target is None or ".dynamic." in target or ".static." in target
 
@@ -285,7 +285,7 @@ def option(group: str, name: str) -> dict[str, Any]:
 
 
 def _parsed(value: Any) -> Any:
-    """Give a value as what it is: words of the command line are read, numbers are floats."""
+    """Return a value as what it is: words of the command line are read, numbers are floats."""
     if isinstance(value, str):
         word = value.strip().lower()
         if word.startswith("[") and word.endswith("]"):

@@ -13,7 +13,7 @@ PLAIN = "no kind that can be pruned"
 
 
 def not_prunable(parts: Sequence[dict[str, Any]], parameters: int, flops: float) -> list[str]:
-    """Say what is not prunable, and its shares.
+    """Return what is not prunable, and its shares.
 
     Args:
         parts: ``not_prunable`` of a record or plan.

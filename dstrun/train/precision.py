@@ -39,7 +39,7 @@ class Precision:
         self.scaler.update()
 
     def overflowed(self, finite: Iterable[Tensor]) -> bool:
-        """Say whether gradients of a scaled loss overflowed; where the loss is not scaled, without a look.
+        """Return whether gradients of a scaled loss overflowed; where the loss is not scaled, without a look.
 
         Args:
             finite: of each gradient, (), whether all of it is finite.

@@ -68,7 +68,7 @@ class Training:
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Give the run's optimizer and those of the method's own parameters."""
+        """Return the run's optimizer and those of the method's own parameters."""
         return [self.optimizer, *self.procedure.own]
 
     def products(self) -> Products:
@@ -178,13 +178,13 @@ class Training:
                 carried(layer, self.grows)
 
     def _overflows(self) -> bool:
-        """Say whether gradients overflowed, those of the layers' weights aside: not every backend has them now."""
+        """Return whether gradients overflowed, those of the layers' weights aside: not every backend has them now."""
         apart = {id(layer.weight) for layer in self.layers}
         others = [p.grad for p in self.model.parameters() if id(p) not in apart and p.grad is not None]
         return self.precision.overflowed(gradient.isfinite().all() for gradient in others)
 
     def overflowed(self, finite: Iterable[Tensor]) -> bool:
-        """Say whether gradients of the pass that looked for candidates overflowed (fp16).
+        """Return whether gradients of the pass that looked for candidates overflowed (fp16).
 
         Args:
             finite: of each layer, (), whether those of its candidates are finite.

@@ -35,7 +35,7 @@ def attached(layer: DenseLayer, kind: type[Kind]) -> Kind:
 
 
 def grouped(model: nn.Module, weight_decay: float, apart: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Give the optimizer's parameters in two groups, some apart with a weight decay of their own."""
+    """Return the optimizer's parameters in two groups, some apart with a weight decay of their own."""
     ids = {id(p) for p in apart}
     rest = [p for p in model.parameters() if id(p) not in ids]
     groups: list[dict[str, Any]] = [

@@ -90,7 +90,7 @@ class Factors(Procedure):
         return Update(step, Cost.NONE, False, 0, self.channels.changes(before))
 
     def state(self) -> dict[str, Any]:
-        """Give the factors' velocities, while they move; they themselves are parameters of the network."""
+        """Return the factors' velocities, while they move; they themselves are parameters of the network."""
         return {"own": [optimizer.state_dict() for optimizer in self.own]}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ class Entry:
 
     @property
     def sparsity(self) -> str | None:
-        """Say what was asked for, and what it is where that is another; or what training found."""
+        """Return what was asked for, and what it is where that is another; or what training found."""
         asked = self.values["sparsity"]
         if asked is None:
             return None

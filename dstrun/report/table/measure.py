@@ -81,7 +81,7 @@ class Measure:
         return {"flops": "flops", "seconds": "seconds"}.get(self.group, "number")  # type: ignore[return-value]
 
     def of(self, runs: Sequence[Run]) -> list[float]:
-        """Give the value of each run; none at all where one lacks it, or where it was measured in several ways."""
+        """Return the value of each run; none at all where one lacks it, or where it was measured in several ways."""
         known = [value for run in runs if (value := number(self.field.of(run))) is not None]
         return known if len(known) == len(runs) and len(self.ways(runs)) == 1 else []
 
@@ -177,7 +177,7 @@ class References:
 
 
 def _of(run: Run, *keys: str) -> list[tuple[str, str]]:
-    """Give a run's settings that are named, or are of a group that is."""
+    """Return a run's settings that are named, or are of a group that is."""
     return [(key, value) for key, value in signature(run) if key in keys or key.partition(".")[0] in keys]
 
 

@@ -89,7 +89,7 @@ def _conventions(values: Sequence[Measure], runs: Sequence[Run]) -> list[str]:
 
 
 def _apart(values: Sequence[Measure], rows: Sequence[Row]) -> list[str]:
-    """Say which cells show no number, as their runs were measured in several ways."""
+    """Return which cells show no number, as their runs were measured in several ways."""
     notes = []
     for group in dict.fromkeys(value.group for value in values):
         value = next(value for value in values if value.group == group)
