@@ -12,10 +12,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from dstrun.compiled import compiled
 
 CHUNKS = 8
 """Parts of the rows for each thread; each has one bitmap."""
@@ -44,7 +45,7 @@ def _trailing_zeros(_typing: Any, word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _mixed(z: Any) -> Any:
     """Scramble 64 bits (splitmix64: Steele, Lea and Flood 2014)."""
     z = (z ^ (z >> SHIFT_30)) * FACTOR_1
@@ -52,13 +53,13 @@ def _mixed(z: Any) -> Any:
     return z ^ (z >> SHIFT_31)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _uniform(state: Any, counter: Any) -> Any:
     """Give a row's ``counter``-th number of 53 bits in [0, 1)."""
     return np.float64(_mixed(state + np.uint64(counter) * GOLDEN) >> SHIFT_11) * 2.0**-53
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def alias_tables(f: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     """Build the alias table of each group (Vose 1991).
 
@@ -95,7 +96,7 @@ def alias_tables(f: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     return accept, alias
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _row(bits, free, early, late, inputs, accept, alias, state, columns, late_columns, times):
     """Draw the arrivals of one row: the inputs first seen among the early, then among the late ones with their times.
 
@@ -125,7 +126,7 @@ def _row(bits, free, early, late, inputs, accept, alias, state, columns, late_co
     return found, found_late
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _emit(bits, taken, first, columns, late_columns):
     """Sort the columns of one row and clear its bitmap, by whichever is cheaper: the words, or the columns alone."""
     if bits.size > SCAN * columns.size:
@@ -152,7 +153,7 @@ def _emit(bits, taken, first, columns, late_columns):
         bits[word] = 0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _arrive(begin, end, early, late, slots, late_slots, starts, taken, accept, alias, inputs, seed, columns,
             late_columns, times, counts):  # fmt: skip
     """Fill ``columns``, ``late_columns``, ``times`` and ``counts``; ``arrivals`` says with what."""
@@ -173,7 +174,7 @@ def _arrive(begin, end, early, late, slots, late_slots, starts, taken, accept, a
         counts[o] = found
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _gather(begin, end, slots, counts, columns, late_slots, late_columns, keep, ends, inputs, positions):
     """Merge each row's early columns and the late ones kept into ``positions``, sorted; row o's end at ``ends[o]``."""
     for o in range(begin, end):

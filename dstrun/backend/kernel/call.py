@@ -6,6 +6,7 @@ import numba
 import numpy as np
 import torch
 from numba.core.config import NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
+from numba.np.ufunc import parallel
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -23,7 +24,15 @@ def array(tensor: Tensor) -> np.ndarray:
 
 
 def threads() -> int:
-    """Let numba use as many threads as PyTorch does; both take them from one pool where both use OpenMP."""
+    """Let numba use as many threads as PyTorch does; both take them from one pool where both use OpenMP.
+
+    numba's pool is made here, of the threads that the run may use: it wakes all of its threads for every call, those
+    too that have nothing to do, and they spin on the cores of other runs.
+    """
     count = min(torch.get_num_threads(), NUMBA_NUM_THREADS)
+    if not parallel._is_initialized:
+        parallel.NUM_THREADS = count
+    elif parallel.threading_layer() != "omp":  # only OpenMP adds threads to a pool
+        count = min(count, parallel.NUM_THREADS)
     numba.set_num_threads(count)
     return count

@@ -98,6 +98,8 @@ def _sizes(geometry: ConvGeometry, source: Tensor, target: Tensor) -> tuple[int,
 
 def announce(say: Callable[[str], None]) -> None:
     """Say that the kernels will be compiled, where numba's cache on disk holds none yet."""
-    folder, name = Path(str(product.stats.cache_path)), product.__module__.rpartition(".")[2]
-    if not any(folder.glob(f"{name}.*.nbi")):
+    folder, name = product.stats.cache_path, product.__module__.rpartition(".")[2]
+    if folder is None:
+        say("compiling the sparse kernels, about half a minute; not kept, as no cache folder can be written")
+    elif not any(Path(folder).glob(f"{name}.*.nbi")):
         say("compiling the sparse kernels for this processor, about half a minute; kept for the next run")

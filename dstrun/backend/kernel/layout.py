@@ -7,11 +7,12 @@ Shape letters: L planes, R rows, K columns; C, H, W, N as everywhere.
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from dstrun.backend.kernel.call import array, threads, works
 from dstrun.backend.kernel.simd import transpose16
+from dstrun.compiled import compiled
 
 ROWS, COLUMNS = 256, 64
 """Rows and columns of one task: together they fit in the second cache."""
@@ -37,7 +38,7 @@ def batch_innermost(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def transpose_planes(source, target, sizes, strides):
     """Transpose every plane of R rows and K columns.
 
@@ -55,7 +56,7 @@ def transpose_planes(source, target, sizes, strides):
         _block(source, target, plane, (top, min(rows, top + ROWS)), (left, min(columns, left + COLUMNS)), strides)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _block(source, target, plane, rows, columns, strides):
     """Transpose some rows and columns of a plane."""
     source_plane, stride, target_plane, pitch = strides

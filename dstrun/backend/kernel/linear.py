@@ -11,9 +11,10 @@ Shape letters: A active connections, D targets, S sources, G groups, N lanes.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from dstrun.backend.kernel.simd import add_product, add_scaled, fill, read, total, write, zero16, zero64, zero128
+from dstrun.compiled import compiled
 
 LANES = 1024
 """From so many lanes on, tiles are copied."""
@@ -25,7 +26,7 @@ REUSE = 2
 """Where a row is used so many times on average."""
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def multiply(connections, bias, source, target, sizes, threads):
     """Sum source rows into target rows.
 
@@ -48,7 +49,7 @@ def multiply(connections, bias, source, target, sizes, threads):
         _rest(connections, bias, source, target, sizes, 4 * threads, copied * 128)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _tiles(connections, bias, source, target, sizes, workers):
     """Compute the lanes that fill whole tiles, from copies; tiles are shared out among threads."""
     targets, lanes = connections[0].shape[0] - 1, sizes[2]
@@ -60,7 +61,7 @@ def _tiles(connections, bias, source, target, sizes, workers):
             _part(zero128(), (0, 128), (at, 128), (0, targets), connections, bias, panel, target, sizes)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def _rest(connections, bias, source, target, sizes, chunks, begin):
     """Compute the lanes from ``begin`` on, without copies; targets are shared out among threads."""
     first, lanes = connections[0], sizes[2]
@@ -77,7 +78,7 @@ def _rest(connections, bias, source, target, sizes, chunks, begin):
             at += 16
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def sampled(connections, x, delta, gradient, sizes, threads):
     """Sum the products of output gradients with inputs, for every connection.
 
@@ -112,7 +113,7 @@ def sampled(connections, x, delta, gradient, sizes, threads):
             at += 16
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _share(first, chunk, chunks):
     """Give the targets of one of several chunks of about as many connections."""
     targets = first.shape[0] - 1
@@ -122,14 +123,14 @@ def _share(first, chunk, chunks):
     return start, end
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _copy(source, lanes, at, panel):
     """Put the tiles of all rows at one lane side by side."""
     for row in range(panel.shape[0] // 128):
         write(panel, row * 128, 128, read(source, row * lanes + at, 128, zero128()))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _products(zero, origin, lanes, part, connections, x, delta, gradient, sizes):
     """Add what one tile of lanes gives to the connections of some outputs; x begins and steps as in ``_part``."""
     first, codes = connections
@@ -143,7 +144,7 @@ def _products(zero, origin, lanes, part, connections, x, delta, gradient, sizes)
             gradient[k] += total(add_product(zero, tile, row))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _aligned(size):
     """Give ``size`` float32 that begin where a cache line does."""
     room = np.empty(size + 16, np.float32)
@@ -151,7 +152,7 @@ def _aligned(size):
     return room[start : start + size]
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _part(zero, origin, lanes, part, connections, bias, source, target, sizes):
     """Fill one tile of lanes, the first and how many, of some targets from a source that begins and steps so."""
     first, codes, weight = connections

@@ -11,15 +11,16 @@ Shape letters: C channels, L numbers of a channel (H W N).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from dstrun.backend.kernel.simd import add_product, add_scaled, fill, keep, read, total, write, zero16, zero128
+from dstrun.compiled import compiled
 
 BLOCK = 4096
 """Numbers summed in float32 before they are added up in float64."""
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def normalize(x, weight, bias, epsilon, y, mean, variance):
     """Bring every channel to mean ``bias`` and deviation ``weight``.
 
@@ -39,7 +40,7 @@ def normalize(x, weight, bias, epsilon, y, mean, variance):
         _affine(zero128(), zero16(), x, c * length, length, mean[c], scale, bias[c], y)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def normalize_backward(x, delta, weight, epsilon, mean, variance, dx, dw, db):
     """Give the gradients of ``normalize``.
 
@@ -65,7 +66,7 @@ def normalize_backward(x, delta, weight, epsilon, mean, variance, dx, dw, db):
         _combine(zero128(), zero16(), x, delta, c * length, length, mean[c], np.float32(scale), slope, shift, dx)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _moments(x, start, length):
     """Give mean and variance of one channel."""
     plain, _ = _sums(zero128(), zero16(), x, start, min(BLOCK, length), np.float32(0))
@@ -81,7 +82,7 @@ def _moments(x, start, length):
     return np.float32(mean), np.float32(max(squares, 0.0) / length)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _sums(zero, narrow, x, start, count, pivot):
     """Sum up differences to a pivot, and their squares."""
     one, at = np.float32(1), 0
@@ -98,7 +99,7 @@ def _sums(zero, narrow, x, start, count, pivot):
     return total(plain) + total(rest), total(square) + total(rest_square)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _products(x, delta, start, length, mean):
     """Sum up the gradients of one channel, and their products with the inputs' differences to the mean."""
     plain, weighted = 0.0, 0.0
@@ -109,7 +110,7 @@ def _products(x, delta, start, length, mean):
     return plain, weighted
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _product_sums(zero, narrow, x, delta, start, count, mean):
     """Do so for one block."""
     one, at = np.float32(1), 0
@@ -128,7 +129,7 @@ def _product_sums(zero, narrow, x, delta, start, count, mean):
     return total(plain) + total(rest), total(weighted) + total(rest_weighted)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _affine(zero, narrow, x, start, length, mean, scale, bias, y):
     """Write ``(x - mean) * scale + bias``."""
     one, at = np.float32(1), start
@@ -145,7 +146,7 @@ def _affine(zero, narrow, x, start, length, mean, scale, bias, y):
         at += 16
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _combine(zero, narrow, x, delta, start, length, mean, scale, slope, shift, dx):
     """Write ``delta * scale + (x - mean) * slope + shift``."""
     one, at = np.float32(1), start

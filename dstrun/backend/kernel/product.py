@@ -12,12 +12,13 @@ Shape letters: A active connections, D targets, S sources, G groups, T taps, N s
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from dstrun.backend.kernel.simd import add_scaled, fill, read, write, zero16, zero64, zero128
+from dstrun.compiled import compiled
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def product(connections, bias, source, target, sizes, steps, threads):
     """Sum shifted source planes into target planes.
 
@@ -54,7 +55,7 @@ def product(connections, bias, source, target, sizes, steps, threads):
             at += 16
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _taps(sizes, steps):
     """Decode every code once: where its source plane begins in the group, and what its tap adds to y and x."""
     sources, height, width, lanes = sizes[0], sizes[1], sizes[2], sizes[6]
@@ -68,7 +69,7 @@ def _taps(sizes, steps):
     return shift, down, across
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _row(zero, at, count, part, connections, bias, source, target, sizes, steps, taps):
     """Fill one tile of lanes of the targets from ``start`` to ``end``, in one row.
 
@@ -134,7 +135,7 @@ def _row(zero, at, count, part, connections, bias, source, target, sizes, steps,
                 write(target, plane + t * bx * lanes, count, tile)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _inside(ends, columns, shift, width):
     """Give the range of the list whose taps see a column inside the source: they are neighbours."""
     low, high = 0, 0

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
+
+from dstrun.compiled import compiled
 
 
 def transpose(
@@ -41,7 +43,7 @@ def transpose(
     return columns.to(rows.device), codes.to(rows.device), order.to(rows.device)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _transpose(rows, inputs, taps, channels, outputs, columns, codes, order):
     place = np.zeros(columns.shape[0], np.int64)
     for o in range(rows.shape[0] - 1):
@@ -61,7 +63,7 @@ def _transpose(rows, inputs, taps, channels, outputs, columns, codes, order):
             order[at] = k
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def gather(values, order, ordered):
     """Put values (A,) into the transposed order: once and densely, since every read of them waits for memory."""
     for k in prange(order.shape[0]):

@@ -11,15 +11,16 @@ Shape letters: M connections, O outputs, C input channels, G groups, T taps, N s
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from dstrun.backend.kernel.simd import add_product, read, total, zero16, zero64, zero128
+from dstrun.compiled import compiled
 
 POSITIONS = 16
 """About so many positions are summed in registers before the lanes are added up."""
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@compiled(parallel=True)
 def weight_gradient(connections, x, delta, gradient, sizes, steps, threads):
     """Sum the products of output gradients with inputs, for every connection.
 
@@ -55,7 +56,7 @@ def weight_gradient(connections, x, delta, gradient, sizes, steps, threads):
                 at += 16
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _rows(zero, at, count, part, connections, x, delta, gradient, sizes, steps):
     """Add what one tile of lanes of some rows of positions gives to the connections of some outputs."""
     first, codes = connections
