@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import Any
 from zlib import crc32
 
 from numba import njit
+from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.serialize import dumps
 
@@ -26,15 +28,19 @@ def compiled(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
 
     def compile_lazily(function: Callable[..., Any]) -> Any:
         dispatcher = njit(nogil=True, parallel=parallel)(function)
-        try:
-            kept = _Kept(function)
-        except (RuntimeError, OSError):  # numba found no folder
-            return dispatcher
-        if Path(kept.cache_path).is_absolute():  # one that begins with ~ belongs to a user without a home
-            dispatcher._cache = kept  # pyright: ignore[reportAttributeAccessIssue]
+        if not _only_home_is_left(function):
+            with suppress(RuntimeError, OSError):  # numba found no folder
+                dispatcher._cache = _Kept(function)  # pyright: ignore[reportAttributeAccessIssue]
         return dispatcher
 
     return compile_lazily
+
+
+def _only_home_is_left(function: Callable[..., Any]) -> bool:
+    """Return whether a function could be kept in the home of a user without one alone: numba would make a ``~``."""
+    beside = os.access(Path(function.__code__.co_filename).parent, os.W_OK)
+    chosen = config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME")  # pyright: ignore[reportAttributeAccessIssue]
+    return not beside and not chosen and os.path.expanduser("~") == "~"
 
 
 class _Kept(FunctionCache):

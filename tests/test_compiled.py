@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,17 @@ def test_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     function = compiled()(double)
     assert function(3.0) == 6
     assert function.stats.cache_path is None
+
+
+def test_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written to a folder ``~`` of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert compiled()(double)(3.0) == 6
+    assert not list(tmp_path.iterdir())
 
 
 def test_pool_has_the_threads_of_the_run() -> None:
