@@ -69,14 +69,23 @@ class Resident:
         self._mean, self._std = (
             torch.tensor(value, device=self.device).mul(255).view(-1, 1, 1) for value in (option.mean, option.std)
         )
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._epoch, self._order, self._crops = -1, torch.empty(0), torch.empty(0)
 
     def begin(self, step: int) -> None:
-        """Draw the order of a step's epoch, if it is not there yet: apart from the step, whose memory is measured."""
+        """Draw order and augmentation of a step's epoch, if they are not there yet: apart from the step.
+
+        A step's memory is measured, and a copy to a GPU would make the step wait.
+        """
         epoch = step // self.steps_per_epoch
-        if epoch != self._epoch:
-            order = torch.randperm(len(self._train_y), generator=generator(self.seed, "order", epoch))
-            self._epoch, self._order = epoch, order.to(self.device)
+        if epoch == self._epoch:
+            return
+        order = torch.randperm(len(self._train_y), generator=generator(self.seed, "order", epoch))
+        self._epoch, self._order = epoch, order.to(self.device)
+        if self.augment:
+            steps = range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch)
+            mine = self.ranks.mine(self.batch_size)
+            draws = (generator(self.seed, "augment", s) for s in steps)
+            self._crops = torch.stack([self._draw(self.batch_size, g)[:, mine] for g in draws]).to(self.device)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Give the training batch of a step, counted from the start of the run; of several processes each its part.
@@ -87,7 +96,8 @@ class Resident:
         self.begin(step)
         position = step % self.steps_per_epoch
         chosen = self._order[position * self.batch_size : (position + 1) * self.batch_size]
-        return self._training(chosen, generator(self.seed, "augment", step), self.ranks.mine(self.batch_size))
+        crops = self._crops[position] if self.augment else None
+        return self._training(chosen[self.ranks.mine(self.batch_size)], crops)
 
     def sample(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """Give fresh training images of a step, drawn without replacement and augmented as a batch's are.
@@ -101,7 +111,7 @@ class Resident:
         """
         fresh = generator(self.seed, "fresh", step)
         chosen = torch.randperm(len(self._train_y), generator=fresh)[:count].to(self.device)
-        return self._training(chosen, fresh)
+        return self._training(chosen, self._draw(len(chosen), fresh))
 
     def balanced(self, step: int, per_class: int) -> tuple[Tensor, Tensor]:
         """Give as many training images of every class, drawn without replacement for a step and augmented.
@@ -120,7 +130,8 @@ class Resident:
         ends = labels.bincount().cumsum(0)
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
         chosen = [order[a : min(a + per_class, b)] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-        return self._training(torch.cat(chosen).to(self.device), draws)
+        together = torch.cat(chosen).to(self.device)
+        return self._training(together, self._draw(len(together), draws))
 
     def eval_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Go over the images to evaluate on, once and in their order; the last batch may be smaller.
@@ -135,15 +146,19 @@ class Resident:
         for x, y in zip(xs, ys, strict=True):
             yield self._normalise(x), y
 
-    def _training(self, chosen: Tensor, draws: torch.Generator, mine: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Augment some images as if all that were chosen had been."""
-        x = self._train_x[chosen[mine]]
-        if self.augment:
-            count = len(chosen)
-            offset = torch.randint(2 * PAD + 1, (2, count), generator=draws)[:, mine]
-            mirror = torch.randint(2, (count,), generator=draws)[mine].bool() & self.flip
-            x = crop(x, offset.to(self.device), mirror.to(self.device))
-        return self._normalise(x), self._train_y[chosen[mine]]
+    def _draw(self, count: int, draws: torch.Generator) -> Tensor:
+        """Draw how to augment images: (3, count) uint8, row and column of the crop, and whether it is mirrored."""
+        offset = torch.randint(2 * PAD + 1, (2, count), generator=draws)
+        mirror = torch.randint(2, (count,), generator=draws) * self.flip
+        return torch.cat([offset, mirror[None]]).to(torch.uint8)
+
+    def _training(self, chosen: Tensor, crops: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Look up some images, and augment them as drawn."""
+        x = self._train_x[chosen]
+        if self.augment and crops is not None:
+            crops = crops.to(self.device, torch.int64)
+            x = crop(x, crops[:2], crops[2].bool())
+        return self._normalise(x), self._train_y[chosen]
 
     def _normalise(self, x: Tensor) -> Tensor:
         x = x.float().sub_(self._mean).div_(self._std)

@@ -42,6 +42,19 @@ def make_deterministic(device: torch.device, threads: int | None) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)  # says so where an operation has no such form
+        torch.utils.deterministic.fill_uninitialized_memory = False  # NaN in every allocation makes nothing the same
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed PyTorch's generators of the CPU and of one device, which dropout draws from.
+
+    ``torch.manual_seed`` does so for every kind of device there is, and takes longer than the step of a small network.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def device_name(device: torch.device) -> str:

@@ -22,6 +22,7 @@ from dstrun.optimizer.rate import Rate
 from dstrun.ranks import ALONE, Ranks
 from dstrun.stream import stream
 from dstrun.train.clock import Clock
+from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
 from dstrun.train.precision import Precision
 
@@ -133,7 +134,7 @@ class Training:
         model = self.model
         if not self.procedure.updates_at(step):  # its backward pass may look for candidates in place of gradients
             model = self.ranks.overlapped(model, lambda tried: self._forward(tried, x, y))
-        torch.manual_seed(stream(self.seed, "dropout", step))
+        seed_device(self.device, stream(self.seed, "dropout", step))
         products = self.products()
         loss = self._forward(model, x, y)
         self.loss_sum += self.ranks.average(loss.detach().clone())
