@@ -21,7 +21,7 @@ from dstrun.schema import Schema
 
 VOLATILE = (
     "experiment", "results", "wandb", "threads", "devices", "distributed", "retry", "fail_fast", "checkpoint",
-    "dataset.root", "dataset.download",
+    "step", "dataset.root", "dataset.download",
 )  # fmt: skip
 """Settings that cannot change a result."""
 

@@ -250,6 +250,7 @@ def assemble(
         clock=Clock(device),
         ranks=ranks,
         grows=method.grows_at_zero,
+        graphs=config["step"] == "graph" and device.type == "cuda",
     )
     training.procedure = method.procedure(
         Setting(

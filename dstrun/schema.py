@@ -48,6 +48,7 @@ class Schema:
     powerprop: float = setting(1.0, AtLeast(1), "p of w = v |v|^(p - 1), the weights trained through v; 1 is plain")
     strict: bool = setting(False, None, "refuse a layer that loses its last connection, instead of warning")
     device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")
+    step: str = setting("graph", OneOf("graph", "eager"), "of a GPU: replay ordinary steps as a CUDA graph, or not")
     precision: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "of the forward and backward pass")
     distributed: str | None = setting(None, OneOf("ddp"), "ddp: one run over the processes of torchrun or srun")
     experiment: str = setting("default", None, "folder under results")

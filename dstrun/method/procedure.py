@@ -73,9 +73,17 @@ class Procedure:
     prepares: ClassVar[bool] = False
     """Whether ``prepare`` does anything; its memory is measured then."""
 
+    plain: ClassVar[bool] = True
+    """Whether every step without an update is a forward and backward pass and the optimizer's step, nothing else. Not
+    inherited: a class with hooks of its own has to say so."""
+
     own: Sequence[Optimizer] = ()
     """Optimizers of parameters that the run's optimizer does not have, stepped with it. The rate of each group is its
     ``initial_lr``, times what the schedule leaves of the first rate; their state is in ``state``."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.plain = cls.__dict__.get("plain", False)
 
     def prepare(self) -> Update | None:
         """Score and prune before the first step; not called where a run continues."""

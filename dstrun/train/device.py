@@ -39,10 +39,11 @@ def make_deterministic(device: torch.device, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     if device.type == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # the default one cannot be recorded (train/graph.py)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)  # says so where an operation has no such form
-        torch.utils.deterministic.fill_uninitialized_memory = False  # NaN in every allocation makes nothing the same
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def seed_device(device: torch.device, seed: int) -> None:

@@ -63,7 +63,7 @@ def end_epoch(training: Training, journal: Journal) -> None:
         "step": training.step,
         "train_loss": training.loss_sum.item() / per_epoch,
         **training.evaluate(),
-        "lr": training.optimizer.param_groups[0]["lr"],
+        "lr": training.lr,
         "seconds": training.epoch_seconds,
         "flops": training.flops.train,
         "peak_bytes": training.memory.record()["peak_bytes"],

@@ -24,6 +24,11 @@ class Precision:
         self.device = device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
+    @property
+    def scales(self) -> bool:
+        """Whether the loss is scaled, so that a step may be left out."""
+        return self.scaler.is_enabled()
+
     def autocast(self) -> torch.autocast:
         """Enter the lower precision for a forward pass."""
         return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
@@ -44,7 +49,7 @@ class Precision:
         Args:
             finite: of each gradient, (), whether all of it is finite.
         """
-        return self.scaler.is_enabled() and not all(map(bool, finite))
+        return self.scales and not all(map(bool, finite))
 
     def back_off(self) -> None:
         """Lower the scale as after a step that was left out."""

@@ -24,6 +24,7 @@ from dstrun.stream import stream
 from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
+from dstrun.train.graph import WARM, Step, capture, fuse
 from dstrun.train.precision import Precision
 
 log = logging.getLogger("dstrun")
@@ -35,7 +36,8 @@ class Training:
 
     ``step`` counts the steps done, ``total_steps`` those of the run, ``nominal_steps`` those of one training, of which
     a method may make several; ``initial`` the active connections of every prunable layer at the first step. ``grows``
-    says whether connections appear in training, ``skipped`` how many updates were left out, which ``updates`` lacks.
+    says whether connections appear in training, ``skipped`` how many updates were left out, which ``updates`` lacks,
+    ``graphs`` whether ordinary steps are replayed as a CUDA graph where they can be, ``lr`` the rate of the last step.
     """
 
     model: nn.Module
@@ -54,6 +56,8 @@ class Training:
     nominal_steps: int
     ranks: Ranks = ALONE
     grows: bool = False
+    graphs: bool = False
+    lr: float = 0.0
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
     updates: int = 0
@@ -66,6 +70,9 @@ class Training:
         self.loss_sum = torch.zeros((), device=self.device)
         self.sizes = [layer.size for layer in self.flops.cost.layers]
         self._overflowed = self._state_checked = False
+        self._warm = 0
+        self._repeatable: bool | None = None
+        self._replay: Step | None = None
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -131,6 +138,13 @@ class Training:
         self._set_rate(self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps)))
         with self.ranks.alone():
             before = self._heeded(self.procedure.before_step(step))
+        if self._repeats(step):
+            seed_device(self.device, stream(self.seed, "dropout", step))
+            products = self.products()
+            (self._replay or self._capture(x, y))(x, y)
+            self.flops.step(len(y), products, [])
+            self.step = step
+            return []
         model = self.model
         if not self.procedure.updates_at(step):  # its backward pass may look for candidates in place of gradients
             model = self.ranks.overlapped(model, lambda tried: self._forward(tried, x, y))
@@ -157,15 +171,53 @@ class Training:
         self.flops.step(len(y) * self.ranks.size, products, updates)
         self.updates += sum(not update.skipped for update in updates)
         self.step = step
+        self._warm += not updates
         self._check_state()
         if updates:
             self.compare()
         return updates
 
+    def _repeats(self, step: int) -> bool:
+        """Return whether a step is one that a graph replays."""
+        if self._repeatable is None:
+            self._repeatable = self.graphs and self._is_repeatable()
+            if self.device.type == "cuda" and self._is_repeatable():
+                fuse(self.optimizer, self.device)  # replayed or not, so that both compute the same
+        return self._repeatable and self._warm >= WARM and not self.procedure.updates_at(step)
+
+    def _is_repeatable(self) -> bool:
+        """Return whether all ordinary steps launch the same kernels on the same tensors."""
+        alone = self.ranks.size == 1 and all(layer.backend == "masked" for layer in self.layers)
+        fixed = self.procedure.plain and not self.precision.scales
+        return alone and fixed and type(self.optimizer) is torch.optim.SGD
+
+    def _capture(self, x: Tensor, y: Tensor) -> Step:
+        """Record an ordinary step; where that fails, go on without."""
+        try:
+            self._replay = capture(self._ordinary_step, x, y)
+        except RuntimeError as error:
+            log.warning("no CUDA graph of a step can be made (%s): its kernels are launched one by one", error)
+            self._replay = self._ordinary_step
+        return self._replay
+
+    def _ordinary_step(self, x: Tensor, y: Tensor) -> None:
+        """Do what ``take_step`` does with a batch where the method takes no part."""
+        loss = self._forward(self.model, x, y)
+        self.loss_sum += loss.detach()
+        loss.backward()
+        for layer in self.layers:
+            layer.confine_gradient()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
     def _set_rate(self, rate: float) -> None:
         """Set the learning rate of a step; of parameters that have one of their own, to the same share of it."""
+        self.lr = rate
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         for group in (group for optimizer in self.procedure.own for group in optimizer.param_groups):
             group["lr"] = rate * (group["initial_lr"] / self.rate.lr)
 
@@ -258,7 +310,10 @@ class Training:
         self.model.load_state_dict(state["model"])
         for layer in self.layers:
             layer.load_state(state["layers"][layer.name])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # set in every step
         self.procedure.load_state(state["procedure"])
         self.precision.load_state(state["precision"])
         self.flops.load_state(state["flops"])

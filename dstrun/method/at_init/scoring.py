@@ -30,6 +30,7 @@ class Scoring(Procedure):
     """
 
     prepares: ClassVar[bool] = True
+    plain: ClassVar[bool] = True
 
     def __init__(self, setting: Setting, score: Callable[[Setting], Scores]) -> None:
         self.setting, self.score = setting, score

@@ -20,6 +20,8 @@ GROW: Any = Random()
 class Mutation(Procedure):
     """Prunes below the budget and grows back to it (EM), after the optimizer's step."""
 
+    plain: ClassVar[bool] = True
+
     soft: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:

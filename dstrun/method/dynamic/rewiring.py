@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +51,8 @@ class Ranking:
 
 class Rewiring(Procedure):
     """Prunes and grows at the steps of the schedule; ``DST`` says what the arguments mean."""
+
+    plain: ClassVar[bool] = True
 
     def __init__(self, setting: Setting, batch: str, samples_per_class: int | None, rounding: str) -> None:
         self.setting, self.batch, self.samples_per_class, self.rounding = setting, batch, samples_per_class, rounding

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from dstrun.grow.criterion import Cost
 from dstrun.method.gradual.gmp import remaining, update_steps
 from dstrun.method.procedure import Procedure, Setting, Update
@@ -11,6 +13,8 @@ from dstrun.stream import generator
 
 class Thinning(Procedure):
     """Prunes after the optimizer's step at the steps of the schedule; ``GMP`` says to how many."""
+
+    plain: ClassVar[bool] = True
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
