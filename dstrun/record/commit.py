@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 
 def commit() -> dict[str, Any]:
-    """Say which commit of the code runs, where it runs from a clone."""
+    """Say which commit of the code runs: ``$DSTRUN_COMMIT`` where a copy has no repository, else that of its clone."""
+    if named := os.environ.get("DSTRUN_COMMIT"):
+        return {"git_commit": named, "dirty": None}
 
     def ask(*words: str) -> str:
         here = Path(__file__).parents[1]
