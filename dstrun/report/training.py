@@ -94,11 +94,12 @@ class Training:
 def is_training(key: str, allocation: str = "") -> bool:
     """Return whether a setting is one of training; any other makes another network or method.
 
-    Leaving the first layer dense is what tells uniform allocations apart, and a detail of the others.
+    Leaving the first layer dense is what tells uniform allocations apart, and a detail of the others. What is flattened
+    tells those by inputs and outputs apart, which their names say.
     """
     if key == "allocation.dense_first":
         return not allocation.startswith("uniform")
-    return key in ASKED or key in ALSO or key.partition(".")[0] in ("optimizer", "schedule")
+    return key == "allocation.flatten" or key in ASKED or key in ALSO or key.partition(".")[0] in ("optimizer", "schedule")
 
 
 def family(allocation: str) -> str:

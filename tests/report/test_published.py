@@ -278,6 +278,8 @@ def test_a_footnote_says_source_training_and_note(tmp_path: Path) -> None:
 def test_allocations_by_fan_stand_beside_each_other_and_say_so() -> None:
     for allocation in ("er", "er_fan_in", "er_fan_out"):
         run = run_of("set", allocation=allocation)
+        if allocation != "er":
+            configured(run, "allocation.flatten", allocation.removeprefix("er_"))
         (found, *_) = PUBLISHED.find(run, "accuracy.top1")
         assert found.value == 85.51
         said = f"allocation=er_fan_out ({'er_fan_in' if allocation == 'er' else allocation})"
