@@ -135,8 +135,8 @@ def train(words: list[str]) -> int:
     for word in found.overrides:
         if word in VERBS:
             raise ConfigError(f"{word} is a verb and comes first: dstrun {word} ...")
-        if word.startswith("="):
-            raise ConfigError(f"{word} lacks the setting's name before =")
+        if not word.partition("=")[0]:
+            raise ConfigError(f"'{word}' names no setting: write NAME=VALUE")
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, [*VERBS, 'help'])}")
     name, directories = of_file(found)

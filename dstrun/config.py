@@ -304,18 +304,15 @@ def experiment(
     except FAULTS as error:
         raise told(error) from error
     _fill(config)
-    for group in (group for group in GROUPS if choices.get(group)):
-        contract.check_node(group, config[group], f"{group}={choices.get(group)}")
-    if config["recipe"] or composed.get("recipe"):
-        _check_recipes(config["recipe"])
-    recipe = config.pop("recipe").get(choices["optimizer"]) or {}
-    _check_recipe(recipe, config["optimizer"], choices["optimizer"])
     for key, text in (typed or {}).items():
         group, _, leaf = key.partition(".")
         if key in NAMES:
             config[key] = text
         elif leaf and group in GROUPS and identity.is_text(config[group], leaf):
             config[group][leaf] = text
+    for group in (group for group in GROUPS if choices.get(group)):
+        contract.check_node(group, config[group], f"{group}={choices.get(group)}")
+    _check_recipe(config.pop("recipe"), config["optimizer"], str(choices["optimizer"]))
     config["results"] = expanded(config["results"])
     mine = any(not target.startswith(identity.OWN) for target in identity.targets(config))
     places = own.modules([str(folder) for folder in folders()]) if mine else ()
@@ -347,16 +344,15 @@ def _fill(config: dict[str, Any]) -> None:
             raise ConfigError(f"{name}={config[name]} must be a name")
 
 
-def _check_recipes(recipes: Any) -> None:
-    """Check that what is said for optimizers is said for such as there are."""
+def _check_recipe(recipes: Any, taken: Mapping[str, Any], name: str) -> None:
+    """Check that there are the optimizers for which presets, protocols, models and words say something.
+
+    And that the one chosen has taken all that is said for it.
+    """
     if not isinstance(recipes, Mapping):
-        raise ConfigError(f"recipe={recipes} makes no sense: set recipe.sgd.lr")
-    known = GlobalHydra.instance().config_loader().get_group_options("optimizer")
+        raise ConfigError(f"recipe={recipes} makes no sense: set recipe.{name}.lr")
+    known = GlobalHydra.instance().config_loader().get_group_options("optimizer") if recipes.keys() - {name} else [name]
     if strange := sorted(recipes.keys() - {*known}):
         raise ConfigError(f"recipe.{strange[0]} is no optimizer{nearest(strange[0], known)}: choose {', '.join(known)}")
-
-
-def _check_recipe(recipe: Mapping[str, Any], taken: Mapping[str, Any], name: str) -> None:
-    """Check that the optimizer has taken all that presets, protocols and models say for it."""
-    if unknown := recipe.keys() - taken.keys():
+    if unknown := (recipes.get(name) or {}).keys() - taken.keys():
         raise ConfigError(f"recipe.{name}.{min(unknown)} is no setting of this optimizer{nearest(min(unknown), taken)}")

@@ -51,6 +51,8 @@ def check_node(group: str, node: Any, said: str) -> None:
         lacks = "has no _target_" if target is None else f"has _target_: {_short(target)}"
         raise ConfigError(f"{said} {lacks}: it must name a class, as _target_: module.Class")
     for key, value in node.items():
+        if str(key).startswith("_") and key != "_target_":
+            raise ConfigError(f"{said}: {key} is no setting of this {group}")
         if key in OFFERS and value is not None:
             check_node(str(key), value, f"{group}.{key}")
     if group == "model":

@@ -66,6 +66,8 @@ def of_file(flags: argparse.Namespace) -> tuple[str, list[str]]:
     from dstrun.grid import check_name
 
     directories = own.folders(flags.config_dir)
+    if flags.config_name == "":
+        raise ConfigError("-cn is empty: name a sweep file; dstrun --help lists those that are shipped")
     name = (flags.config_name or "config").removesuffix(".yaml")
     if name != "config":
         check_name(name, directories)

@@ -74,6 +74,7 @@ REFUSED = {
     f"{D} +model.hiden=[1]": "model.hiden is no setting of this model (did you mean hidden?)",
     f"{D} ++optimizer.momentun=1": "optimizer.momentun is no setting of this optimizer (did you mean momentum?)",
     f"{D} +checkpoint.every_minute=1": "checkpoint.every_minute is no setting here (did you mean checkpoint.every_min",
+    f"{D} ++optimizer._convert_=none": "_convert_ is no setting of this optimizer",
     f"{D} +grow.subset.foo=1": "grow.subset has no _target_",
     f"{D} +recipe.sgd.foo=1": "recipe.sgd.foo is no setting of this optimizer",
     f"{D} +recipe.adam.lr=1": "+recipe.adam.lr=1 does nothing with optimizer=sgd",
@@ -114,6 +115,7 @@ REFUSED = {
     "--config-dir conf -cn rundir": "hydra.run.dir in a file does nothing here",
     "--config-dir conf -cn logging": "hydra.job_logging in a file does nothing here",
     "--config-dir conf -cn path": "hydra.searchpath: nosuch is not there",
+    f"-cn= {D}": "-cn is empty",
     "-sc foo": "-sc needs one of install=SHELL",
     # folders and files of one's own
     "--config-dir nosuch model=tiny": "--config-dir nosuch is not there",
@@ -159,7 +161,7 @@ REFUSED = {
     f"{D} seed=null": "seed=null must be a whole number",
     f"{D} threads=0.5": "threads=0.5 must be a whole number",
     f"{D} model.hidden=abc": "model.hidden=abc must be a list",
-    f"{D} =3": "=3 lacks the setting's name",
+    f"{D} =3": "'=3' names no setting",
     # verbs
     "-m table": "table is a verb and comes first",
     "helpp": "(did you mean help?)",

@@ -151,7 +151,7 @@ def _is(value: Any, word: str) -> bool:
         except ValueError:
             pass
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    if text.startswith("[") and word.startswith("["):
+    if word.startswith("[") and (text.startswith("[") or "," in word):  # a list, and no pattern
         return text.replace(" ", "") == word.replace(" ", "")
     return fnmatchcase(text, word)
 
