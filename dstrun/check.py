@@ -11,6 +11,9 @@ from dstrun.schema import SETTINGS
 if TYPE_CHECKING:
     from dstrun.config import Experiment
 
+LONGEST = 255
+"""Bytes of a folder's name."""
+
 
 def check(experiment: Experiment) -> None:
     """Check ranges and combinations.
@@ -25,13 +28,30 @@ def check(experiment: Experiment) -> None:
         if bound is not None and value is not None:
             check_value(name, value, Annotated[str if isinstance(value, str) else float, bound])
     check_value("model.width", config["model"].get("width", 1.0), Annotated[float, Above(0)])
-    if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", config["experiment"]) or ".." in config["experiment"]:
-        raise ConfigError(f"experiment={config['experiment']} must be a folder name: letters, digits, . _ + - and /")
+    _check_folders(config["experiment"], config["results"])
     method = experiment.build("method")
     _check_parts(method, experiment)
     for group in ("allocation", "schedule", "optimizer", "dataset"):
         experiment.build(group)
     _check_gradients(experiment)
+    count = experiment.build("dataset").train_images
+    if config["batch_size"] > count:
+        raise ConfigError(f"batch_size={config['batch_size']} must be at most {count}, the number of training images")
+
+
+def _check_folders(experiment: str, results: str) -> None:
+    """Check that runs have a folder which every verb finds: none that is hidden."""
+    if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", experiment) or ".." in experiment:
+        raise ConfigError(f"experiment={experiment} must be a folder name: letters, digits, . _ + - and /")
+    for part in experiment.split("/"):
+        if part.startswith("."):
+            raise ConfigError(
+                f"experiment={experiment} is hidden, as {part} begins with a dot: write {part.strip('.')}"
+            )
+        if len(part.encode()) > LONGEST:
+            raise ConfigError(f"experiment={part[:20]}... is {len(part.encode())} bytes long: at most {LONGEST} go")
+    if not results or "\0" in results:
+        raise ConfigError("results= must be a folder: results=. is the current one")
 
 
 def _check_parts(method: Any, experiment: Experiment) -> None:

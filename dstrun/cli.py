@@ -5,64 +5,197 @@ Exit codes: 0 done, 1 a run failed, 2 bad usage or configuration, 3 nothing matc
 
 from __future__ import annotations
 
+import argparse
+import errno
+import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from importlib import import_module
 
+from dstrun import flags
 from dstrun.option import ConfigError, nearest
 from dstrun.progress import say
-from dstrun.start import hydra_main, of_file, run_one, split_flags, sweep
+from dstrun.start import hydra_here, of_file, run_one, sweep
 
 VERBS = ("methods", "plan", "status", "table", "plot", "report", "export", "sync", "migrate", "bench", "doctor")
 """A module of ``dstrun.verb`` each."""
 
+NO_HOME = os.devnull
+"""The home of a user who has none: nothing can be written below it, as in one that is read-only."""
+
+USAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+"""What is wrong with a path that the user has given."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code. Here alone errors become sentences."""
     words = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    settle()
     try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            from dstrun.help import text
-
-            print(text())
-            return 0
-        if words[0] == "--version":
-            from dstrun import __version__
-
-            print(f"dstrun {__version__}")
-            return 0
-        if words[0] in VERBS:
-            return import_module(f"dstrun.verb.{words[0]}").main(words[1:])
-        return train(words)
+        return obey(words)
     except ConfigError as error:
-        say(f"dstrun: {error}")
-        return 2
+        return refuse(str(error), 2)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno is None or error.strerror is None:
+            return report(error)
+        where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        return refuse(f"{where}{': ' if where else ''}{error.strerror}", 2 if error.errno in USAGE else 1)
+    except MemoryError as error:
+        return refuse(f"memory ran out{f': {error}' if str(error) else ''}", 1)
+    except Exception as error:
+        return report(error)
+
+
+def settle() -> None:
+    """Make output and environment such that nothing fails of them: letters that cannot be shown, no home, no name."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
+    if not os.environ.get("HOME") or not os.environ.get("USER"):
+        try:
+            import pwd
+
+            pwd.getpwuid(os.getuid())
+        except (ImportError, KeyError):
+            os.environ.setdefault("HOME", NO_HOME)
+            os.environ.setdefault("USER", f"user{os.getuid() if hasattr(os, 'getuid') else ''}")
+
+
+def refuse(sentence: str, code: int) -> int:
+    """Say what is wrong in one line; returns the exit code."""
+    say(f"dstrun: {' '.join(sentence.split())}")
+    return code
+
+
+def report(error: BaseException) -> int:
+    """Show where a fault of our own happened, and say where to tell us."""
+    say("".join(traceback.format_exception(error)).rstrip())
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    from dstrun import __version__
+
+    try:
+        urls = dict(line.split(", ", 1) for line in metadata("dstrun").get_all("Project-URL") or ())
+    except PackageNotFoundError:
+        urls = {}
+    where = f"at {urls['Issues']}" if "Issues" in urls else "to its authors"
+    say(f"dstrun: this is a fault of dstrun {__version__}: please report it with the lines above {where}")
+    return 1
+
+
+def obey(words: list[str]) -> int:
+    """Do what the words say.
+
+    Raises:
+        ConfigError: they cannot be obeyed.
+    """
+    verb = next((word for word in words if not word.startswith("-")), None)
+    first = words[0] if words else "--help"
+    if verb == "help":
+        words.remove("help")
+        words.append("--help")
+        verb = next((word for word in words if not word.startswith("-")), None)
+    if flags.wants_help(words) and verb in VERBS:
+        rest = words[words.index(verb) + 1 :]
+        what = [word for word in rest[:1] if verb == "bench" and not word.startswith("-")]
+        return import_module(f"dstrun.verb.{verb}").main([*what, "--help"])
+    if "--version" in words:
+        from dstrun import __version__
+
+        print(f"dstrun {__version__}")
+        return 0
+    if not words or flags.wants_help(words):
+        from dstrun.help import text
+
+        print(text())
+        return 0
+    if first in VERBS:
+        return import_module(f"dstrun.verb.{first}").main(words[1:])
+    return train(words)
 
 
 def train(words: list[str]) -> int:
     """Run one configuration, or a sweep; check all of it before anything starts."""
     if "-sc" in words or "--shell-completion" in words:
         return complete(words)
-    from dstrun import config
+    from dstrun import config, honoured
+    from dstrun.override import parse, spelled
 
-    flags, overrides = split_flags(words)
-    name, directories = of_file(flags)
-    if flags.cfg or flags.info or flags.hydra_help or flags.package or flags.resolve:
-        return hydra_main(words)
-    for word in overrides:
+    found = flags.of_run(words)
+    for word in found.overrides:
+        if word in VERBS:
+            raise ConfigError(f"{word} is a verb and comes first: dstrun {word} ...")
+        if not word.partition("=")[0]:
+            raise ConfigError(f"'{word}' names no setting: write NAME=VALUE")
         if "=" not in word and not word.startswith("~"):
-            raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, VERBS)}")
-    if not flags.multirun and (name == "config" or not config.is_sweep(overrides, directories, name)):
-        return run_one(config.compose(overrides, directories, name))
-    return sweep(overrides, directories, name)
+            raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, [*VERBS, 'help'])}")
+    name, directories = of_file(found)
+    found.overrides = spelled(found.overrides)
+    to_hydra = honoured.keys(parse(found.overrides))
+    honoured.check_words(to_hydra)
+    of_sweep = name != "config" and config.is_sweep(found.overrides, directories, name)
+    if of_sweep and found.run:
+        raise ConfigError(f"--run makes no sense with -cn {name}, which is a sweep: choose its runs, as seed=0")
+    swept = of_sweep or found.multirun
+    if found.cfg or found.info or found.hydra_help:
+        return show(found, name, directories, swept)
+    if swept:
+        return sweep(found.overrides, directories, name)
+    if idle := [key for key in to_hydra if key != "hydra.searchpath"]:
+        raise ConfigError(f"{idle[0]} acts on sweeps alone: put -m before it")
+    return run_one(config.compose(found.overrides, directories, name))
+
+
+def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept: bool) -> int:
+    """Print what is composed (``--cfg``), how (``--info``), or Hydra's own help; start nothing.
+
+    Raises:
+        ConfigError: it cannot be composed.
+    """
+    from omegaconf import OmegaConf
+
+    from dstrun import config
+    from dstrun.diagnose import FAULTS, diagnose
+    from dstrun.override import parse, with_protocol, without_nulls
+
+    with config.hydra_open(directories):
+        runs = config.sweep_words(found.overrides, name) if swept else [found.overrides]
+        if found.cfg and found.cfg != "hydra" and len(runs) > 1:
+            for made in config.compose_runs(runs, name, config.of_hydra(found.overrides)):
+                print("---\n#", *made.command)
+                print(OmegaConf.to_yaml(made.config), end="")
+            return 0
+        words = [with_protocol(parse(without_nulls(runs[0])))]
+        config.checked(words[0], name)
+        logging.root.handlers.clear()  # Hydra prints besides
+        try:
+            if found.hydra_help:
+                from hydra._internal.utils import get_args_parser
+
+                parser = get_args_parser()
+                hydra_here().hydra_help(name, parser, parser.parse_args([]))
+                return 0
+            if found.info:
+                hydra_here().show_info(found.info, name, words[0])
+                return 0
+            try:
+                with redirect_stderr(io.StringIO()):
+                    hydra_here().show_cfg(name, words[0], found.cfg, found.package, found.resolve)
+            except SystemExit:
+                raise ConfigError(f"--package {found.package} is no part of the configuration") from None
+        except FAULTS as error:
+            raise diagnose(words[0], name, error) from error
+    return 0
 
 
 def complete(words: list[str]) -> int:
@@ -81,4 +214,13 @@ def complete(words: list[str]) -> int:
         if line[1] == "plan":
             os.environ["COMP_LINE"] = " ".join([line[0], *line[2:]])
             os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    return hydra_main(words)
+    from dstrun import config
+
+    found = flags.of_run(words)
+    with config.hydra_open(found.config_dir):
+        try:
+            hydra_here().shell_completion(found.config_name or "config", found.overrides)
+        except (ValueError, AssertionError) as error:
+            wanted = "install=SHELL, uninstall=SHELL or query=SHELL, of bash, fish and zsh"
+            raise ConfigError(f"-sc needs one of {wanted}") from error
+    return 0

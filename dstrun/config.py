@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import copy
 import json
-import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -30,25 +29,14 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from dstrun import grid, identity
+from dstrun import contract, grid, honoured, identity, own
 from dstrun.check import check
+from dstrun.diagnose import FAULTS, diagnose, folders, told, unknown
+from dstrun.flags import expanded
 from dstrun.option import GROUPS, ConfigError, nearest
-from dstrun.override import (
-    CHOOSING,
-    PROTOCOL,
-    axes,
-    check_names,
-    parse,
-    protocols,
-    quoted,
-    texts,
-    with_protocol,
-    without_nulls,
-    words,
-)  # fmt: skip
-from dstrun.schema import KNOWN, NAMES, OPTIONAL, SETTINGS, Schema
+from dstrun.override import CHOOSING, axes, check_names, parse, quoted, texts, with_protocol, without_nulls, words
+from dstrun.schema import DEFAULTS, KNOWN, NAMES, OPTIONAL, SETTINGS, Schema
 
 HERE = "dstrun.conf"
 
@@ -61,17 +49,26 @@ Bases = dict[tuple[str, ...], tuple[DictConfig, Any]]
 
 @dataclass(frozen=True)
 class Experiment:
-    """A resolved configuration: plain values, the option chosen in each group, and the words that make it."""
+    """A resolved configuration: plain values, the option chosen in each group, and the words that make it.
+
+    ``places`` are where modules of the user's own may be: a process that gets the experiment looks there, too.
+    """
 
     config: dict[str, Any]
     choices: dict[str, str | None]
     command: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        own.find_modules(self.places)
 
     def build(self, group: str) -> Any:
         """Instantiate the option chosen in a group, or ``None`` where none is.
 
         Raises:
-            ConfigError: a key the option does not have, a value of the wrong type or out of its bounds.
+            ConfigError: a key the option does not have, a value of the wrong type or out of its bounds, or a class that
+                is not there or lacks what its group asks for.
         """
         node = self.config.get(group)
         if node is None:
@@ -81,23 +78,14 @@ class Experiment:
 
 @lru_cache(maxsize=256)  # options are frozen, and a sweep builds few distinct ones many times
 def _build(group: str, node: str) -> Any:
+    plain = json.loads(node)
+    contract.check_node(group, plain, group)
     try:
-        return instantiate(OmegaConf.create(json.loads(node)), _convert_="all")
+        option = instantiate(OmegaConf.create(plain), _convert_="all")
     except HydraException as error:
-        raise _sentence(error, group) from error
-
-
-def _sentence(error: BaseException, group: str) -> BaseException:
-    """Dig the ``ConfigError`` out of an instantiation error; say a key that the option lacks; else leave it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConfigError):
-            return ConfigError(str(cause))
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
-        if isinstance(cause, TypeError) and unknown:
-            return ConfigError(f"{group}.{unknown[1]} is no setting of this {group}")
-        cause = cause.__cause__
-    return error
+        raise contract.sentence(error, group, plain["_target_"]) or error from error
+    contract.check_option(group, option, plain["_target_"])
+    return option
 
 
 def register_plugins() -> None:
@@ -116,9 +104,12 @@ def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[None]:
     """Open Hydra on the shipped ``conf/`` and ``sweeps/``, and on a user's folders as ``--config-dir`` does."""
     register_plugins()
     version.setbase("1.3")
+    warnings.filterwarnings("ignore", "provider=hydra.searchpath")  # its folders are checked (``own.check_search``)
     path = create_config_search_path(f"pkg://{HERE}")
+    config_dirs = own.folders(config_dirs)
+    own.find_modules(own.modules(config_dirs))
     for folder in config_dirs:
-        path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery("schema"))
+        path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema"))
     GlobalHydra.instance().clear()
     Hydra.create_main_hydra2("dstrun", path)
     try:
@@ -157,14 +148,14 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str
         ConfigError: said in one sentence.
     """
     with hydra_open(config_dirs):
-        check_names(_file(name))
-        return _compose(list(overrides), name)
+        return checked(overrides, name)
 
 
 def is_sweep(overrides: Sequence[str], config_dirs: Sequence[str], name: str) -> bool:
     """Say whether a primary configuration is a sweep file: ``hydra.mode: MULTIRUN``."""
     with hydra_open(config_dirs):
-        return _hydra_compose(_of_hydra(overrides), name).hydra.mode is RunMode.MULTIRUN
+        check_names(_file(name))
+        return _hydra_compose(of_hydra(overrides), name).hydra.mode is RunMode.MULTIRUN
 
 
 def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str = "config") -> list[Experiment]:
@@ -179,11 +170,28 @@ def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), nam
         ConfigError: said in one sentence.
     """
     with hydra_open(config_dirs):
-        check_names(_file(name))
-        to_hydra = _of_hydra(overrides)
-        file = _hydra_compose(to_hydra, name).hydra.sweeper
-        runs = expand(parse(overrides), file.get("params"), file.get("grids", ()))
-        return compose_runs(runs, name, to_hydra)
+        return compose_runs(sweep_words(overrides, name), name, of_hydra(overrides))
+
+
+def sweep_words(overrides: Sequence[str], name: str) -> list[list[str]]:
+    """Return the words of every run of a sweep, where Hydra is open.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    check_names(_file(name))
+    file = _hydra_compose(of_hydra(overrides), name).hydra.sweeper
+    return expand(parse(overrides), file.get("params"), file.get("grids", ()))
+
+
+def checked(overrides: Sequence[str], name: str) -> Experiment:
+    """Compose and check one run, where Hydra is open.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    check_names(_file(name))
+    return _compose(list(overrides), name)
 
 
 def compose_runs(runs: Sequence[Sequence[str]], name: str, to_hydra: Sequence[str] = ()) -> list[Experiment]:
@@ -201,7 +209,7 @@ def compose_runs(runs: Sequence[Sequence[str]], name: str, to_hydra: Sequence[st
     return [_compose([*to_hydra, *run], name, bases) for run in runs]
 
 
-def _of_hydra(overrides: Sequence[str]) -> list[str]:
+def of_hydra(overrides: Sequence[str]) -> list[str]:
     """Give the words that are said to Hydra itself: its launcher, its search path."""
     return [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
 
@@ -219,7 +227,9 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     command = (*file, *(o.input_line or "" for o in parsed if not o.is_hydra_override()))
     typed, overrides = texts(parsed), [quoted(override) for override in parsed]
     if bases is None:
-        return experiment(_hydra_compose(overrides, name), command=command, typed=typed)
+        composed = _hydra_compose(overrides, name)
+        _check_typed(parsed, composed.hydra.runtime.choices)
+        return experiment(composed, command=command, typed=typed)
     values = [o for o in parsed if o.key_or_group.partition("@")[0] not in CHOOSING and not o.is_hydra_override()]
     options = tuple(quoted(o) for o in parsed if o not in values)
     if options not in bases:
@@ -231,22 +241,47 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     composed, choices = copy.deepcopy(bases[options][0]), bases[options][1]
     try:
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except FAULTS as error:
         raise diagnose(overrides, name, error) from error
+    _check_typed(parsed, choices)
     return experiment(composed, choices, command, typed)
 
 
+def _check_typed(words: Sequence[Override], choices: Any) -> None:
+    """Refuse words that set what another optimizer than the one chosen would read."""
+    for word in words:
+        if getattr(SETTINGS.get(word.key_or_group), "type", "") == "bool" and word.value() not in (True, False):
+            raise ConfigError(f"{word.input_line} must be true or false")
+        group, _, rest = word.get_key_element().lstrip("+~").partition(".")
+        if group == "recipe" and rest and rest.partition(".")[0] != choices["optimizer"]:
+            raise ConfigError(f"{word.input_line} does nothing with optimizer={choices['optimizer']}")
+
+
 def _file(name: str) -> dict[str, Any]:
-    """Read a primary configuration as it was written, before types are known."""
-    found = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
-    return OmegaConf.to_container(found.config, resolve=False) if found else {}  # type: ignore[return-value]
+    """Read a primary configuration as it was written, before types are known.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        found = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
+        plain = OmegaConf.to_container(found.config, resolve=False) if found else {}
+    except FAULTS as error:
+        raise told(error) from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"-cn {name}: the file holds {plain}, and no settings")
+    return plain  # type: ignore[return-value]
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
+    honoured.check_words(honoured.keys(parse(overrides)))
     try:
-        return hydra_compose(name, overrides=overrides, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise diagnose(overrides, name, error) from error
+        found = hydra_compose(name, overrides=overrides, return_hydra_config=True)
+        honoured.check_composed(OmegaConf.to_container(found.hydra, resolve=False))  # type: ignore[arg-type]
+        own.check_search(found.hydra.searchpath)
+        return found
+    except FAULTS as error:
+        raise (error if isinstance(error, ConfigError) else diagnose(overrides, name, error)) from error
 
 
 def experiment(
@@ -261,91 +296,63 @@ def experiment(
         typed: the text of values among them that look like numbers: a name is what was typed.
     """
     choices = composed.hydra.runtime.choices if choices is None else choices
+    every = {str(key) for key in composed} - {"hydra"}
+    if strange := sorted(every - {*KNOWN}):
+        raise unknown(strange[0], [*KNOWN, *SETTINGS])
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-    _check_recipe(config.pop("recipe").get(choices["optimizer"], {}), config["optimizer"], choices["optimizer"])
+        config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, [*every]), resolve=True)
+    except FAULTS as error:
+        raise told(error) from error
+    _fill(config)
     for key, text in (typed or {}).items():
         group, _, leaf = key.partition(".")
         if key in NAMES:
             config[key] = text
         elif leaf and group in GROUPS and identity.is_text(config[group], leaf):
             config[group][leaf] = text
-    found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command)  # type: ignore[arg-type]
+    for group in (group for group in GROUPS if choices.get(group)):
+        contract.check_node(group, config[group], f"{group}={choices.get(group)}")
+    _check_recipe(config.pop("recipe"), config["optimizer"], str(choices["optimizer"]))
+    config["results"] = expanded(config["results"])
+    mine = any(not target.startswith(identity.OWN) for target in identity.targets(config))
+    places = own.modules([str(folder) for folder in folders()]) if mine else ()
+    found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, places)  # type: ignore[arg-type]
     check(found)
     return found
 
 
-def _check_recipe(recipe: Mapping[str, Any], taken: Mapping[str, Any], name: str) -> None:
-    """Check that the optimizer has taken all that presets, protocols and models say for it."""
-    if unknown := recipe.keys() - taken.keys():
+def _fill(config: dict[str, Any]) -> None:
+    """Give settings that ``~seed`` has taken away their defaults, and make names text.
+
+    Raises:
+        ConfigError: a group that needs an option has none.
+    """
+    for name, default in DEFAULTS.items():
+        config.setdefault(name, copy.deepcopy(default))
+        if isinstance(default, dict) and isinstance(config[name], dict):
+            config[name] = default | config[name]
+        strange = {*config[name]} - {*default} if isinstance(default, dict) and name != "recipe" else ()
+        if strange:
+            raise unknown(f"{name}.{min(strange)}", [*SETTINGS])
+    for group in GROUPS:
+        if config.setdefault(group, None) is None and group not in OPTIONAL:
+            raise ConfigError(f"{group}=null makes no sense: choose one; dstrun --help lists them")
+    for name in NAMES:
+        if isinstance(config[name], int | float):  # of an interpolation
+            config[name] = str(config[name])
+        if not isinstance(config[name], str) and SETTINGS[name].default is not None:
+            raise ConfigError(f"{name}={config[name]} must be a name")
+
+
+def _check_recipe(recipes: Any, taken: Mapping[str, Any], name: str) -> None:
+    """Check that there are the optimizers for which presets, protocols, models and words say something.
+
+    And that the one chosen has taken all that is said for it.
+    """
+    if not isinstance(recipes, Mapping):
+        raise ConfigError(f"recipe={recipes} makes no sense: set recipe.{name}.lr")
+    known = GlobalHydra.instance().config_loader().get_group_options("optimizer") if recipes.keys() - {name} else [name]
+    if strange := sorted(recipes.keys() - {*known}):
+        raise ConfigError(f"recipe.{strange[0]} is no optimizer{nearest(strange[0], known)}: choose {', '.join(known)}")
+    if unknown := (recipes.get(name) or {}).keys() - taken.keys():
         raise ConfigError(f"recipe.{name}.{min(unknown)} is no setting of this optimizer{nearest(min(unknown), taken)}")
-
-
-def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
-    """Find the word at fault and the nearest valid spelling."""
-    loader = GlobalHydra.instance().config_loader()
-    paths = [o for o in overrides if o.startswith("hydra.searchpath=")]
-    groups, values = [], []
-    for override in parse(overrides):
-        key = override.key_or_group
-        chosen_by = key in (*CHOOSING, "hydra/launcher")
-        options = loader.get_group_options(key, config_name=name, overrides=paths) if chosen_by else []
-        if not options:
-            values.append(override)
-            continue
-        value = override.value()
-        if value is None and key not in OPTIONAL:
-            return ConfigError(f"{key}=null is not known: choose {', '.join(options)}")
-        if value is not None and value not in (protocols() if key == PROTOCOL else options):
-            return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}")
-        groups.append(override)
-    chosen = {override.key_or_group for override in groups}
-    if "subset" in chosen:
-        grow = next((o.value() for o in groups if o.key_or_group == "grow"), None)
-        method = next((o.value() for o in groups if o.key_or_group == "method"), None)
-        culprit = f"grow={grow}" if grow else f"method={method}"
-        if grow != "gse":
-            return ConfigError(f"subset makes no sense with {culprit}: only grow=gse draws a subset")
-    try:
-        base = hydra_compose(name, overrides=[*paths, *(o.input_line or "" for o in groups)], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException):
-        return ConfigError(str(error).splitlines()[0])
-    every = list(_keys(OmegaConf.to_container(base)))
-    for override in values:
-        key = override.get_key_element().lstrip("+~")
-        known = [k for k in every if k.startswith("hydra.") == key.startswith("hydra.")]
-        if key not in known:
-            where, _, leaf = key.rpartition(".")
-            same = [k for k in known if k.rpartition(".")[0] == where]
-            hint = nearest(key, same) or nearest(key, known) or nearest(leaf, known)
-            return ConfigError(f"{key} is no setting here{hint}; dstrun --help lists them")
-        if parts := [name for name in SETTINGS if name.startswith(f"{key}.")]:
-            return ConfigError(f"{key}={override.value()} makes no sense: set {' or '.join(parts)}")
-        if override.is_hydra_override():
-            continue
-        kind = getattr(SETTINGS.get(key), "type", "")
-        words = {"float": "a number", "int": "a whole number", "int | None": "a whole number"}
-        if kind in words and not isinstance(override.value(), int | float):
-            return ConfigError(f"{key}={override.value()} must be {words[kind]}")
-        if kind == "int" and isinstance(override.value(), float):
-            return ConfigError(f"{key}={override.value()} must be a whole number")
-    cause = error.__cause__ or error  # what OmegaConf says, where Hydra only says where
-    return ConfigError(f"{str(error).splitlines()[0]}" + (f": {str(cause).splitlines()[0]}" if cause != error else ""))
-
-
-def told(error: BaseException) -> ConfigError:
-    """Say in one sentence what kept Hydra from starting a sweep."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ConfigError):
-        cause = cause.__cause__ or cause.__context__
-    return cause or ConfigError(str(error).splitlines()[0])
-
-
-def _keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Name every leaf and every branch of a nested dictionary with dots."""
-    for key, value in node.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")

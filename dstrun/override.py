@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 
 from dstrun.option import GROUPS, ConfigError
 from dstrun.schema import NAMES, OPTIONAL
@@ -29,9 +29,25 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-    except OverrideParseException as error:
+    except HydraException as error:
         word = getattr(error, "override", None) or overrides[0]
         raise ConfigError(f"{word} cannot be read as key=value: quote special characters") from error
+
+
+def spelled(words: Sequence[str]) -> list[str]:
+    """Quote text that Hydra's grammar cannot read, ``results=~/x``, of settings that are text; leave all else."""
+    return [_spelled(word) for word in words]
+
+
+def _spelled(word: str) -> str:
+    key, sign, text = word.partition("=")
+    if not sign or key.lstrip("+") not in (*NAMES, "dataset.root") or "'" in text:
+        return word
+    try:
+        OverridesParser.create().parse_override(word)
+        return word
+    except HydraException:
+        return f"{key}={','.join(repr(part) for part in text.split(','))}"
 
 
 def with_protocol(overrides: Sequence[Override]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shlex
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -342,7 +343,7 @@ def report(outcome: Outcome) -> int:
             log.warning("training found the sparsity %.4f, which nobody asked for: compare at equal sparsity", found)
         if record["choices"]["grow"] and record["updates"] == 0:
             log.warning("this dynamic run never updated its topology: it trained as static (updates: 0)")
-        say(f"next: dstrun table {path.parent}")
+        say(f"next: dstrun table {shlex.quote(str(path.parent))}")
         return 0
     if outcome.state == "busy":
         say(outcome.message or "")

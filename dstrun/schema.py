@@ -78,6 +78,11 @@ SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
 """What is declared with ``setting``, by the name under which it is set."""
 NAMES = {name for name, item in SETTINGS.items() if str(item.type).startswith("str")}
 """Settings that are text, whatever it looks like."""
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Schema) if f.metadata} | {
+    "checkpoint": {f.name: f.default for f in fields(CheckpointSettings)},
+    "recipe": {},
+}
+"""What a setting is by default, by its key at the top."""
 KNOWN = [f.name for f in fields(Schema)]
 OPTIONAL = [f.name for f in fields(Schema) if not f.metadata and f.default is None]
 """Groups that may be without an option: ``null``."""

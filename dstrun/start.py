@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from dstrun.option import ConfigError
 
@@ -18,22 +17,30 @@ if TYPE_CHECKING:
 
 def sweep(overrides: list[str], directories: list[str], name: str) -> int:
     """Run a sweep by Hydra's sweeper and launcher, and tell how every run ended."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-
     from dstrun import config
+    from dstrun.diagnose import FAULTS, told
     from dstrun.launcher.sweep import summarize
+    from dstrun.ready import check
 
-    config.compose_sweep(overrides, directories, name)  # before Hydra makes the first folder
+    check(config.compose_sweep(overrides, directories, name))  # before Hydra makes the first folder
     silence_allocator()
     with config.hydra_open(directories):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
         try:
-            batches = hydra.multirun(name, job, overrides, with_log_configuration=False)
-        except HydraException as error:
-            raise config.told(error) from error
+            batches = hydra_here().multirun(name, job, overrides, with_log_configuration=False)
+        except FAULTS as error:
+            if isinstance(error, ConfigError) or type(error).__module__.startswith(("hydra", "omegaconf")):
+                raise told(error) from error
+            raise
     return summarize([returned.return_value for batch in batches for returned in batch])
+
+
+def hydra_here() -> Any:
+    """Return Hydra where it is open."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    return hydra
 
 
 def run_one(experiment: Experiment) -> int:
@@ -49,52 +56,22 @@ def silence_allocator() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
-def split_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Part Hydra's own flags from the overrides."""
-    from hydra._internal.utils import get_args_parser
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    known = parser.parse_args(words)
-    return known, known.overrides
-
-
 def of_file(flags: argparse.Namespace) -> tuple[str, list[str]]:
     """Give the primary configuration that ``-cn`` names, and the folders of ``--config-dir``.
 
     Raises:
-        ConfigError: there is no such configuration.
+        ConfigError: there is no such configuration, or no such folder.
     """
+    from dstrun import own
     from dstrun.grid import check_name
 
-    directories = [flags.config_dir] if flags.config_dir else []
+    directories = own.folders(flags.config_dir)
+    if flags.config_name == "":
+        raise ConfigError("-cn is empty: name a sweep file; dstrun --help lists those that are shipped")
     name = (flags.config_name or "config").removesuffix(".yaml")
     if name != "config":
         check_name(name, directories)
     return name, directories
-
-
-def refuse(message: str) -> NoReturn:
-    """End argparse's complaints as every other wrong input ends."""
-    raise ConfigError(message)
-
-
-def hydra_main(words: list[str]) -> int:
-    """Hand over to Hydra: sweeps, launchers, ``--cfg``, ``--info``, completion."""
-    import hydra
-
-    from dstrun import config  # and the schema, which every composition needs
-    from dstrun.override import parse, with_protocol, without_nulls
-
-    config.register_plugins()
-    flags, overrides = split_flags(words)
-    resolved = without_nulls(overrides)
-    if any(word.startswith("protocol=") for word in resolved):
-        with config.hydra_open([flags.config_dir] if flags.config_dir else []):
-            resolved = with_protocol(parse(resolved))
-    sys.argv = ["dstrun", *(word for word in words if word not in overrides), *resolved]
-    hydra.main(config_path="pkg://dstrun.conf", config_name="config", version_base="1.3")(job)()
-    return 0
 
 
 def job(composed: DictConfig) -> Ending:

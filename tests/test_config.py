@@ -246,6 +246,7 @@ def test_names_of_options_and_their_text_settings_are_text(tmp_path, monkeypatch
     (tmp_path / "model" / "1e5.yaml").write_text("_target_: named_nets.Net\nvariant: a\ncount: 1\n")
     (tmp_path / "named_nets.py").write_text(
         "from dstrun.option import option\n\n@option\nclass Net:\n    variant: str = 'a'\n    count: int = 1\n"
+        "    def build(self): ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     words = ["model=1e5", "model.variant=12e4567", "model.count=1_000"]

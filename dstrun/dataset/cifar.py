@@ -72,6 +72,14 @@ class CIFAR10(Dataset):
         source = checksum(files)
         return self.choose(cached(self.name, source, self.shapes(), decode, cache), source)
 
+    def check(self) -> None:
+        """Check that the files are here, or may be downloaded.
+
+        Raises:
+            ConfigError: in the words of ``load``.
+        """
+        self._source(download=False)
+
     def found(self) -> str | None:
         """Return the checksum of the files where they are; ``None`` where they are not, or not whole."""
         try:
@@ -88,8 +96,8 @@ class CIFAR10(Dataset):
         places = (root / self.name, root)
         return next(filter(None, (self._parquet(place) or self._pickles(place) for place in places)), None)
 
-    def _source(self) -> Source:
-        """Find the data set, or download it."""
+    def _source(self, download: bool = True) -> Source:
+        """Find the data set, or download it where ``download`` says so."""
         root = self._root
         may_download = self.download if self.download is not None else self.root is None
         if not root.is_dir() and not may_download:
@@ -102,7 +110,8 @@ class CIFAR10(Dataset):
         if found := self._here(root):
             return found
         if may_download:
-            self._download(root)
+            if download:
+                self._download(root)
             return Source([root / self.folder / name for name in self.pickles], lambda: self._unpickle(root))
         raise ConfigError(
             f"{root} holds no {self.name}: neither it nor {root / self.name} has train-*.parquet or {self.folder}; "

@@ -25,6 +25,14 @@ class ImageNet(Dataset):
     flip: ClassVar[bool] = True
     augment: ClassVar[bool] = True
 
+    def check(self) -> None:
+        """Refuse as ``load`` does.
+
+        Raises:
+            ConfigError: always.
+        """
+        self.load()
+
     def load(self, cache: Path | None = None) -> Images:
         """Refuse: only the shapes are here.
 

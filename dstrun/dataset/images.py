@@ -57,6 +57,7 @@ class Dataset:
         train_count, test_count: how many images were published.
         mean, std: of each channel, in units of 0..1.
         flip: whether a mirrored image still shows its class.
+        augment: whether training images are shifted, and mirrored where ``flip`` allows it.
         limit: how many training images to keep; all if ``None``.
         validation: how many training images to evaluate on instead of the test images.
     """
@@ -68,6 +69,7 @@ class Dataset:
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
     flip: ClassVar[bool]
+    augment: ClassVar[bool] = False
 
     limit: Annotated[int, AtLeast(1)] | None = None
     validation: Annotated[int, AtLeast(0)] = 0
@@ -83,6 +85,13 @@ class Dataset:
             raise ConfigError(
                 f"dataset.limit={self.limit} must be at most {left}, the number of training images{after}"
             )
+
+    def check(self) -> None:
+        """Check that the images are here, or can be downloaded, without loading or downloading any.
+
+        Raises:
+            ConfigError: in the words of ``load``.
+        """
 
     def found(self) -> str | None:
         """Return ``Images.source`` of what is here, without loading or downloading it; ``None``: that is not known."""

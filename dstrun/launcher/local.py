@@ -40,8 +40,10 @@ class Local:
         """Refuse what cannot be started.
 
         Raises:
-            ConfigError: a run wants several processes.
+            ConfigError: a run wants several processes, or a GPU where there is none.
         """
+        if any(e.config["device"] == "cuda" for e in experiments) and not visible_gpus():
+            raise ConfigError("device=cuda is not available: this machine has no GPU")
         if any(e.config.get("distributed") for e in experiments):
             raise ConfigError(
                 "distributed=ddp makes no sense with hydra/launcher=local, which gives each run one process: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import time
@@ -124,7 +125,7 @@ class Sweep:
         if not left:
             return self._all()
         folders = sorted({relative(folder) for folder in self.plan.folders.values()})
-        say(" ".join(["follow: dstrun status --watch", *folders]))
+        say(f"follow: dstrun status --watch {shlex.join(folders)}")
         self.plan.write()
         try:
             with sigterm_interrupts():
@@ -228,7 +229,7 @@ def summarize(endings: Sequence[Ending]) -> int:
     if failed or busy:
         say("the same command runs what is not done")
     folders = sorted({relative(ending.folder.parent) for ending in endings})
-    say(" ".join(["next: dstrun table", *folders]))
+    say(f"next: dstrun table {shlex.join(folders)}")
     return 1 if failed else 0
 
 

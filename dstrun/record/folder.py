@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,11 @@ def label(choices: dict[str, str | None]) -> str:
     return f"{name}-{subset}" if subset not in (None, "uniform") else str(name)
 
 
+def plain(name: str) -> str:
+    """Spell an option's name as folders and W&B take it: ``mine/net`` as ``mine.net``."""
+    return re.sub(r"[^\w.+-]", ".", name)
+
+
 def run_id(config: dict[str, Any], choices: dict[str, str | None]) -> str:
     """Name a run: readable, and ended by a hash of everything that can change its result (``identity``).
 
@@ -41,8 +47,8 @@ def run_id(config: dict[str, Any], choices: dict[str, str | None]) -> str:
         ConfigError: the file of a user's own option is gone.
     """
     digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
-    parts = [choices["model"], choices["dataset"], label(choices)]
-    return "-".join(str(p) for p in parts) + f"-s{config['sparsity']:g}-seed{config['seed']}-{digest}"
+    parts = [plain(str(part)) for part in (choices["model"], choices["dataset"], label(choices))]
+    return "-".join(parts) + f"-s{config['sparsity']:g}-seed{config['seed']}-{digest}"
 
 
 def lasting(words: Sequence[str]) -> list[str]:

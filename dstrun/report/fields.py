@@ -30,7 +30,8 @@ class Field:
 
     def of(self, run: Run) -> Any:
         """Give a run's value; None where it has none. The sparsity is the one asked for (``Run.sparsity``)."""
-        return getattr(run, self.key) if self.key in OF_RUN else run.get(self.key)
+        value = getattr(run, self.key) if self.key in OF_RUN else run.get(self.key)
+        return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
 
     @property
     def setting(self) -> str | None:
@@ -74,7 +75,7 @@ def resolve(name: str, runs: Sequence[Run], word: str) -> Field:
         if key:
             return Field(name, key)
     for key in (name, f"config.{name}"):
-        if any(run.get(key) is not None and not isinstance(run.get(key), dict | list) for run in runs):
+        if any(run.get(key) is not None and not isinstance(run.get(key), dict) for run in runs):
             return Field(name, key)
     known = list(dict.fromkeys(key for run in runs if run.record for key in _keys(run.record)))
     ends = [key for key in known if key.endswith(f".{name}")]
@@ -92,7 +93,7 @@ def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in node.items():
         if isinstance(value, dict):
             yield from _keys(value, f"{prefix}{key}.")
-        elif not isinstance(value, list):
+        elif not isinstance(value, list) or not any(isinstance(item, dict) for item in value):
             yield f"{prefix}{key}"
 
 
@@ -138,7 +139,7 @@ def _test(condition: str, sign: str, text: str) -> Callable[[Any], bool]:
         except ValueError:
             raise ConfigError(f"where={condition} compares with {text}, which is no number") from None
         return lambda value: (known := number(value)) is not None and COMPARE[sign](known, bound)
-    words = text.split(",")
+    words = re.findall(r"(?:\[[^\]]*\]|[^,])+", text) or [""]
     return lambda value: any(_is(value, word) for word in words) == (sign == ":")
 
 
@@ -150,6 +151,8 @@ def _is(value: Any, word: str) -> bool:
         except ValueError:
             pass
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if word.startswith("[") and (text.startswith("[") or "," in word):  # a list, and no pattern
+        return text.replace(" ", "") == word.replace(" ", "")
     return fnmatchcase(text, word)
 
 

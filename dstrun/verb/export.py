@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from dstrun.flags import a_path
 from dstrun.verb.words import found_runs, nothing, parser
 
 
@@ -13,7 +14,7 @@ def main(words: list[str]) -> int:
     from dstrun.report import export as exports
 
     made = parser("export", "One tidy file of all epochs and one of all runs, done or not.", rows=False)
-    made.add_argument("--out", type=Path, default=Path("results/export"), help="folder (default: results/export)")
+    made.add_argument("--out", type=a_path, default=Path("results/export"), help="folder (default: results/export)")
     made.add_argument("--format", choices=exports.FORMATS, default="parquet", help="which files (default: parquet)")
     arguments = made.parse_intermixed_args(words)
     if not (runs := found_runs(arguments.which)):

@@ -11,10 +11,16 @@ def main(words: list[str]) -> int:
     made = parser("plan", "What a configuration would train and cost; trains nothing.", runs=False)
     made.add_argument("overrides", nargs="*", help="as for a run, e.g. model=resnet50 dataset=imagenet sparsity=0.9")
     made.add_argument("-cn", "--config-name", metavar="NAME", help="a sweep file: FLOPs of all its runs")
-    made.add_argument("-cd", "--config-dir", metavar="DIR", help="where your own options and sweep files are")
+    made.add_argument(
+        "-cd", "--config-dir", metavar="DIR", action="append", default=[],
+        help="where your own options and sweep files are",
+    )  # fmt: skip
     arguments = made.parse_intermixed_args(words)
     overrides, name, directories = arguments.overrides, *of_file(arguments)
     from dstrun import config
+    from dstrun.override import spelled
+
+    overrides = spelled(overrides)
 
     if name != "config" and config.is_sweep(overrides, directories, name):
         experiments = config.compose_sweep(overrides, directories, name)

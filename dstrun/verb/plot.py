@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dstrun.flags import a_path
 from dstrun.option import ConfigError
 from dstrun.progress import say
 from dstrun.verb.words import RUNS, found_runs, nothing, parser
@@ -21,7 +22,7 @@ def main(words: list[str]) -> int:
         help=f"{RUNS}; for bench the file that dstrun bench has written",
     )  # fmt: skip
     made.add_argument(
-        "--out", type=Path, action="append",
+        "--out", type=a_path, action="append",
         help="file ending in .png, .pdf or .svg (default: PRESET.png); more than once for several",
     )  # fmt: skip
     arguments = made.parse_intermixed_args(words)

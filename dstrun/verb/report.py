@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from dstrun.flags import a_path
 from dstrun.verb.words import found_runs, nothing, parser, split_query
 
 
@@ -12,7 +13,7 @@ def main(words: list[str]) -> int:
     """Write a page of tables, figures, failures, configuration and runs."""
     made = parser("report", "One page of HTML: question, sweep, tables, figures, failures, every run.", rows=False)
     made.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="file ending in .html (default: report.html)"
+        "--out", type=a_path, default=Path("report.html"), help="file ending in .html (default: report.html)"
     )
     made.add_argument("--title", default="", help="default: the names of the experiments")
     made.add_argument("--question", default="", help="what the runs are to answer; default: made of what varies")

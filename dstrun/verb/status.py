@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from dstrun.flags import a_path
 from dstrun.option import ConfigError
 from dstrun.progress import say
 from dstrun.verb.words import nothing, parser
@@ -16,7 +17,7 @@ def main(words: list[str]) -> int:
     from dstrun.report import format, status
 
     made = parser("status", "Every run: state, epoch, accuracy, time left, memory.", runs=False)
-    made.add_argument("results", nargs="*", type=Path, default=[Path("results")], help="folders (default: results)")
+    made.add_argument("results", nargs="*", type=a_path, default=[Path("results")], help="folders (default: results)")
     made.set_defaults(format=None)  # on a terminal, a table as wide as it
     made.add_argument("--state", help=f"only these, with commas: {', '.join(status.STATES)}")
     made.add_argument("--sort", choices=status.SORTS, help="order of rows (default: run; with --watch: state)")

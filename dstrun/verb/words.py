@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dstrun.flags import Parser, expanded
 from dstrun.option import ConfigError, nearest
 from dstrun.progress import say
-from dstrun.start import refuse
 
 if TYPE_CHECKING:
     from dstrun.report.load import Run
@@ -22,10 +21,9 @@ RUNS = "folders (default: results), and conditions on runs: where=method:gse,rig
 QUERY = ("where", "rows", "cols", "value")
 
 
-def parser(verb: str, description: str, *, rows: bool = True, runs: bool = True) -> argparse.ArgumentParser:
+def parser(verb: str, description: str, *, rows: bool = True, runs: bool = True) -> Parser:
     """Make a verb's parser: with the words that say which ``runs``, and with ``--format`` where it prints ``rows``."""
-    made = argparse.ArgumentParser(f"dstrun {verb}", description=description, allow_abbrev=False)
-    made.error = refuse  # type: ignore[method-assign]
+    made = Parser(f"dstrun {verb}", description=description)
     if runs:
         made.add_argument("which", nargs="*", metavar="RESULTS|where=", help=RUNS)
     if rows:
@@ -44,12 +42,12 @@ def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple
         key, sign, value = word.partition("=")
         if key in known and sign:
             query[key].append(value)
-        elif sign and not Path(word).exists():
+        elif sign and not Path(expanded(word)).exists():
             raise ConfigError(
                 f"{word} is not known here: choose {', '.join(f'{k}=' for k in known)}{nearest(key, known)}"
             )
         else:
-            folders.append(Path(word))
+            folders.append(Path(expanded(word)))
     return folders or [Path("results")], query
 
 

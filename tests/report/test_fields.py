@@ -95,3 +95,19 @@ def test_a_damaged_configuration_is_no_traceback(tmp_path: Path) -> None:
     for text in ("choices: [", "3", "choices: {}\n"):
         (folder / "config.yaml").write_text(text)
         assert len(where(load.runs(tmp_path), ["epochs:30"])) == 1
+
+
+def test_lists_are_fields_and_sort_among_numbers(tmp_path: Path) -> None:
+    """``model.hidden=[300,100]`` labels rows, and a setting may be a number in one run and a list in another."""
+    from dstrun import cli
+
+    for seed, depth in enumerate((4, [50, 20], [300, 100], 3)):
+        write(tmp_path, record_of("gse", 0.9, seed, 90.0, **{"model.depth": depth}) | {"id": f"run{seed}"})
+    runs = load.runs(tmp_path)
+    field = resolve("model.depth", runs, "rows=")
+    values = [field.of(run) for run in runs]
+    assert [field.text(value) for value in sorted(values, key=field.rank)] == ["3", "4", "[50, 20]", "[300, 100]"]
+    for asked, count in (("model.depth:[50,20]", 1), ("model.depth:4,[300, 100]", 2), ("model.depth!:[50, 20]", 3)):
+        assert len(where(runs, [asked])) == count
+    for words in (["rows=model.depth"], ["rows=method", "cols=model.depth"], ["rows=depth", "where=depth:[50,20]"]):
+        assert cli.main(["table", str(tmp_path), *words]) == 0
