@@ -1,6 +1,7 @@
 """The command line: verbs; anything else is a list of Hydra overrides and runs. Imports torch only inside a run.
 
-Exit codes: 0 done, 1 a run failed, 2 bad usage or configuration, 3 nothing matched, 130 interrupted.
+Exit codes: 0 done, 1 a run failed, 2 bad usage or configuration, 3 nothing matched, 75 a run is being run elsewhere,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dstrun.option import ConfigError, nearest
+from dstrun.output import outlast, reopen
 from dstrun.progress import say
 from dstrun.start import hydra_main, of_file, run_one, split_flags, sweep
 
@@ -22,6 +24,10 @@ VERBS = ("methods", "plan", "status", "table", "plot", "report", "export", "sync
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in VERBS:
+        reopen()
+    else:
+        outlast()  # before logging takes the stream
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         if not words or words[0] in ("-h", "--help", "help"):
@@ -35,14 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"dstrun {__version__}")
             return 0
         if words[0] in VERBS:
-            return import_module(f"dstrun.verb.{words[0]}").main(words[1:])
+            code = import_module(f"dstrun.verb.{words[0]}").main(words[1:])
+            sys.stdout.flush()  # here, where it is known what it means if nobody reads it
+            return code
         return train(words)
     except ConfigError as error:
         say(f"dstrun: {error}")
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of a verb's pipe has seen enough; a run never ends here (output.outlast)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

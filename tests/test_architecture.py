@@ -15,13 +15,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dstrun"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LIGHT = {"option", "budget", "stream", "progress", "heap", "ranks", ""}
+LIGHT = {"option", "budget", "stream", "progress", "heap", "ranks", "trouble", "process", "output", ""}
 MAY_IMPORT = {
     "option": set(),
     "budget": set(),
     "stream": set(),
     "heap": set(),
     "ranks": set(),
+    "trouble": set(),
+    "process": set(),
+    "output": set(),
     "progress": set(),
     "topology": set(),
     "geometry": set(),

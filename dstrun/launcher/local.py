@@ -18,8 +18,9 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dstrun.config import Experiment
-from dstrun.launcher.task import BUSY, BUSY_CODE, Exit, Stopped, Task, cores
+from dstrun.launcher.task import BUSY, Exit, Stopped, Task, cores
 from dstrun.option import AtLeast, ConfigError, option
+from dstrun.record.lock import BUSY_CODE
 
 if TYPE_CHECKING:
     from dstrun.launcher.sweep import Ends, Plan

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from dstrun.config import Experiment
 from dstrun.launcher import queue
 from dstrun.launcher.queue import Job
-from dstrun.launcher.task import BUSY, BUSY_CODE, Exit, Stopped, Task, cores
+from dstrun.launcher.task import BUSY, Exit, Stopped, Task, cores
 from dstrun.option import ConfigError
 from dstrun.progress import say
+from dstrun.record.lock import BUSY_CODE
 
 if TYPE_CHECKING:
     from dstrun.launcher.sweep import Ends, Plan

@@ -16,8 +16,6 @@ TAIL = 3
 """Lines of a traceback that are shown for a failure."""
 
 BUSY = "busy"
-BUSY_CODE = 75
-"""Exit code of a process that left its run to another; EX_TEMPFAIL of sysexits.h."""
 
 
 class Stopped(Exception):

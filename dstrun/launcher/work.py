@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from dstrun.config import Experiment
-from dstrun.launcher.task import BUSY_CODE
 from dstrun.option import ConfigError
 from dstrun.progress import say
 from dstrun.record.folder import RunFolder
-from dstrun.record.lock import Busy
+from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.run import report, run
 
 

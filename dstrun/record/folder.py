@@ -15,8 +15,10 @@ from typing import Any
 
 from dstrun.identity import VOLATILE, identity
 from dstrun.option import ConfigError
+from dstrun.process import machine, started
 from dstrun.record.lock import Lock, job_id
 from dstrun.record.writer import Rows, previous, sweep_left_over, write_atomic
+from dstrun.trouble import why
 
 SCHEMA = 1
 
@@ -126,7 +128,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except OSError as error:
-            raise ConfigError(f"results={self.config['results']} cannot be written: {error.strerror}") from error
+            raise ConfigError(f"results={self.config['results']} cannot be written: {why(error)}") from error
         self._lock = lock
         try:
             yield
@@ -159,10 +161,12 @@ class RunFolder:
                 "id": self.id,
                 "host": platform.node(),
                 "pid": os.getpid(),
+                "machine": machine(),
+                "started": started(os.getpid()),
                 "job": job_id(),
                 "heartbeat": time.time(),
             } | changes
-            write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
+            write_atomic(self.path / "status.json", json.dumps(self._status, indent=1), squeeze=True)
 
     def _beat(self) -> None:
         """Refresh the status from the lock's thread, as a step may take minutes."""

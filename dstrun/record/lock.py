@@ -36,6 +36,9 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 LIVING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING", "SIGNALING", "STAGE_OUT", "RESIZING"}
 """States of a SLURM job of which a process may be left; any other state says that there is none."""
 
+BUSY_CODE = 75
+"""Exit code of a process that left its run to another; EX_TEMPFAIL of sysexits.h."""
+
 log = logging.getLogger("dstrun")
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from dstrun.trouble import FULL
+
 LEFT_OVER = ".tmp"
 """How the name of a file ends that is not yet whole."""
 
 
-def write_atomic(path: Path, content: bytes | str, *, keep: bool = False) -> None:
+def write_atomic(path: Path, content: bytes | str, *, keep: bool = False, squeeze: bool = False) -> None:
     """Replace a file: written beside it, flushed to disk, then renamed over it.
 
     Args:
         path: of the file.
         content: its bytes or its text.
         keep: whether the file that was there becomes ``previous(path)``.
+        squeeze: whether, where the disk has no room for a second file, the first is overwritten: for a few bytes that
+            have to be said just then.
     """
     data = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{LEFT_OVER}")
@@ -31,9 +36,19 @@ def write_atomic(path: Path, content: bytes | str, *, keep: bool = False) -> Non
         if keep and path.exists():
             os.replace(path, previous(path))
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)  # half a file must not fill a disk that is full
+        if squeeze and isinstance(error, OSError) and error.errno in FULL and path.exists():
+            return _overwrite(path, data)
         raise
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Write over a file within the room it has."""
+    with open(path, "r+b", buffering=0) as file:
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        file.truncate()
 
 
 def previous(path: Path) -> Path:

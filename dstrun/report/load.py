@@ -9,11 +9,12 @@ import os
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dstrun import process
 from dstrun.budget import met
 from dstrun.option import ConfigError, nearest
 from dstrun.upgrade import upgrade
@@ -48,6 +49,8 @@ class Run:
     status: dict[str, Any]
     warnings: tuple[str, ...] = field(default=())
     apart: dict[str, Any] = field(default_factory=dict)
+    beat: float | None = None
+    """When ``status.json`` was written, by the file system's clock."""
 
     @property
     def done(self) -> bool:
@@ -95,27 +98,23 @@ class Run:
     def state_at(self, now: float) -> str:
         """Say the state at a unix time.
 
-        A running run is lost without a heartbeat for ``LOST_SECONDS`` before ``now``, or if its process has gone from
-        this machine. One that its scheduler will start again has said ``interrupted`` and stays so.
+        A running run is lost without a heartbeat for ``LOST_SECONDS``, by the clock of its files, or if its process has
+        gone from this machine; a heartbeat from the future, too, is none. A run that its scheduler will start again
+        has said ``interrupted`` and stays so.
         """
         heartbeat = number(self.status.get("heartbeat"))
-        if self.state == "running" and (heartbeat is None or now - heartbeat > LOST_SECONDS or gone(self.status)):
+        beat = heartbeat if self.beat is None else self.beat
+        if self.state == "running" and (
+            heartbeat is None or beat is None or abs(now - beat) > LOST_SECONDS or gone(self.status)
+        ):
             return "lost"
         return self.state
 
 
-def gone(process: dict[str, Any]) -> bool:
-    """Say whether a process, known by ``host`` and ``pid``, was on this machine and is no more."""
-    pid = process.get("pid")
-    if process.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        pass  # somebody else's, and alive; or no number that this machine could know
-    return False
+def gone(said: dict[str, Any]) -> bool:
+    """Say whether a process, known by ``host``, ``machine``, ``pid`` and ``started``, was here and is no more."""
+    here = said.get("host") == socket.gethostname() and said.get("machine", process.machine()) == process.machine()
+    return here and process.gone(said.get("pid"), said.get("started"))
 
 
 def number(value: Any) -> float | None:
@@ -236,7 +235,11 @@ def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
         # The record is written last: a done run has one unless the file was lost or damaged afterwards.
         state = "damaged"
     name = (record or status).get("id")
-    return Run(folder, name if isinstance(name, str) else folder.name, state, record, status, tuple(warned))
+    beat = None
+    if state == "running":
+        with suppress(OSError):
+            beat = os.stat(folder / "status.json").st_mtime
+    return Run(folder, name if isinstance(name, str) else folder.name, state, record, status, tuple(warned), beat=beat)
 
 
 def json_object(file: Path | str) -> dict[str, Any]:
