@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dstrun.option import ConfigError, nearest
+from dstrun.trouble import why
 
 OVER = {
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
@@ -18,6 +19,8 @@ RETURNS = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL"}
 """States that a job shows for a moment before SLURM puts it back into the queue."""
 STUCK = re.compile(r"held|Held|Partition(TimeLimit|NodeLimit|Config)|BadConstraints|NeverSatisfied|NotAllowed|Invalid")
 """Reasons to wait that only a person ends."""
+DOWN = re.compile(r"allocation failure: (Required|Requested) node.* not available \(down, drained or reserved\)")
+"""What ``sbatch --test-only`` says of a job that would wait for a node to come back."""
 ANSWER_SECONDS = 60
 
 
@@ -93,8 +96,11 @@ def check_job(flags: Sequence[str]) -> None:
         ConfigError: in SLURM's words.
     """
     words = ("sbatch", "--test-only", *flags, "--wrap", "true")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
-    if done.returncode:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"SLURM does not answer sbatch: {why(error)}") from error
+    if done.returncode and not (done.stderr.strip() and all(DOWN.search(line) for line in done.stderr.splitlines())):
         said = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
         raise ConfigError(f"SLURM takes no job with {' '.join(flags)}: {said}")
 

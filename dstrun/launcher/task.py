@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.config import Experiment
+from dstrun.option import ConfigError
 from dstrun.record.folder import RunFolder
-from dstrun.record.lock import Busy
+from dstrun.record.lock import Busy, Lock, describe
 
 TAIL = 3
 """Lines of a traceback that are shown for a failure."""
@@ -29,10 +30,13 @@ class Exit:
     Attributes:
         how: in a few words, ``killed by SIGKILL``, ``SLURM: TIMEOUT``; ``busy`` where it left the run to another.
         log: where what it printed is, if not in the run's own folder.
+        state: in which it said that it ended, whatever the files say, and ``message`` its sentence.
     """
 
     how: str
     log: Path | None = None
+    state: str | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Task:
         self.experiment = experiment
         self.folder = RunFolder(experiment.config, experiment.choices)
         self.id, self.key = self.folder.id, str(self.folder.path)  # runs of two experiments may share an id
+        self.begun = False
         self._before: dict[str, Any] = {}
 
     @property
@@ -87,33 +92,47 @@ class Task:
     @property
     def done(self) -> bool:
         """Say whether the run's record is there."""
-        return (self.folder.path / "record.json").exists()
+        return os.path.exists(self.folder.path / "record.json")
+
+    @property
+    def ended(self) -> bool:
+        """Say whether the run has said that it came to an end by itself."""
+        return self.status().get("state") in ("failed", "diverged")
 
     def status(self) -> dict[str, Any]:
         """Read ``status.json``; empty where there is none."""
         try:
-            return json.loads((self.folder.path / "status.json").read_text())
-        except (OSError, ValueError):
+            said = json.loads((self.folder.path / "status.json").read_text())
+        except (OSError, ValueError, RecursionError):
             return {}
+        return said if isinstance(said, dict) else {}
 
     def begin(self) -> None:
         """Note how the run stands before an attempt, so that what an earlier one left is not taken for its end."""
-        self._before = self.status()
+        self.begun, self._before = True, self.status()
 
     def end(self, exit: Exit) -> Ending:
         """Tell how the attempt ended; one that left no word is put down as lost in ``status.json``."""
-        if (record := self.folder.record()) is not None:
-            return self._ending("done", "", top1=record["accuracy"]["top1"])
+        try:
+            record = self.folder.record()
+            if record is not None:
+                return self._ending("done", "", top1=record["accuracy"]["top1"])
+        except (ConfigError, KeyError, TypeError) as error:  # it cannot be read
+            return self._ending(
+                "failed", str(error) if isinstance(error, ConfigError) else f"record.json lacks {error}"
+            )
         status = self.status()
         state, message = status.get("state"), status.get("message") or ""
         told = status != self._before
         if told and state in ("failed", "diverged"):
             return self._ending(state, message)
         if told and state == "interrupted":
-            return self._ending(state, message if exit.how == BUSY else f"{message} ({exit.how})")
-        if exit.how == BUSY and state == "running":
-            return self._ending(BUSY, f"process {status.get('pid')} on {status.get('host')} works on it")
-        ending = self._ending("lost", exit.how)
+            return self._ending(state, message if exit.how in (BUSY, "") else f"{message} ({exit.how})")
+        if BUSY in (exit.state, exit.how) and (owner := Lock(self.folder.path).owner()):
+            return self._ending(BUSY, f"{describe(owner)} works on it")
+        if exit.state in (BUSY, "failed", "diverged", "interrupted"):  # and the folder could not say so
+            return self._ending(exit.state, exit.message)
+        ending = self._ending("lost", "ended without a word" if exit.how in (BUSY, "") else exit.how)
         if exit.log is not None and not (told and self.log.exists()):
             ending = replace(ending, log=exit.log)
         self._put_down(ending)
@@ -128,7 +147,7 @@ class Task:
         try:
             with self.folder.owned():
                 self.folder.status(**status | {"state": "lost", "message": ending.message, "eta_seconds": None})
-        except (Busy, OSError):
+        except (Busy, ConfigError, OSError):
             return
 
 

@@ -162,7 +162,7 @@ class RunFolder:
                 "host": platform.node(),
                 "pid": os.getpid(),
                 "machine": machine(),
-                "started": started(os.getpid()),
+                "process_started": started(os.getpid()),
                 "job": job_id(),
                 "heartbeat": time.time(),
             } | changes

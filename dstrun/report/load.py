@@ -112,9 +112,9 @@ class Run:
 
 
 def gone(said: dict[str, Any]) -> bool:
-    """Say whether a process, known by ``host``, ``machine``, ``pid`` and ``started``, was here and is no more."""
+    """Say whether a process, of ``host``, ``machine``, ``pid`` and ``process_started``, was here and is no more."""
     here = said.get("host") == socket.gethostname() and said.get("machine", process.machine()) == process.machine()
-    return here and process.gone(said.get("pid"), said.get("started"))
+    return here and process.gone(said.get("pid"), said.get("process_started"))
 
 
 def number(value: Any) -> float | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from dstrun import config
-from dstrun.config import Experiment
 from dstrun.launcher.sweep import Ends, Plan, Sweep
 from dstrun.launcher.task import Exit, Task
 
@@ -22,7 +22,9 @@ class Engine:
     def __init__(self) -> None:
         self.trained: list[Path] = []
 
-    def check(self, experiments: Sequence[Experiment]) -> None: ...
+    outlives: ClassVar[bool] = False
+
+    def check(self, tasks: Sequence[Task], plan: Plan) -> None: ...
 
     def run(self, tasks: Sequence[Task], plan: Plan) -> Ends:
         for task in tasks:
