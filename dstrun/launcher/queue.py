@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dstrun.option import ConfigError, nearest
+from dstrun.progress import say
 from dstrun.trouble import why
 
 OVER = {
@@ -19,8 +20,6 @@ RETURNS = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL"}
 """States that a job shows for a moment before SLURM puts it back into the queue."""
 STUCK = re.compile(r"held|Held|Partition(TimeLimit|NodeLimit|Config)|BadConstraints|NeverSatisfied|NotAllowed|Invalid")
 """Reasons to wait that only a person ends."""
-DOWN = re.compile(r"allocation failure: (Required|Requested) node.* not available \(down, drained or reserved\)")
-"""What ``sbatch --test-only`` says of a job that would wait for a node to come back."""
 ANSWER_SECONDS = 60
 
 
@@ -100,9 +99,18 @@ def check_job(flags: Sequence[str]) -> None:
         done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"SLURM does not answer sbatch: {why(error)}") from error
-    if done.returncode and not (done.stderr.strip() and all(DOWN.search(line) for line in done.stderr.splitlines())):
+    if done.returncode and "node configuration is not available" in done.stderr and some_away(flags):
+        return say("nodes are down or drained: what needs them waits for their return")
+    if done.returncode:
         said = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
         raise ConfigError(f"SLURM takes no job with {' '.join(flags)}: {said}")
+
+
+def some_away(flags: Sequence[str]) -> bool:
+    """Return whether nodes are down or drained, so that SLURM cannot say what a job may get one day."""
+    partition = [flag for flag in flags if flag.startswith("--partition=")]
+    states = (ask("sinfo", "--noheader", "--Node", "--format=%T", *partition) or "").split()
+    return any(state.startswith(("down", "drain", "fail", "maint", "reserved")) for state in states)
 
 
 def in_minutes(limit: str) -> int | None:

@@ -213,6 +213,7 @@ class Watch:
     ) -> None:
         self.left, self.folder, self.clock, self.sleep, self.beat = dict(jobs), folder, clock, sleep, beat
         self._since: dict[tuple[str, str], float] = {}
+        self._waited: set[str] = set()
         self._answered = clock()
         self._silent = False
 
@@ -252,6 +253,10 @@ class Watch:
     def _over(self, name: str, job: Job | None) -> str | None:
         """Say how a job ended, or ``None`` as long as it may go on."""
         state = job.state if job else "GONE"
+        if job is not None and state == "PENDING":
+            self._waited.add(name)
+        elif job is not None and state not in queue.OVER:
+            self._waited.discard(name)
         stuck = job is not None and state == "PENDING" and queue.STUCK.search(job.reason)
         if not stuck and job is not None and state not in queue.OVER:
             self._since = {key: since for key, since in self._since.items() if key[0] != name}
@@ -263,6 +268,8 @@ class Watch:
             return f"SLURM job {name} waits for a person ({job.reason}): scontrol release or scancel it"
         if job is None:
             job = queue.history([name]).get(name)
+            if job is None and name in self._waited:  # a task of an array leaves no trace
+                return f"SLURM job {name}: CANCELLED before it started"
             return f"SLURM job {name}: {job.state}" if job else f"SLURM job {name} is gone from the queue"
         return BUSY if state == "COMPLETED" else f"SLURM job {name}: {state}"
 
