@@ -45,11 +45,34 @@ def jobs() -> dict[str, Job] | None:
     answer = ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%F|%K|%T|%r")
     if answer is None:
         return None
+    return read(answer)
+
+
+def read(answer: str) -> dict[str, Job]:
+    """Read lines of ``squeue --array --format=%F|%K|%T|%r``."""
     found = {}
     for line in answer.splitlines():
         array, task, state, reason = line.split("|", 3)
         found[array if task == "N/A" else f"{array}_{task}"] = Job(state, reason)
     return found
+
+
+def coming(ids: Iterable[str]) -> set[str] | None:
+    """Return those of anybody's jobs that run, return or wait, and not for a person; ``None``: no answer."""
+    arrays = ",".join(sorted({name.split("_")[0] for name in ids}))
+    words = ("squeue", "--noheader", "--array", "--states=all", "--format=%F|%K|%T|%r", f"--jobs={arrays}")
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if said.returncode and "Invalid job id" not in said.stderr:
+        return None
+    found = read(said.stdout)
+    return {
+        name
+        for name, job in found.items()
+        if (job.state not in OVER or job.state in RETURNS) and not (job.state == "PENDING" and STUCK.search(job.reason))
+    }
 
 
 def history(ids: Iterable[str]) -> dict[str, Job]:

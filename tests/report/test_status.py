@@ -12,6 +12,7 @@ import pytest
 from report_fixture import record_of, write, write_status, write_sweep
 
 from dstrun.option import ConfigError
+from dstrun.process import started
 from dstrun.report import load, status
 from dstrun.report.format import render
 
@@ -117,8 +118,52 @@ def test_a_killed_local_client_starts_nothing_more(tmp_path: Path) -> None:
     client = {"host": socket.gethostname(), "pid": ended.pid}
     write_sweep(tmp_path, {"a": None}, launcher="local", **client)
     assert states_of(tmp_path) == {"a": "not started"}
-    write_sweep(tmp_path, {"a": None}, launcher="slurm", **client)
-    assert states_of(tmp_path) == {"a": "queued"}
+
+
+@pytest.mark.parametrize(
+    ("coming", "beaten", "state"),
+    [(None, 0, "queued"), ({"7_0"}, 0, "queued"), (set(), 0, "not started"), (None, 90000, "not started")],
+)
+def test_jobs_of_a_killed_client_are_asked_for(
+    coming: set[str] | None, beaten: float, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody can ask for is given up after a day, or ``--watch`` would never end."""
+    monkeypatch.setattr("dstrun.launcher.queue.coming", lambda jobs: coming)
+    file = write_sweep(tmp_path, {"a": "7_0", "b": None}, launcher="slurm", host="elsewhere", beats=True)
+    os.utime(file, (0, 0))
+    (row, other) = rows_of(tmp_path, 200.0 + beaten)
+    assert (row["state"], row["awaited"]) == (state, state == "queued")
+    assert not other["awaited"]
+
+
+def test_a_client_elsewhere_lives_as_long_as_it_beats(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, {"a": None}, launcher="local", host="elsewhere", beats=True)
+    os.utime(file, (1000, 1000))
+    assert states_of(tmp_path, 1100.0) == {"a": "queued"}
+    assert states_of(tmp_path, 1200.0) == {"a": "not started"}
+
+
+def test_a_heartbeat_of_a_time_to_come_is_none(tmp_path: Path) -> None:
+    write_status(tmp_path, "a", "running", heartbeat=90000.0, host="elsewhere", pid=1)
+    assert states_of(tmp_path) == {"a": "lost"}
+
+
+def test_the_clock_of_the_files_decides_not_that_of_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node ten minutes behind trains; a machine of which the clock runs ahead sees its runs train."""
+    folder = write_status(tmp_path, "a", "running", heartbeat=1000.0, host="elsewhere", pid=1)
+    os.utime(folder / "status.json", (1600, 1600))
+    assert states_of(tmp_path, 1605.0) == {"a": "running"}
+    monkeypatch.setattr(status, "ahead", lambda folder: -600.0)
+    assert states_of(tmp_path, 2205.0) == {"a": "running"}
+    assert states_of(tmp_path, 2405.0) == {"a": "lost"}
+
+
+def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
+    here = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": 1000.0}
+    write_status(tmp_path, "a", "running", **here, process_started=started(os.getpid()))
+    write_status(tmp_path, "b", "running", **here, process_started=1)
+    write_sweep(tmp_path, {"c": None}, launcher="local", host=here["host"], pid=here["pid"], process_started=1)
+    assert states_of(tmp_path) == {"a": "running", "b": "lost", "c": "not started"}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"runs": 1}', '{"runs": [1, {"id": 2}, {}]}'])
