@@ -24,6 +24,7 @@ def sweep(overrides: list[str], directories: list[str], name: str) -> int:
     from dstrun import config
     from dstrun.launcher.sweep import summarize
 
+    check_sweeper(overrides)
     config.compose_sweep(overrides, directories, name)  # before Hydra makes the first folder
     silence_allocator()
     with config.hydra_open(directories):
@@ -34,6 +35,20 @@ def sweep(overrides: list[str], directories: list[str], name: str) -> int:
         except HydraException as error:
             raise config.told(error) from error
     return summarize([returned.return_value for batch in batches for returned in batch])
+
+
+def check_sweeper(overrides: list[str]) -> None:
+    """Refuse sweepers that choose values by the results of earlier runs.
+
+    Raises:
+        ConfigError: another is named than the one that trains grids.
+    """
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key.lstrip("+~") == "hydra/sweeper" and value not in ("grids", "basic"):
+            raise ConfigError(
+                f"{word} is not known: a sweep trains grids; list its values, as in optimizer.lr=0.01,0.1"
+            )
 
 
 def run_one(experiment: Experiment) -> int:

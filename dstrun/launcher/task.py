@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from dstrun.config import Experiment
 from dstrun.option import ConfigError
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Busy, Lock, describe
+from dstrun.record.writer import previous, sweep_left_over
 
 TAIL = 3
 """Lines of a traceback that are shown for a failure."""
@@ -116,6 +118,7 @@ class Task:
         try:
             record = self.folder.record()
             if record is not None:
+                self._tidy()
                 return self._ending("done", "", top1=record["accuracy"]["top1"])
         except (ConfigError, KeyError, TypeError) as error:  # it cannot be read
             return self._ending(
@@ -137,6 +140,13 @@ class Task:
             ending = replace(ending, log=exit.log)
         self._put_down(ending)
         return ending
+
+    def _tidy(self) -> None:
+        """Remove what a process that was killed has left beside a record."""
+        with suppress(OSError):
+            sweep_left_over(self.folder.path, age=60.0)
+            if (stray := previous(self.folder.checkpoint)).exists() and self.folder.checkpoint.exists():
+                stray.unlink()
 
     def _ending(self, state: str, message: str, top1: float | None = None) -> Ending:
         return Ending(self.id, state, message, self.folder.path, self.log, top1)

@@ -6,7 +6,9 @@ import csv
 import errno
 import os
 import platform
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +58,19 @@ def previous(path: Path) -> Path:
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def sweep_left_over(folder: Path) -> None:
-    """Remove what killed processes were about to write."""
-    for file in folder.glob(f".*{LEFT_OVER}"):
-        file.unlink(missing_ok=True)
+def sweep_left_over(folder: Path, age: float = 0.0) -> None:
+    """Remove what killed processes were about to write, and what they looked at the time with.
+
+    Args:
+        folder: of a run.
+        age: seconds; younger ones are left to whoever may be writing them. Notes that are being taken over are at any
+            rate.
+    """
+    for pattern, least in ((f".*{LEFT_OVER}", age), (".owner.*", max(age, 60.0)), (".now.*", max(age, 60.0))):
+        for file in folder.glob(pattern):
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime >= least:
+                    file.unlink()
 
 
 class Rows:

@@ -163,15 +163,16 @@ def test_a_full_disk_costs_a_warning(
     assert "cannot be written (No space left on device): the one before is kept" in caplog.text
 
 
-def test_a_run_without_room_for_checkpoints_ends(tmp_path: Path) -> None:
+def test_a_run_without_room_for_its_checkpoint_trains_to_the_end_and_is_not_done(tmp_path: Path) -> None:
     """No file may grow above 100 kB here; a checkpoint is larger, all else is not."""
     words = " ".join([*SMALL, "checkpoint.every_minutes=0.001", f"results={tmp_path}"])
     command = f"ulimit -f 100; exec {sys.executable} -m dstrun {words}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert "checkpoint.pt cannot be written (File too large)" in done.stderr
     (folder,) = (tmp_path / "default").iterdir()
-    assert (folder / "record.json").exists()
+    assert not (folder / "record.json").exists()
+    assert "the last checkpoint cannot be written" in json.loads((folder / "status.json").read_text())["message"]
     assert not list(folder.glob("*checkpoint*"))
     assert not list(folder.glob(".*checkpoint*"))
 
