@@ -1,6 +1,6 @@
 """JSON that the program writes and reads again: it ends with a checksum of all bytes before, and is bounded when read.
 
-A file that has a checksum must match it, and one of schema 2 or later must have one; what older versions wrote has none.
+A file that has a checksum must match it, and one of schema 2 or later must have one; older versions wrote none.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from dstrun.option import ConfigError, nearest
+from dstrun.record import sealed
 from dstrun.report import load
 from dstrun.report.format import Column, in_seconds
 
@@ -131,7 +132,7 @@ class Sweep:
                 stamp = _stamp(path)
                 if stamp is not None and self._sweeps.get(path, (None,))[0] != stamp:
                     with suppress(OSError, ValueError):
-                        self._sweeps[path] = stamp, load.json_object(path)
+                        self._sweeps[path] = stamp, sealed.read(path)
                 if path in self._sweeps:
                     yield submission(self._sweeps[path][1])
 

@@ -12,6 +12,7 @@ import pytest
 from dstrun import config
 from dstrun.launcher.sweep import Ends, Plan, Sweep
 from dstrun.launcher.task import Exit, Task
+from dstrun.record import sealed
 
 WORDS = ["model=mlp", "dataset=digits"]
 
@@ -30,7 +31,12 @@ class Engine:
         for task in tasks:
             self.trained.append(task.folder.path)
             task.folder.path.mkdir(parents=True)
-            (task.folder.path / "record.json").write_text(json.dumps({"accuracy": {"top1": 50.0}}))
+            experiment = task.experiment
+            record = {
+                "id": task.id, "state": "done", "label": "x", "seed": experiment.config["seed"],
+                "choices": dict(experiment.choices), "config": experiment.config, "accuracy": {"top1": 50.0},
+            }  # fmt: skip
+            sealed.write(task.folder.path / "record.json", record)
             yield task, Exit("")
 
 
