@@ -38,7 +38,7 @@ from dstrun.progress import Progress, human, muted, say
 from dstrun.ranks import ALONE, Ranks
 from dstrun.record import wandb
 from dstrun.record.commit import commit
-from dstrun.record.folder import SCHEMA, RunFolder, label, lasting
+from dstrun.record.folder import RunFolder, label, lasting
 from dstrun.record.journal import Journal, Silence
 from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.record.page import page, summary
@@ -125,7 +125,7 @@ def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks)
                 return Outcome("done", folder, done, "already done")
             if ranks.leads:
                 return _train(experiment, folder, training, stop, mode, reason)
-            resumed = checkpoint.load(folder.checkpoint, training)
+            resumed = checkpoint.load(folder.checkpoint, training, folder)
             if asked := ranks.any(stop.requested):
                 return Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
             return _attempt(experiment, folder, training, Silence(folder), stop)[0]
@@ -136,7 +136,7 @@ def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks)
 def _train(
     experiment: Experiment, folder: RunFolder, training: Training, stop: Stop, mode: str, reason: str
 ) -> Outcome:
-    resumed = checkpoint.load(folder.checkpoint, training)
+    resumed = checkpoint.load(folder.checkpoint, training, folder)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
     folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
@@ -315,7 +315,6 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
     """Put the record of a finished run together (``docs/record.md``)."""
     config, last, active = experiment.config, training.last, training.active()
     return {
-        "schema": SCHEMA,
         "id": folder.id,
         "experiment": config["experiment"],
         "state": "done",
@@ -337,6 +336,8 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "network": {"shapes": shapes(experiment)},
         "data": {"source": training.data.source, "checksum": training.data.images.checksum},
         "code": {"version": __version__, **commit(), "own": code(config)},
+        "rows": folder.row_sums(),
+        "continued": folder.continued,
         "env": {
             "python": platform.python_version(),
             "torch": torch.__version__,

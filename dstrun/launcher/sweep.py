@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -17,8 +16,8 @@ from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
 from dstrun.option import ConfigError
 from dstrun.process import machine, started
 from dstrun.progress import say
+from dstrun.record import sealed
 from dstrun.record.lock import BUSY_CODE
-from dstrun.record.writer import write_atomic
 from dstrun.trouble import sentence, why
 
 SHOWN = 3
@@ -101,7 +100,7 @@ class Plan:
             runs = [{"id": name, "job": job} for name, job in mine]
             (folder / ".sweeps").mkdir(parents=True, exist_ok=True)
             said = self._said | {"ended": ended, "runs": runs}
-            write_atomic(folder / ".sweeps" / self.name, json.dumps(said, indent=1))
+            sealed.write(folder / ".sweeps" / self.name, said)
 
     def earlier(self) -> dict[str, str]:
         """Return the last job that other sweeps have submitted for each run, by its folder."""
@@ -109,7 +108,7 @@ class Plan:
         for folder in set(self.folders.values()):
             for file in sorted((folder / ".sweeps").glob("*.json")):
                 with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-                    runs = json.loads(file.read_text())["runs"]
+                    runs = sealed.read(file)["runs"]
                     jobs |= {
                         str(folder / run["id"]): run["job"] for run in runs if run["job"] and file.name != self.name
                     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from dstrun.config import Experiment
 from dstrun.option import ConfigError
+from dstrun.record import sealed
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Busy, Lock, describe
 from dstrun.record.writer import previous, sweep_left_over
@@ -93,8 +93,11 @@ class Task:
 
     @property
     def done(self) -> bool:
-        """Say whether the run's record is there."""
-        return os.path.exists(self.folder.path / "record.json")
+        """Say whether the run's record is there, and its own; what keeps it from being read, the run says itself."""
+        try:
+            return self.folder.record() is not None
+        except ConfigError:
+            return False
 
     @property
     def ended(self) -> bool:
@@ -104,10 +107,9 @@ class Task:
     def status(self) -> dict[str, Any]:
         """Read ``status.json``; empty where there is none."""
         try:
-            said = json.loads((self.folder.path / "status.json").read_text())
-        except (OSError, ValueError, RecursionError):
+            return sealed.read(self.folder.path / "status.json")
+        except (OSError, sealed.Damaged):
             return {}
-        return said if isinstance(said, dict) else {}
 
     def begin(self) -> None:
         """Note how the run stands before an attempt, so that what an earlier one left is not taken for its end."""
@@ -120,10 +122,8 @@ class Task:
             if record is not None:
                 self._tidy()
                 return self._ending("done", "", top1=record["accuracy"]["top1"])
-        except (ConfigError, KeyError, TypeError) as error:  # it cannot be read
-            return self._ending(
-                "failed", str(error) if isinstance(error, ConfigError) else f"record.json lacks {error}"
-            )
+        except ConfigError as error:  # it may not be read, or is of another run
+            return self._ending("failed", str(error))
         status = self.status()
         state, message = status.get("state"), status.get("message") or ""
         told = status != self._before

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from dstrun.option import ConfigError, nearest
+from dstrun.record import sealed
 from dstrun.report import load
 from dstrun.report.format import Column, in_seconds
 
@@ -183,7 +184,7 @@ class Sweep:
                 stamp = _stamp(path)
                 if stamp is not None and self._sweeps.get(path, (None,))[0] != stamp:
                     with suppress(OSError, ValueError):
-                        self._sweeps[path] = stamp, load.json_object(path)
+                        self._sweeps[path] = stamp, sealed.read(path)
                 if path in self._sweeps:
                     stamp, file = self._sweeps[path]
                     yield submission(file, stamp[0] / 1e9, now)

@@ -14,6 +14,7 @@ from dstrun import config, start
 from dstrun.launcher.sweep import Ends, Plan, Sweep
 from dstrun.launcher.task import Exit, Task
 from dstrun.option import ConfigError
+from dstrun.record import sealed
 
 WORDS = ["model=mlp", "dataset=digits"]
 
@@ -32,7 +33,12 @@ class Engine:
         for task in tasks:
             self.trained.append(task.folder.path)
             task.folder.path.mkdir(parents=True)
-            (task.folder.path / "record.json").write_text(json.dumps({"accuracy": {"top1": 50.0}}))
+            experiment = task.experiment
+            record = {
+                "id": task.id, "state": "done", "label": "x", "seed": experiment.config["seed"],
+                "choices": dict(experiment.choices), "config": experiment.config, "accuracy": {"top1": 50.0},
+            }  # fmt: skip
+            sealed.write(task.folder.path / "record.json", record)
             yield task, Exit("")
 
 
@@ -67,8 +73,7 @@ def test_two_experiments_are_trained_in_both(tmp_path: Path) -> None:
 def test_what_killed_processes_left_beside_a_record_is_cleaned_up(tmp_path: Path) -> None:
     words = config.compose_sweep([*WORDS, f"results={tmp_path}"])
     folder = Task(words[0]).folder.path
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps({"accuracy": {"top1": 50.0}}))
+    sweep(tmp_path)
     left = [".status.json.node.7.tmp", ".owner.abc", ".now.abc", "checkpoint.previous.pt"]
     for name in [*left, "checkpoint.pt", ".config.yaml.node.8.tmp"]:
         (folder / name).touch()

@@ -13,7 +13,8 @@ from report_fixture import record_of, write, write_status, write_sweep
 
 from dstrun.option import ConfigError
 from dstrun.process import started
-from dstrun.report import load, status
+from dstrun.record import sealed
+from dstrun.report import status
 from dstrun.report.format import render
 
 RUNNING = {"epoch": 3, "epochs": 10, "top1": 50.1, "eta_seconds": 80.0, "epoch_seconds": 12.0, "peak_bytes": 64e6}
@@ -46,7 +47,7 @@ def test_rows_tell_each_run_apart(tmp_path: Path) -> None:
         ]
     )
     assert rows[4]["state"] == "damaged"
-    assert "status.json cannot be read" in rows[4]["message"]
+    assert "status.json is damaged" in rows[4]["message"]
     assert status.totals(rows) == "5 runs: 1 done, 1 running, 1 lost, 1 failed, 1 damaged; 1m 20s left"
 
 
@@ -240,8 +241,8 @@ def test_looking_again_reads_what_has_changed_and_nothing_else(tmp_path: Path, m
     write_status(tmp_path, "c", "running", heartbeat=1000.0, host="h", **RUNNING)
     write_sweep(tmp_path, {"d": None})
     opened: list[str] = []
-    read = load.json_object
-    monkeypatch.setattr(load, "json_object", lambda file: opened.append(str(Path(file).parent.name)) or read(file))
+    read = sealed.read
+    monkeypatch.setattr(sealed, "read", lambda file: opened.append(str(Path(file).parent.name)) or read(file))
     sweep = status.Sweep([tmp_path])
     assert [row["state"] for row in sweep.rows(1010.0)] == ["done", "running", "running", "queued"]
     assert sorted(opened) == [".sweeps", "a", "b", "c"]
