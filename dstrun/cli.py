@@ -1,6 +1,7 @@
 """The command line: verbs; anything else is a list of Hydra overrides and runs. Imports torch only inside a run.
 
-Exit codes: 0 done, 1 a run failed, 2 bad usage or configuration, 3 nothing matched, 130 interrupted.
+Exit codes: 0 done, 1 a run failed, 2 bad usage or configuration, 3 nothing matched, 75 a run is being run elsewhere,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from importlib import import_module
 
 from dstrun import flags
 from dstrun.option import ConfigError, nearest
+from dstrun.output import outlast, reopen
 from dstrun.progress import say
 from dstrun.start import hydra_here, of_file, run_one, sweep
+from dstrun.trouble import FULL, sentence, why
 
 VERBS = ("methods", "plan", "status", "table", "plot", "report", "export", "sync", "migrate", "bench", "doctor")
 """A module of ``dstrun.verb`` each."""
@@ -34,6 +37,7 @@ USAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, e
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Here alone errors become sentences."""
     words = list(sys.argv[1:] if argv is None else argv)
+    (reopen if words and words[0] in VERBS else outlast)()
     settle()
     try:
         return obey(words)
@@ -41,18 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refuse(str(error), 2)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of a verb's pipe has seen enough; a run never ends here (output.outlast)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno is None or error.strerror is None:
-            return report(error)
-        where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        return refuse(f"{where}{': ' if where else ''}{error.strerror}", 2 if error.errno in USAGE else 1)
-    except MemoryError as error:
-        return refuse(f"memory ran out{f': {error}' if str(error) else ''}", 1)
     except Exception as error:
-        return report(error)
+        said = users_trouble(error)
+        usage = isinstance(error, OSError) and error.errno in USAGE
+        return report(error) if said is None else refuse(said, 2 if usage else 1)
+
+
+def users_trouble(error: Exception) -> str | None:
+    """Return what is wrong with the user's files or machine; ``None`` where it is a fault of ours."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in FULL:
+        where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"{where}{': ' if where else ''}{why(error)}"
+    return sentence(error)
 
 
 def settle() -> None:
@@ -120,7 +127,9 @@ def obey(words: list[str]) -> int:
         print(text())
         return 0
     if first in VERBS:
-        return import_module(f"dstrun.verb.{first}").main(words[1:])
+        code = import_module(f"dstrun.verb.{first}").main(words[1:])
+        sys.stdout.flush()  # here, where it is known what it means if nobody reads it
+        return code
     return train(words)
 
 

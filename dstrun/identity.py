@@ -35,14 +35,18 @@ Fields = dict[str, Any]
 """The default of every field of an option by its name; ``MISSING`` where it has none."""
 
 
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+def identity(config: Mapping[str, Any], own: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Give all that decides a result and is not what it is by default, by dotted name, so that new settings move no id.
+
+    Args:
+        config: resolved.
+        own: the checksum of each module of a user's own, where it is on record; else it is taken now.
 
     Raises:
         ConfigError: the file of a user's own option is gone.
     """
     found = {key: by_value(value) for key, value, default in _flat(config) if value != default}
-    return found | {f"code.{module}": digest for module, digest in code(config).items()}
+    return found | {f"code.{module}": digest for module, digest in (code(config) if own is None else own).items()}
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

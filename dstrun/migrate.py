@@ -5,7 +5,6 @@ Only the configuration counts, read as it was meant (``upgrade``); the words tha
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,9 +14,10 @@ from typing import Any
 
 from dstrun import identity
 from dstrun.option import ConfigError
+from dstrun.record import sealed
 from dstrun.record.folder import run_id
 from dstrun.record.lock import Busy, Lock
-from dstrun.record.writer import write_atomic
+from dstrun.record.writer import signed, write_atomic
 from dstrun.report import load, status
 from dstrun.report.format import Column
 
@@ -123,18 +123,18 @@ def _carry(item: Item) -> None:
     lock.acquire()
     try:
         if item.run.record is not None:
-            write_atomic(folder / "record.json", json.dumps(item.run.record | {"id": name}, indent=1))
+            sealed.write(folder / "record.json", item.run.record | {"id": name})
         if (folder / "config.yaml").exists():
             import yaml
 
             said = {"choices": {k: v for k, v in item.choices.items() if k not in item.config or k in identity.GROUPS}}
             text = yaml.safe_dump(said | item.config, sort_keys=False, allow_unicode=True)
-            write_atomic(folder / "config.yaml", text)
+            write_atomic(folder / "config.yaml", signed(text))
         if target != folder:
             os.rename(folder, target)
             lock.folder, lock.note_path = target, target / lock.note_path.name
         if item.run.status:
-            write_atomic(target / "status.json", json.dumps(item.run.status | {"id": name}, indent=1))
+            sealed.write(target / "status.json", item.run.status | {"id": name})
     finally:
         lock.release()
 
@@ -143,12 +143,12 @@ def _rename_in_sweeps(folder: Path, names: dict[str, str]) -> None:
     """Write new ids into what sweeps that are over have written, so that no run seems to be missing."""
     for file in sorted((folder / ".sweeps").glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            said = load.json_object(file)
+            said = sealed.read(file)
             if status.submission(said).open:
                 continue
             runs = [entry | {"id": names.get(entry["id"], entry["id"])} for entry in said["runs"]]
             if runs != said["runs"]:
-                write_atomic(file, json.dumps(said | {"runs": runs}, indent=1))
+                sealed.write(file, said | {"runs": runs})
 
 
 def totals(items: Sequence[Item], dry: bool) -> str:

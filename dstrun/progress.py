@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ class Progress:
         self.epochs = total_steps // steps_per_epoch
         self.steps_per_epoch = steps_per_epoch
         self.bar: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown"):  # which cannot draw a bar
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import shlex
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,18 +39,19 @@ from dstrun.progress import Progress, human, muted, say
 from dstrun.ranks import ALONE, Ranks
 from dstrun.record import wandb
 from dstrun.record.commit import commit
-from dstrun.record.folder import SCHEMA, RunFolder, label, lasting
+from dstrun.record.folder import RunFolder, label, lasting
 from dstrun.record.journal import Journal, Silence
-from dstrun.record.lock import Busy
+from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.record.page import page, summary
 from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
 from dstrun.train.device import device_name, make_deterministic, pick_device
-from dstrun.train.fit import Diverged, Interrupted, fit
+from dstrun.train.fit import Diverged, Interrupted, Unsaved, fit
 from dstrun.train.precision import Precision
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
+from dstrun.trouble import sentence, why
 
 log = logging.getLogger("dstrun")
 
@@ -83,13 +85,29 @@ def run(experiment: Experiment) -> Outcome:
         ranks, failed = distributed.join(here), True
         try:
             with nullcontext() if ranks.leads else muted():
-                outcome = replace(_run(experiment, stop, device, ranks), leads=ranks.leads)
+                outcome = replace(_told(experiment, stop, device, ranks), leads=ranks.leads)
             failed = outcome.state not in ("done", "interrupted")
         finally:
             ranks.leave(failed)
     if outcome.state in ("interrupted", "busy"):  # one that ended needs no launcher to continue it
         stop.pass_on()
     return outcome
+
+
+def _told(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
+    """Run; whatever is raised before training or around it is told in the run's folder, if that can be written."""
+    try:
+        return _run(experiment, stop, device, ranks)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        outcome, text = _failure(RunFolder(experiment.config, experiment.choices), error)
+        if ranks.leads:
+            with suppress(Busy, ConfigError, OSError), outcome.folder.owned():
+                _leave(outcome, text)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return outcome
 
 
 def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
@@ -108,7 +126,7 @@ def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks)
                 return Outcome("done", folder, done, "already done")
             if ranks.leads:
                 return _train(experiment, folder, training, stop, mode, reason)
-            resumed = checkpoint.load(folder.checkpoint, training)
+            resumed = checkpoint.load(folder.checkpoint, training, folder)
             if asked := ranks.any(stop.requested):
                 return Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
             return _attempt(experiment, folder, training, Silence(folder), stop)[0]
@@ -119,7 +137,7 @@ def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks)
 def _train(
     experiment: Experiment, folder: RunFolder, training: Training, stop: Stop, mode: str, reason: str
 ) -> Outcome:
-    resumed = checkpoint.load(folder.checkpoint, training)
+    resumed = checkpoint.load(folder.checkpoint, training, folder)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
     folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
@@ -157,11 +175,23 @@ def _attempt(
         return Outcome("diverged", folder, None, str(event)), None
     except Busy as event:
         return Outcome("busy", folder, None, str(event)), None
-    except (EmptyLayer, ConfigError) as event:
+    except (EmptyLayer, ConfigError, Unsaved) as event:
         return Outcome("failed", folder, None, str(event)), f"{event}\n"
-    except Exception as error:
-        traceback.print_exc()
-        return Outcome("failed", folder, None, f"{type(error).__name__}: {error}"), traceback.format_exc()
+    except (Exception, SystemExit) as error:
+        return _failure(folder, error)
+
+
+def _failure(folder: RunFolder, error: BaseException) -> tuple[Outcome, str]:
+    """Say what a run failed of: a sentence where system or user can mend it, else the traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return Outcome("interrupted", folder, None, "left at once, without a save"), ""
+    if isinstance(error, SystemExit):
+        said = f"something in it ended the process ({error.code!r})"
+        return Outcome("failed", folder, None, said), traceback.format_exc()
+    if (said := sentence(error)) is not None:
+        return Outcome("failed", folder, None, said), f"{said}\n"
+    traceback.print_exc()
+    return Outcome("failed", folder, None, f"{type(error).__name__}: {error}"), traceback.format_exc()
 
 
 def _leave(outcome: Outcome, error_text: str | None) -> None:
@@ -173,7 +203,7 @@ def _leave(outcome: Outcome, error_text: str | None) -> None:
         if error_text:
             (folder.path / "error.txt").write_text(error_text)
     except OSError as error:
-        log.warning("%s cannot be written (%s)", folder.path, error.strerror)
+        log.warning("%s cannot be written (%s)", folder.path, why(error))
 
 
 def pick_backends(
@@ -287,7 +317,6 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
     """Put the record of a finished run together (``docs/record.md``)."""
     config, last, active = experiment.config, training.last, training.active()
     return {
-        "schema": SCHEMA,
         "id": folder.id,
         "experiment": config["experiment"],
         "state": "done",
@@ -309,6 +338,8 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "network": {"shapes": shapes(experiment)},
         "data": {"source": training.data.source, "checksum": training.data.images.checksum},
         "code": {"version": __version__, **commit(), "own": code(config)},
+        "rows": folder.row_sums(),
+        "continued": folder.continued,
         "env": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -321,10 +352,11 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
 
 
 def report(outcome: Outcome) -> int:
-    """Tell how a run ended and what to do next; returns the exit code."""
+    """Tell how a run ended and what to do next; returns the exit code, which is 0 only where the run is done."""
     path = outcome.folder.path
+    code = {"done": 0, "busy": BUSY_CODE, "interrupted": 130}.get(outcome.state, 1)
     if not outcome.leads:
-        return {"done": 0, "busy": 0, "interrupted": 130}.get(outcome.state, 1)
+        return code
     if outcome.state == "done":
         assert outcome.record is not None
         record, note = outcome.record, f"  ({outcome.message})" if outcome.message else ""
@@ -344,13 +376,13 @@ def report(outcome: Outcome) -> int:
         if record["choices"]["grow"] and record["updates"] == 0:
             log.warning("this dynamic run never updated its topology: it trained as static (updates: 0)")
         say(f"next: dstrun table {shlex.quote(str(path.parent))}")
-        return 0
-    if outcome.state == "busy":
-        say(outcome.message or "")
-        return 0
-    say(f"{outcome.folder.id} {outcome.state}: {outcome.message}")
-    if outcome.state == "interrupted":
-        say("the same command continues it")
-        return 130
-    say(f"see {path / ('error.txt' if outcome.state == 'failed' else 'metrics.csv')}")
-    return 1
+    elif outcome.state == "busy":
+        say(f"{outcome.message}; the same command takes it up once it is free")
+    else:
+        say(f"{outcome.folder.id} {outcome.state}: {outcome.message}")
+        words = path / ("error.txt" if outcome.state == "failed" else "metrics.csv")
+        if outcome.state == "interrupted":
+            say("the same command continues it")
+        elif os.path.exists(words):
+            say(f"see {words}")
+    return code

@@ -22,6 +22,7 @@ def sweep(overrides: list[str], directories: list[str], name: str) -> int:
     from dstrun.launcher.sweep import summarize
     from dstrun.ready import check
 
+    check_sweeper(overrides)
     check(config.compose_sweep(overrides, directories, name))  # before Hydra makes the first folder
     silence_allocator()
     with config.hydra_open(directories):
@@ -41,6 +42,20 @@ def hydra_here() -> Any:
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     return hydra
+
+
+def check_sweeper(overrides: list[str]) -> None:
+    """Refuse sweepers that choose values by the results of earlier runs.
+
+    Raises:
+        ConfigError: another is named than the one that trains grids.
+    """
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key.lstrip("+~") == "hydra/sweeper" and value not in ("grids", "basic"):
+            raise ConfigError(
+                f"{word} is not known: a sweep trains grids; list its values, as in optimizer.lr=0.01,0.1"
+            )
 
 
 def run_one(experiment: Experiment) -> int:

@@ -19,8 +19,7 @@ from typing import Any
 
 from dstrun.option import ConfigError
 from dstrun.progress import say
-from dstrun.record import page, wandb
-from dstrun.record.writer import write_atomic
+from dstrun.record import page, sealed, wandb
 from dstrun.report import load
 from dstrun.report.format import Column
 
@@ -75,11 +74,11 @@ class Mark:
         """Note that a copy has been sent, and where its files are, if they are to stay."""
         sent = {"digest": copy.digest, "epochs": len(copy.rows), "files": files, "time": time.time()}
         self.path.parent.mkdir(exist_ok=True)
-        write_atomic(self.path, json.dumps({"schema": 1, "sent": self._read() | {str(to): sent}}, indent=1))
+        sealed.write(self.path, {"sent": self._read() | {str(to): sent}})
 
     def _read(self) -> dict[str, Any]:
         try:
-            return {to: sent for to, sent in load.json_object(self.path)["sent"].items() if isinstance(sent, dict)}
+            return {to: sent for to, sent in sealed.read(self.path)["sent"].items() if isinstance(sent, dict)}
         except (OSError, ValueError, KeyError, AttributeError):
             return {}
 
@@ -160,10 +159,10 @@ def densities(run: load.Run, steps: Sequence[int]) -> list[dict[str, float]]:
 def _changes(run: load.Run) -> list[tuple[int, str, int]]:
     """Read ``topology.csv``: steps, layers, connections after them; of a damaged file nothing."""
     try:
-        lines = (run.folder / "topology.csv").read_text(encoding="utf-8").splitlines()
+        lines = load.rows_text(run, "topology.csv").splitlines()
         rows = [line.split(",") for line in lines[1:]]
         return [(int(step), layer, int(active)) for step, layer, active, *_ in rows]
-    except (OSError, ValueError):
+    except ValueError:
         return []
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dstrun"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LIGHT = {"option", "budget", "stream", "progress", "heap", "ranks", ""}
+LIGHT = {"option", "budget", "stream", "progress", "heap", "ranks", "trouble", "process", "output", ""}
 MAY_IMPORT = {
     "option": set(),
     "budget": set(),
@@ -23,6 +23,9 @@ MAY_IMPORT = {
     "heap": set(),
     "ranks": set(),
     "compiled": set(),
+    "trouble": set(),
+    "process": set(),
+    "output": set(),
     "progress": set(),
     "topology": set(),
     "geometry": set(),
@@ -42,8 +45,8 @@ MAY_IMPORT = {
     "model": set(),
     "dataset": set(),
     "account": {"geometry", "grow", "layer", "method"},
-    "record": {"identity", "method"},
-    "report": {"identity", "upgrade"},
+    "record": {"identity", "method", "upgrade"},
+    "report": {"identity", "record", "upgrade"},
     "train": {"account", "dataset", "layer", "method", "optimizer", "record"},
     "schema": set(),
     "identity": {"schema"},

@@ -169,14 +169,16 @@ def test_damaged_record_is_said_and_skipped(dstrun, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "record.json"])
-def test_damaged_file_of_a_run_is_named(name: str, dstrun, tmp_path: Path) -> None:
+def test_damaged_file_of_a_run_is_named_and_made_again(name: str, dstrun, tmp_path: Path) -> None:
     dstrun(*SMALL)
     run = only_run(tmp_path)
+    before = json.loads((run / "record.json").read_text())
     (run / "record.json").unlink()
     (run / name).write_bytes(b"{cut")
-    done = dstrun(*SMALL, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"dstrun: results/default/{run.name}/{name} is damaged: remove it")
+    done = dstrun(*SMALL)
+    assert f"results/default/{run.name}/{name} is damaged: " in done.stderr
+    assert (run / name.replace(".", ".damaged.")).read_bytes() == b"{cut"
+    assert json.loads((run / "record.json").read_text())["accuracy"] == before["accuracy"]
 
 
 def test_results_on_stdout_progress_on_stderr(dstrun, tmp_path: Path) -> None:

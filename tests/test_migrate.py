@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dstrun import cli, config, migrate
+from dstrun.record import sealed
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Lock
 from dstrun.report import load, status
@@ -81,8 +82,8 @@ def test_an_unfinished_run_keeps_its_checkpoint(tmp_path: Path) -> None:
     carried(tmp_path)
     folder = folder_of(tmp_path)
     assert folder.checkpoint.read_bytes() == b"a checkpoint"
-    assert json.loads((folder.path / "status.json").read_text()) | {"heartbeat": 0} == {
-        "id": folder.id, "state": "interrupted", "epoch": 1, "heartbeat": 0,
+    assert sealed.read(folder.path / "status.json") | {"heartbeat": 0} == {
+        "schema": 2, "id": folder.id, "state": "interrupted", "epoch": 1, "heartbeat": 0,
     }  # fmt: skip
 
 
@@ -130,7 +131,8 @@ def test_a_run_in_use_is_left(tmp_path: Path) -> None:
     [
         ({"grow": {"_target_": "dstrun.grow.lost.Lost"}}, "this version has no dstrun.grow.lost.Lost"),
         ({"prune": {"_target_": "own_prune.Mine"}}, "this version has no own_prune.Mine"),
-        ({"sparsity": "much"}, "its configuration is of another kind"),
+        ({"sparsity": "much"}, "its record or status cannot be read"),
+        ({"optimizer": "much"}, "its configuration is of another kind"),
     ],
 )
 def test_what_cannot_be_carried_is_said(tmp_path: Path, changes: dict[str, Any], note: str) -> None:

@@ -11,18 +11,34 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from multiprocessing import util
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config import Experiment
-from dstrun.launcher.task import BUSY, BUSY_CODE, Exit, Stopped, Task, cores
+from dstrun.launcher.task import BUSY, Exit, Stopped, Task, cores
 from dstrun.option import AtLeast, ConfigError, option
+from dstrun.process import gone, started
+from dstrun.progress import say
+from dstrun.record.lock import BUSY_CODE
+from dstrun.trouble import sentence, why
 
 if TYPE_CHECKING:
     from dstrun.launcher.sweep import Ends, Plan
+
+BEAT_SECONDS = 30.0
+"""How often a client that waits says that it lives."""
+LOOK_SECONDS = 0.2
+"""How often it looks at processes whose end nobody tells it."""
+UNSEEN = 255
+"""Exit code that multiprocessing makes up where the server that forks was killed."""
+SOCKET_BYTES = 104
+"""A socket's path is shorter."""
 
 
 @option
@@ -36,42 +52,49 @@ class Local:
     workers: Annotated[int, AtLeast(1)] | None = None
     runs_per_gpu: Annotated[int, AtLeast(1)] = 1
 
-    def check(self, experiments: Sequence[Experiment]) -> None:
+    def check(self, tasks: Sequence[Task], plan: Plan) -> None:
         """Refuse what cannot be started.
 
         Raises:
             ConfigError: a run wants several processes, or a GPU where there is none.
         """
-        if any(e.config["device"] == "cuda" for e in experiments) and not visible_gpus():
+        if any(task.experiment.config["device"] == "cuda" for task in tasks) and not visible_gpus():
             raise ConfigError("device=cuda is not available: this machine has no GPU")
-        if any(e.config.get("distributed") for e in experiments):
+        if any(task.experiment.config.get("distributed") for task in tasks):
             raise ConfigError(
                 "distributed=ddp makes no sense with hydra/launcher=local, which gives each run one process: "
                 "start the run by torchrun, or choose hydra/launcher=slurm"
             )
 
+    outlives: ClassVar[bool] = False
+
     def run(self, tasks: Sequence[Task], plan: Plan) -> Ends:
         """Train tasks, and yield each as it ends; ``Stopped`` and Ctrl-C ask those that train to save and end."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["dstrun.launcher.work", "torch._dynamo"])  # the second for a first step
-        places, waiting = deque(self.places()), deque(tasks)
-        running: dict[Any, tuple[Any, Task, Place]] = {}
+        places, waiting, running = deque(self.places()), deque(tasks), list[Worker]()
+        context = fork_server()
         try:
             while waiting or running:
                 while waiting and places:
                     task, place = waiting.popleft(), places.popleft()
                     task.begin()
-                    arguments = (task.experiment, place, os.getcwd(), dict(os.environ))
-                    process = context.Process(target=child, args=arguments, name=task.id)
-                    process.start()
-                    running[process.sentinel] = process, task, place
-                for sentinel in wait(list(running)):
-                    process, task, place = running.pop(sentinel)
-                    process.join()
-                    places.append(place)
-                    yield task, Exit(told(process.exitcode))
-        except (KeyboardInterrupt, GeneratorExit, Stopped):
-            stop([process for process, _, _ in running.values()])
+                    try:
+                        running.append(Worker(context, task, place))
+                    except (OSError, EOFError) as error:
+                        places.append(place)
+                        said = f"no process can be started for it: {sentence(error) or why(error)}"
+                        yield task, Exit(said, state="failed", message=said)
+                plan.beat()
+                for worker in ended(running):
+                    running.remove(worker)
+                    places.append(worker.place)
+                    try:
+                        yield worker.task, worker.exit()
+                    except Stopped:
+                        waiting.clear()
+                        for other in running:
+                            other.signal(signal.SIGTERM)
+        except (KeyboardInterrupt, GeneratorExit):
+            stop(running)
             raise
 
     def places(self) -> list[Place]:
@@ -101,16 +124,119 @@ def visible_gpus() -> list[str]:
     return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
 
 
-def child(experiment: Experiment, place: Place, folder: str, environment: dict[str, str]) -> None:
+class Worker:
+    """A process that trains a run.
+
+    Args:
+        context: of multiprocessing.
+        task: to train.
+        place: it takes.
+    """
+
+    def __init__(self, context: Any, task: Task, place: Place) -> None:
+        self.task, self.place = task, place
+        try:
+            self._start(context)
+        except (OSError, EOFError):
+            # The server that forks was killed: the next start has another. Whatever else it is, it comes again.
+            self._start(context)
+        self._started = started(self.process.pid)
+        self._orphan = False
+
+    def _start(self, context: Any) -> None:
+        self._hears, tells = context.Pipe(duplex=False)
+        arguments = (self.task.experiment, self.place, os.getcwd(), dict(os.environ), tells)
+        self.process = context.Process(target=child, args=arguments, name=self.task.id)
+        with closing(tells):
+            self.process.start()
+
+    @property
+    def sentinel(self) -> Any:
+        """What becomes ready when the process ends; ``None`` where nothing tells, as its parent was killed."""
+        return None if self._orphan else self.process.sentinel
+
+    def over(self) -> bool:
+        """Return whether it has ended, once its sentinel is ready; that of one whose parent was killed says nothing."""
+        if not self._orphan:
+            self.process.join(0)
+            if self.process.exitcode is None:
+                return False
+            self._orphan = self.process.exitcode == UNSEEN and self._started is not None
+            if self._orphan and not gone(self.process.pid, self._started):
+                say(f"the process that starts runs was killed; {self.task.id} goes on")
+        return not self._orphan or gone(self.process.pid, self._started)
+
+    def exit(self) -> Exit:
+        """Say how it ended: in its own words, or as its parent saw it."""
+        how = (
+            "ended unseen, as the process that starts runs was killed" if self._orphan else told(self.process.exitcode)
+        )
+        try:
+            state, message = self._hears.recv() if self._hears.poll() else (None, "")
+        except (OSError, EOFError):
+            state, message = None, ""
+        self._hears.close()
+        return Exit(how, state=state, message=message)
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        with suppress(OSError):
+            if not gone(self.process.pid, self._started):
+                os.kill(self.process.pid, number)
+
+
+def ended(running: Sequence[Worker]) -> list[Worker]:
+    """Wait until some have ended, or for a while; return them."""
+    sentinels = [worker.sentinel for worker in running if worker.sentinel is not None]
+    ready = wait(sentinels, BEAT_SECONDS if len(sentinels) == len(running) else LOOK_SECONDS)
+    return [worker for worker in running if (worker.sentinel is None or worker.sentinel in ready) and worker.over()]
+
+
+def fork_server() -> Any:
+    """Return the context in which processes are forked from one that has imported PyTorch, its socket where it fits.
+
+    Raises:
+        ConfigError: there is no folder for it.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dstrun.launcher.work", "torch._dynamo"])  # the second for a first step
+    before, tried = tempfile.tempdir, list[str]()
+    try:
+        for folder in (None, "/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR")):
+            with suppress(OSError):
+                tempfile.tempdir = before if folder is None else folder
+                place = tempfile.gettempdir()
+                tried.append(place)
+                if len(os.fsencode(place)) + len("/pymp-12345678/listener-12345678") < SOCKET_BYTES:
+                    util.get_temp_dir()  # which multiprocessing remembers
+                    break
+        else:
+            raise ConfigError(
+                f"no folder takes a socket ({', '.join(dict.fromkeys(tried))}): set $TMPDIR to a short one"
+            )
+    finally:
+        tempfile.tempdir = before
+    return context
+
+
+def child(experiment: Experiment, place: Place, folder: str, environment: dict[str, str], tells: Any) -> None:
     """Train one run in a process of its own, out of reach of the terminal's Ctrl-C, which its parent passes on."""
     from dstrun.launcher.work import work
 
+    def tell(state: str, message: str) -> None:
+        with suppress(OSError):  # its parent may have gone
+            tells.send((state, message))
+
     os.setpgid(0, 0)
-    os.chdir(folder)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        tell("failed", f"{folder} cannot be entered: {why(error)}")
+        sys.exit(1)
     os.environ.update(environment)
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
-    sys.exit(work(experiment, place.threads))
+    sys.exit(work(experiment, place.threads, tell))
 
 
 def told(code: int) -> str:
@@ -122,14 +248,16 @@ def told(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
-def stop(processes: Sequence[Any]) -> None:
+def stop(workers: Sequence[Worker]) -> None:
     """Let processes save their runs; kill them where Ctrl-C comes once more."""
-    for process in processes:
-        process.terminate()
+    for worker in workers:
+        worker.signal(signal.SIGTERM)
+    left = list(workers)
     try:
-        for process in processes:
-            process.join()
+        while left:
+            for worker in ended(left):
+                left.remove(worker)
     except KeyboardInterrupt:
-        for process in processes:
-            process.kill()
+        for worker in left:
+            worker.signal(signal.SIGKILL)
         raise

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dstrun.option import ConfigError, nearest
+from dstrun.progress import say
+from dstrun.trouble import why
 
 OVER = {
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
@@ -43,11 +45,34 @@ def jobs() -> dict[str, Job] | None:
     answer = ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%F|%K|%T|%r")
     if answer is None:
         return None
+    return read(answer)
+
+
+def read(answer: str) -> dict[str, Job]:
+    """Read lines of ``squeue --array --format=%F|%K|%T|%r``."""
     found = {}
     for line in answer.splitlines():
         array, task, state, reason = line.split("|", 3)
         found[array if task == "N/A" else f"{array}_{task}"] = Job(state, reason)
     return found
+
+
+def coming(ids: Iterable[str]) -> set[str] | None:
+    """Return those of anybody's jobs that run, return or wait, and not for a person; ``None``: no answer."""
+    arrays = ",".join(sorted({name.split("_")[0] for name in ids}))
+    words = ("squeue", "--noheader", "--array", "--states=all", "--format=%F|%K|%T|%r", f"--jobs={arrays}")
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if said.returncode and "Invalid job id" not in said.stderr:
+        return None
+    found = read(said.stdout)
+    return {
+        name
+        for name, job in found.items()
+        if (job.state not in OVER or job.state in RETURNS) and not (job.state == "PENDING" and STUCK.search(job.reason))
+    }
 
 
 def history(ids: Iterable[str]) -> dict[str, Job]:
@@ -93,10 +118,22 @@ def check_job(flags: Sequence[str]) -> None:
         ConfigError: in SLURM's words.
     """
     words = ("sbatch", "--test-only", *flags, "--wrap", "true")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"SLURM does not answer sbatch: {why(error)}") from error
+    if done.returncode and "node configuration is not available" in done.stderr and some_away(flags):
+        return say("nodes are down or drained: what needs them waits for their return")
     if done.returncode:
         said = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
         raise ConfigError(f"SLURM takes no job with {' '.join(flags)}: {said}")
+
+
+def some_away(flags: Sequence[str]) -> bool:
+    """Return whether nodes are down or drained, so that SLURM cannot say what a job may get one day."""
+    partition = [flag for flag in flags if flag.startswith("--partition=")]
+    states = (ask("sinfo", "--noheader", "--Node", "--format=%T", *partition) or "").split()
+    return any(state.startswith(("down", "drain", "fail", "maint", "reserved")) for state in states)
 
 
 def in_minutes(limit: str) -> int | None:

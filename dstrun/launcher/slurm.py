@@ -12,14 +12,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dstrun.config import Experiment
 from dstrun.launcher import queue
 from dstrun.launcher.queue import Job
-from dstrun.launcher.task import BUSY, BUSY_CODE, Exit, Stopped, Task, cores
+from dstrun.launcher.task import BUSY, Exit, Stopped, Task, cores
 from dstrun.option import ConfigError
 from dstrun.progress import say
+from dstrun.record.lock import BUSY_CODE
 
 if TYPE_CHECKING:
     from dstrun.launcher.sweep import Ends, Plan
@@ -73,8 +74,10 @@ class Slurm:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
 
-    def check(self, experiments: Sequence[Experiment]) -> None:
-        """Refuse what SLURM would refuse, or leave waiting for ever.
+    outlives: ClassVar[bool] = True
+
+    def check(self, tasks: Sequence[Task], plan: Plan) -> None:
+        """Refuse what SLURM would refuse, or leave waiting for ever. Runs that jobs have already need no leave.
 
         Raises:
             ConfigError: said in one sentence.
@@ -85,10 +88,11 @@ class Slurm:
         if lead >= 30 * minutes:
             raise ConfigError(f"hydra.launcher.signal_delay_s={lead} must be below half of timeout_min={minutes}")
         processes = self.settings["nodes"] * self.settings["tasks_per_node"]
-        if processes > 1 and not all(e.config.get("distributed") for e in experiments):
+        if processes > 1 and not all(task.experiment.config.get("distributed") for task in tasks):
             raise ConfigError(f"{processes} tasks a job make no sense without distributed=ddp: all would train it")
-        queue.check_partition(self.settings["partition"], minutes)
-        queue.check_job(self.flags())
+        if len(taken(tasks, plan)) < len(tasks):
+            queue.check_partition(self.settings["partition"], minutes)
+            queue.check_job(self.flags())
 
     def flags(self) -> list[str]:
         """Give what a job asks for as sbatch has it."""
@@ -106,23 +110,36 @@ class Slurm:
         Raises:
             ConfigError: SLURM takes no job, in its own words.
         """
-        alive = {key for key, job in (queue.jobs() or {}).items() if job.state not in queue.OVER}
-        earlier = plan.earlier()
-        taken = {task.key: job for task in tasks if (job := earlier.get(task.key)) in alive}
-        if taken:
-            say(f"already in the queue: {', '.join(sorted(taken.values()))}")
+        theirs = taken(tasks, plan)
+        if theirs:
+            say(f"already in the queue: {', '.join(sorted(theirs.values()))}")
         for task in tasks:
             task.begin()
-        own = self.submit([task for task in tasks if task.key not in taken])
-        plan.jobs |= taken | own
-        plan.write()
-        watch = Watch({task: plan.jobs[task.key] or "" for task in tasks}, Path(self.folder(tasks)))
+        plan.jobs |= theirs
+        own: dict[str, str] = {}
+        refused = None
         try:
-            yield from watch.ends()
-        except Stopped:
-            if left := [job for job in watch.left.values() if job in own.values()]:
-                queue.ask("scancel", *left)
-            raise
+            own = self.submit([task for task in tasks if task.key not in theirs])
+        except ConfigError as error:
+            if not theirs:
+                raise
+            refused = str(error)  # jobs that are there are followed all the same
+            say(refused)
+        plan.jobs |= own
+        plan.write()
+        jobs = {task: job for task in tasks if (job := plan.jobs[task.key])}
+        watch = Watch(jobs, Path(self.folder(tasks)), beat=plan.beat)
+        ends = watch.ends()
+        try:
+            for pair in ends:
+                try:
+                    yield pair
+                except Stopped:
+                    if left := [job for job in watch.left.values() if job in own.values()]:
+                        queue.ask("scancel", *left)
+                    watch.drop([task for task, job in watch.left.items() if job not in own.values()])
+            for task in (task for task in tasks if task not in jobs):
+                yield task, Exit("not submitted", state="failed", message=refused or "not submitted")
         except KeyboardInterrupt:
             arrays = " ".join(sorted({job.split("_")[0] for job in watch.left.values()}))
             say(f"jobs in the queue go on, and the same command waits for them again; to stop them: scancel {arrays}")
@@ -159,6 +176,17 @@ class Slurm:
         return found
 
 
+def taken(tasks: Sequence[Task], plan: Plan) -> dict[str, str]:
+    """Return the jobs that tasks have already: those in the queue, or all, where SLURM does not say which are."""
+    earlier = plan.earlier()
+    mine = {task.key: earlier[task.key] for task in tasks if task.key in earlier}
+    if not mine:
+        return {}
+    if (found := queue.jobs()) is None:
+        return {task.key: mine[task.key] for task in tasks if task.key in mine and not task.ended}
+    return {key: job for key, job in mine.items() if job in found and found[job].state not in queue.OVER}
+
+
 def words(error: Exception) -> str:
     """Give what sbatch said."""
     return " ".join(line for line in str(error).splitlines() if "error:" in line) or str(error).strip()
@@ -172,6 +200,7 @@ class Watch:
         folder: submitit's, ``%j`` for the job.
         clock: seconds.
         sleep: for seconds.
+        beat: called at every look.
     """
 
     def __init__(
@@ -180,9 +209,11 @@ class Watch:
         folder: Path,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        self.left, self.folder, self.clock, self.sleep = dict(jobs), folder, clock, sleep
+        self.left, self.folder, self.clock, self.sleep, self.beat = dict(jobs), folder, clock, sleep, beat
         self._since: dict[tuple[str, str], float] = {}
+        self._waited: set[str] = set()
         self._answered = clock()
         self._silent = False
 
@@ -190,18 +221,24 @@ class Watch:
         """Yield each task as it ends."""
         pause, last = POLL_SECONDS
         while self.left:
+            self.beat()
             for task in [task for task in self.left if task.done]:
-                del self.left[task]
+                self.drop([task])
                 yield task, Exit("")
             found = queue.jobs()
             if self._answers(found):
                 for task, job in list(self.left.items()):
-                    if (how := self._over(job, (found or {}).get(job))) is not None:
-                        del self.left[task]
+                    if task in self.left and (how := self._over(job, (found or {}).get(job))) is not None:
+                        self.drop([task])
                         yield task, Exit(how, self._log(job))
             if self.left:
                 self.sleep(pause)
                 pause = min(1.2 * pause, last)
+
+    def drop(self, tasks: Sequence[Task]) -> None:
+        """Follow some no longer."""
+        for task in tasks:
+            self.left.pop(task, None)
 
     def _answers(self, found: dict[str, Job] | None) -> bool:
         """Say whether there is an answer, or has been none for so long that every job counts as gone."""
@@ -216,6 +253,10 @@ class Watch:
     def _over(self, name: str, job: Job | None) -> str | None:
         """Say how a job ended, or ``None`` as long as it may go on."""
         state = job.state if job else "GONE"
+        if job is not None and state == "PENDING":
+            self._waited.add(name)
+        elif job is not None and state not in queue.OVER:
+            self._waited.discard(name)
         stuck = job is not None and state == "PENDING" and queue.STUCK.search(job.reason)
         if not stuck and job is not None and state not in queue.OVER:
             self._since = {key: since for key, since in self._since.items() if key[0] != name}
@@ -227,6 +268,8 @@ class Watch:
             return f"SLURM job {name} waits for a person ({job.reason}): scontrol release or scancel it"
         if job is None:
             job = queue.history([name]).get(name)
+            if job is None and name in self._waited:  # a task of an array leaves no trace
+                return f"SLURM job {name}: CANCELLED before it started"
             return f"SLURM job {name}: {job.state}" if job else f"SLURM job {name} is gone from the queue"
         return BUSY if state == "COMPLETED" else f"SLURM job {name}: {state}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -11,24 +10,33 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from dstrun.config import Experiment
 from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
+from dstrun.option import ConfigError
+from dstrun.process import machine, started
 from dstrun.progress import say
-from dstrun.record.writer import write_atomic
+from dstrun.record import sealed
+from dstrun.record.lock import BUSY_CODE
+from dstrun.trouble import sentence, why
 
 SHOWN = 3
 """How many runs that repeat another are named."""
+
+BEAT_SECONDS = 30.0
+"""How often a client shows that it lives."""
 
 Ends = Generator[tuple[Task, Exit], None, None]
 
 
 class Engine(Protocol):
-    """Where tasks train; the launchers' part of a sweep."""
+    """Where tasks train; the launchers' part of a sweep. ``outlives`` says whether runs go on without the client."""
 
-    def check(self, experiments: Sequence[Experiment]) -> None:
-        """Refuse what cannot be started, before anything is.
+    outlives: ClassVar[bool]
+
+    def check(self, tasks: Sequence[Task], plan: Plan) -> None:
+        """Refuse what cannot be started, before anything is; ``tasks`` are those that are not done.
 
         Raises:
             ConfigError: said in one sentence.
@@ -36,7 +44,7 @@ class Engine(Protocol):
         ...
 
     def run(self, tasks: Sequence[Task], plan: Plan) -> Ends:
-        """Train tasks, and yield each as it ends; ``Stopped`` thrown into it stops those that are left."""
+        """Train tasks, and yield each as it ends; ``Stopped`` thrown into it stops the others, whose ends follow."""
         ...
 
 
@@ -50,36 +58,58 @@ class Plan:
     """
 
     def __init__(self, tasks: Sequence[Task], launcher: str, command: Sequence[str]) -> None:
-        started = time.time()
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started))
+        now = time.time()
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
         self.name = f"{stamp}-{os.getpid()}.json"
         self.folders = {task.key: task.folder.path.parent for task in tasks}
         self.jobs: dict[str, str | None] = {task.key: None for task in tasks}
         self._said = {
             "schema": 1,
             "command": list(command),
-            "started": started,
+            "started": now,
             "launcher": launcher,
             "host": socket.gethostname(),
+            "machine": machine(),
             "pid": os.getpid(),
+            "process_started": started(os.getpid()),
+            "beats": True,
         }
+        self._beaten = time.monotonic()
+        self._warned = False
 
     def write(self, ended: float | None = None) -> None:
-        """Replace the file, one in each experiment's folder."""
+        """Replace the file, one in each experiment's folder; without it the sweep goes on, and fewer see it."""
+        try:
+            self._write(ended)
+        except OSError as error:
+            if not self._warned:
+                say(f"what this sweep wants cannot be written for `dstrun status`: {sentence(error) or why(error)}")
+            self._warned = True
+
+    def beat(self) -> None:
+        """Show that the client lives, now and then, by the time of its file."""
+        if time.monotonic() - self._beaten < BEAT_SECONDS:
+            return
+        self._beaten = time.monotonic()
+        for folder in set(self.folders.values()):
+            with suppress(OSError):
+                os.utime(folder / ".sweeps" / self.name)
+
+    def _write(self, ended: float | None) -> None:
         for folder in set(self.folders.values()):
             mine = [(Path(key).name, job) for key, job in self.jobs.items() if self.folders[key] == folder]
             runs = [{"id": name, "job": job} for name, job in mine]
             (folder / ".sweeps").mkdir(parents=True, exist_ok=True)
             said = self._said | {"ended": ended, "runs": runs}
-            write_atomic(folder / ".sweeps" / self.name, json.dumps(said, indent=1))
+            sealed.write(folder / ".sweeps" / self.name, said)
 
     def earlier(self) -> dict[str, str]:
         """Return the last job that other sweeps have submitted for each run, by its folder."""
         jobs: dict[str, str] = {}
         for folder in set(self.folders.values()):
             for file in sorted((folder / ".sweeps").glob("*.json")):
-                with suppress(OSError, ValueError, KeyError):
-                    runs = json.loads(file.read_text())["runs"]
+                with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                    runs = sealed.read(file)["runs"]
                     jobs |= {
                         str(folder / run["id"]): run["job"] for run in runs if run["job"] and file.name != self.name
                     }
@@ -108,13 +138,14 @@ class Sweep:
         self._check_images()
         self.endings = {task.key: task.end(Exit("")) for task in self.tasks if task.done}
         self.plan = Plan(self.tasks, launcher, command)
-        engine.check(experiments)
+        if left := [task for task in self.tasks if task.key not in self.endings]:
+            engine.check(left, self.plan)
 
     def run(self) -> list[Ending]:
         """Train what is not done, failures again up to ``retry`` times; give the ending of each.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C or SIGTERM; runs of this machine have been saved.
+            KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; runs of this machine have been saved.
         """
         left = [task for task in self.tasks if task.key not in self.endings]
         for task, before in self.repeated[:SHOWN]:
@@ -127,19 +158,27 @@ class Sweep:
         folders = sorted({relative(folder) for folder in self.plan.folders.values()})
         say(f"follow: dstrun status --watch {shlex.join(folders)}")
         self.plan.write()
+        outlived = False
         try:
-            with sigterm_interrupts():
+            with signals_interrupt():
                 for attempt in range(1 + self.retry):
-                    if attempt and left:
+                    if not left:
+                        break
+                    if attempt:
                         say(f"retry {attempt} of {self.retry}: {counted(len(left))}")
                     left = self._attempt(left)
         except KeyboardInterrupt:
+            outlived = self.engine.outlives
             done = sum(task.done for task in self.tasks)
             saved = sum(task.status().get("state") == "interrupted" for task in self.tasks)
             say(f"interrupted: {done} of {counted(len(self.tasks))} done, {saved} saved; the same command continues")
             raise
         finally:
-            self.plan.write(ended=time.time())
+            if not outlived:  # else what waits in a queue is still to come
+                self.plan.write(ended=time.time())
+        for task in self.tasks:
+            if task.key in self.endings and self.endings[task.key].state == BUSY and task.done:
+                self.endings[task.key] = task.end(Exit(""))  # whoever had it has ended it meanwhile
         return self._all()
 
     def _check_images(self) -> None:
@@ -150,7 +189,11 @@ class Sweep:
         """
         found: dict[Any, str | None] = {}
         for task in self.tasks:
-            if (record := task.folder.record()) is not None:
+            try:
+                record = task.folder.record()
+            except ConfigError:  # that run's trouble, told at its end
+                continue
+            if record is not None:
                 dataset = task.experiment.build("dataset")
                 if dataset not in found:  # which reads the files of a data set
                     found[dataset] = dataset.found()
@@ -158,19 +201,22 @@ class Sweep:
 
     def _attempt(self, tasks: list[Task]) -> list[Task]:
         """Train tasks once; returns those to be tried again."""
-        again = []
+        again, stopped = [], False
         with closing(self.engine.run(tasks, self.plan)) as ended:
-            for task, exit in ended:
+            pair = next(ended, None)
+            while pair is not None:
+                task, exit = pair
                 ending = self.endings[task.key] = task.end(exit)
                 self._tell(ending)
                 if ending.transient:
                     again.append(task)
-                if ending.failed and self.fail_fast:
+                if ending.failed and self.fail_fast and not stopped:
+                    stopped = True
                     say("fail_fast=true: the others are stopped")
-                    with suppress(Stopped):
-                        ended.throw(Stopped())
-                    return []
-        return again
+                    pair = stop(ended)
+                else:
+                    pair = next(ended, None)
+        return [] if stopped else again
 
     def _tell(self, ending: Ending) -> None:
         told = f"top-1 {ending.top1:.2f} %" if ending.top1 is not None else ending.message
@@ -178,11 +224,12 @@ class Sweep:
 
     def _all(self) -> list[Ending]:
         """Give every run's ending; one that was stopped before its turn has not started."""
-        missing = (task for task in self.tasks if task.key not in self.endings)
-        for task in missing:
-            state = task.status().get("state")
-            left = ("interrupted", "saved") if state == "interrupted" else ("not started", "stopped before its turn")
-            self.endings[task.key] = Ending(task.id, *left, task.folder.path, task.log)
+        for task in (task for task in self.tasks if task.key not in self.endings):
+            self.endings[task.key] = (
+                task.end(Exit("stopped"))
+                if task.begun
+                else Ending(task.id, "not started", "stopped before its turn", task.folder.path, task.log)
+            )
         return [self.endings[task.key] for task in self.tasks]
 
 
@@ -196,22 +243,42 @@ def counted(number: int) -> str:
     return f"{number} run{'' if number == 1 else 's'}"
 
 
+def stop(ended: Ends) -> tuple[Task, Exit] | None:
+    """Stop what an engine still trains; returns the first end of these."""
+    try:
+        return ended.throw(Stopped())
+    except (StopIteration, Stopped):
+        return None
+
+
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that runs are saved when the client is told to end."""
+def signals_interrupt() -> Iterator[None]:
+    """Treat SIGTERM, and SIGHUP unless it is ignored, as Ctrl-C, so that runs are saved when the client has to end.
+
+    Ctrl-C alone acts again: a closing terminal sends SIGHUP more than once.
+    """
+    polite = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
 
     def interrupt(*_: Any) -> None:
+        for number in polite:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [*polite, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) != signal.SIG_IGN else [])]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def summarize(endings: Sequence[Ending]) -> int:
-    """Say how a sweep's runs ended, every failure with its last words and its log; returns the exit code."""
+    """Say how a sweep's runs ended, every failure with its last words and its log.
+
+    Returns:
+        The exit code: 0 only where every run is done, 75 where the others are being run elsewhere.
+    """
     done = sum(ending.state == "done" for ending in endings)
     say(f"{done} of {counted(len(endings))} done")
     busy = [ending for ending in endings if ending.state == BUSY]
@@ -224,13 +291,13 @@ def summarize(endings: Sequence[Ending]) -> int:
         say(f"  {ending.id}: {ending.state}{': ' if ending.message else ''}{ending.message}")
         for line in ending.tail():
             say(f"    | {line}")
-        if ending.log.exists():
+        if os.path.exists(ending.log):
             say(f"    log: {relative(ending.log)}")
     if failed or busy:
         say("the same command runs what is not done")
     folders = sorted({relative(ending.folder.parent) for ending in endings})
     say(f"next: dstrun table {shlex.join(folders)}")
-    return 1 if failed else 0
+    return 1 if failed else BUSY_CODE if busy else 0
 
 
 def relative(path: Path) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dstrun.config import Experiment
+from dstrun.option import ConfigError
+from dstrun.record import sealed
 from dstrun.record.folder import RunFolder
-from dstrun.record.lock import Busy
+from dstrun.record.lock import Busy, Lock, describe
+from dstrun.record.writer import previous, sweep_left_over
 
 TAIL = 3
 """Lines of a traceback that are shown for a failure."""
 
 BUSY = "busy"
-BUSY_CODE = 75
-"""Exit code of a process that left its run to another; EX_TEMPFAIL of sysexits.h."""
 
 
 class Stopped(Exception):
@@ -31,10 +32,13 @@ class Exit:
     Attributes:
         how: in a few words, ``killed by SIGKILL``, ``SLURM: TIMEOUT``; ``busy`` where it left the run to another.
         log: where what it printed is, if not in the run's own folder.
+        state: in which it said that it ended, whatever the files say, and ``message`` its sentence.
     """
 
     how: str
     log: Path | None = None
+    state: str | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Task:
         self.experiment = experiment
         self.folder = RunFolder(experiment.config, experiment.choices)
         self.id, self.key = self.folder.id, str(self.folder.path)  # runs of two experiments may share an id
+        self.begun = False
         self._before: dict[str, Any] = {}
 
     @property
@@ -88,38 +93,60 @@ class Task:
 
     @property
     def done(self) -> bool:
-        """Say whether the run's record is there."""
-        return (self.folder.path / "record.json").exists()
+        """Say whether the run's record is there, and its own; what keeps it from being read, the run says itself."""
+        try:
+            return self.folder.record() is not None
+        except ConfigError:
+            return False
+
+    @property
+    def ended(self) -> bool:
+        """Say whether the run has said that it came to an end by itself."""
+        return self.status().get("state") in ("failed", "diverged")
 
     def status(self) -> dict[str, Any]:
         """Read ``status.json``; empty where there is none."""
         try:
-            return json.loads((self.folder.path / "status.json").read_text())
-        except (OSError, ValueError):
+            return sealed.read(self.folder.path / "status.json")
+        except (OSError, sealed.Damaged):
             return {}
 
     def begin(self) -> None:
         """Note how the run stands before an attempt, so that what an earlier one left is not taken for its end."""
-        self._before = self.status()
+        self.begun, self._before = True, self.status()
 
     def end(self, exit: Exit) -> Ending:
         """Tell how the attempt ended; one that left no word is put down as lost in ``status.json``."""
-        if (record := self.folder.record()) is not None:
-            return self._ending("done", "", top1=record["accuracy"]["top1"])
+        try:
+            record = self.folder.record()
+            if record is not None:
+                self._tidy()
+                return self._ending("done", "", top1=record["accuracy"]["top1"])
+        except ConfigError as error:  # it may not be read, or is of another run
+            return self._ending("failed", str(error))
         status = self.status()
         state, message = status.get("state"), status.get("message") or ""
         told = status != self._before
         if told and state in ("failed", "diverged"):
             return self._ending(state, message)
         if told and state == "interrupted":
-            return self._ending(state, message if exit.how == BUSY else f"{message} ({exit.how})")
-        if exit.how == BUSY and state == "running":
-            return self._ending(BUSY, f"process {status.get('pid')} on {status.get('host')} works on it")
-        ending = self._ending("lost", exit.how)
+            return self._ending(state, message if exit.how in (BUSY, "") else f"{message} ({exit.how})")
+        if BUSY in (exit.state, exit.how) and (owner := Lock(self.folder.path).owner()):
+            return self._ending(BUSY, f"{describe(owner)} works on it")
+        if exit.state in (BUSY, "failed", "diverged", "interrupted"):  # and the folder could not say so
+            return self._ending(exit.state, exit.message)
+        ending = self._ending("lost", "ended without a word" if exit.how in (BUSY, "") else exit.how)
         if exit.log is not None and not (told and self.log.exists()):
             ending = replace(ending, log=exit.log)
         self._put_down(ending)
         return ending
+
+    def _tidy(self) -> None:
+        """Remove what a process that was killed has left beside a record."""
+        with suppress(OSError):
+            sweep_left_over(self.folder.path, age=60.0)
+            if (stray := previous(self.folder.checkpoint)).exists() and self.folder.checkpoint.exists():
+                stray.unlink()
 
     def _ending(self, state: str, message: str, top1: float | None = None) -> Ending:
         return Ending(self.id, state, message, self.folder.path, self.log, top1)
@@ -130,7 +157,7 @@ class Task:
         try:
             with self.folder.owned():
                 self.folder.status(**status | {"state": "lost", "message": ending.message, "eta_seconds": None})
-        except (Busy, OSError):
+        except (Busy, ConfigError, OSError):
             return
 
 

@@ -5,55 +5,64 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from dstrun.config import Experiment
-from dstrun.launcher.task import BUSY_CODE
 from dstrun.option import ConfigError
+from dstrun.output import outlast
 from dstrun.progress import say
 from dstrun.record.folder import RunFolder
-from dstrun.record.lock import Busy
+from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.run import report, run
+from dstrun.trouble import why
 
 
-def work(experiment: Experiment, threads: int | None = None) -> int:
+def work(
+    experiment: Experiment, threads: int | None = None, tell: Callable[[str, str], None] = lambda state, message: None
+) -> int:
     """Train a run; what it prints goes to ``log.txt`` in its folder.
 
     Args:
         experiment: composed and checked.
         threads: CPU threads, where the configuration leaves them open.
+        tell: called with how it ended, a state and a sentence, which its folder may be unable to say.
 
     Returns:
         The exit code: 0 done, 1 failed, 2 refused, 75 another process works on it, 130 interrupted.
     """
+    outlast()
     folder = RunFolder(experiment.config, experiment.choices)
-    if int(os.environ.get("SLURM_PROCID", 0)) == 0:
-        print_to(folder.path / "log.txt")
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("submitit").propagate = False  # it prints by itself
-    if experiment.config["threads"] is None:
-        experiment = replace(experiment, config={**experiment.config, "threads": threads})
     try:
+        if int(os.environ.get("SLURM_PROCID", 0)) == 0:
+            print_to(folder.path / "log.txt")
+        logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+        logging.getLogger("submitit").propagate = False  # it prints by itself
+        if experiment.config["threads"] is None:
+            experiment = replace(experiment, config={**experiment.config, "threads": threads})
         outcome = run(experiment)
-    except Exception as error:  # before training, which tells of its own
-        refused = isinstance(error, ConfigError)
-        say(f"dstrun: {error}" if refused else traceback.format_exc())
-        with suppress(Busy), folder.owned():
-            if not refused:
-                (folder.path / "error.txt").write_text(traceback.format_exc())
-            folder.status(state="failed", message=str(error) if refused else f"{type(error).__name__}: {error}")
-        return 2 if refused else 1
+    except ConfigError as error:
+        say(f"dstrun: {error}")
+        with suppress(Busy, ConfigError, OSError), folder.owned():
+            folder.status(state="failed", message=str(error))
+        tell("failed", str(error))
+        return 2
+    tell(outcome.state, outcome.message or "")
     code = report(outcome)
     return BUSY_CODE if outcome.state == "busy" else code
 
 
 def print_to(log: Path) -> None:
-    """Send what this process and those it starts print to the end of a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as file:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(file.fileno(), stream.fileno())
+    """Send what this process and those it starts print to the end of a file; where there can be none, nowhere."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        say(f"{log} cannot be written ({why(error)}): its run says nothing")
+        number = os.open(os.devnull, os.O_WRONLY)
+    for stream, target in ((sys.stdout, 1), (sys.stderr, 2)):
+        stream.flush()
+        os.dup2(number, target)
+    os.close(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -16,16 +17,25 @@ from typing import Any
 
 from dstrun.identity import VOLATILE, identity
 from dstrun.option import ConfigError
+from dstrun.process import machine, started
+from dstrun.record import sealed, valid
 from dstrun.record.lock import Lock, job_id
-from dstrun.record.writer import Rows, previous, sweep_left_over, write_atomic
+from dstrun.record.writer import Rows, previous, set_aside, signed, sweep_left_over, write_atomic
+from dstrun.trouble import why
 
-SCHEMA = 1
+HASH_DIGITS = 16
+"""At the end of a run's name: 64 bits, which no two configurations that anybody trains share."""
+OLD_DIGITS = 8
+"""As many as older versions had; they are the first of today's."""
 
 METRICS = (
     "epoch", "step", "train_loss", "loss", "top1", "top5", "lr", "seconds", "flops", "peak_bytes",
     "resident_peak_bytes", "split",
 )  # fmt: skip
 TOPOLOGY = ("step", "layer", "active", "pruned", "grown", "candidates", "explored")
+
+
+log = logging.getLogger("dstrun")
 
 
 def label(choices: dict[str, str | None]) -> str:
@@ -40,13 +50,26 @@ def plain(name: str) -> str:
     return re.sub(r"[^\w.+-]", ".", name)
 
 
+def experiment(config: dict[str, Any], own: dict[str, str] | None = None) -> str:
+    """Return a checksum of everything that can change a result (``identity``).
+
+    Args:
+        config: resolved.
+        own: the checksum of each module of a user's own, where they are on record.
+
+    Raises:
+        ConfigError: the file of a user's own option is gone.
+    """
+    return hashlib.sha256(json.dumps(identity(config, own), sort_keys=True).encode()).hexdigest()
+
+
 def run_id(config: dict[str, Any], choices: dict[str, str | None]) -> str:
     """Name a run: readable, and ended by a hash of everything that can change its result (``identity``).
 
     Raises:
         ConfigError: the file of a user's own option is gone.
     """
-    digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
+    digest = experiment(config)[:HASH_DIGITS]
     parts = [plain(str(part)) for part in (choices["model"], choices["dataset"], label(choices))]
     return "-".join(parts) + f"-s{config['sparsity']:g}-seed{config['seed']}-{digest}"
 
@@ -76,6 +99,13 @@ class RunFolder:
         self.config, self.choices = config, choices
         self.metrics = Rows(self.path / "metrics.csv", METRICS)
         self.topology = Rows(self.path / "topology.csv", TOPOLOGY)
+        self.experiment = experiment(config)
+        self.damage: str | None = None
+        """What is wrong with a record that is there and counts as not there."""
+        self.kept: dict[str, dict[str, Any]] | None = None
+        """Rows as the checkpoint has them that the run continues from."""
+        self.continued: list[dict[str, Any]] = []
+        """With which other versions the run was trained before, and until which step."""
         self._status: dict[str, Any] = {}
         self._status_written = threading.Lock()
         self._lock: Lock | None = None
@@ -86,18 +116,49 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     def record(self) -> dict[str, Any] | None:
-        """Read the record of a finished run; ``None`` where there is none.
+        """Read the record of this run; ``None`` where there is none, or what is there was not written by any run.
 
         Raises:
-            ConfigError: it is damaged.
+            ConfigError: it may not be read, is of another run, or still has the name that older versions gave it.
         """
         path = self.path / "record.json"
         try:
-            return json.loads(path.read_text())
+            record = valid.read(path)
         except FileNotFoundError:
+            self._check_old_name()
             return None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} is damaged: remove it to finish this run again") from error
+        except sealed.Damaged as error:
+            self.damage = f"{path} is damaged: {error}"
+            return None
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {why(error)}") from error
+        try:
+            other = experiment(record["config"], record.get("code", {}).get("own"))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            self.damage = f"{path} is damaged: its configuration is of another kind ({error})"
+            return None
+        self.check_same(path, other)
+        return record
+
+    def check_same(self, path: Path, other: str) -> None:
+        """Refuse what another experiment has left under this run's name.
+
+        Args:
+            path: of what was left.
+            other: checksum of its experiment (``experiment``).
+
+        Raises:
+            ConfigError: it is another.
+        """
+        if other != self.experiment:
+            raise ConfigError(f"{path} is of another configuration or code under this name: set experiment= or move it")
+
+    def _check_old_name(self) -> None:
+        old = self.path.with_name(self.id[: OLD_DIGITS - HASH_DIGITS])
+        if not self.path.exists() and os.path.exists(old):
+            raise ConfigError(
+                f"{old} has this run under its older name: dstrun migrate {self.path.parent} carries it over"
+            )
 
     def check_images(self, record: dict[str, Any], dataset: Any, found: str | None) -> None:
         """Refuse to take a finished run for one of other images; where none are here, they are taken for the same.
@@ -132,7 +193,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except OSError as error:
-            raise ConfigError(f"results={self.config['results']} cannot be written: {error.strerror}") from error
+            raise ConfigError(f"results={self.config['results']} cannot be written: {why(error)}") from error
         self._lock = lock
         try:
             yield
@@ -150,12 +211,33 @@ class RunFolder:
             self._lock.check()
 
     def begin(self, config_text: str, resumed_step: int) -> None:
-        """Write the configuration, and cut the rows back to what the checkpoint has seen (0: none)."""
+        """Write the configuration, and make the rows what the checkpoint has seen (step 0: none).
+
+        A damaged record is kept aside, as it may be all that is left of somebody's work.
+        """
         self.check()
         sweep_left_over(self.path)
-        write_atomic(self.path / "config.yaml", config_text)
-        for rows in (self.metrics, self.topology):
-            rows.restart(lambda row: 0 < resumed_step >= int(row["step"]))
+        if self.damage is not None:
+            set_aside(self.path / "record.json", f"{self.damage}: it is made again")
+            self.damage = None
+        write_atomic(self.path / "config.yaml", signed(config_text))
+        for rows in self._rows:
+            if resumed_step and self.kept is not None:
+                rows.restore(self.kept[rows.path.name])
+            else:
+                rows.restart(resumed_step)
+
+    @property
+    def _rows(self) -> tuple[Rows, Rows]:
+        return self.metrics, self.topology
+
+    def kept_rows(self) -> dict[str, dict[str, Any]]:
+        """Return all rows so far, for a checkpoint."""
+        return {rows.path.name: rows.keep() for rows in self._rows}
+
+    def row_sums(self) -> dict[str, dict[str, Any]]:
+        """Return how many rows each file has and their checksum, for the record."""
+        return {rows.path.name: rows.sums() for rows in self._rows}
 
     def status(self, **changes: Any) -> None:
         """Replace ``status.json`` with the last status and these changes."""
@@ -165,10 +247,12 @@ class RunFolder:
                 "id": self.id,
                 "host": platform.node(),
                 "pid": os.getpid(),
+                "machine": machine(),
+                "process_started": started(os.getpid()),
                 "job": job_id(),
                 "heartbeat": time.time(),
             } | changes
-            write_atomic(self.path / "status.json", json.dumps(self._status, indent=1))
+            sealed.write(self.path / "status.json", self._status, squeeze=True)
 
     def _beat(self) -> None:
         """Refresh the status from the lock's thread, as a step may take minutes."""
@@ -178,5 +262,5 @@ class RunFolder:
     def finish(self, record: dict[str, Any]) -> None:
         """Write the record: the run is done, and the checkpoint before the last is not needed."""
         self.check()
-        write_atomic(self.path / "record.json", json.dumps(record, indent=1))
+        sealed.write(self.path / "record.json", record)
         previous(self.checkpoint).unlink(missing_ok=True)

@@ -3,8 +3,12 @@
 Two things say who holds a run. A lock of the kernel (``fcntl.lockf`` on ``.lock``), which is free however its process
 ended, and which may reach over machines or not, depending on how the file system is mounted; some have none. And a
 note (``.owner``): who, where, in which job, with a token. It is created exclusively and refreshed while the process
-lives. A note that is left over is taken away only when its owner is surely gone (``gone``); and as "surely" rests on
+lives. A note that is left over is taken away only when its owner is surely gone (``_gone``); and as "surely" rests on
 others' clocks and schedulers, an owner looks for its token before whatever it writes, and stops where it is another's.
+
+A note that says nothing (damaged, emptied) or bears a time to come is no proof of an owner. Its copy in ``.lock`` says
+whether it was one of this machine, whose lock would not be free. Else an owner that lives mends it within a beat; one
+that does so for nobody within ``DOUBT_SECONDS`` is left over.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 import logging
 import os
 import platform
+import stat
 import subprocess
 import threading
 import time
@@ -24,17 +29,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dstrun.process import machine, started
+
 BEAT_SECONDS = 10
 SILENT_SECONDS = 300
 """An owner on another machine that has not refreshed its note for so long is gone."""
+DOUBT_SECONDS = 2.5 * BEAT_SECONDS
+"""How long a note that says nothing, or is of a time to come, is watched for somebody who mends it."""
+AHEAD_SECONDS = 60
+"""A note that is so far ahead of the file system's clock is of a time to come; those of machines differ by less."""
 WAIT_SECONDS = 60
 """How long a requeued job waits for the end of its own earlier start, which SLURM may still be killing."""
+
+NOTE_BYTES = 4096
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 """What a file system without locks answers."""
 
 LIVING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "CONFIGURING", "SIGNALING", "STAGE_OUT", "RESIZING"}
 """States of a SLURM job of which a process may be left; any other state says that there is none."""
+
+BUSY_CODE = 75
+"""Exit code of a process that left its run to another; EX_TEMPFAIL of sysexits.h."""
 
 log = logging.getLogger("dstrun")
 
@@ -56,6 +72,8 @@ class Lock:
         self.note_path = folder / ".owner"
         self.me = _identity()
         self._file: int | None = None
+        self._locked = False
+        self._doubted: tuple[object, float] | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._refresh, daemon=True, name="heartbeat")
 
@@ -73,15 +91,21 @@ class Lock:
                 break
             except Busy:
                 owner = self.owner() or {}
-                if owner.get("job") is None or owner["job"] != self.me["job"] or time.monotonic() > deadline:
+                same_job = owner.get("job") is not None and owner["job"] == self.me["job"]
+                if self._doubted is None and not (same_job and time.monotonic() <= deadline):
                     raise
                 time.sleep(1)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let go."""
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         with suppress(OSError):
             if self._mine():
                 self.note_path.unlink(missing_ok=True)
@@ -94,7 +118,7 @@ class Lock:
             Busy: another process has taken it over.
         """
         for _ in range(3):
-            if self._mine():
+            if self._mine() or self._mend():
                 return
             time.sleep(0.3)  # a network disk hesitates, or one that took the note by mistake is putting it back
         raise Busy(f"{self.folder.name} has been taken over by {describe(self.owner())}: this process stops")
@@ -108,9 +132,9 @@ class Lock:
         # forked child would keep.
         self._file = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            locked = self._lock()
+            self._locked = self._lock()
             if (owner := self.owner()) is not None:
-                self._take_over(owner, locked)
+                self._take_over(owner)
             self._sign()
         except BaseException as error:
             self._unlock()
@@ -127,6 +151,29 @@ class Lock:
             except BaseException:
                 self.note_path.unlink()
                 raise
+        if self._locked and self._file is not None:
+            with suppress(OSError):  # a copy, for whoever finds the note damaged
+                text = json.dumps(self.me).encode()
+                os.pwrite(self._file, text, 0)
+                os.ftruncate(self._file, len(text))
+
+    def _mend(self) -> bool:
+        """Sign again where the note was lost or damaged while the kernel vouches that nobody else holds the run."""
+        if not self._locked:
+            return False
+        try:
+            if (owner := self.owner()) == {}:
+                time.sleep(0.05)  # another may be about to write its own
+                owner = self.owner()
+            if owner:
+                return False
+            if owner is not None:
+                self._set_aside(owner)
+            self._sign()
+        except (OSError, Busy):
+            return False
+        log.warning("%s: the note of its owner was lost or damaged, and is written again", self.folder.name)
+        return True
 
     def _lock(self) -> bool:
         """Take the kernel's lock; ``False`` where the file system has none."""
@@ -145,12 +192,19 @@ class Lock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+        self._locked = False
 
-    def _take_over(self, owner: dict[str, Any], locked: bool) -> None:
+    def _take_over(self, owner: dict[str, Any]) -> None:
         """Take away the note of an owner that is gone; of several that try, one succeeds."""
-        why = self._gone(owner, locked)
+        why = self._gone(owner)
         if why is None:
             raise self._busy()
+        self._set_aside(owner)
+        if owner.get("machine") != self.me["machine"]:
+            log.warning("%s is taken over from %s: %s", self.folder.name, describe(owner), why)
+
+    def _set_aside(self, owner: dict[str, Any]) -> None:
+        """Take away a note, unless it is no longer the one that was read."""
         aside = self.folder / f".owner.{self.me['token']}"
         try:
             os.rename(self.note_path, aside)
@@ -158,21 +212,20 @@ class Lock:
             return
         try:
             if (found := _read(aside)) != owner:  # a faster one's, put there meanwhile
-                os.link(aside, self.note_path)
+                with suppress(FileNotFoundError):
+                    os.link(aside, self.note_path)
                 raise Busy(f"{self.folder.name} is being run by {describe(found)}")
         finally:
-            aside.unlink()
-        if owner.get("machine") != self.me["machine"]:
-            log.warning("%s is taken over from %s: %s", self.folder.name, describe(owner), why)
+            aside.unlink(missing_ok=True)
 
-    def _gone(self, owner: dict[str, Any], locked: bool) -> str | None:
+    def _gone(self, owner: dict[str, Any]) -> str | None:
         """Say why an owner is surely gone; ``None`` where it may live.
 
         Args:
             owner: what the note says.
-            locked: whether this process has the kernel's lock.
         """
-        if locked and owner.get("machine") == self.me["machine"]:
+        known = owner or self._copy()
+        if self._locked and known.get("machine") == self.me["machine"] and not _lives_here(known):
             return "its lock is free"
         job = owner.get("job")
         if job is not None and owner.get("cluster") == self.me["cluster"]:
@@ -181,7 +234,28 @@ class Lock:
             if job != self.me["job"] and (state := _job_state(job)) not in LIVING | {None}:
                 return f"SLURM says that job {job} is {state}"
         silent = self._silent_seconds()
-        return f"no sign of life for {silent / 60:.0f} minutes" if silent >= SILENT_SECONDS else None
+        if silent >= SILENT_SECONDS:
+            return f"no sign of life for {silent / 60:.0f} minutes"
+        if owner and silent > -AHEAD_SECONDS:
+            self._doubted = None
+        elif (seconds := self._unmended(owner)) >= DOUBT_SECONDS:
+            return f"its note is {'of a time to come' if owner else 'damaged'}, and nobody mends it for {seconds:.0f} s"
+        return None
+
+    def _copy(self) -> dict[str, Any]:
+        """Read who had the lock last."""
+        assert self._file is not None
+        return _parsed(os.pread(self._file, NOTE_BYTES, 0))
+
+    def _unmended(self, owner: dict[str, Any]) -> float:
+        """Measure for how long a note that says nothing has been watched without a change."""
+        try:
+            stamp = owner, self.note_path.stat().st_mtime_ns
+        except OSError:
+            stamp = owner, None
+        if self._doubted is None or self._doubted[0] != stamp:
+            self._doubted = stamp, time.monotonic()
+        return time.monotonic() - self._doubted[1]
 
     def _silent_seconds(self) -> float:
         """Measure since when the note was not refreshed, by the file system's clock alone."""
@@ -207,19 +281,36 @@ class Lock:
     def _refresh(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             with suppress(OSError, Busy):  # a network disk may be away for a while
-                if self._mine():
+                if self._mine() or self._mend():
                     os.utime(self.note_path)
                     self.beat()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """Read a note; an empty one where it is damaged."""
     try:
-        note = json.loads(path.read_text())
+        if not stat.S_ISREG(path.stat().st_mode):
+            return {}
+        with open(path, "rb") as file:
+            return _parsed(file.read(NOTE_BYTES))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except OSError:
         return {}
-    return note if isinstance(note, dict) else {}
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        note = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) and isinstance(note.get("token"), str) else {}
+
+
+def _lives_here(owner: dict[str, Any]) -> bool:
+    """Say whether another process of this machine is surely the owner, though its lock seems free: it was removed."""
+    pid, start = owner.get("pid"), owner.get("started")
+    return isinstance(pid, int) and pid != os.getpid() and start is not None and started(pid) == start
 
 
 def describe(owner: dict[str, Any] | None) -> str:
@@ -237,12 +328,12 @@ def job_id() -> str | None:
 
 
 def _identity() -> dict[str, Any]:
-    boot = Path("/proc/sys/kernel/random/boot_id")  # machines may share a name
     return {
         "token": uuid.uuid4().hex,
         "host": platform.node(),
-        "machine": boot.read_text().strip() if boot.exists() else platform.node(),
+        "machine": machine(),
         "pid": os.getpid(),
+        "started": started(os.getpid()),
         "job": job_id(),
         "cluster": os.environ.get("SLURM_CLUSTER_NAME"),
         "restarts": os.environ.get("SLURM_RESTART_COUNT"),

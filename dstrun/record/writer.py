@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import csv
+import errno
+import logging
 import os
 import platform
-from collections.abc import Callable, Iterable
+import re
+import time
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any
+from zlib import crc32
+
+from dstrun.trouble import FULL
+
+log = logging.getLogger("dstrun")
+
+KEPT_BYTES = 8 << 20
+"""Of rows, compressed: what a checkpoint takes besides the weights."""
 
 LEFT_OVER = ".tmp"
 """How the name of a file ends that is not yet whole."""
 
 
-def write_atomic(path: Path, content: bytes | str, *, keep: bool = False) -> None:
+def write_atomic(path: Path, content: bytes | str, *, keep: bool = False, squeeze: bool = False) -> None:
     """Replace a file: written beside it, flushed to disk, then renamed over it.
 
     Args:
         path: of the file.
         content: its bytes or its text.
         keep: whether the file that was there becomes ``previous(path)``.
+        squeeze: whether, where the disk has no room for a second file, the first is overwritten: for a few bytes that
+            have to be said just then.
     """
     data = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{LEFT_OVER}")
@@ -31,9 +48,19 @@ def write_atomic(path: Path, content: bytes | str, *, keep: bool = False) -> Non
         if keep and path.exists():
             os.replace(path, previous(path))
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)  # half a file must not fill a disk that is full
+        if squeeze and isinstance(error, OSError) and error.errno in FULL and path.exists():
+            return _overwrite(path, data)
         raise
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Write over a file within the room it has."""
+    with open(path, "r+b", buffering=0) as file:
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        file.truncate()
 
 
 def previous(path: Path) -> Path:
@@ -41,14 +68,44 @@ def previous(path: Path) -> Path:
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def sweep_left_over(folder: Path) -> None:
-    """Remove what killed processes were about to write."""
-    for file in folder.glob(f".*{LEFT_OVER}"):
-        file.unlink(missing_ok=True)
+def sweep_left_over(folder: Path, age: float = 0.0) -> None:
+    """Remove what killed processes were about to write, and what they looked at the time with.
+
+    Args:
+        folder: of a run.
+        age: seconds; younger ones are left to whoever may be writing them. Notes that are being taken over are at any
+            rate.
+    """
+    for pattern, least in ((f".*{LEFT_OVER}", age), (".owner.*", max(age, 60.0)), (".now.*", max(age, 60.0))):
+        for file in folder.glob(pattern):
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime >= least:
+                    file.unlink()
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Keep a damaged file under another name, ``record.damaged.json``, and say so."""
+    aside = path.with_suffix(f".damaged{path.suffix}")
+    os.replace(path, aside)
+    log.warning("%s; the file is kept as %s", why, aside.name)
+
+
+SIGNATURE = re.compile(rb"# checksum ([0-9a-f]{8})\n\Z")
+
+
+def signed(text: str) -> str:
+    """Return a YAML text with a comment at its end that has its checksum."""
+    return f"{text}# checksum {crc32(text.encode()):08x}\n"
+
+
+def is_signed(data: bytes) -> bool:
+    """Return whether a text is what was written; an older one has no checksum."""
+    found = SIGNATURE.search(data)
+    return found is None or crc32(data[: found.start()]) == int(found[1], 16)
 
 
 class Rows:
-    """A CSV file that grows by whole rows and can be cut back to what a checkpoint has seen.
+    """A CSV file that grows by whole rows, of which a checkpoint has all, or a checksum where they are many.
 
     Args:
         path: of the file.
@@ -58,23 +115,78 @@ class Rows:
     def __init__(self, path: Path, columns: Iterable[str]) -> None:
         self.path = path
         self.columns = list(columns)
+        self._forget()
 
-    def restart(self, keep: Callable[[dict[str, str]], bool]) -> None:
-        """Rewrite the file with its header and the rows to keep; a row cut short by a kill is dropped."""
-        kept: list[dict[str, str]] = []
-        if self.path.exists():
-            with open(self.path, newline="") as file:
-                rows = list(csv.DictReader(file))
-            kept = [row for row in rows if None not in row and None not in row.values() and keep(row)]
-        lines = [self._line(self.columns), *(self._line(row[c] for c in self.columns) for row in kept)]
-        write_atomic(self.path, "".join(lines))
+    def _forget(self) -> None:
+        self._bytes = self._rows = self._crc = 0
+        self._packer, self._packed = zlib.compressobj(1), bytearray()
+
+    def _take(self, data: bytes) -> None:
+        self._bytes, self._rows, self._crc = (
+            self._bytes + len(data),
+            self._rows + data.count(b"\n"),
+            crc32(data, self._crc),
+        )
+        if len(self._packed) <= KEPT_BYTES:
+            self._packed += self._packer.compress(data)
+
+    def keep(self) -> dict[str, Any]:
+        """Return what ``restore`` needs: all rows, compressed, unless they are more than ``KEPT_BYTES``."""
+        few = len(self._packed) <= KEPT_BYTES
+        text = bytes(self._packed) + self._packer.copy().flush() if few else None
+        return {"bytes": self._bytes, "crc32": self._crc, "text": text}
+
+    def sums(self) -> dict[str, Any]:
+        """Return how many rows there are, and the checksum of the file."""
+        return {"rows": self._rows - 1, "crc32": f"{self._crc:08x}"}
+
+    def holds(self, kept: dict[str, Any]) -> bool:
+        """Return whether what was kept can be restored, from itself or from the file."""
+        return kept["text"] is not None or self._begins(kept) is not None
+
+    def _begins(self, kept: dict[str, Any]) -> bytes | None:
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read(kept["bytes"])
+        except OSError:
+            return None
+        return data if len(data) == kept["bytes"] and crc32(data) == kept["crc32"] else None
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Make the file what it was when this was kept, whatever has become of it."""
+        data = self._begins(kept)
+        if data is None:
+            log.warning("%s has lost rows or was changed: it is made again from the checkpoint", self.path)
+            data = zlib.decompress(kept["text"])
+        self._write(data)
+
+    def restart(self, until: int) -> None:
+        """Rewrite the file with its header and the whole rows up to a step, as far as they can be read."""
+        lines = [self._line(self.columns)]
+        if until and self.path.exists():
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+            found = csv.reader(line.replace("\0", "\ufffd") for line in text[: text.rfind("\n") + 1].splitlines(True))
+            at, width = self.columns.index("step"), len(self.columns)
+            lines += [self._line(row) for row in found if len(row) == width and _step(row[at]) <= until]
+        self._write("".join(lines).encode())
+
+    def _write(self, data: bytes) -> None:
+        write_atomic(self.path, data)
+        self._forget()
+        self._take(data)
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows at the end."""
-        text = "".join(self._line(row[column] for column in self.columns) for row in rows)
-        with open(self.path, "a") as file:
-            file.write(text)
+        data = "".join(self._line(row[column] for column in self.columns) for row in rows).encode()
+        with open(self.path, "ab") as file:
+            file.write(data)
+        self._take(data)
 
     @staticmethod
     def _line(values: Iterable[Any]) -> str:
         return ",".join("" if value is None else str(value) for value in values) + "\n"
+
+
+def _step(word: str) -> float:
+    """Return the step of a row; beyond all where it is none."""
+    return int(word) if word.isascii() and word.isdecimal() and len(word) < 20 else inf

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dstrun.option import ConfigError
 from dstrun.report import load
+from dstrun.trouble import why
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +59,7 @@ def export(runs: Sequence[load.Run], out: Path, form: str, now: float) -> list[P
             for batch in epoch_batches(runs, settings):
                 file.write_table(batch)
     except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}") from error
+        raise ConfigError(f"--out {out} cannot be written: {why(error)}") from error
     return [out / f"epochs.{form}", out / f"runs.{form}"]
 
 

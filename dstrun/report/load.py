@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 import os
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+from dstrun import process
 from dstrun.budget import met
 from dstrun.option import ConfigError, nearest
+from dstrun.progress import say
+from dstrun.record import sealed, valid
+from dstrun.record.writer import is_signed
 from dstrun.upgrade import upgrade
 
-SCHEMA = 1
 LOST_SECONDS = 120
 EMERGES = 1.0
 """In the place of a sparsity where none was asked for and training found one: above all that can be asked for."""
@@ -48,6 +51,8 @@ class Run:
     status: dict[str, Any]
     warnings: tuple[str, ...] = field(default=())
     apart: dict[str, Any] = field(default_factory=dict)
+    beat: float | None = None
+    """When ``status.json`` was written, by the file system's clock."""
 
     @property
     def done(self) -> bool:
@@ -95,27 +100,23 @@ class Run:
     def state_at(self, now: float) -> str:
         """Say the state at a unix time.
 
-        A running run is lost without a heartbeat for ``LOST_SECONDS`` before ``now``, or if its process has gone from
-        this machine. One that its scheduler will start again has said ``interrupted`` and stays so.
+        A running run is lost without a heartbeat for ``LOST_SECONDS``, by the clock of its files, or if its process has
+        gone from this machine; a heartbeat from the future, too, is none. A run that its scheduler will start again
+        has said ``interrupted`` and stays so.
         """
         heartbeat = number(self.status.get("heartbeat"))
-        if self.state == "running" and (heartbeat is None or now - heartbeat > LOST_SECONDS or gone(self.status)):
+        beat = heartbeat if self.beat is None else self.beat
+        if self.state == "running" and (
+            heartbeat is None or beat is None or abs(now - beat) > LOST_SECONDS or gone(self.status)
+        ):
             return "lost"
         return self.state
 
 
-def gone(process: dict[str, Any]) -> bool:
-    """Say whether a process, known by ``host`` and ``pid``, was on this machine and is no more."""
-    pid = process.get("pid")
-    if process.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        pass  # somebody else's, and alive; or no number that this machine could know
-    return False
+def gone(said: dict[str, Any]) -> bool:
+    """Say whether a process, of ``host``, ``machine``, ``pid`` and ``process_started``, was here and is no more."""
+    here = said.get("host") == socket.gethostname() and said.get("machine", process.machine()) == process.machine()
+    return here and process.gone(said.get("pid"), said.get("process_started"))
 
 
 def number(value: Any) -> float | None:
@@ -215,53 +216,30 @@ def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
     """
     warned: list[str] = []
 
-    def get(name: str) -> dict[str, Any] | None:
+    def get(name: str, reader: Callable[[str], dict[str, Any]]) -> dict[str, Any] | None:
+        file = f"{folder}/{name}"
         try:
-            return json_object(folder / name) if name in names else None
-        except (OSError, ValueError) as error:
-            warned.append(f"{folder / name} cannot be read ({error}): skipped")
-            return None
+            return reader(file) if name in names else None
+        except sealed.Damaged as error:
+            warned.append(f"{file} is damaged: {error}: skipped")
+        except OSError as error:
+            warned.append(f"{file} cannot be read ({error.strerror or error}): skipped")
+        return None
 
-    status, record = get("status.json") or {}, None
+    status, record = get("status.json", sealed.read) or {}, None
     unopened = not records and "record.json" in names and status.get("state") == "done" and "top1" in status
     if not unopened:
-        record = get("record.json")
-    if record is not None and (fault := _fault(record)):
-        warned.append(f"{folder / 'record.json'} {fault}: skipped")
-        record = None
-    if record is not None:
-        upgrade(record["config"], record["choices"])
+        record = get("record.json", valid.read)
     state = str(record["state"] if record else status.get("state", "damaged"))
     if state == "done" and record is None and not unopened:
         # The record is written last: a done run has one unless the file was lost or damaged afterwards.
         state = "damaged"
     name = (record or status).get("id")
-    return Run(folder, name if isinstance(name, str) else folder.name, state, record, status, tuple(warned))
-
-
-def json_object(file: Path | str) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it holds something else.
-    """
-    with open(file, "rb") as stream:
-        value = json.loads(stream.read())
-    if not isinstance(value, dict):
-        raise ValueError("no JSON object")
-    return value
-
-
-def _fault(record: dict[str, Any]) -> str | None:
-    """Say what keeps a record from being read, if anything does."""
-    if record.get("schema") != SCHEMA:
-        return f"has schema {record.get('schema')}, and this version reads {SCHEMA}"
-    kinds = {"state": str, "label": str, "choices": dict, "config": dict, "accuracy": dict, "seed": int}
-    for key, kind in kinds.items():
-        if not isinstance(record.get(key), kind):
-            return f"lacks {key}"
-    return None
+    beat = None
+    if state == "running":
+        with suppress(OSError):
+            beat = os.stat(folder / "status.json").st_mtime
+    return Run(folder, name if isinstance(name, str) else folder.name, state, record, status, tuple(warned), beat=beat)
 
 
 def setting(run: Run) -> dict[str, Any]:
@@ -274,12 +252,16 @@ def setting(run: Run) -> dict[str, Any]:
 
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        config = yaml.load((run.folder / "config.yaml").read_text(), loader)
+        data = sealed.content(run.folder / "config.yaml")
+        if not is_signed(data):
+            _say_once(f"{run.folder / 'config.yaml'} is damaged: its checksum is another: skipped")
+            return {"label": None, "choices": {}, "config": {}}
+        config = yaml.load(data, loader)
         choices = config.pop("choices")
         upgrade(config, choices)
         choices |= {key: config[key] for key in ("scope", "backend", "precision")}
         return {"label": label(choices), "choices": choices, "config": config}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError):
         return {"label": None, "choices": {}, "config": {}}
 
 
@@ -295,10 +277,7 @@ def metrics(run: Run, columns: Collection[str] | None = None) -> list[dict[str, 
 
 def metric_columns(run: Run, columns: Collection[str] | None = None) -> dict[str, list[Any]]:
     """Read ``metrics.csv`` as ``metrics`` does: the values of each column by epoch; empty where there are no rows."""
-    try:
-        text = (run.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
+    text = rows_text(run, "metrics.csv")
     # Only whole lines: half a number is still a number.
     header, *lines = [line.split(",") for line in text[: text.rfind("\n") + 1].splitlines()] or [[]]
     lines = [line for line in lines if len(line) == len(header)]
@@ -311,6 +290,40 @@ def metric_columns(run: Run, columns: Collection[str] | None = None) -> dict[str
     if kept == list(range(len(lines))):
         return found
     return {key: [values[at] for at in kept] for key, values in found.items()}
+
+
+def rows_text(run: Run, name: str) -> str:
+    """Read ``metrics.csv`` or ``topology.csv``; what has been lost or changed since the run wrote it is said once."""
+    file = f"{run.folder}/{name}"
+    try:
+        data = sealed.content(file)
+    except OSError as error:
+        data = b""
+        if not isinstance(error, FileNotFoundError):
+            _say_once(f"{file} cannot be read ({error.strerror or error}): skipped")
+    except sealed.Damaged as error:
+        _say_once(f"{file} is damaged: {error}: skipped")
+        return ""
+    there = max(0, data.count(b"\n") - 1)
+    if run.record is None:  # the last row is written before the status that counts it
+        reached = number(run.status.get("epoch"))
+        if name == "metrics.csv" and reached is not None and there < reached:
+            _say_once(f"{file} lacks epochs: it has {there} of {reached:g}")
+    elif isinstance(run.record.get("rows"), dict) and isinstance(sums := run.record["rows"].get(name), dict):
+        if there != sums.get("rows"):
+            _say_once(f"{file} is damaged: it has {there} rows of {sums.get('rows')}")
+        elif sums.get("crc32") != f"{crc32(data):08x}":
+            _say_once(f"{file} is damaged: its checksum is another: something in it has changed")
+    return data.decode("utf-8", "replace")
+
+
+_said: set[str] = set()
+
+
+def _say_once(sentence: str) -> None:
+    if sentence not in _said:
+        _said.add(sentence)
+        say(sentence)
 
 
 def _values(key: str, words: Sequence[str]) -> list[Any]:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from dstrun.option import ConfigError, nearest
+from dstrun.record import sealed
 from dstrun.report import load
 from dstrun.report.format import Column, in_seconds
 
@@ -33,6 +34,11 @@ COLUMNS = [
     Column("job"),
     Column("message"),
 ]
+
+ASK_SECONDS = 30.0
+"""How often SLURM is asked for jobs whose client has gone, and the file system for its time."""
+FORGOTTEN_SECONDS = 86400.0
+"""After so long without its client a sweep is over, whatever the queue says or does not say."""
 
 SORTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "run": lambda row: 0,
@@ -62,9 +68,12 @@ class _Seen:
 
 @dataclass
 class Submission:
-    """What a sweep's client has written: the ``job`` of each run by id, and whether any of them may still start."""
+    """What a sweep's client has written: the ``job`` of each run by id, and whether any of them may still start.
 
-    open: bool
+    ``open`` is null where the queue alone knows: the client has gone, and its jobs may not.
+    """
+
+    open: bool | None
     jobs: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -75,6 +84,8 @@ class Sweep:
         self.roots = [Path(root) for root in roots]
         self._seen: dict[str, _Seen] = {}
         self._sweeps: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._asked: tuple[float, frozenset[str], Collection[str] | None] = (-inf, frozenset(), None)
+        self._skew: dict[Path, tuple[float, float]] = {}
 
     def rows(self, now: float) -> list[dict[str, Any]]:
         """Describe every run, sorted by folder; ``now`` is the unix time that heartbeats are held against.
@@ -90,19 +101,61 @@ class Sweep:
 
     def _below(self, root: Path, now: float) -> list[dict[str, Any]]:
         runs: dict[str, _Seen] = {}
-        waiting: dict[str, tuple[bool, str | None]] = {}
+        waiting: dict[str, tuple[bool | None, str | None]] = {}
         for folder, names in load.find(root, self._seen):
             if names and not load.is_run(names):
-                sweeps = sorted(self._read_sweeps(folder), key=lambda sweep: sweep.open)
+                sweeps = sorted(self._read_sweeps(folder, now), key=lambda sweep: (False, None, True).index(sweep.open))
                 waiting |= {f"{folder}/{run}": (sweep.open, job) for sweep in sweeps for run, job in sweep.jobs.items()}
             elif seen := self._look(folder, names, root, now):
                 runs[folder] = seen
+        self._hold_against_files(root, runs, now)
+        left = {f for f in waiting if f not in runs or runs[f].row["state"] in ("interrupted", "lost")}
+        if unsure := {job for f in left if waiting[f][0] is None and (job := waiting[f][1])}:
+            coming = self._coming(unsure)
+            waiting |= {
+                f: (job is not None if coming is None else job in coming, job)
+                for f, (open, job) in waiting.items()
+                if open is None
+            }
         for folder, seen in runs.items():
-            again = seen.row["state"] in ("interrupted", "lost") and waiting.get(folder, (False,))[0]
+            again = seen.row["state"] in ("interrupted", "lost") and bool(waiting.get(folder, (False,))[0])
             seen.row["awaited"] = seen.row["state"] == "running" or again
         placed = [(seen.order, seen.row) for seen in runs.values()]
-        placed += [(load.natural(f), _planned(_name(f, root), *waiting[f])) for f in waiting if f not in runs]
+        placed += [
+            (load.natural(f), _planned(_name(f, root), bool(waiting[f][0]), waiting[f][1]))
+            for f in waiting
+            if f not in runs
+        ]
         return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
+
+    def _hold_against_files(self, root: Path, runs: dict[str, _Seen], now: float) -> None:
+        """Describe runs anew whose state hangs on a clock, where that of the files is not this machine's."""
+        doubtful = [
+            folder
+            for folder, seen in runs.items()
+            if seen.run.state == "running"
+            and seen.run.beat is not None
+            and abs(now - seen.run.beat) > load.LOST_SECONDS / 2
+        ]
+        if not doubtful:
+            return
+        measured, skew = self._skew.get(root, (-inf, 0.0))
+        if time.monotonic() - measured > ASK_SECONDS:
+            skew = ahead(root)
+            self._skew[root] = time.monotonic(), skew
+        if abs(skew) > 1:
+            for folder in doubtful:
+                runs[folder].row = describe(runs[folder].run, _name(folder, root), now + skew)
+
+    def _coming(self, jobs: set[str]) -> Collection[str] | None:
+        """Return which jobs SLURM may still start or runs, asked now and then; ``None`` where it does not answer."""
+        at, asked, answer = self._asked
+        if time.monotonic() - at > ASK_SECONDS or not jobs <= asked:
+            from dstrun.launcher import queue
+
+            answer = queue.coming(jobs)
+            self._asked = time.monotonic(), frozenset(jobs), answer
+        return answer
 
     def _look(self, folder: str, names: Collection[str], root: Path, now: float) -> _Seen | None:
         """Read a run if it may be another than before; None where it is none any more."""
@@ -124,16 +177,17 @@ class Sweep:
             seen.row = describe(seen.run, _name(folder, root), now)
         return seen
 
-    def _read_sweeps(self, folder: str) -> Iterator[Submission]:
+    def _read_sweeps(self, folder: str, now: float) -> Iterator[Submission]:
         """Read what the clients of sweeps have written; a file that cannot be read says nothing."""
         with suppress(OSError), os.scandir(f"{folder}/.sweeps") as listing:
             for path in sorted(entry.path for entry in listing if entry.name.endswith(".json")):
                 stamp = _stamp(path)
                 if stamp is not None and self._sweeps.get(path, (None,))[0] != stamp:
                     with suppress(OSError, ValueError):
-                        self._sweeps[path] = stamp, load.json_object(path)
+                        self._sweeps[path] = stamp, sealed.read(path)
                 if path in self._sweeps:
-                    yield submission(self._sweeps[path][1])
+                    stamp, file = self._sweeps[path]
+                    yield submission(file, stamp[0] / 1e9, now)
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
@@ -145,12 +199,35 @@ def _stamp(path: str) -> tuple[int, ...] | None:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def submission(file: dict[str, Any]) -> Submission:
-    """Take from a sweep's file what is still to come of it."""
+def submission(file: dict[str, Any], beat: float, now: float) -> Submission:
+    """Take from a sweep's file what is still to come of it.
+
+    Args:
+        file: as its client has written it.
+        beat: when it was touched last.
+        now: the time that is held against.
+    """
     runs = file.get("runs") if isinstance(file.get("runs"), list) else []
     jobs = {run["id"]: run.get("job") for run in runs or () if isinstance(run, dict) and isinstance(run.get("id"), str)}
-    # A local client that was killed has its workers' end on its conscience, and cannot say so.
-    return Submission(file.get("ended") is None and not (file.get("launcher") == "local" and load.gone(file)), jobs)
+    silent = abs(now - beat) if file.get("beats") else 0.0
+    # A client that was killed cannot say so. With a local one no run starts any more; SLURM's jobs do not need theirs.
+    lives = not load.gone(file) and silent <= load.LOST_SECONDS
+    if file.get("ended") is not None or silent > FORGOTTEN_SECONDS:
+        return Submission(False, jobs)
+    return Submission(True if lives else False if file.get("launcher") == "local" else None, jobs)
+
+
+def ahead(folder: Path) -> float:
+    """Measure by how many seconds the clock of a file system is ahead of this machine's; 0 where nothing is written."""
+    probe = folder / f".now.{os.getpid()}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - time.time()
+    except OSError:
+        return 0.0
+    finally:
+        with suppress(OSError):
+            probe.unlink()
 
 
 def describe(run: load.Run, name: str, now: float) -> dict[str, Any]:
@@ -180,7 +257,7 @@ def _message(run: load.Run, state: str) -> str | None:
         return run.status.get("message")
     if load.gone(run.status):
         return f"process {run.status['pid']} has gone"
-    heartbeat = load.number(run.status.get("heartbeat"))
+    heartbeat = load.number(run.status.get("heartbeat")) and (run.beat or load.number(run.status.get("heartbeat")))
     return (
         f"no heartbeat since {time.strftime('%F %T', time.localtime(heartbeat))}" if heartbeat else "never a heartbeat"
     )

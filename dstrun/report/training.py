@@ -99,7 +99,9 @@ def is_training(key: str, allocation: str = "") -> bool:
     """
     if key == "allocation.dense_first":
         return not allocation.startswith("uniform")
-    return key == "allocation.flatten" or key in ASKED or key in ALSO or key.partition(".")[0] in ("optimizer", "schedule")
+    return (
+        key == "allocation.flatten" or key in ASKED or key in ALSO or key.partition(".")[0] in ("optimizer", "schedule")
+    )
 
 
 def family(allocation: str) -> str:

@@ -98,7 +98,19 @@ def _tell(sweep: Sweep, choose: Choose, interval: float) -> list[dict[str, Any]]
         if not any(row["awaited"] for row in rows):
             return rows
         before = said
-        time.sleep(interval)
+        if _reader_left(interval):
+            return rows
+
+
+def _reader_left(seconds: float) -> bool:
+    """Wait; return at once where nobody reads what is piped any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError, AttributeError):  # no descriptor behind it
+        time.sleep(seconds)
+        return False
+    return any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(1000 * seconds))
 
 
 @contextmanager
@@ -113,9 +125,18 @@ def _keys() -> Iterator[Callable[[float], str]]:
     before = termios.tcgetattr(sys.stdin)
     try:
         tty.setcbreak(sys.stdin)
-        yield lambda seconds: os.read(0, 1).decode(errors="replace") if select.select([0], [], [], seconds)[0] else ""
+        yield _pressed
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _pressed(seconds: float) -> str:
+    if not select.select([0], [], [], seconds)[0]:
+        return ""
+    try:
+        return os.read(0, 1).decode(errors="replace") or LEAVE[0]  # the terminal has closed
+    except OSError:
+        return LEAVE[0]
 
 
 @contextmanager

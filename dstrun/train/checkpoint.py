@@ -22,12 +22,15 @@ import torch
 from dstrun import __version__
 from dstrun.option import ConfigError
 from dstrun.record.folder import RunFolder, other_images
-from dstrun.record.writer import previous, write_atomic
+from dstrun.record.writer import previous, set_aside, write_atomic
 
 if TYPE_CHECKING:
     from dstrun.train.training import Training
 
 log = logging.getLogger("dstrun")
+
+HERE = {"version": __version__, "torch": str(torch.__version__)}
+"""With what this process trains."""
 
 
 class Checkpoints:
@@ -56,7 +59,7 @@ class Checkpoints:
         self.folder.check()
         why = None
         try:
-            save(self.folder.checkpoint, training)
+            save(self.folder.checkpoint, training, _told(self.folder))
         except OSError as error:
             why = error.strerror or str(error)
             log.warning("%s cannot be written (%s): the one before is kept", self.folder.checkpoint, why)
@@ -64,16 +67,20 @@ class Checkpoints:
         return why
 
 
-def save(path: Path, training: Training) -> None:
+def save(path: Path, training: Training, told: dict[str, Any] | None = None) -> None:
     """Write the checkpoint; the one there was becomes the previous one only when the new one is safe on disk.
 
-    Of several processes the first does.
+    Of several processes the first does; ``told`` is what the run's folder adds.
     """
     if not training.ranks.leads:
         return
     buffer = io.BytesIO()
-    torch.save(training.state() | {"version": __version__, "torch": str(torch.__version__)}, buffer)
+    torch.save(training.state() | HERE | (told or {}), buffer)
     write_atomic(path, buffer.getvalue(), keep=True)
+
+
+def _told(folder: RunFolder) -> dict[str, Any]:
+    return {"experiment": folder.experiment, "rows": folder.kept_rows(), "continued": folder.continued}
 
 
 def newest(path: Path) -> tuple[Path | None, list[Path]]:
@@ -102,32 +109,60 @@ def backends(path: Path) -> list[str] | None:
     return _read(found, torch.device("cpu"), mmap=True).get("backends") if found else None
 
 
-def load(path: Path, training: Training) -> int:
-    """Continue from the newest checkpoint that is whole, if there is one; damaged ones are said and removed.
+def load(path: Path, training: Training, folder: RunFolder | None = None) -> int:
+    """Continue from the newest checkpoint that is whole, if there is one; damaged ones are said and kept aside.
+
+    Args:
+        path: of the checkpoint.
+        training: put together, and continued.
+        folder: of the run; it takes the rows that the checkpoint has seen.
 
     Returns:
-        The step it was written after; 0 where there is none.
+        The step it was written after; 0 where the run starts again.
 
     Raises:
-        ConfigError: all are damaged, or it belongs to another version or to other data than the data set now read.
+        ConfigError: it does not fit, or is of another run or of other data than the data set now read.
     """
     found, damaged = newest(path)
-    if found is None:
-        if damaged:
-            fault = "is damaged: remove it" if len(damaged) == 1 else "are damaged: remove them"
-            raise ConfigError(f"{' and '.join(map(str, damaged))} {fault} to start this run again")
-        return 0
-    state = _read(found, training.device)
-    if state.get("source") != training.data.source and state.get("images") != training.data.images.checksum:
+    state = _read(found, training.device) if found else {}
+    if found and state.get("source") != training.data.source and state.get("images") != training.data.images.checksum:
         raise ConfigError(other_images(path.parent))
-    try:
-        training.load_state(state)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise _foreign(found, state) from error
-    for file in damaged:
-        log.warning("%s is damaged: the run continues from %s, step %d", file, found.name, training.step)
-        file.unlink()  # or it would become the previous one in place of a whole one
-    return training.step
+    if found and folder is not None and "experiment" in state:
+        folder.check_same(found, state["experiment"])
+    if found and folder is not None and not training.ranks.first(lambda: _has_rows(folder, state)):
+        log.warning(
+            "%s has lost rows that are too many to be in the checkpoint: the run starts again", folder.topology.path
+        )
+        found = None
+    if found:
+        try:
+            training.load_state(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise _foreign(found, state) from error
+        if folder is not None:
+            _note(folder, state, training.step)
+    if training.ranks.leads:
+        for file in damaged:
+            begins = f"continues from {found.name}, step {training.step}" if found else "starts again"
+            set_aside(file, f"{file} is damaged: the run {begins}")
+    return training.step if found else 0
+
+
+def _has_rows(folder: RunFolder, state: dict[str, Any]) -> bool:
+    kept = state.get("rows")
+    return kept is None or all(rows.holds(kept[rows.path.name]) for rows in (folder.metrics, folder.topology))
+
+
+def _note(folder: RunFolder, state: dict[str, Any], step: int) -> None:
+    """Take from a checkpoint what its run's folder needs, and note where another version or torch trained before."""
+    folder.kept, folder.continued = state.get("rows"), list(state.get("continued", ()))
+    before = {key: state.get(key, "(unknown)") for key in HERE}
+    if before != HERE:
+        folder.continued.append({"until_step": step} | before)
+        log.warning(
+            "the checkpoint is of dstrun %s with torch %s, and this is %s with %s: the run continues, "
+            "not bit for bit, and its record says so", *before.values(), *HERE.values(),
+        )  # fmt: skip
 
 
 def _read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]:

@@ -21,6 +21,10 @@ class Diverged(Exception):
     """The loss became infinite or no number; the message says when."""
 
 
+class Unsaved(Exception):
+    """The last checkpoint cannot be written: the run is not done; the message says why."""
+
+
 class Interrupted(Exception):
     """A signal asked to stop; the run is saved and continues when started again."""
 
@@ -31,6 +35,7 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
     Raises:
         Diverged: the loss is not finite.
         Interrupted: after the step during which a signal came.
+        Unsaved: all steps are done, and their weights are not safe.
         Busy: another process has taken the run over.
     """
     training.model.train()
@@ -52,6 +57,8 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
         failure = checkpoints.save(training) if saves else None
         if asked:
             raise Interrupted(f"{asked} {at}" + (f", not saved: {failure}" if failure else ""))
+        if ends and (failure := training.ranks.any(failure)):
+            raise Unsaved(f"the last checkpoint cannot be written ({failure}): make room, and the same command ends it")
 
 
 def end_epoch(training: Training, journal: Journal) -> None:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop after its step: Ctrl-C, and those by which a cluster takes its machine back.
+"""Signals that ask a run to stop after its step: Ctrl-C, a terminal that closes, a cluster that wants its machine back.
 
 Python runs a handler between two bytecodes, so a signal is seen when the step (or the save) under way is over: a
 cluster's notice (SLURM's ``--signal``) has to be longer than one step and one save.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 
-ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """SLURM sends SIGTERM where it cancels or preempts, SIGUSR1 or SIGUSR2 where it is told to warn before."""
 
 HINT = b"\nstops after this step and saves; Ctrl-C again leaves at once\n"
@@ -20,8 +21,8 @@ class Stop:
     """Context in which ``ASKS`` set ``requested`` (the signal's name) instead of ending the process.
 
     A second Ctrl-C ends it at once, which costs no checkpoint, as a file is replaced whole or not at all. Any other
-    repeated signal changes nothing, so that saving is left in peace. Outside the main thread, where Python delivers no
-    signals, it does nothing.
+    repeated signal changes nothing, so that saving is left in peace. SIGHUP stays ignored where it is (``nohup``).
+    Outside the main thread, where Python delivers no signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         for number in ASKS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             try:
                 self._before[number] = signal.signal(number, self._handle)
             except ValueError:
@@ -56,7 +59,8 @@ class Stop:
         if self.requested is None:
             self.requested = signal.Signals(number).name
             if number == signal.SIGINT and os.isatty(2):
-                os.write(2, HINT)  # not print, which a handler may interrupt
+                with suppress(OSError):  # the terminal may close this very moment
+                    os.write(2, HINT)  # not print, which a handler may interrupt
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
 
@@ -66,9 +70,9 @@ _active: list[Stop] = []
 
 def _let_go() -> None:
     """Give a forked child the plain signals: it must neither outlive its run nor act as if it were the run."""
-    for number in ASKS if _active else ():
-        ends = number in (signal.SIGINT, signal.SIGTERM)
-        signal.signal(number, signal.SIG_DFL if ends else signal.SIG_IGN)
+    for number in _active[-1]._before if _active else ():
+        warns = number in (signal.SIGUSR1, signal.SIGUSR2)
+        signal.signal(number, signal.SIG_IGN if warns else signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=_let_go)

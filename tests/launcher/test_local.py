@@ -13,7 +13,11 @@ import pytest
 from results_of import results
 from small_run import SMALL
 
+from dstrun import config
 from dstrun.launcher.local import Local
+from dstrun.launcher.sweep import signals_interrupt
+from dstrun.launcher.task import Exit, Task
+from dstrun.launcher.work import work
 from dstrun.option import ConfigError
 
 WORDS = [*SMALL, "method=set"]
@@ -110,7 +114,7 @@ def test_a_failure_by_itself_stops_no_other(folder) -> None:
     assert ": not started: stopped before its turn" in stopped
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupting_the_client_saves_its_runs(folder, number: signal.Signals) -> None:
     client = folder.start(*LONG, "hydra.launcher.workers=2", "seed=0,1,2")
     folder.wait(lambda: len(folder.at_work()) == 2)
@@ -126,9 +130,68 @@ def test_runs_of_a_killed_client_go_on_and_another_client_leaves_them_alone(fold
     (run,) = folder.wait(folder.at_work)
     client.kill()
     client.wait()
-    output = folder.sweep(*LONG, "seed=0")
+    output = folder.sweep(*LONG, "seed=0", code=75)
     assert f"being run elsewhere:\n  {run['id']}: process {run['pid']} on " in output
     assert folder.at_work()[0]["pid"] == run["pid"]
+
+
+def test_three_clients_train_each_run_once_and_say_what_is_true(folder) -> None:
+    words = [*WORDS, "seed=0,1,2"]
+    clients = [folder.start(*words) for _ in range(3)]
+    outputs = [folder.end(client) for client in clients]
+    assert folder.states() == ["done"] * 3, outputs
+    for client, output in zip(clients, outputs, strict=True):
+        assert client.returncode == (0 if "3 of 3 runs done" in output else 75), output
+        assert "lost" not in output
+    for run in folder.runs():
+        assert (run["folder"] / "log.txt").read_text().count("(new)") == 1
+
+
+def test_a_killed_fork_server_stops_no_run(folder) -> None:
+    """In a TMPDIR too long for a socket. The server is the parent of the first run; that one goes on without it."""
+    temporary = folder.path / ("x" * 100)
+    temporary.mkdir()
+    folder.environment["TMPDIR"] = str(temporary)
+    client = folder.start(*WORDS, "epochs=300", "seed=0,1")
+    (run,) = folder.wait(folder.at_work)
+    stat = Path(f"/proc/{run['pid']}/stat").read_text()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    output = folder.end(client)
+    assert client.returncode == 0, output
+    assert f"the process that starts runs was killed; {run['id']} goes on" in output
+    assert folder.states() == ["done", "done"]
+
+
+@pytest.mark.parametrize("how", ["lock", "file"])
+def test_a_bad_folder_is_its_own_runs_failure(how: str, tmp_path: Path) -> None:
+    """Told in a sentence, by files or by word of mouth."""
+    task = Task(config.compose([*SMALL, f"results={tmp_path}"]))
+    folder, heard = task.folder.path, []
+    folder.parent.mkdir(parents=True)
+    if how == "file":
+        folder.touch()
+    else:
+        (folder / ".lock").mkdir(parents=True)
+    task.begin()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("dstrun.launcher.work.print_to", lambda log: None)
+        code = work(task.experiment, 1, lambda *said: heard.append(said))
+    ((state, message),) = heard
+    ending = task.end(Exit(f"ended with code {code}", state=state, message=message))
+    assert (code, ending.state) == (2, "failed")
+    assert "cannot be" in ending.message
+
+
+def test_a_first_signal_saves_and_a_closing_terminal_says_it_twice() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with signals_interrupt():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGHUP)
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_a_sweep_wants_is_on_disk(folder) -> None:

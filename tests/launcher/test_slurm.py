@@ -160,6 +160,26 @@ def test_a_client_that_is_stopped_finds_its_jobs_again(cluster, lab) -> None:
     assert (run["folder"] / "log.txt").read_text().count("(new)") == 1
 
 
+def test_a_drained_node_keeps_nobody_from_waiting(cluster, lab) -> None:
+    """A client is killed while its job waits; the same command follows the job, and a new one may be submitted."""
+    lab.ask("scontrol", "update", f"nodename={lab.host}", "state=drain", "reason=test")
+    try:
+        first = cluster.start(*WORDS, "seed=0")
+        cluster.wait(lambda: any("PENDING" in state for state in lab.jobs().values()))
+        cluster.wait(lambda: any('"job": "' in f.read_text() for f in cluster.path.glob("results/*/.sweeps/*.json")))
+        first.kill()
+        first.wait()
+        again = cluster.start(*WORDS, "seed=0,1", "retry=1")
+        cluster.wait(lambda: "submitted 1 job" in cluster.said[again.pid].read_text())
+    finally:
+        lab.ask("scontrol", "update", f"nodename={lab.host}", "state=resume")
+    output = cluster.end(again)
+    assert again.returncode == 0, output
+    assert "already in the queue: " in output
+    assert "nodes are down or drained" in output
+    assert "2 of 2 runs done" in output
+
+
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [

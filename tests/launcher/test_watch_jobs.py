@@ -84,6 +84,13 @@ def test_a_job_that_is_gone_is_named(follow) -> None:
     assert at >= 40 + SETTLE_SECONDS
 
 
+def test_a_task_cancelled_while_it_waited_is_named(follow) -> None:
+    how, _ = follow((0, Job("PENDING", "JobArrayTaskLimit")), (40, "gone"))
+    assert how == "SLURM job 7_0: CANCELLED before it started"
+    how, _ = follow((0, Job("PENDING", "Priority")), (20, Job("RUNNING")), (40, "gone"))
+    assert how == "SLURM job 7_0 is gone from the queue"
+
+
 def test_a_silent_slurm_is_waited_for_but_not_for_ever(follow, capsys) -> None:
     how, _ = follow((0, Job("RUNNING")), (10, "silent"), (1000, Job("RUNNING")), (1100, Job("FAILED")))
     assert how == "SLURM job 7_0: FAILED"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from dstrun import config
-from dstrun.config import Experiment
+from dstrun import config, start
 from dstrun.launcher.sweep import Ends, Plan, Sweep
 from dstrun.launcher.task import Exit, Task
+from dstrun.option import ConfigError
+from dstrun.record import sealed
 
 WORDS = ["model=mlp", "dataset=digits"]
 
@@ -22,13 +25,20 @@ class Engine:
     def __init__(self) -> None:
         self.trained: list[Path] = []
 
-    def check(self, experiments: Sequence[Experiment]) -> None: ...
+    outlives: ClassVar[bool] = False
+
+    def check(self, tasks: Sequence[Task], plan: Plan) -> None: ...
 
     def run(self, tasks: Sequence[Task], plan: Plan) -> Ends:
         for task in tasks:
             self.trained.append(task.folder.path)
             task.folder.path.mkdir(parents=True)
-            (task.folder.path / "record.json").write_text(json.dumps({"accuracy": {"top1": 50.0}}))
+            experiment = task.experiment
+            record = {
+                "id": task.id, "state": "done", "label": "x", "seed": experiment.config["seed"],
+                "choices": dict(experiment.choices), "config": experiment.config, "accuracy": {"top1": 50.0},
+            }  # fmt: skip
+            sealed.write(task.folder.path / "record.json", record)
             yield task, Exit("")
 
 
@@ -58,3 +68,21 @@ def test_two_experiments_are_trained_in_both(tmp_path: Path) -> None:
     assert ended == 2
     plans = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("*/.sweeps/*.json"))]
     assert [plan["runs"] for plan in plans] == [[{"id": trained[0].name, "job": None}]] * 2
+
+
+def test_what_killed_processes_left_beside_a_record_is_cleaned_up(tmp_path: Path) -> None:
+    words = config.compose_sweep([*WORDS, f"results={tmp_path}"])
+    folder = Task(words[0]).folder.path
+    sweep(tmp_path)
+    left = [".status.json.node.7.tmp", ".owner.abc", ".now.abc", "checkpoint.previous.pt"]
+    for name in [*left, "checkpoint.pt", ".config.yaml.node.8.tmp"]:
+        (folder / name).touch()
+    for name in left:
+        os.utime(folder / name, (0, 0))
+    Sweep(words, Engine(), "local").run()
+    assert sorted(p.name for p in folder.iterdir()) == [".config.yaml.node.8.tmp", "checkpoint.pt", "record.json"]
+
+
+def test_a_sweeper_that_searches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hydra/sweeper=optuna is not known: a sweep trains grids"):
+        start.sweep([*WORDS, "optimizer.lr=interval(0.01,0.5)", "hydra/sweeper=optuna"], [], "config")

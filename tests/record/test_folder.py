@@ -81,11 +81,11 @@ def test_a_replaced_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
 
 def test_rows_are_cut_back_and_a_broken_last_one_is_dropped(tmp_path: Path) -> None:
     rows = Rows(tmp_path / "r.csv", ("step", "value"))
-    rows.restart(lambda _: True)
+    rows.restart(0)
     rows.append([{"step": s, "value": s * 1.5} for s in range(5)] + [{"step": 5, "value": None}])
     with open(rows.path, "a") as file:
         file.write("6")
-    rows.restart(lambda row: int(row["step"]) <= 3)
+    rows.restart(3)
     with open(rows.path, newline="") as file:
         assert list(csv.DictReader(file)) == [{"step": str(s), "value": str(s * 1.5)} for s in range(4)]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dstrun.record import lock as module
-from dstrun.record.lock import SILENT_SECONDS, Busy, Lock
+from dstrun.record.lock import DOUBT_SECONDS, SILENT_SECONDS, Busy, Lock
 
 HOLD = """
 import os, sys, time
@@ -127,12 +127,101 @@ def test_another_machine_that_fell_silent_is_taken_over(
     assert [record.message for record in caplog.records] == [said]
 
 
-def test_a_note_cut_short_belongs_to_somebody_until_it_is_old(tmp_path: Path) -> None:
-    path = tmp_path / ".owner"
-    path.write_text('{"tok')
-    with pytest.raises(Busy, match="another process"):
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Sleep no second of those that a note is watched for; give them."""
+    slept: list[float] = []
+    now = time.monotonic()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", slept.append)
+        patched.setattr(time, "monotonic", lambda: now + sum(slept))
+        yield slept
+
+
+DAMAGE: dict[str, bytes] = {"cut": b'{"tok', "empty": b"", "other": b"[1]", "deep": b"[" * 4000, "bytes": b"\xff\x00"}
+
+
+@pytest.mark.parametrize("text", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_note_costs_its_own_machine_nothing(text: bytes, naps: list[float], tmp_path: Path) -> None:
+    """The copy in ``.lock`` says who had the run last."""
+    take(tmp_path)
+    (tmp_path / ".owner").write_bytes(text)
+    take(tmp_path)
+    assert naps == []
+
+
+@pytest.mark.parametrize("text", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_note_of_who_knows_whom_is_watched_for_seconds(
+    disk: str, text: bytes, naps: list[float], tmp_path: Path
+) -> None:
+    (tmp_path / ".owner").write_bytes(text)
+    take(tmp_path)
+    assert DOUBT_SECONDS <= sum(naps) < DOUBT_SECONDS + 2
+
+
+def test_a_note_of_a_time_to_come_is_watched_for_seconds(disk: str, naps: list[float], tmp_path: Path) -> None:
+    leave_note(tmp_path, age=-86400)
+    take(tmp_path)
+    assert DOUBT_SECONDS <= sum(naps) < DOUBT_SECONDS + 2
+
+
+@pytest.mark.parametrize("text", ["", None])
+def test_an_owner_that_mends_its_note_is_left_alone(
+    text: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a disk whose locks do not reach the other machine, which has a lock of its own and beats."""
+    first, second = Lock(tmp_path), Lock(tmp_path)
+    first.acquire()
+    second.me |= {"machine": "other"}
+    note = tmp_path / ".owner"
+    if text is None:
+        os.utime(note, (time.time() + 86400, time.time() + 86400))
+    else:
+        note.write_text(text)
+
+    def beat(_: float) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "sleep", lambda _: None)
+            first.check()
+        os.utime(note)
+
+    monkeypatch.setattr(time, "sleep", beat)
+    with pytest.raises(Busy):
+        second.acquire()
+    first.check()
+    first.release()
+
+
+@pytest.mark.parametrize("text", [*DAMAGE.values(), None], ids=[*DAMAGE, "gone"])
+def test_who_holds_the_run_signs_again(text: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lock = Lock(tmp_path)
+    lock.acquire()
+    (tmp_path / ".owner").unlink()
+    if text is not None:
+        (tmp_path / ".owner").write_bytes(text)
+    lock.check()
+    assert lock.owner() == lock.me
+    assert "written again" in caplog.text
+    lock.release()
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_without_locks_a_lost_note_ends_it(monkeypatch: pytest.MonkeyPatch, naps: list[float], tmp_path: Path) -> None:
+    refuse_locks(monkeypatch)
+    lock = Lock(tmp_path)
+    lock.acquire()
+    (tmp_path / ".owner").unlink()
+    with pytest.raises(Busy):
+        lock.check()
+    lock.release()
+
+
+def test_a_removed_lock_frees_no_run_whose_process_lives(holder: tuple[subprocess.Popen, int], tmp_path: Path) -> None:
+    (tmp_path / ".lock").unlink()
+    with pytest.raises(Busy, match=f"process {holder[0].pid} "):
         take(tmp_path)
-    os.utime(path, (0, 0))
+    holder[0].kill()
+    holder[0].wait()
     take(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,12 @@ def write(root: Path, record: dict[str, Any], folder: str | None = None) -> Path
 
 
 def write_status(root: Path, name: str, state: str, **more: Any) -> Path:
-    """Leave an unfinished run: a status alone."""
+    """Leave an unfinished run: a status alone, as old as its heartbeat says."""
     place = root / name
     place.mkdir(parents=True)
     (place / "status.json").write_text(json.dumps({"id": place.name, "state": state} | more))
+    if (heartbeat := more.get("heartbeat")) is not None:
+        os.utime(place / "status.json", (heartbeat, heartbeat))
     return place
 
 

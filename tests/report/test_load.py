@@ -54,11 +54,11 @@ def test_a_run_without_record_is_not_done(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"schema": 1, "id', "cannot be read"),
+        ('{"schema": 1, "id', "is damaged: no JSON"),
         ("[]", "no JSON object"),
-        ("\xff", "cannot be read"),
-        ('{"schema": 2}', "has schema 2, and this version reads 1"),
-        ('{"schema": 1, "state": "done"}', "lacks label"),
+        ("\xff", "is damaged: no UTF-8"),
+        ('{"schema": 0}', "it has schema 0, and this version reads 2 and older"),
+        ('{"schema": 1, "state": "done"}', "it lacks id"),
     ],
 )
 def test_damage_is_told_of_and_skipped(tmp_path: Path, text: str, sentence: str) -> None:

@@ -12,7 +12,9 @@ import pytest
 from report_fixture import record_of, write, write_status, write_sweep
 
 from dstrun.option import ConfigError
-from dstrun.report import load, status
+from dstrun.process import started
+from dstrun.record import sealed
+from dstrun.report import status
 from dstrun.report.format import render
 
 RUNNING = {"epoch": 3, "epochs": 10, "top1": 50.1, "eta_seconds": 80.0, "epoch_seconds": 12.0, "peak_bytes": 64e6}
@@ -45,7 +47,7 @@ def test_rows_tell_each_run_apart(tmp_path: Path) -> None:
         ]
     )
     assert rows[4]["state"] == "damaged"
-    assert "status.json cannot be read" in rows[4]["message"]
+    assert "status.json is damaged" in rows[4]["message"]
     assert status.totals(rows) == "5 runs: 1 done, 1 running, 1 lost, 1 failed, 1 damaged; 1m 20s left"
 
 
@@ -117,8 +119,52 @@ def test_a_killed_local_client_starts_nothing_more(tmp_path: Path) -> None:
     client = {"host": socket.gethostname(), "pid": ended.pid}
     write_sweep(tmp_path, {"a": None}, launcher="local", **client)
     assert states_of(tmp_path) == {"a": "not started"}
-    write_sweep(tmp_path, {"a": None}, launcher="slurm", **client)
-    assert states_of(tmp_path) == {"a": "queued"}
+
+
+@pytest.mark.parametrize(
+    ("coming", "beaten", "state"),
+    [(None, 0, "queued"), ({"7_0"}, 0, "queued"), (set(), 0, "not started"), (None, 90000, "not started")],
+)
+def test_jobs_of_a_killed_client_are_asked_for(
+    coming: set[str] | None, beaten: float, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody can ask for is given up after a day, or ``--watch`` would never end."""
+    monkeypatch.setattr("dstrun.launcher.queue.coming", lambda jobs: coming)
+    file = write_sweep(tmp_path, {"a": "7_0", "b": None}, launcher="slurm", host="elsewhere", beats=True)
+    os.utime(file, (0, 0))
+    (row, other) = rows_of(tmp_path, 200.0 + beaten)
+    assert (row["state"], row["awaited"]) == (state, state == "queued")
+    assert not other["awaited"]
+
+
+def test_a_client_elsewhere_lives_as_long_as_it_beats(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, {"a": None}, launcher="local", host="elsewhere", beats=True)
+    os.utime(file, (1000, 1000))
+    assert states_of(tmp_path, 1100.0) == {"a": "queued"}
+    assert states_of(tmp_path, 1200.0) == {"a": "not started"}
+
+
+def test_a_heartbeat_of_a_time_to_come_is_none(tmp_path: Path) -> None:
+    write_status(tmp_path, "a", "running", heartbeat=90000.0, host="elsewhere", pid=1)
+    assert states_of(tmp_path) == {"a": "lost"}
+
+
+def test_the_clock_of_the_files_decides_not_that_of_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node ten minutes behind trains; a machine of which the clock runs ahead sees its runs train."""
+    folder = write_status(tmp_path, "a", "running", heartbeat=1000.0, host="elsewhere", pid=1)
+    os.utime(folder / "status.json", (1600, 1600))
+    assert states_of(tmp_path, 1605.0) == {"a": "running"}
+    monkeypatch.setattr(status, "ahead", lambda folder: -600.0)
+    assert states_of(tmp_path, 2205.0) == {"a": "running"}
+    assert states_of(tmp_path, 2405.0) == {"a": "lost"}
+
+
+def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
+    here = {"host": socket.gethostname(), "pid": os.getpid(), "heartbeat": 1000.0}
+    write_status(tmp_path, "a", "running", **here, process_started=started(os.getpid()))
+    write_status(tmp_path, "b", "running", **here, process_started=1)
+    write_sweep(tmp_path, {"c": None}, launcher="local", host=here["host"], pid=here["pid"], process_started=1)
+    assert states_of(tmp_path) == {"a": "running", "b": "lost", "c": "not started"}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"runs": 1}', '{"runs": [1, {"id": 2}, {}]}'])
@@ -195,8 +241,8 @@ def test_looking_again_reads_what_has_changed_and_nothing_else(tmp_path: Path, m
     write_status(tmp_path, "c", "running", heartbeat=1000.0, host="h", **RUNNING)
     write_sweep(tmp_path, {"d": None})
     opened: list[str] = []
-    read = load.json_object
-    monkeypatch.setattr(load, "json_object", lambda file: opened.append(str(Path(file).parent.name)) or read(file))
+    read = sealed.read
+    monkeypatch.setattr(sealed, "read", lambda file: opened.append(str(Path(file).parent.name)) or read(file))
     sweep = status.Sweep([tmp_path])
     assert [row["state"] for row in sweep.rows(1010.0)] == ["done", "running", "running", "queued"]
     assert sorted(opened) == [".sweeps", "a", "b", "c"]

@@ -101,20 +101,25 @@ def test_a_damaged_one_gives_way_to_the_one_before(
         path.write_bytes(path.read_bytes()[:-100] if where == "cut" else b"")
     assert checkpoint.load(path, fresh()) == 3
     said = f"{path} is damaged: the run continues from checkpoint.previous.pt, step 3"
-    assert [record.message for record in caplog.records] == [said]
+    assert [r.message for r in caplog.records] == [f"{said}; the file is kept as checkpoint.damaged.pt"]
     save_after(training, path, 8)
     assert checkpoint.load(checkpoint.previous(path), fresh()) == 3, "a damaged one must not take a whole one's place"
 
 
-def test_where_both_are_damaged_it_says_so(training: Training, tmp_path: Path) -> None:
+def test_where_both_are_damaged_the_run_starts_again_and_both_are_kept(
+    training: Training, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "checkpoint.pt"
     save_after(training, path, 3, 5)
     flip(path, 0.5)
     flip(checkpoint.previous(path), 0.5)
-    with pytest.raises(ConfigError) as caught:
-        checkpoint.load(path, training)
-    both = f"{path} and {checkpoint.previous(path)} are damaged: remove them to start this run again"
-    assert str(caught.value) == both
+    assert checkpoint.load(path, training) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.damaged.pt", "checkpoint.previous.damaged.pt"]
+    assert [record.message for record in caplog.records] == [
+        f"{path} is damaged: the run starts again; the file is kept as checkpoint.damaged.pt",
+        f"{checkpoint.previous(path)} is damaged: the run starts again; "
+        "the file is kept as checkpoint.previous.damaged.pt",
+    ]
     assert checkpoint.backends(path) is None
 
 
@@ -163,17 +168,21 @@ def test_a_full_disk_costs_a_warning(
     assert "cannot be written (No space left on device): the one before is kept" in caplog.text
 
 
-def test_a_run_without_room_for_checkpoints_ends(tmp_path: Path) -> None:
+def test_a_run_without_room_for_its_weights_is_not_done_until_there_is(tmp_path: Path) -> None:
     """No file may grow above 100 kB here; a checkpoint is larger, all else is not."""
-    words = " ".join([*SMALL, "checkpoint.every_minutes=0.001", f"results={tmp_path}"])
-    command = f"ulimit -f 100; exec {sys.executable} -m dstrun {words}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "checkpoint.pt cannot be written (File too large)" in done.stderr
+    words = " ".join([*SMALL, "checkpoint.every_minutes=0.001", "threads=1", f"results={tmp_path}"])
+    command = f"{sys.executable} -m dstrun {words}"
+    done = subprocess.run(["bash", "-c", f"ulimit -f 100; exec {command}"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "the last checkpoint cannot be written (File too large)" in done.stderr
     (folder,) = (tmp_path / "default").iterdir()
-    assert (folder / "record.json").exists()
+    assert not (folder / "record.json").exists()
     assert not list(folder.glob("*checkpoint*"))
     assert not list(folder.glob(".*checkpoint*"))
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "record.json").exists()
+    assert (folder / "checkpoint.pt").exists()
 
 
 def test_who_is_taken_over_writes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

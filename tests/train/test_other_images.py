@@ -13,6 +13,7 @@ from dstrun.dataset.digits import Digits
 from dstrun.launcher.local import Local
 from dstrun.launcher.sweep import Sweep
 from dstrun.option import ConfigError
+from dstrun.record import sealed
 from dstrun.record.folder import RunFolder
 from dstrun.run import run
 
@@ -71,7 +72,7 @@ def test_an_older_record_is_known_by_its_source(experiment: config.Experiment, m
     path = RunFolder(experiment.config, experiment.choices).path / "record.json"
     record = json.loads(path.read_text())
     del record["data"]["checksum"]
-    path.write_text(json.dumps(record))
+    sealed.write(path, record)
     assert run(experiment).message == "already done"
     shifted(monkeypatch, 0)
     with pytest.raises(ConfigError, match=SENTENCE):

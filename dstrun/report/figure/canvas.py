@@ -5,11 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstrun.option import ConfigError, nearest
+from dstrun.record.writer import write_atomic
 from dstrun.report.style import SHEET
+from dstrun.trouble import why
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,9 +48,12 @@ def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:
         for file in out:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(file, metadata=SUFFIXES[file.suffix.lower()])
+                drawn = BytesIO()
+                suffix = file.suffix.lower()
+                figure.savefig(drawn, format=suffix[1:], metadata=SUFFIXES[suffix])
+                write_atomic(file, drawn.getvalue())
             except OSError as error:
-                raise ConfigError(f"--out {file} cannot be written: {error.strerror}") from error
+                raise ConfigError(f"--out {file} cannot be written: {why(error)}") from error
     return out[0]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from dstrun.report.compare import Row, unmet
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.series import by_sparsity, in_order
-from dstrun.report.load import Run
+from dstrun.report.load import Run, rows_text
 from dstrun.report.style import line, style
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def updates(run: Run) -> dict[int, Update]:
     sizes = {layer["name"]: layer["connections"] for layer in run.get("layers", [])}
     sums: dict[int, list[float]] = {}
     try:
-        with (run.folder / "topology.csv").open(newline="", encoding="utf-8") as file:
+        with StringIO(rows_text(run, "topology.csv")) as file:
             lines = csv.reader(file)
             at = {key: place for place, key in enumerate(next(lines, []))}
             step, layer, active, pruned, grown, explored = (at[key] for key in COLUMNS)
@@ -90,7 +91,7 @@ def updates(run: Run) -> dict[int, Update]:
                 of[2] += int(row[grown])
                 of[3] += size
                 of[4] += size * float(row[explored])
-    except (OSError, ValueError, LookupError, csv.Error):
+    except (ValueError, LookupError, csv.Error):
         return {}
     return {step: _update(*of) for step, of in sorted(sums.items())}
 

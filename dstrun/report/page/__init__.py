@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrun.option import ConfigError, nearest
+from dstrun.record.writer import write_atomic
 from dstrun.report import table
 from dstrun.report.fields import outline, where
 from dstrun.report.format import html
@@ -21,6 +22,7 @@ from dstrun.report.page import drawing, settings, sweep
 from dstrun.report.page.run import COLUMNS, entry, failures
 from dstrun.report.published import references
 from dstrun.report.status import STATES, describe
+from dstrun.trouble import why
 
 HERE = Path(__file__).parent
 TITLES = {"flops": "FLOPs"}
@@ -51,9 +53,9 @@ def write(
     text = render(runs, roots, out.parent, now, title, question, conditions)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        write_atomic(out, text)
     except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from error
+        raise ConfigError(f"--out {out} cannot be written: {why(error)}") from error
 
 
 def render(

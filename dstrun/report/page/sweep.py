@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dstrun.record import sealed
 from dstrun.report.format import in_seconds
-from dstrun.report.load import Run, find, json_object, natural, number
+from dstrun.report.load import Run, find, natural, number
 from dstrun.report.status import count, submission
 
 
@@ -36,7 +37,7 @@ def notes(roots: Iterable[Path], runs: Iterable[Run]) -> list[Note]:
     found = []
     for path in sorted(file for folder in folders for file in Path(folder).glob(".sweeps/*.json")):
         with suppress(OSError, ValueError):
-            file = json_object(path)
+            file = sealed.read(path)
             asked = submission(file)
             found.append(Note(path.parents[1], file, asked.open, asked.jobs))
     return sorted(found, key=lambda note: number(note.file.get("started")) or 0.0)
