@@ -126,13 +126,17 @@ def test_a_run_in_use_is_left(tmp_path: Path) -> None:
     assert [item.row["note"] for item in carried(tmp_path)] == ["trains now"]
 
 
+def test_an_unfinished_run_of_another_kind_is_left(tmp_path: Path) -> None:
+    old_run(tmp_path, state="interrupted", sparsity="much")
+    assert str(carried(tmp_path)[0].row["note"]).startswith("its configuration is of another kind")
+
+
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
         ({"grow": {"_target_": "dstrun.grow.lost.Lost"}}, "this version has no dstrun.grow.lost.Lost"),
         ({"prune": {"_target_": "own_prune.Mine"}}, "this version has no own_prune.Mine"),
         ({"sparsity": "much"}, "its record or status cannot be read"),
-        ({"optimizer": "much"}, "its configuration is of another kind"),
     ],
 )
 def test_what_cannot_be_carried_is_said(tmp_path: Path, changes: dict[str, Any], note: str) -> None:

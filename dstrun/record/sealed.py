@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,6 @@ MAX_NUMBER = 1e300
 
 END = re.compile(rb',\n "checksum": "([0-9a-f]{8})"\n}\Z')
 END_BYTES = len(b',\n "checksum": "01234567"\n}')
-ODD = re.compile(rb"[0-9]{30}|[eE]\+?[0-9]{3}|\\u[dD][89a-fA-F]")
-"""What a number too large for arithmetic or half a character is written with; where it is, every value is looked at."""
 
 
 class Damaged(ValueError):
@@ -113,7 +112,7 @@ def parse(data: bytes) -> dict[str, Any]:
     if sealed is None and ("checksum" in value or _late(value.get("schema"))):
         raise Damaged("its checksum is cut off or was not written")
     value.pop("checksum", None)
-    _bounded(value, ODD.search(data) is not None)
+    _bounded(value, rb"\u" in data)
     return value
 
 
@@ -125,32 +124,36 @@ def _no_number(word: str) -> Any:
     raise Damaged(f"{word} is no number")
 
 
-def _bounded(value: dict[str, Any], odd: bool) -> None:
-    """Refuse what is nested so deeply, or so large, that whoever walks it or counts with it would fail."""
+def _bounded(value: dict[str, Any], escapes: bool) -> None:
+    """Refuse what is nested so deeply, or so large, that whoever walks it or counts with it would fail.
+
+    Args:
+        value: of the file.
+        escapes: whether a text in it may hold half a character.
+    """
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         inner = []
         for node in level:
+            if escapes and type(node) is dict:
+                _check_texts(node)
             for item in node.values() if type(node) is dict else node:
                 kind = type(item)
                 if kind is dict or kind is list:
                     inner.append(item)
-                elif odd:
-                    _check(item)
-            if odd and type(node) is dict:
-                for key in node:
-                    _check(key)
+                elif kind is str:
+                    if escapes:
+                        _check_texts((item,))
+                elif (kind is float or kind is int) and not -MAX_NUMBER < item < MAX_NUMBER:
+                    raise Damaged("a number in it is beyond all bounds")
         if not inner:
             return
         level = inner
     raise Damaged("nested too deeply")
 
 
-def _check(item: Any) -> None:
-    if isinstance(item, str):
-        try:
-            item.encode()
-        except UnicodeEncodeError:
-            raise Damaged("half a character in it") from None
-    elif isinstance(item, int | float) and (not -MAX_NUMBER < item < MAX_NUMBER or not isfinite(item)):
-        raise Damaged("a number in it is beyond all bounds")
+def _check_texts(texts: Iterable[str]) -> None:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise Damaged("half a character in it") from None

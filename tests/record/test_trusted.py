@@ -110,7 +110,9 @@ def test_a_damaged_record_is_made_again_and_kept(words: list[str], caplog: pytes
     assert (found.record, found.state) == (None, "damaged")
     assert "is damaged: its checksum is another" in warning
     again = run(config.compose(words)).record
-    assert first and again and first["accuracy"] == again["accuracy"]
+    assert first
+    assert again
+    assert first["accuracy"] == again["accuracy"]
     assert (folder.path / "record.damaged.json").exists()
     assert "the file is kept as record.damaged.json" in caplog.text
 
@@ -137,7 +139,9 @@ def test_lost_rows_are_made_again_from_the_checkpoint(
         again = run(config.compose(words)).record
     assert path.read_bytes() == whole
     assert "is made again from the checkpoint" in caplog.text
-    assert record and again and record["rows"] == again["rows"]
+    assert record
+    assert again
+    assert record["rows"] == again["rows"]
 
 
 def test_readers_say_which_run_lacks_rows(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,5 +176,6 @@ def test_another_torch_continues_and_is_on_record(
         folder = run(config.compose(words)).folder
     (folder.path / "record.json").unlink()
     record = run(config.compose(words)).record
-    assert record and [before["torch"] for before in record["continued"]] == ["1.0"]
+    assert record
+    assert [before["torch"] for before in record["continued"]] == ["1.0"]
     assert "not bit for bit" in caplog.text
