@@ -6,6 +6,7 @@ Only the configuration counts, read as it was meant (``upgrade``); the words tha
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def _rename_in_sweeps(folder: Path, names: dict[str, str]) -> None:
     for file in sorted((folder / ".sweeps").glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
             said = sealed.read(file)
-            if status.submission(said).open:
+            if status.submission(said, file.stat().st_mtime, time.time()).open is not False:
                 continue
             runs = [entry | {"id": names.get(entry["id"], entry["id"])} for entry in said["runs"]]
             if runs != said["runs"]:

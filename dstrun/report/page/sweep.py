@@ -38,8 +38,8 @@ def notes(roots: Iterable[Path], runs: Iterable[Run]) -> list[Note]:
     for path in sorted(file for folder in folders for file in Path(folder).glob(".sweeps/*.json")):
         with suppress(OSError, ValueError):
             file = sealed.read(path)
-            asked = submission(file)
-            found.append(Note(path.parents[1], file, asked.open, asked.jobs))
+            asked = submission(file, path.stat().st_mtime, time.time())
+            found.append(Note(path.parents[1], file, asked.open is not False, asked.jobs))
     return sorted(found, key=lambda note: number(note.file.get("started")) or 0.0)
 
 
