@@ -15,7 +15,20 @@ from dstrun.option import ConfigError, nearest
 from dstrun.progress import say
 from dstrun.start import hydra_main, of_file, run_one, split_flags, sweep
 
-VERBS = ("methods", "plan", "status", "table", "plot", "report", "export", "sync", "migrate", "bench", "doctor")
+VERBS = (
+    "methods",
+    "plan",
+    "status",
+    "table",
+    "plot",
+    "report",
+    "export",
+    "sync",
+    "migrate",
+    "bench",
+    "doctor",
+    "torture",
+)
 """A module of ``dstrun.verb`` each."""
 
 
