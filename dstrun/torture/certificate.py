@@ -157,9 +157,15 @@ def certify(
 
 
 def _all(
-    cases: Sequence[Sequence[int]], folder: Path, configurations: Sequence[str], references: dict[str, Reference], kinds: Sequence[str], seed: int,
-    workers: int, skipped: dict[str, str],
-) -> Iterator[Verdict]:  # fmt: skip
+    cases: Sequence[Sequence[int]],
+    folder: Path,
+    configurations: Sequence[str],
+    references: dict[str, Reference],
+    kinds: Sequence[str],
+    seed: int,
+    workers: int,
+    skipped: dict[str, str],
+) -> Iterator[Verdict]:
     """Do every case, here or in processes forked from this one before it starts any thread."""
     names = [configuration(seed, numbers, configurations) for numbers in cases]
     jobs = [

@@ -9,6 +9,8 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import platform
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ from typing import Any
 
 CREATES = frozenset({"open", "write", "mkdir", "link"})
 """Operations that need room."""
+
+_OWN = re.compile(rf"\.{re.escape(platform.node())}\.\d+\.|\.[0-9a-f]{{32}}\b\.?")
+"""What names of files have of the process that writes them."""
 
 OPERATIONS = ("rename", "replace", "unlink", "remove", "link", "mkdir", "utime", "truncate", "rmdir")
 
@@ -75,7 +80,7 @@ class Points:
         """Pass a point: strike before, in the middle or after."""
         counts = threading.get_ident() == self._main
         if counts:
-            self.trace.append(f"{operation} {os.path.basename(path)}")
+            self.trace.append(f"{operation} {_OWN.sub('.*.', os.path.basename(path))}")
         number = len(self.trace)
         due = [s for s in self.strikes if s.hits(number, operation) and (counts or s.lasting)]
         for strike in due:
@@ -96,9 +101,11 @@ class Points:
         if path is None or not set(mode) & set("wax+") or named.get("opener"):
             return self._open(file, mode, buffering, **named)
         raw = self.at("open", path, lambda: _Raw(self, path, mode.replace("t", "").replace("b", "")))
+        if buffering == 0:
+            return raw
         buffered: Any = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         if "b" in mode:
-            return raw if buffering == 0 else buffered
+            return buffered
         text: dict[str, Any] = {key: named.get(key) for key in ("encoding", "errors", "newline")}
         return io.TextIOWrapper(buffered, **text, line_buffering=buffering == 1)
 

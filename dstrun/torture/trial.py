@@ -106,6 +106,7 @@ class Trial:
     def __init__(self, folder: Path, reference: Reference) -> None:
         self.folder, self.reference = folder, reference
         self.together: list[Verdict] = []
+        self.harmed = False
         self._mounted = False
 
     def suffer(self, fault: Fault, verdict: Verdict, random: Random) -> None:
@@ -119,6 +120,7 @@ class Trial:
             self._mount(fault.mount)
         if fault.harm and (run := run_folder(self.folder)):
             said = fault.harm(run)
+            self.harmed = True
             verdict.said, verdict.struck = said or verdict.said, said is not None
         if fault.injuries:
             ended = attempt(self.reference.words, self.folder, *fault.injuries, apart=fault.apart)
@@ -154,7 +156,7 @@ class Trial:
             subprocess.run(["umount", "--lazy", self.folder / "results"], capture_output=True)
             self._mounted = False
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.together = []
+        self.together, self.harmed = [], False
 
     def _stage(self, stage: str, random: Random) -> None:
         """Bring the run to where a fault wants it."""
@@ -205,8 +207,8 @@ class Trial:
                 continue
             restarts += 1
             advised = [path for path in advice(one.output, self.folder) if path.exists()]
-            if advised:
-                verdict.worsen("told", _last(one.output), one.output)
+            if advised:  # no fault but damage to files may need a hand
+                verdict.worsen("told" if self.harmed else "lost", f"asks for a hand: {_last(one.output)}", one.output)
             for path in advised:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
         verdict.worsen("lost", f"never comes out: {_last(said)}", said)

@@ -189,9 +189,10 @@ def _suffer(words: Sequence[str], folder: Path, injury: Injury, output: int, tol
     try:
         return cli.main(list(words))
     finally:
-        said = dumps((points.trace, sorted(sys.modules)))
-        while said:
-            said = said[write(told, said) :]
+        with suppress(MemoryError):
+            said = dumps((points.trace, sorted(sys.modules)))
+            while said:
+                said = said[write(told, said) :]
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
