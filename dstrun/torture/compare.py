@@ -45,7 +45,8 @@ def left_by(run: Path) -> dict[str, Any]:
 
 def left_over(run: Path) -> list[str]:
     """List files that a finished run should not have."""
-    return sorted(f.name for f in run.iterdir() if (f.name[0] == "." and f.name != ".lock") or ".previous" in f.name)
+    names = [f.name for f in run.iterdir() if ".damaged" not in f.name]  # such is kept, and said
+    return sorted(name for name in names if (name[0] == "." and name != ".lock") or ".previous" in name)
 
 
 def differences(a: Any, b: Any, where: str = "") -> Iterator[str]:

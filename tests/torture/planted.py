@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +19,6 @@ from unittest.mock import patch
 import torch._dynamo  # noqa: F401  # for the first step of every victim
 
 from dstrun.record import lock, writer
-from dstrun.record.folder import RunFolder
 from dstrun.torture.certificate import certify
 from dstrun.torture.fault import KINDS, Fault, Reference
 from dstrun.torture.points import Strike
@@ -39,23 +37,15 @@ def kill(reference: Reference, words: str, occurrence: int, when: str = "before"
     return Fault(f"kill -9 {when} {words}", [Injury([at])])
 
 
-def in_place(path: Path, content: bytes | str, *, keep: bool = False) -> None:
-    """Replace a file as if nothing could happen in between."""
-    data = content.encode() if isinstance(content, str) else content
-    with open(path, "wb") as file:
-        file.write(data)
-
-
 def without(real: Callable[..., Any], key: str, training: Training) -> dict[str, Any]:
     """Leave a part of the state as it is at the start."""
     state = real(training)
     return state | {key: {**state[key], "state": {}} if key == "optimizer" else state[key]}
 
 
-def early(real: Callable[..., Any], self: RunFolder, config_text: str, resumed_step: int) -> None:
-    """Write a record before there is anything to record."""
-    real(self, config_text, resumed_step)
-    writer.write_atomic(self.path / "record.json", json.dumps({"schema": 1, "accuracy": {"top1": 10.0}}))
+def lazy(real: Callable[..., Any], self: checkpoint.Checkpoints, training: Training) -> str | None:
+    """Save all but the end."""
+    return None if training.step == training.total_steps else real(self, training)
 
 
 def deaf(*_: Any) -> None:
@@ -66,14 +56,10 @@ def deaf(*_: Any) -> None:
 
 def planted(reference: Reference) -> dict[str, tuple[AbstractContextManager[Any], Fault]]:
     """Give each bug, and a fault that brings it to light."""
-    state, begin = Training.state, RunFolder.begin
+    state, save = Training.state, checkpoint.Checkpoints.save
     middle = kill(reference, "open .checkpoint", 12)
     return {
         "none": (nullcontext(), middle),
-        "written in place": (
-            patch.object(checkpoint, "write_atomic", in_place),
-            Fault("kill -9 within", [Injury([Strike(60, lambda *_: os.kill(os.getpid(), 9), "middle")])]),
-        ),
         "momentum lost": (
             patch.object(Training, "state", lambda self: without(state, "optimizer", self)),
             middle,
@@ -82,7 +68,10 @@ def planted(reference: Reference) -> dict[str, tuple[AbstractContextManager[Any]
             patch.object(writer.Rows, "restart", lambda self, keep: self.append([])),
             kill(reference, "write .checkpoint", 10),
         ),
-        "record first": (patch.object(RunFolder, "begin", partial_method(early, begin)), middle),
+        "end not saved": (
+            patch.object(checkpoint.Checkpoints, "save", lambda self, training: lazy(save, self, training)),
+            middle,
+        ),
         "exit code 0": (
             patch.object(checkpoint.Checkpoints, "save", deaf),
             Fault("nothing", [Injury([Strike(40, lambda *_: None)])]),
@@ -92,11 +81,6 @@ def planted(reference: Reference) -> dict[str, tuple[AbstractContextManager[Any]
             Fault("nothing", [Injury([Strike(40, lambda *_: None)])]),
         ),
     }
-
-
-def partial_method(function: Callable[..., Any], *first: Any) -> Callable[..., Any]:
-    """Make a method of a function that takes what it replaces first."""
-    return lambda *rest: partial(function, *first)(*rest)
 
 
 def main(folder: Path) -> None:
