@@ -24,7 +24,20 @@ from dstrun.progress import say
 from dstrun.start import hydra_here, of_file, run_one, sweep
 from dstrun.trouble import FULL, sentence, why
 
-VERBS = ("methods", "plan", "status", "table", "plot", "report", "export", "sync", "migrate", "bench", "doctor")
+VERBS = (
+    "methods",
+    "plan",
+    "status",
+    "table",
+    "plot",
+    "report",
+    "export",
+    "sync",
+    "migrate",
+    "bench",
+    "doctor",
+    "torture",
+)
 """A module of ``dstrun.verb`` each."""
 
 NO_HOME = os.devnull

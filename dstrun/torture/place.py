@@ -1,0 +1,37 @@
+"""Where a certificate holds: machine, file system, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+from dstrun import __version__
+
+
+def place(folder: Path) -> dict[str, str]:
+    """Describe where the runs were."""
+    return {
+        "dstrun": __version__,
+        "torch": importlib.metadata.version("torch"),
+        "python": platform.python_version(),
+        "machine": f"{platform.node()}, {platform.system()} {platform.release()}, {os.cpu_count()} cores",
+        "folder": str(folder),
+        "file system": file_system(folder.resolve()),
+    }
+
+
+def file_system(path: Path) -> str:
+    """Say of which type the file system of a folder is, and how it is mounted; ``unknown`` where nothing tells."""
+    try:
+        lines = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    best: tuple[str, str] = ("", "unknown")
+    for line in lines:
+        _, at, kind, options, *_ = line.split()
+        at = at.encode().decode("unicode_escape")
+        if path.is_relative_to(at) and len(at) >= len(best[0]):
+            best = at, f"{kind} at {at} ({','.join(options.split(',')[:6])})"
+    return best[1]
