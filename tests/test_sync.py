@@ -15,6 +15,7 @@ from small_run import SMALL
 from wandb_server import Server, serving
 
 from dstrun import cli, sync
+from dstrun.record import sealed
 from dstrun.record import wandb as mirror
 from dstrun.report import load
 
@@ -56,7 +57,7 @@ def another(run: Path, seed: int) -> Path:
     name = run.name.replace("seed0", f"seed{seed}")
     copy = shutil.copytree(run, run.with_name(name), ignore=shutil.ignore_patterns("wandb"))
     for file in ("record.json", "status.json"):
-        (copy / file).write_text((copy / file).read_text().replace(run.name, name))
+        sealed.write(copy / file, json.loads((copy / file).read_text().replace(run.name, name)))
     return copy
 
 
@@ -66,7 +67,7 @@ def stop(run: Path, epochs: int = 2) -> None:
     lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
     (run / "metrics.csv").write_text("".join(lines[: 1 + epochs]))
     status = json.loads((run / "status.json").read_text())
-    (run / "status.json").write_text(json.dumps(status | {"state": "interrupted", "message": "SIGINT at step 22"}))
+    sealed.write(run / "status.json", status | {"state": "interrupted", "message": "SIGINT at step 22"})
 
 
 def synced(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> list[tuple[str, int, str, str]]:
@@ -180,12 +181,12 @@ def test_what_cannot_be_sent_is_said(run: Path, capsys) -> None:
     for seed in (1, 2, 3):
         stop(others[seed], epochs=0 if seed == 2 else 2)
     alive = json.loads((others[1] / "status.json").read_text()) | {"state": "running", "heartbeat": time.time()}
-    (others[1] / "status.json").write_text(json.dumps(alive | {"host": "elsewhere"}))
+    sealed.write(others[1] / "status.json", alive | {"host": "elsewhere"})
     (others[3] / "config.yaml").unlink()
     (others[4] / "record.json").write_text("{")
     record = json.loads((run / "record.json").read_text())
     del record["config"]["backend"]
-    (another(run, 5) / "record.json").write_text(json.dumps(record | {"id": run.name.replace("seed0", "seed5")}))
+    sealed.write(another(run, 5) / "record.json", record | {"id": run.name.replace("seed0", "seed5")})
     assert synced(capsys, "--offline", "--dry-run") == [
         ("done", 3, "new", None),
         ("running", 0, "no", "trains now"),
