@@ -25,19 +25,8 @@ from dstrun.start import hydra_here, of_file, run_one, sweep
 from dstrun.trouble import FULL, sentence, why
 
 VERBS = (
-    "methods",
-    "plan",
-    "status",
-    "table",
-    "plot",
-    "report",
-    "export",
-    "sync",
-    "migrate",
-    "bench",
-    "doctor",
-    "torture",
-)
+    "methods", "plan", "status", "table", "plot", "report", "export", "sync", "migrate", "bench", "doctor", "torture",
+)  # fmt: skip
 """A module of ``dstrun.verb`` each."""
 
 NO_HOME = os.devnull

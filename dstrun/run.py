@@ -96,26 +96,28 @@ def run(experiment: Experiment) -> Outcome:
 
 def _told(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
     """Run; whatever is raised before training or around it is told in the run's folder, if that can be written."""
+    folder = RunFolder(experiment.config, experiment.choices)
     try:
-        return _run(experiment, stop, device, ranks)
+        return _run(experiment, folder, stop, device, ranks)
     except ConfigError:
         raise
     except (Exception, SystemExit, KeyboardInterrupt) as error:
-        outcome, text = _failure(RunFolder(experiment.config, experiment.choices), error)
+        outcome, text = _failure(folder, error)
         if ranks.leads:
-            with suppress(Busy, ConfigError, OSError), outcome.folder.owned():
+            with suppress(Exception), folder.owned():  # what kept it from training may keep it from telling
                 _leave(outcome, text)
         if isinstance(error, KeyboardInterrupt):
             raise
         return outcome
 
 
-def _run(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
+def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
     config = experiment.config
-    folder = RunFolder(config, experiment.choices)
     if (done := ranks.first(folder.record)) is not None:
         dataset = experiment.build("dataset")
         folder.check_images(done, dataset, dataset.found())
+        if ranks.leads:
+            folder.tidy()
         return Outcome("done", folder, done, "already done")
     mode, reason = wandb.decide(config["wandb"]) if ranks.leads else ("disabled", "")
     keep_freed()

@@ -31,6 +31,10 @@ ADVICE = {
 """What to do about an error of the system."""
 
 
+NO_THREAD = ("can't start new thread", "Resource temporarily unavailable")
+"""What Python and C++ say where a thread cannot be started."""
+
+
 def why(error: BaseException) -> str:
     """Return what the system says of an error, in words."""
     if not isinstance(error, OSError):
@@ -55,7 +59,7 @@ def sentence(error: BaseException) -> str | None:
     if out_of_memory(error):
         first = next(iter(str(error).splitlines()), "")
         return f"out of memory{f' ({first[:160]})' if first else ''}: free some, or take a smaller model or batch_size"
-    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+    if isinstance(error, OSError | RuntimeError) and any(words in str(error) for words in NO_THREAD):
         return "no thread can be started: raise the limit of processes (ulimit -u), or free memory"
     if isinstance(error, OSError) and error.errno in ADVICE:
         where = error.filename2 or error.filename

@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "ready": {"config"},
     "launcher": {"config", "record", "run"},
     "bench": None,
-    "torture": {"cli", "config", "launcher", "record", "run", "train"},
+    "torture": {"cli", "config", "flags", "override", "launcher", "record", "run", "train"},
     "network": {"account", "allocation", "attention", "config", "layer"},
     "help": {"config", "grid", "schema"},
     "doctor": {"report"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from dstrun.option import ConfigError
 from dstrun.record import sealed
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Busy, Lock, describe
-from dstrun.record.writer import previous, sweep_left_over
 
 TAIL = 3
 """Lines of a traceback that are shown for a failure."""
@@ -120,7 +118,7 @@ class Task:
         try:
             record = self.folder.record()
             if record is not None:
-                self._tidy()
+                self.folder.tidy()
                 return self._ending("done", "", top1=record["accuracy"]["top1"])
         except ConfigError as error:  # it may not be read, or is of another run
             return self._ending("failed", str(error))
@@ -140,13 +138,6 @@ class Task:
             ending = replace(ending, log=exit.log)
         self._put_down(ending)
         return ending
-
-    def _tidy(self) -> None:
-        """Remove what a process that was killed has left beside a record."""
-        with suppress(OSError):
-            sweep_left_over(self.folder.path, age=60.0)
-            if (stray := previous(self.folder.checkpoint)).exists() and self.folder.checkpoint.exists():
-                stray.unlink()
 
     def _ending(self, state: str, message: str, top1: float | None = None) -> Ending:
         return Ending(self.id, state, message, self.folder.path, self.log, top1)

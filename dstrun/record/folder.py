@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -11,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from dstrun.identity import VOLATILE, identity
 from dstrun.option import ConfigError
 from dstrun.process import machine, started
 from dstrun.record import sealed, valid
-from dstrun.record.lock import Lock, job_id
+from dstrun.record.lock import Busy, Lock, job_id
 from dstrun.record.writer import Rows, previous, set_aside, signed, sweep_left_over, write_atomic
-from dstrun.trouble import why
+from dstrun.trouble import sentence, why
 
 HASH_DIGITS = 16
 """At the end of a run's name: 64 bits, which no two configurations that anybody trains share."""
@@ -193,13 +194,26 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except OSError as error:
-            raise ConfigError(f"results={self.config['results']} cannot be written: {why(error)}") from error
+            said = sentence(error) if error.errno == errno.EAGAIN else None
+            raise ConfigError(said or f"results={self.config['results']} cannot be written: {why(error)}") from error
         self._lock = lock
         try:
             yield
         finally:
             self._lock = None
             lock.release()
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed have left beside a record, unless another works here."""
+        with suppress(OSError):
+            stray = previous(self.checkpoint)
+            hidden = [name for name in os.listdir(self.path) if name.startswith(".") and name != ".lock"]
+            if not hidden and not stray.exists():
+                return
+            with suppress(Busy, ConfigError), self.owned():
+                sweep_left_over(self.path)
+                if self.checkpoint.exists():
+                    stray.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Make sure, before something is written, that the run is still this process's.

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import logging
 import os
 import platform
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.process import machine, started
+from dstrun.record.sealed import Damaged, parse, seal
 
 BEAT_SECONDS = 10
 SILENT_SECONDS = 300
@@ -97,8 +97,10 @@ class Lock:
                 time.sleep(1)
         try:
             self._thread.start()
-        except BaseException:
+        except BaseException as error:
             self.release()
+            if isinstance(error, RuntimeError):
+                raise OSError(errno.EAGAIN, str(error)) from error
             raise
 
     def release(self) -> None:
@@ -106,9 +108,13 @@ class Lock:
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
-        with suppress(OSError):
-            if self._mine():
-                self.note_path.unlink(missing_ok=True)
+        for _ in range(3):  # a network disk hesitates
+            try:
+                if self._mine():
+                    self.note_path.unlink(missing_ok=True)
+                break
+            except OSError:
+                time.sleep(0.05)
         self._unlock()
 
     def check(self) -> None:
@@ -143,9 +149,10 @@ class Lock:
             raise
 
     def _sign(self) -> None:
-        with open(self.note_path, "x") as file:  # exclusively, which every file system can
+        text = seal(self.me).encode()
+        with open(self.note_path, "xb") as file:  # exclusively, which every file system can
             try:
-                json.dump(self.me, file)
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             except BaseException:
@@ -153,7 +160,6 @@ class Lock:
                 raise
         if self._locked and self._file is not None:
             with suppress(OSError):  # a copy, for whoever finds the note damaged
-                text = json.dumps(self.me).encode()
                 os.pwrite(self._file, text, 0)
                 os.ftruncate(self._file, len(text))
 
@@ -301,10 +307,10 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        note = json.loads(text)
-    except (ValueError, RecursionError):
+        note = parse(text)
+    except Damaged:
         return {}
-    return note if isinstance(note, dict) and isinstance(note.get("token"), str) else {}
+    return note if isinstance(note.get("token"), str) else {}
 
 
 def _lives_here(owner: dict[str, Any]) -> bool:

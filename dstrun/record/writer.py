@@ -24,6 +24,9 @@ log = logging.getLogger("dstrun")
 KEPT_BYTES = 8 << 20
 """Of rows, compressed: what a checkpoint takes besides the weights."""
 
+TRYING_SECONDS = 60.0
+"""How long a process may take to try for a run."""
+
 LEFT_OVER = ".tmp"
 """How the name of a file ends that is not yet whole."""
 
@@ -68,18 +71,16 @@ def previous(path: Path) -> Path:
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def sweep_left_over(folder: Path, age: float = 0.0) -> None:
+def sweep_left_over(folder: Path) -> None:
     """Remove what killed processes were about to write, and what they looked at the time with.
 
     Args:
-        folder: of a run.
-        age: seconds; younger ones are left to whoever may be writing them. Notes that are being taken over are at any
-            rate.
+        folder: of a run, held by this process; notes that others try to take over are left for a minute.
     """
-    for pattern, least in ((f".*{LEFT_OVER}", age), (".owner.*", max(age, 60.0)), (".now.*", max(age, 60.0))):
+    for pattern, least in ((f".*{LEFT_OVER}", 0.0), (".owner.*", TRYING_SECONDS), (".now.*", TRYING_SECONDS)):
         for file in folder.glob(pattern):
             with suppress(OSError):
-                if time.time() - file.stat().st_mtime >= least:
+                if abs(time.time() - file.stat().st_mtime) >= least:  # clocks may differ by as much
                     file.unlink()
 
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dstrun import cli, config
+from dstrun import cli, config, flags
+from dstrun.override import spelled
 from dstrun.torture.points import Points, Strike
 
 LIMIT_SECONDS = 40.0
@@ -240,8 +241,7 @@ def ready(words: Sequence[str]) -> None:
     """Compose a command line once, for every attempt that is forked from this process."""
     real = getattr(config.compose, "real", config.compose)
     known = getattr(config.compose, "known", {})
-    flags, overrides = cli.split_flags(list(words))
-    del flags
+    overrides = spelled(flags.of_run(words).overrides)
     known[tuple(overrides)] = real(overrides, [], "config")
 
     def compose(overrides: Sequence[str], *rest: Any, **options: Any) -> Any:
