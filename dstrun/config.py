@@ -31,8 +31,9 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers.oc import env
 
-from dstrun import grid, identity
+from dstrun import bounded, grid, identity, trust
 from dstrun.check import check
 from dstrun.option import GROUPS, ConfigError, nearest
 from dstrun.override import (
@@ -44,6 +45,7 @@ from dstrun.override import (
     protocols,
     quoted,
     texts,
+    trusted,
     with_protocol,
     without_nulls,
     words,
@@ -66,6 +68,8 @@ class Experiment:
     config: dict[str, Any]
     choices: dict[str, str | None]
     command: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
+    """Folders of the user's own options, from which their classes may be imported."""
 
     def build(self, group: str) -> Any:
         """Instantiate the option chosen in a group, or ``None`` where none is.
@@ -76,6 +80,8 @@ class Experiment:
         node = self.config.get(group)
         if node is None:
             return None
+        if not all(target.startswith(trust.OURS) for target in identity.targets({group: node})):
+            trust.open_folders(self.directories)
         return _build(group, json.dumps(node))
 
 
@@ -118,6 +124,7 @@ def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[None]:
     version.setbase("1.3")
     path = create_config_search_path(f"pkg://{HERE}")
     for folder in config_dirs:
+        bounded.check_folder(Path(folder))
         path.prepend("command-line", f"file://{Path(folder).resolve()}", SearchPathQuery("schema"))
     GlobalHydra.instance().clear()
     Hydra.create_main_hydra2("dstrun", path)
@@ -244,9 +251,35 @@ def _file(name: str) -> dict[str, Any]:
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
     try:
-        return hydra_compose(name, overrides=overrides, return_hydra_config=True)
+        composed = hydra_compose(name, overrides=overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise diagnose(overrides, name, error) from error
+    hydra: Any = OmegaConf.to_container(composed.hydra, resolve=False)
+    trust.check_hydra(hydra, trusted(overrides), directories())
+    return composed
+
+
+def directories() -> list[str]:
+    """Name the user's own folders that Hydra has been opened on."""
+    paths = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    return [item.path.removeprefix("file://") for item in paths if item.provider == "command-line"]
+
+
+@contextmanager
+def _no_environment() -> Iterator[None]:
+    """Refuse to read environment variables: what a configuration holds is in the run's record."""
+
+    def refuse(name: str, *_: Any) -> None:
+        raise ConfigError(
+            f"${{oc.env:{name}}} is not read: its value would be in the record; say it as a word, KEY=$NAME"
+        )
+
+    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.clear_resolver("oc.env")
+        OmegaConf.register_new_resolver("oc.env", env)
 
 
 def experiment(
@@ -262,8 +295,11 @@ def experiment(
     """
     choices = composed.hydra.runtime.choices if choices is None else choices
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
+        with _no_environment():
+            config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, KNOWN), resolve=True)
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from error
         raise ConfigError(str(error).splitlines()[0]) from error
     _check_recipe(config.pop("recipe").get(choices["optimizer"], {}), config["optimizer"], choices["optimizer"])
     for key, text in (typed or {}).items():
@@ -272,7 +308,11 @@ def experiment(
             config[key] = text
         elif leaf and group in GROUPS and identity.is_text(config[group], leaf):
             config[group][leaf] = text
-    found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command)  # type: ignore[arg-type]
+    named, folders = trusted(command), directories()
+    if sorted(config["trusted"]) != sorted(named):
+        raise ConfigError("trusted is set in a file: say it on the command line or among the params of a sweep file")
+    trust.check(config, named, folders)
+    found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, tuple(folders))  # type: ignore[arg-type]
     check(found)
     return found
 
@@ -310,8 +350,10 @@ def diagnose(overrides: list[str], name: str, error: Exception) -> ConfigError:
             return ConfigError(f"subset makes no sense with {culprit}: only grow=gse draws a subset")
     try:
         base = hydra_compose(name, overrides=[*paths, *(o.input_line or "" for o in groups)], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException):
-        return ConfigError(str(error).splitlines()[0])
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return ConfigError(
+            (str(error).splitlines() or [f"the configuration cannot be read ({type(error).__name__})"])[0]
+        )
     every = list(_keys(OmegaConf.to_container(base)))
     for override in values:
         key = override.get_key_element().lstrip("+~")

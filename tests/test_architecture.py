@@ -15,13 +15,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dstrun"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LIGHT = {"option", "budget", "stream", "progress", "heap", "ranks", ""}
+LIGHT = {"option", "budget", "stream", "progress", "heap", "ranks", "trust", "bounded", "safe", ""}
 MAY_IMPORT = {
     "option": set(),
     "budget": set(),
     "stream": set(),
     "heap": set(),
     "ranks": set(),
+    "trust": set(),
+    "bounded": set(),
+    "safe": set(),
     "progress": set(),
     "topology": set(),
     "geometry": set(),

@@ -47,7 +47,7 @@ def run_id(config: dict[str, Any], choices: dict[str, str | None]) -> str:
 
 def lasting(words: Sequence[str]) -> list[str]:
     """Give the words of a command line without those of settings that cannot change the result."""
-    prefixes = tuple(f"{setting}{end}" for setting in VOLATILE for end in "=.")
+    prefixes = tuple(f"{setting}{end}" for setting in VOLATILE if setting != "trusted" for end in "=.")
     return [word for word in words if not f"{word.lstrip('+~')}=".startswith(prefixes)]
 
 
