@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 a run failed, 2 bad usage or configuration, 3 nothing matc
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from importlib import import_module
 
 from dstrun.option import ConfigError, nearest
 from dstrun.progress import say
+from dstrun.safe import log_to_stderr
 from dstrun.start import hydra_main, of_file, run_one, split_flags, sweep
 
 VERBS = ("methods", "plan", "status", "table", "plot", "report", "export", "sync", "migrate", "bench", "doctor")
@@ -22,7 +22,7 @@ VERBS = ("methods", "plan", "status", "table", "plot", "report", "export", "sync
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     try:
         if not words or words[0] in ("-h", "--help", "help"):
             from dstrun.help import text

@@ -41,6 +41,8 @@ from dstrun.record.folder import SCHEMA, RunFolder, label, lasting
 from dstrun.record.journal import Journal, Silence
 from dstrun.record.lock import Busy
 from dstrun.record.page import page, summary
+from dstrun.record.writer import write_atomic
+from dstrun.safe import without_secrets
 from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
@@ -159,7 +161,7 @@ def _attempt(
     except (EmptyLayer, ConfigError) as event:
         return Outcome("failed", folder, None, str(event)), f"{event}\n"
     except Exception as error:
-        traceback.print_exc()
+        say(traceback.format_exc())
         return Outcome("failed", folder, None, f"{type(error).__name__}: {error}"), traceback.format_exc()
 
 
@@ -168,9 +170,9 @@ def _leave(outcome: Outcome, error_text: str | None) -> None:
     folder = outcome.folder
     try:
         if outcome.state != "busy":
-            folder.status(state=outcome.state, message=outcome.message, eta_seconds=None)
+            folder.status(state=outcome.state, message=without_secrets(outcome.message or "") or None, eta_seconds=None)
         if error_text:
-            (folder.path / "error.txt").write_text(error_text)
+            write_atomic(folder.path / "error.txt", without_secrets(error_text))
     except OSError as error:
         log.warning("%s cannot be written (%s)", folder.path, error.strerror)
 

@@ -16,7 +16,9 @@ from dstrun.option import ConfigError
 from dstrun.progress import say
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Busy
+from dstrun.record.writer import write_atomic
 from dstrun.run import report, run
+from dstrun.safe import log_to_stderr, without_secrets
 
 
 def work(experiment: Experiment, threads: int | None = None) -> int:
@@ -32,7 +34,7 @@ def work(experiment: Experiment, threads: int | None = None) -> int:
     folder = RunFolder(experiment.config, experiment.choices)
     if int(os.environ.get("SLURM_PROCID", 0)) == 0:
         print_to(folder.path / "log.txt")
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     logging.getLogger("submitit").propagate = False  # it prints by itself
     if experiment.config["threads"] is None:
         experiment = replace(experiment, config={**experiment.config, "threads": threads})
@@ -43,7 +45,7 @@ def work(experiment: Experiment, threads: int | None = None) -> int:
         say(f"dstrun: {error}" if refused else traceback.format_exc())
         with suppress(Busy), folder.owned():
             if not refused:
-                (folder.path / "error.txt").write_text(traceback.format_exc())
+                write_atomic(folder.path / "error.txt", without_secrets(traceback.format_exc()))
             folder.status(state="failed", message=str(error) if refused else f"{type(error).__name__}: {error}")
         return 2 if refused else 1
     code = report(outcome)
@@ -53,7 +55,9 @@ def work(experiment: Experiment, threads: int | None = None) -> int:
 def print_to(log: Path) -> None:
     """Send what this process and those it starts print to the end of a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as file:
+    number = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK, 0o666)
+    os.set_blocking(number, True)
+    with open(number, "a") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())

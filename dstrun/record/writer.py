@@ -6,6 +6,7 @@ import csv
 import os
 import platform
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ def write_atomic(path: Path, content: bytes | str, *, keep: bool = False) -> Non
     data = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{LEFT_OVER}")
     try:
-        with open(beside, "wb") as file:
+        with suppress(FileNotFoundError):
+            beside.unlink()  # of a killed process, or a link that leads elsewhere
+        with open(beside, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -72,7 +75,8 @@ class Rows:
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows at the end."""
         text = "".join(self._line(row[column] for column in self.columns) for row in rows)
-        with open(self.path, "a") as file:
+        number = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        with open(number, "a") as file:
             file.write(text)
 
     @staticmethod

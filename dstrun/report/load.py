@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dstrun.bounded import content, load_yaml
 from dstrun.budget import met
 from dstrun.option import ConfigError, nearest
 from dstrun.upgrade import upgrade
@@ -22,6 +23,9 @@ SCHEMA = 1
 LOST_SECONDS = 120
 EMERGES = 1.0
 """In the place of a sparsity where none was asked for and training found one: above all that can be asked for."""
+
+JSON_BYTES, METRICS_BYTES = 1 << 26, 1 << 28
+"""Of a file that is read."""
 
 METRICS: dict[str, Callable[[str], Any]] = {
     "epoch": int, "step": int, "train_loss": float, "loss": float, "top1": float, "top5": float, "lr": float,
@@ -246,8 +250,10 @@ def json_object(file: Path | str) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it holds something else.
     """
-    with open(file, "rb") as stream:
-        value = json.loads(stream.read())
+    try:
+        value = json.loads(content(Path(file), JSON_BYTES))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value
@@ -273,8 +279,7 @@ def setting(run: Run) -> dict[str, Any]:
     from dstrun.record.folder import label
 
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        config = yaml.load((run.folder / "config.yaml").read_text(), loader)
+        config = load_yaml(run.folder / "config.yaml")
         choices = config.pop("choices")
         upgrade(config, choices)
         choices |= {key: config[key] for key in ("scope", "backend", "precision")}
@@ -296,8 +301,8 @@ def metrics(run: Run, columns: Collection[str] | None = None) -> list[dict[str, 
 def metric_columns(run: Run, columns: Collection[str] | None = None) -> dict[str, list[Any]]:
     """Read ``metrics.csv`` as ``metrics`` does: the values of each column by epoch; empty where there are no rows."""
     try:
-        text = (run.folder / "metrics.csv").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        text = content(run.folder / "metrics.csv", METRICS_BYTES).decode("utf-8", errors="replace")
+    except (OSError, ValueError):
         return {}
     # Only whole lines: half a number is still a number.
     header, *lines = [line.split(",") for line in text[: text.rfind("\n") + 1].splitlines()] or [[]]

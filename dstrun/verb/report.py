@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from dstrun.safe import put
 from dstrun.verb.words import found_runs, nothing, parser, split_query
 
 
@@ -23,5 +24,5 @@ def main(words: list[str]) -> int:
     if not (runs := found_runs(arguments.which)):
         return nothing(arguments.which)
     page.write(runs, folders, arguments.out, time.time(), arguments.title, arguments.question, query["where"])
-    print(arguments.out)
+    put(str(arguments.out))
     return 0
