@@ -141,7 +141,8 @@ def _check_sizes(path: Path, pictures: Any, limit: int) -> None:
     """Refuse an encoded image far larger than its pixels before it is copied; a dictionary may repeat it for free."""
     import pyarrow.compute
 
-    longest = pyarrow.compute.max(pyarrow.compute.binary_length(pictures.field("bytes"))).as_py()
+    compute: Any = pyarrow.compute  # whose functions are made when it is imported
+    longest = compute.max(compute.binary_length(pictures.field("bytes"))).as_py()
     if longest is not None and longest > limit:
         raise ConfigError(f"{path}: an image is a file of {longest:,} bytes, more than {limit:,}")
 
