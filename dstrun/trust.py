@@ -146,12 +146,11 @@ def _top(name: str, directories: Sequence[str]) -> ModuleSpec | None:
 def locate(module: str, directories: Sequence[str] = ()) -> Path | None:
     """Find the file of a module without importing it or the packages it is in; ``None`` where there is none."""
     top, *rest = module.split(".")
-    spec, name = _top(top, directories), top
+    spec = _top(top, directories)
     for part in rest:
         if spec is None or spec.submodule_search_locations is None:
             return None
-        name = f"{name}.{part}"
-        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))  # dotted, it asks for loaded parents
     origin = spec.origin if spec else None
     return Path(origin) if origin and Path(origin).is_file() else None
 

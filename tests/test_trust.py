@@ -88,6 +88,10 @@ def test_trusted_packages_and_own_classes_may_be_named(tmp_path: Path, monkeypat
     assert found.config["trusted"] == ["installed_nets"]
     assert "trusted" not in identity.identity(found.config)
     assert config.compose(["model=mine"], [str(here)]).build("model").made
+    (here / "gate_space" / "inner").mkdir(parents=True)  # folders without __init__.py
+    (here / "gate_space" / "inner" / "nets.py").write_text("class Net:\n    made = True\n")
+    (here / "model" / "inner.yaml").write_text("_target_: gate_space.inner.nets.Net\n")
+    assert config.compose(["model=inner"], [str(here)]).build("model").made
     with pytest.raises(ConfigError, match="must be a list of packages"):
         config.compose(["model=theirs", "trusted=['a.b']"], [str(here)])
 
