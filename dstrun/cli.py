@@ -21,6 +21,7 @@ from dstrun import flags
 from dstrun.option import ConfigError, nearest
 from dstrun.output import outlast, reopen
 from dstrun.progress import say
+from dstrun.safe import log_to_stderr
 from dstrun.start import hydra_here, of_file, run_one, sweep
 from dstrun.trouble import FULL, sentence, why
 
@@ -66,7 +67,7 @@ def users_trouble(error: Exception) -> str | None:
 
 def settle() -> None:
     """Make output and environment such that nothing fails of them: letters that cannot be shown, no home, no name."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")

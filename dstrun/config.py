@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -29,13 +30,25 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.resolvers.oc import env
 
-from dstrun import contract, grid, honoured, identity, own
+from dstrun import bounded, contract, grid, honoured, identity, own, trust
 from dstrun.check import check
 from dstrun.diagnose import FAULTS, diagnose, folders, told, unknown
 from dstrun.flags import expanded
 from dstrun.option import GROUPS, ConfigError, nearest
-from dstrun.override import CHOOSING, axes, check_names, parse, quoted, texts, with_protocol, without_nulls, words
+from dstrun.override import (
+    CHOOSING,
+    axes,
+    check_names,
+    parse,
+    quoted,
+    texts,
+    trusted,
+    with_protocol,
+    without_nulls,
+    words,
+)
 from dstrun.schema import DEFAULTS, KNOWN, NAMES, OPTIONAL, SETTINGS, Schema
 
 HERE = "dstrun.conf"
@@ -109,6 +122,7 @@ def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[None]:
     config_dirs = own.folders(config_dirs)
     own.find_modules(own.modules(config_dirs))
     for folder in config_dirs:
+        bounded.check_folder(Path(folder))
         path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema"))
     GlobalHydra.instance().clear()
     Hydra.create_main_hydra2("dstrun", path)
@@ -279,9 +293,32 @@ def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
         found = hydra_compose(name, overrides=overrides, return_hydra_config=True)
         honoured.check_composed(OmegaConf.to_container(found.hydra, resolve=False))  # type: ignore[arg-type]
         own.check_search(found.hydra.searchpath)
-        return found
     except FAULTS as error:
         raise (error if isinstance(error, ConfigError) else diagnose(overrides, name, error)) from error
+    trust.check_hydra(OmegaConf.to_container(found.hydra, resolve=False), trusted(overrides), places())
+    return found
+
+
+def places() -> tuple[str, ...]:
+    """Return where modules of the user's own may be, where Hydra is open."""
+    return own.modules([str(folder) for folder in folders()])
+
+
+@contextmanager
+def _no_environment() -> Iterator[None]:
+    """Refuse to read environment variables: what a configuration holds is in the run's record."""
+
+    def refuse(name: str, *_: Any) -> None:
+        raise ConfigError(
+            f"${{oc.env:{name}}} is not read: its value would be in the record; say it as a word, KEY=$NAME"
+        )
+
+    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.clear_resolver("oc.env")
+        OmegaConf.register_new_resolver("oc.env", env)
 
 
 def experiment(
@@ -300,7 +337,8 @@ def experiment(
     if strange := sorted(every - {*KNOWN}):
         raise unknown(strange[0], [*KNOWN, *SETTINGS])
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, [*every]), resolve=True)
+        with _no_environment():
+            config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, [*every]), resolve=True)
     except FAULTS as error:
         raise told(error) from error
     _fill(config)
@@ -310,13 +348,17 @@ def experiment(
             config[key] = text
         elif leaf and group in GROUPS and identity.is_text(config[group], leaf):
             config[group][leaf] = text
+    named = trusted(command)
+    if sorted(config["trusted"]) != sorted(named):
+        raise ConfigError("trusted is set in a file: say it on the command line or among the params of a sweep file")
+    trust.check(config, named, places())
     for group in (group for group in GROUPS if choices.get(group)):
         contract.check_node(group, config[group], f"{group}={choices.get(group)}")
     _check_recipe(config.pop("recipe"), config["optimizer"], str(choices["optimizer"]))
     config["results"] = expanded(config["results"])
     mine = any(not target.startswith(identity.OWN) for target in identity.targets(config))
-    places = own.modules([str(folder) for folder in folders()]) if mine else ()
-    found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, places)  # type: ignore[arg-type]
+    where = places() if mine else ()
+    found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, where)  # type: ignore[arg-type]
     check(found)
     return found
 

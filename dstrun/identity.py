@@ -12,16 +12,16 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
 from hashlib import sha256
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dstrun import trust
 from dstrun.option import GROUPS, ConfigError
 from dstrun.schema import Schema
 
 VOLATILE = (
     "experiment", "results", "wandb", "threads", "devices", "distributed", "retry", "fail_fast", "checkpoint",
-    "step", "dataset.root", "dataset.download",
+    "step", "trusted", "dataset.root", "dataset.download",
 )  # fmt: skip
 """Settings that cannot change a result."""
 
@@ -76,9 +76,8 @@ def exists(target: str) -> bool:
 
 def _source(module: str) -> bytes:
     try:
-        spec = find_spec(module)
-        return Path(spec.origin if spec and spec.origin else "").read_bytes()
-    except (ImportError, OSError, ValueError) as error:
+        return (trust.locate(module) or Path()).read_bytes()  # a record may name anything: nothing is imported
+    except (OSError, ValueError) as error:
         raise ConfigError(f"_target_: {module} is no module with a file: its code is part of what a run is") from error
 
 
@@ -190,7 +189,7 @@ def _is_network(target: str) -> bool:
 def _class(target: str) -> type | None:
     """Import an option of ours; ``None`` where this version lacks it, and for a network, which would load torch."""
     module, _, name = target.rpartition(".")
-    if not module.startswith(OWN) or _is_network(target):
+    if not trust.is_option(target) or _is_network(target):
         return None
     try:
         cls = getattr(import_module(module), name, None)

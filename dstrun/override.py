@@ -146,3 +146,19 @@ def quoted(override: Override) -> str:
     key, _, text = word.partition("=")
     number = override.key_or_group in GROUPS and override.value_type is not None and key in texts([override])
     return f"{key}='{text}'" if number else word
+
+
+def trusted(words: Sequence[str]) -> list[str]:
+    """Give the packages that ``trusted=[PACKAGE]`` among the words names.
+
+    Raises:
+        ConfigError: it is no list of names.
+    """
+    found: list[str] = []
+    for override in parse([word for word in words if "trusted" in word]):
+        if override.get_key_element().lstrip("+~") == "trusted":
+            value = override.value()
+            found = [str(item) for item in (value if isinstance(value, list) else [value])]
+    if bad := [name for name in found if not name.isidentifier()]:
+        raise ConfigError(f"trusted={bad[0]} must be a list of packages by their top-level names, such as [timm]")
+    return found

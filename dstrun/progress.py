@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dstrun.safe import visible, without_secrets
+
 _muted = False
 
 
 def say(line: str) -> None:
     """Print a line of the log, which never mixes with results on stdout."""
     if not _muted:
-        print(line, file=sys.stderr, flush=True)
+        print(visible(without_secrets(line)), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -43,6 +43,8 @@ from dstrun.record.folder import RunFolder, label, lasting
 from dstrun.record.journal import Journal, Silence
 from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.record.page import page, summary
+from dstrun.record.writer import write_atomic
+from dstrun.safe import without_secrets
 from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
@@ -192,7 +194,7 @@ def _failure(folder: RunFolder, error: BaseException) -> tuple[Outcome, str]:
         return Outcome("failed", folder, None, said), traceback.format_exc()
     if (said := sentence(error)) is not None:
         return Outcome("failed", folder, None, said), f"{said}\n"
-    traceback.print_exc()
+    say(traceback.format_exc())
     return Outcome("failed", folder, None, f"{type(error).__name__}: {error}"), traceback.format_exc()
 
 
@@ -201,9 +203,9 @@ def _leave(outcome: Outcome, error_text: str | None) -> None:
     folder = outcome.folder
     try:
         if outcome.state != "busy":
-            folder.status(state=outcome.state, message=outcome.message, eta_seconds=None)
+            folder.status(state=outcome.state, message=without_secrets(outcome.message or "") or None, eta_seconds=None)
         if error_text:
-            (folder.path / "error.txt").write_text(error_text)
+            write_atomic(folder.path / "error.txt", without_secrets(error_text))
     except OSError as error:
         log.warning("%s cannot be written (%s)", folder.path, why(error))
 

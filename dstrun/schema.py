@@ -55,6 +55,10 @@ class Schema:
     results: str = setting("results", None, "where records go")
     wandb: str = setting("auto", OneOf("auto", "online", "offline", "disabled"), "mirror to Weights & Biases")
     threads: int | None = setting(None, AtLeast(1), "CPU threads; all cores if null")
+    trusted: list[str] = field(
+        default_factory=list,
+        metadata={"bound": None, "help": "installed packages whose classes an option's _target_ may name: [timm]"},
+    )
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     retry: int = setting(0, AtLeast(0), "how often a sweep tries a run again that failed or was lost")
     fail_fast: bool = setting(False, None, "stop a sweep at its first failure")

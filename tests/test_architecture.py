@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dstrun"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LIGHT = {"option", "budget", "stream", "progress", "heap", "ranks", "trouble", "process", "output", ""}
+LIGHT = {
+    "option", "budget", "stream", "progress", "heap", "ranks", "trouble", "process", "output", "trust", "bounded",
+    "safe", "",
+}  # fmt: skip
 MAY_IMPORT = {
     "option": set(),
     "budget": set(),
@@ -26,6 +29,9 @@ MAY_IMPORT = {
     "trouble": set(),
     "process": set(),
     "output": set(),
+    "trust": set(),
+    "bounded": set(),
+    "safe": set(),
     "progress": set(),
     "topology": set(),
     "geometry": set(),

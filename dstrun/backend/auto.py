@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import platform
+import stat
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dstrun.backend import masked, sparse
+from dstrun.bounded import content
 from dstrun.geometry import Layer
 from dstrun.initial import initial
 from dstrun.layer import SparseLayer, prunable
 
 ROUNDS = 5
+BYTES = 1 << 24
 LARGEST = 1 << 27
 """A layer of more connections is stored sparse unmeasured: its dense form alone would take a gigabyte."""
 
@@ -43,7 +49,7 @@ def choose(
     Returns:
         ``masked`` or ``sparse`` for each.
     """
-    known: dict[str, dict[str, float]] = json.loads(cache.read_text()) if cache.exists() else {}
+    known = _known(cache)
     chosen = []
     for (_, module), count, shape in zip(prunable(model), counts, inputs, strict=True):
         if module.weight.numel() > LARGEST:
@@ -130,8 +136,35 @@ def processor() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
+def _known(cache: Path) -> dict[str, dict[str, float]]:
+    """Read earlier measurements; what is damaged, or of others, is measured again."""
+    try:
+        own = not hasattr(os, "geteuid") or cache.stat().st_uid in (0, os.geteuid())
+        found = json.loads(content(cache, BYTES)) if own and not cache.stat().st_mode & stat.S_IWOTH else {}
+        return {key: item for key, item in found.items() if _sound(item)}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def _sound(item: Any) -> bool:
+    """Say whether a measurement is seconds of both backends."""
+    return (
+        isinstance(item, dict)
+        and item.keys() == {"masked", "sparse"}
+        and all(type(value) is float and 0 < value < math.inf for value in item.values())
+    )
+
+
 def _keep(cache: Path, known: dict[str, dict[str, float]]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    """Keep measurements for other runs, where they can be."""
     fresh = cache.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps(known, indent=1, sort_keys=True))
-    fresh.replace(cache)
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with open(fresh, "x") as file:
+            file.write(json.dumps(known, indent=1, sort_keys=True))
+        fresh.replace(cache)
+    except FileExistsError:
+        fresh.unlink(missing_ok=True)  # of a killed process that had the same number
+    except OSError:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)

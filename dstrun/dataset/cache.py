@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import logging
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import stat
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
 
 import numpy as np
 
+from dstrun.bounded import content
 from dstrun.option import ConfigError
+
+log = logging.getLogger("dstrun")
+
+SUMS = "checksums.json"
+"""CRC-32 of each array, beside the arrays. It finds damage; what others may write to is not read at all."""
+LEFT_SECONDS = 6 * 3600.0
+"""Age at which a half-written folder of another machine's process counts as left behind."""
 
 Shapes = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 """The shape and the type of each array by its name."""
@@ -43,7 +57,8 @@ def cached(
 ) -> dict[str, np.ndarray]:
     """Open the decoded arrays of a source; decode and write them where they are missing or damaged.
 
-    Any number of processes may do so at once: each decodes in a folder of its own and moves it into place whole.
+    Any number of processes may do so at once: each decodes in a folder of its own and moves it into place whole. A
+    cache that cannot be written, or that others may write to, is said and done without.
 
     Args:
         name: of the data set.
@@ -54,53 +69,107 @@ def cached(
             folder, if ``None``.
 
     Returns:
-        The arrays, memory-mapped copy-on-write: writing to them changes no file.
+        The arrays; from the cache, they are memory-mapped copy-on-write: writing to them changes no file.
 
     Raises:
-        ConfigError: the cache folder cannot be written, or whatever ``decode`` raises.
+        ConfigError: whatever ``decode`` raises.
     """
-    cache = cache if cache is not None else cache_folder()
+    cache, own = cache if cache is not None else cache_folder(), None
+    arrays: Mapping[str, np.ndarray] | None = None
     folder = cache / f"{name}-{source[:16]}"
-    found = _open(folder, shapes)
-    if found is not None:
-        return found
-    own = cache / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        with _writing(cache):
-            own.mkdir(parents=True)
+        for path in (cache, folder):
+            if why := unsafe(path):
+                log.warning("the cache folder %s is not used: %s", path, why)
+                return dict(decode())
+        if (found := _open(folder, shapes)) is not None:
+            return found
+        own = cache / f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}"
+        own.mkdir(mode=0o700, parents=True)
+        _sweep(cache, own)
         arrays = decode()
-        with _writing(cache):
-            for key in shapes:
-                _write(own / f"{key}.npy", arrays[key])
-            return _install(own, folder, shapes)
+        for key in shapes:
+            _write(own / f"{key}.npy", arrays[key])
+        (own / SUMS).write_text(json.dumps({key: _sum(arrays[key]) for key in shapes}))
+        return _install(own, folder, shapes)
+    except OSError as error:
+        why = error.strerror
+        log.warning(
+            "the cache folder %s cannot be written (%s), and every run decodes anew: set $DSTRUN_CACHE to one that can",
+            cache, why,
+        )  # fmt: skip
+        return dict(arrays if arrays is not None else decode())
     finally:
-        shutil.rmtree(own, ignore_errors=True)
+        if own is not None:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def unsafe(path: Path) -> str:
+    """Say why the contents of a folder are not to be believed; nothing where they may be, or where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    if hasattr(os, "geteuid") and found.st_uid not in (0, os.geteuid()):
+        return "another user owns it; set $DSTRUN_CACHE to a folder of your own"
+    if found.st_mode & stat.S_IWOTH:
+        return f"everybody may write to it; chmod o-w {path}"
+    return ""
+
+
+def _sum(array: np.ndarray) -> int:
+    """Return the CRC-32 of an array's bytes: about 1 GB a second."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _sweep(cache: Path, own: Path) -> None:
+    """Remove folders that killed processes have left half-written."""
+    for path in cache.glob(".*-*-*"):
+        named = re.fullmatch(r"\.\w+-[0-9a-f]{16}-(\d+)-[0-9a-f]{8}", path.name)
+        if path == own or not named or path.is_symlink():
+            continue
+        try:
+            newest = max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
+        except OSError:
+            continue
+        if abs(time.time() - newest) > (LEFT_SECONDS if _alive(int(named[1])) else 60.0):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def cache_folder() -> Path:
     """Name the cache folder of this user."""
-    if chosen := os.environ.get("DSTRUN_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dstrun"
-
-
-@contextmanager
-def _writing(cache: Path) -> Iterator[None]:
-    """Turn a failure to write into a sentence that says which folder, and how to choose another."""
     try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"the cache folder {cache} cannot be written ({error.strerror}): set $DSTRUN_CACHE to a folder that can"
-        ) from error
+        if chosen := os.environ.get("DSTRUN_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dstrun"
+    except RuntimeError:  # no HOME, and no entry in the table of users: below a folder that nobody can make
+        return Path(os.devnull, "dstrun")
 
 
 def _open(folder: Path, shapes: Shapes) -> dict[str, np.ndarray] | None:
     """Memory-map the arrays, or say ``None`` where one is missing or is not what it must be."""
+    if not folder.is_dir():
+        return None
     found = {}
+    try:
+        sums = json.loads(content(folder / SUMS))
+    except (OSError, ValueError, RecursionError):
+        return None  # of an older version, or damaged
     for key, (shape, dtype) in shapes.items():
         path = folder / f"{key}.npy"
         try:
+            if not stat.S_ISREG(path.lstat().st_mode):  # a pipe would be waited for
+                return None
             array = np.load(path, mmap_mode="c", allow_pickle=False)
             size = path.stat().st_size
         except Exception:  # A damaged header can raise nearly anything, and all of it means: decode again.
@@ -108,6 +177,9 @@ def _open(folder: Path, shapes: Shapes) -> dict[str, np.ndarray] | None:
         if not isinstance(array, np.memmap) or array.shape != shape or array.dtype != dtype:
             return None
         if not array.flags.c_contiguous or size != array.offset + array.nbytes:
+            return None
+        if not isinstance(sums, dict) or sums.get(key) != _sum(array):
+            log.warning("%s is damaged: it is decoded again", path)
             return None
         found[key] = array
     return found
@@ -130,9 +202,14 @@ def _install(own: Path, folder: Path, shapes: Shapes) -> dict[str, np.ndarray]:
         found = _open(folder, shapes)
         if found is not None:
             return found
-        for key in shapes:
-            os.replace(own / f"{key}.npy", folder / f"{key}.npy")
+        if folder.is_symlink() or not folder.is_dir():
+            folder.unlink()
+            folder.mkdir(mode=0o700)
+        for file in (*(f"{key}.npy" for key in shapes), SUMS):
+            if (folder / file).is_dir() and not (folder / file).is_symlink():
+                shutil.rmtree(folder / file)
+            os.replace(own / file, folder / file)
     found = _open(folder, shapes)
     if found is None:
-        raise ConfigError(f"the decoded images in {folder} cannot be read back: remove that folder")
+        raise OSError(errno.EIO, f"the decoded images in {folder} cannot be read back: remove that folder")
     return found

@@ -10,7 +10,7 @@ import numpy as np
 
 from dstrun.dataset.cache import cached
 from dstrun.dataset.images import Dataset, Images
-from dstrun.option import ConfigError, option
+from dstrun.option import option
 
 SOURCE = "cc60545fa7fa1a8c9f1ff3640a09ecf808f2778025053c29f35219dead5461ca"
 """SHA-256 of images and labels."""
@@ -43,11 +43,7 @@ class Digits(Dataset):
         Args:
             cache: the folder for decoded images; see ``dstrun.dataset.cache.cached``.
         """
-        try:
-            arrays = cached("digits", SOURCE, self.shapes(), self._decode, cache)
-        except ConfigError:  # a cache that cannot be written
-            arrays = self._decode()
-        return self.choose(arrays, SOURCE)
+        return self.choose(cached("digits", SOURCE, self.shapes(), self._decode, cache), SOURCE)
 
     def _decode(self) -> dict[str, np.ndarray]:
         from sklearn.datasets import load_digits

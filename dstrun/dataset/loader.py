@@ -38,7 +38,7 @@ class Resident:
             evaluate on.
 
     Raises:
-        ConfigError: a batch holds more images than there are, or cannot be shared out equally.
+        ConfigError: a batch holds more images than there are, or cannot be shared out equally; a label is no class.
     """
 
     def __init__(
@@ -56,6 +56,12 @@ class Resident:
             raise ConfigError(f"batch_size={batch_size} must be at most {count}, the number of training images")
         if batch_size % ranks.size:
             raise ConfigError(f"batch_size={batch_size} must be a multiple of {ranks.size}, the number of processes")
+        for labels in filter(len, (images.train_y, images.eval_y)):
+            low, high = int(labels.min()), int(labels.max())
+            classes = getattr(option, "classes", high + 1)
+            if low < 0 or high >= classes:
+                wrong = low if low < 0 else high
+                raise ConfigError(f"a label is {wrong}, and must lie in [0, {classes - 1}]: the data is damaged")
         self.ranks = ranks
         self.device = torch.device(device)
         self.batch_size, self.seed, self.augment, self.flip = batch_size, seed, augment, option.flip

@@ -7,6 +7,7 @@ struct of ``bytes`` (a PNG or JPEG file) and ``path``, and a whole-number label.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,12 @@ import numpy as np
 from dstrun.option import ConfigError
 
 IMAGE_COLUMNS = ("img", "image")
+GROUP_BYTES = 1 << 31
+"""Of the columns of a row group once uncompressed."""
+ENCODED = 1 << 16
+"""Bytes that an encoded image may have besides four a value."""
+CHUNK = 1024
+"""Rows that are decoded at once."""
 
 
 def shards(folder: Path, split: str) -> list[Path]:
@@ -71,7 +78,7 @@ def read(
     position = 0
     for path in files:
         first = position
-        for pictures, labels in _row_groups(path, label_columns):
+        for pictures, labels in _row_groups(path, label_columns, ENCODED + 4 * math.prod(image)):
             for picture, label in zip(pictures, labels, strict=True):
                 where = f"{path}: image {position - first}"
                 x[position] = _decode(where, picture, image)
@@ -94,7 +101,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path} cannot be read as Parquet, fetch it again: {reason}") from error
 
 
-def _row_groups(path: Path, label_columns: Sequence[str]) -> Iterator[tuple[list[Any], list[int | None]]]:
+def _row_groups(path: Path, label_columns: Sequence[str], limit: int) -> Iterator[tuple[list[Any], list[int | None]]]:
     """Give the encoded images and the labels of one row group after the other, so that memory stays bounded."""
     import pyarrow
     import pyarrow.parquet
@@ -112,9 +119,32 @@ def _row_groups(path: Path, label_columns: Sequence[str]) -> Iterator[tuple[list
     with file:
         for number in range(file.num_row_groups):
             with _reading(path):
-                group = file.read_row_group(number, columns=[picture, label])
-                pair = group[picture].to_pylist(), group[label].to_pylist()
-            yield pair
+                found = file.metadata.row_group(number)
+                size = sum(found.column(i).total_uncompressed_size for i in range(found.num_columns))
+                if size > GROUP_BYTES:
+                    raise ConfigError(f"{path}: row group {number} says that it has {size:,} bytes: write smaller ones")
+                batches = file.iter_batches(CHUNK, row_groups=[number], columns=[f"{picture}.bytes", label])
+            while True:
+                with _reading(path):
+                    batch = next(batches, None)
+                    if batch is None:
+                        break
+                    _check_sizes(path, batch.column(batch.schema.get_field_index(picture)), limit)
+                    pair = (
+                        batch.column(batch.schema.get_field_index(picture)).to_pylist(),
+                        batch.column(batch.schema.get_field_index(label)).to_pylist(),
+                    )
+                yield pair
+
+
+def _check_sizes(path: Path, pictures: Any, limit: int) -> None:
+    """Refuse an encoded image far larger than its pixels before it is copied; a dictionary may repeat it for free."""
+    import pyarrow.compute
+
+    compute: Any = pyarrow.compute  # whose functions are made when it is imported
+    longest = compute.max(compute.binary_length(pictures.field("bytes"))).as_py()
+    if longest is not None and longest > limit:
+        raise ConfigError(f"{path}: an image is a file of {longest:,} bytes, more than {limit:,}")
 
 
 def _column(path: Path, there: Sequence[str], what: str, names: Sequence[str]) -> str:

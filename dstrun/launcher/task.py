@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dstrun.bounded import content
 from dstrun.config import Experiment
 from dstrun.option import ConfigError
 from dstrun.record import sealed
@@ -14,6 +15,7 @@ from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Busy, Lock, describe
 
 TAIL = 3
+TAIL_BYTES = 1 << 16
 """Lines of a traceback that are shown for a failure."""
 
 BUSY = "busy"
@@ -64,7 +66,7 @@ class Ending:
         """Give the last lines of the traceback; of the log, where a run left no word."""
         last = {"failed": self.folder / "error.txt", "lost": self.log}.get(self.state)
         try:
-            text = last.read_text(errors="replace") if last else ""
+            text = content(last, TAIL_BYTES, last=True).decode(errors="replace") if last else ""
         except OSError:
             return []
         return [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL:]

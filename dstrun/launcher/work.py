@@ -17,6 +17,7 @@ from dstrun.progress import say
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.run import report, run
+from dstrun.safe import log_to_stderr
 from dstrun.trouble import why
 
 
@@ -38,7 +39,7 @@ def work(
     try:
         if int(os.environ.get("SLURM_PROCID", 0)) == 0:
             print_to(folder.path / "log.txt")
-        logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+        log_to_stderr()
         logging.getLogger("submitit").propagate = False  # it prints by itself
         if experiment.config["threads"] is None:
             experiment = replace(experiment, config={**experiment.config, "threads": threads})
@@ -58,7 +59,8 @@ def print_to(log: Path) -> None:
     """Send what this process and those it starts print to the end of a file; where there can be none, nowhere."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        os.set_blocking(number, True)
     except OSError as error:
         say(f"{log} cannot be written ({why(error)}): its run says nothing")
         number = os.open(os.devnull, os.O_WRONLY)

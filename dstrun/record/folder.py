@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -22,7 +21,7 @@ from dstrun.process import machine, started
 from dstrun.record import sealed, valid
 from dstrun.record.lock import Busy, Lock, job_id
 from dstrun.record.writer import Rows, previous, set_aside, signed, sweep_left_over, write_atomic
-from dstrun.trouble import sentence, why
+from dstrun.trouble import why
 
 HASH_DIGITS = 16
 """At the end of a run's name: 64 bits, which no two configurations that anybody trains share."""
@@ -77,7 +76,7 @@ def run_id(config: dict[str, Any], choices: dict[str, str | None]) -> str:
 
 def lasting(words: Sequence[str]) -> list[str]:
     """Give the words of a command line without those of settings that cannot change the result."""
-    prefixes = tuple(f"{setting}{end}" for setting in VOLATILE for end in "=.")
+    prefixes = tuple(f"{setting}{end}" for setting in VOLATILE if setting != "trusted" for end in "=.")
     return [word for word in words if not f"{word.lstrip('+~')}=".startswith(prefixes)]
 
 
@@ -194,8 +193,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except OSError as error:
-            said = sentence(error) if error.errno == errno.EAGAIN else None
-            raise ConfigError(said or f"results={self.config['results']} cannot be written: {why(error)}") from error
+            raise ConfigError(f"results={self.config['results']} cannot be written: {why(error)}") from error
         self._lock = lock
         try:
             yield

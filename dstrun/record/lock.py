@@ -97,10 +97,10 @@ class Lock:
                 time.sleep(1)
         try:
             self._thread.start()
-        except BaseException as error:
+        except RuntimeError as error:  # too little memory for a thread, but perhaps enough to say so
+            log.warning("%s is held without a sign of life between its epochs: %s", self.folder.name, error)
+        except BaseException:
             self.release()
-            if isinstance(error, RuntimeError):
-                raise OSError(errno.EAGAIN, str(error)) from error
             raise
 
     def release(self) -> None:
@@ -125,6 +125,9 @@ class Lock:
         """
         for _ in range(3):
             if self._mine() or self._mend():
+                if self._thread.ident is None:
+                    with suppress(OSError):
+                        os.utime(self.note_path)
                 return
             time.sleep(0.3)  # a network disk hesitates, or one that took the note by mistake is putting it back
         raise Busy(f"{self.folder.name} has been taken over by {describe(self.owner())}: this process stops")

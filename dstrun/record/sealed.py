@@ -6,15 +6,14 @@ A file that has a checksum must match it, and one of schema 2 or later must have
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from dstrun import bounded
 from dstrun.record.writer import write_atomic
 
 SCHEMA = 2
@@ -72,20 +71,10 @@ def content(path: Path | str) -> bytes:
         OSError: it cannot be read.
         Damaged: it is no file, or too large.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) if _regular(descriptor) else _refused(descriptor) as file:
-        if os.fstat(descriptor).st_size > MAX_BYTES:
-            raise Damaged(f"larger than {MAX_BYTES >> 20} MB")
-        return file.read()
-
-
-def _regular(descriptor: int) -> bool:
-    return stat.S_ISREG(os.fstat(descriptor).st_mode)
-
-
-def _refused(descriptor: int) -> Any:
-    os.close(descriptor)
-    raise Damaged("no regular file")
+    try:
+        return bounded.content(Path(path), MAX_BYTES)
+    except (bounded.NoFile, ValueError) as error:
+        raise Damaged(str(error)) from error
 
 
 def parse(data: bytes) -> dict[str, Any]:

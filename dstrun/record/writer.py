@@ -44,7 +44,9 @@ def write_atomic(path: Path, content: bytes | str, *, keep: bool = False, squeez
     data = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{LEFT_OVER}")
     try:
-        with open(beside, "wb") as file:
+        with suppress(FileNotFoundError):
+            beside.unlink()  # of a killed process, or a link that leads elsewhere
+        with open(beside, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -179,7 +181,8 @@ class Rows:
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows at the end."""
         data = "".join(self._line(row[column] for column in self.columns) for row in rows).encode()
-        with open(self.path, "ab") as file:
+        number = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with open(number, "ab") as file:
             file.write(data)
         self._take(data)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
+from dstrun import safe
 from dstrun.option import ConfigError, nearest
 
 FORMATS = ("md", "csv", "json", "latex", "html")
@@ -128,17 +129,17 @@ def _md(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
 
 
 def _md_escape(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return safe.line(text).replace("|", "\\|")
 
 
 def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
     keys = [key for column in columns for key in column.keys]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(keys)
+    writer.writerow(map(safe.cell, keys))
     for row in rows:
         values = [_raw(row.get(key)) for key in keys]
-        writer.writerow([" ".join(map(str, v)) if isinstance(v, list) else v for v in values])
+        writer.writerow([safe.cell(" ".join(map(str, v)) if isinstance(v, list) else v) for v in values])
     return text.getvalue().rstrip("\n")
 
 
@@ -248,7 +249,7 @@ LATEX = {
 
 def latex_escape(text: str) -> str:
     """Escape what LaTeX would read as a command."""
-    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(LATEX.get(character, character) for character in safe.line(text))
 
 
 def _latex_cell(row: dict[str, Any], column: Column, span: int = 1) -> str:
@@ -257,7 +258,7 @@ def _latex_cell(row: dict[str, Any], column: Column, span: int = 1) -> str:
         return rf"\multirow{{{span}}}{{*}}{{{latex_escape(cell(row, column))}}}" if span else ""
     if isinstance(value, Cited):
         sign = f"{latex_escape(value.sign)} " if value.sign else ""
-        return rf"{sign}${value.value:.{column.digits}f}^{{{value.mark}}}$"
+        return rf"{sign}${value.value:.{column.digits}f}^{{{latex_escape(value.mark)}}}$"
     if isinstance(value, Mean) and value.mean is not None:
         number = f"{value.mean:.{column.digits}f}"
         number += "" if value.std is None else rf" \pm {value.std:.{column.digits}f}"
@@ -285,9 +286,9 @@ def cell(row: dict[str, Any], column: Column) -> str:
     if isinstance(value, Cited):
         return f"{value.text(column.digits)} [{value.mark}]"
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return safe.line(", ".join(map(str, value)))
     if not isinstance(value, int | float) or column.kind == "text":
-        return str(value)
+        return safe.visible(str(value))
     if not math.isfinite(value):
         return str(value)
     if column.kind == "number":

@@ -15,6 +15,7 @@ from typing import Any
 from zlib import crc32
 
 from dstrun import process
+from dstrun.bounded import parse_yaml
 from dstrun.budget import met
 from dstrun.option import ConfigError, nearest
 from dstrun.progress import say
@@ -25,6 +26,7 @@ from dstrun.upgrade import upgrade
 LOST_SECONDS = 120
 EMERGES = 1.0
 """In the place of a sparsity where none was asked for and training found one: above all that can be asked for."""
+
 
 METRICS: dict[str, Callable[[str], Any]] = {
     "epoch": int, "step": int, "train_loss": float, "loss": float, "top1": float, "top5": float, "lr": float,
@@ -251,12 +253,11 @@ def setting(run: Run) -> dict[str, Any]:
     from dstrun.record.folder import label
 
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         data = sealed.content(run.folder / "config.yaml")
         if not is_signed(data):
             _say_once(f"{run.folder / 'config.yaml'} is damaged: its checksum is another: skipped")
             return {"label": None, "choices": {}, "config": {}}
-        config = yaml.load(data, loader)
+        config = parse_yaml(data.decode(errors="replace"))
         choices = config.pop("choices")
         upgrade(config, choices)
         choices |= {key: config[key] for key in ("scope", "backend", "precision")}

@@ -19,6 +19,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from dstrun import safe
 from dstrun.report import status
 from dstrun.report.format import cell
 from dstrun.report.status import Sweep, count, totals
@@ -159,7 +160,10 @@ def frame(rows: Sequence[dict[str, Any]], head: str, width: int, height: int | N
     """
     lines = [Text(line) for line in textwrap.wrap(head, width)]
     shown, hidden = fold(rows, None if height is None else height - len(lines) - 1)
-    table = [[column.heading for column in COLUMNS], *([cell(row, column) for column in COLUMNS] for row in shown)]
+    table = [
+        [column.heading for column in COLUMNS],
+        *([safe.line(cell(row, column)) for column in COLUMNS] for row in shown),
+    ]
     widths = _fit(table, [row["run"] for row in rows], width)
     title = _line(table[0], widths)
     title.stylize("bold")
@@ -206,7 +210,7 @@ def fold(rows: Sequence[dict[str, Any]], lines: int | None) -> tuple[list[dict[s
 
 
 def _said(row: dict[str, Any]) -> str:
-    return " ".join(str(row["message"]).split()) if row["state"] in TROUBLE and row["message"] else ""
+    return safe.line(str(row["message"])) if row["state"] in TROUBLE and row["message"] else ""
 
 
 def _fit(table: list[list[str]], names: Sequence[str], width: int) -> list[int]:

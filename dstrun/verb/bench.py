@@ -6,6 +6,7 @@ from importlib import import_module
 
 from dstrun.option import ConfigError, nearest
 from dstrun.progress import say
+from dstrun.safe import put
 from dstrun.start import silence_allocator
 from dstrun.verb.words import parser
 
@@ -33,7 +34,7 @@ def main(words: list[str]) -> int:
     shown, columns, notes = table.TABLES[what](measured)
     if form in ("csv", "json"):
         shown, columns = measured, result.columns(what)
-    print(render(shown, columns, form))
+    put(render(shown, columns, form))
     say("\n".join(f"- {note}" for note in [*notes, table.where(measured)]))
     say(f"next: dstrun plot bench {out}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dstrun.safe import put
 from dstrun.verb.words import parser
 
 
@@ -12,5 +13,5 @@ def main(words: list[str]) -> int:
     from dstrun.report.format import render
 
     rows, columns = examine()
-    print(render(rows, columns, arguments.format))
+    put(render(rows, columns, arguments.format))
     return 1 if any(row["state"] == "broken" for row in rows) else 0

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from dstrun.flags import a_path
+from dstrun.safe import put
 from dstrun.verb.words import found_runs, nothing, parser
 
 
@@ -19,5 +20,5 @@ def main(words: list[str]) -> int:
     arguments = made.parse_intermixed_args(words)
     if not (runs := found_runs(arguments.which)):
         return nothing(arguments.which)
-    print(*exports.export(runs, arguments.out, arguments.format, time.time()), sep="\n")
+    put("\n".join(map(str, exports.export(runs, arguments.out, arguments.format, time.time()))))
     return 0

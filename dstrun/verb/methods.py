@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dstrun.safe import put
 from dstrun.verb.words import parser
 
 
@@ -12,5 +13,5 @@ def main(words: list[str]) -> int:
     from dstrun import methods
     from dstrun.report.format import render
 
-    print(render(methods.rows(methods.FITS if arguments.format == "md" else None), methods.COLUMNS, arguments.format))
+    put(render(methods.rows(methods.FITS if arguments.format == "md" else None), methods.COLUMNS, arguments.format))
     return 0

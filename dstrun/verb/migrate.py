@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from dstrun.progress import say
+from dstrun.safe import put
 from dstrun.verb.words import found_runs, nothing, parser
 
 
@@ -21,6 +22,6 @@ def main(words: list[str]) -> int:
         return nothing(arguments.which)
     if not arguments.dry_run:
         migrate.carry(items)
-    print(render([item.row for item in items], migrate.COLUMNS, arguments.format))
+    put(render([item.row for item in items], migrate.COLUMNS, arguments.format))
     say(migrate.totals(items, arguments.dry_run))
     return 1 if any(item.row["migrate"] == migrate.FAILED for item in items) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dstrun.safe import put
 from dstrun.start import of_file
 from dstrun.verb.words import parser
 
@@ -27,11 +28,11 @@ def main(words: list[str]) -> int:
         from dstrun.plan import plan_sweep
         from dstrun.report import format, plan
 
-        print(format.render(plan_sweep(experiments), plan.SWEEP, arguments.format))
+        put(format.render(plan_sweep(experiments), plan.SWEEP, arguments.format))
         return 0
     experiment = config.compose(overrides, directories, name)
     from dstrun.plan import plan as make_plan
     from dstrun.report.plan import render
 
-    print(render(make_plan(experiment), arguments.format))
+    put(render(make_plan(experiment), arguments.format))
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from dstrun.flags import a_path
 from dstrun.option import ConfigError
 from dstrun.progress import say
+from dstrun.safe import put
 from dstrun.verb.words import RUNS, found_runs, nothing, parser
 
 
@@ -32,7 +33,7 @@ def main(words: list[str]) -> int:
     runs = found_runs(arguments.which)
     if figure.save(lambda: preset.draw(runs), *out) is None:
         return nothing(arguments.which, preset.needs)
-    print(*out, sep="\n")
+    put("\n".join(map(str, out)))
     say(preset.caption)
     return 0
 
@@ -47,5 +48,5 @@ def plot_bench(files: Sequence[Path], out: Sequence[Path] | None) -> int:
     out = out or [Path(f"bench-{files[0].stem}.png")]
     if bench.plot(rows, *out) is None:
         return nothing(files, "measurement")
-    print(*out, sep="\n")
+    put("\n".join(map(str, out)))
     return 0

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from dstrun.flags import a_path
+from dstrun.safe import put
 from dstrun.verb.words import found_runs, nothing, parser, split_query
 
 
@@ -24,5 +25,5 @@ def main(words: list[str]) -> int:
     if not (runs := found_runs(arguments.which)):
         return nothing(arguments.which)
     page.write(runs, folders, arguments.out, time.time(), arguments.title, arguments.question, query["where"])
-    print(arguments.out)
+    put(str(arguments.out))
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from dstrun.flags import a_path
 from dstrun.option import ConfigError
 from dstrun.progress import say
+from dstrun.safe import put
 from dstrun.verb.words import nothing, parser
 
 
@@ -43,6 +44,6 @@ def main(words: list[str]) -> int:
 
         show(choose(rows), rows)
         return 0
-    print(format.render(choose(rows), status.COLUMNS, arguments.format or "md"))
+    put(format.render(choose(rows), status.COLUMNS, arguments.format or "md"))
     say(status.totals(rows))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from dstrun.progress import say
+from dstrun.safe import put
 from dstrun.verb.words import found_runs, nothing, parser
 
 
@@ -28,6 +29,6 @@ def main(words: list[str]) -> int:
     if not arguments.dry_run:
         sync.send(items, to)
     rows = [item.row for item in items]
-    print(render(rows, sync.COLUMNS, arguments.format))
+    put(render(rows, sync.COLUMNS, arguments.format))
     say(sync.totals(items, to, arguments.dry_run))
     return 1 if any(row["sync"] == sync.FAILED for row in rows) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dstrun.progress import say
+from dstrun.safe import put
 from dstrun.verb.words import QUERY, found_runs, nothing, parser, split_query
 
 DESCRIPTION = (
@@ -41,7 +42,7 @@ def main(words: list[str]) -> int:
     built = tables.build(found_runs(which), arguments.preset, options)
     if not built.cells:
         return nothing(which)
-    print(built.render_runs(arguments.format) if arguments.runs else built.render(arguments.format))
+    put(built.render_runs(arguments.format) if arguments.runs else built.render(arguments.format))
     if arguments.format in ("csv", "json") and not arguments.runs:
         say("\n".join(built.notes))
     return 0

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dstrun.dataset import cache
 from dstrun.dataset.cache import cached, checksum
 from dstrun.option import ConfigError
 
@@ -37,7 +40,7 @@ def test_decodes_once_and_then_maps(tmp_path: Path) -> None:
     assert same(second)
     assert all(isinstance(array, np.memmap) for array in [*first.values(), *second.values()])
     assert os.listdir(tmp_path) == [FOLDER]
-    assert sorted(os.listdir(tmp_path / FOLDER)) == ["x.npy", "y.npy"]
+    assert sorted(os.listdir(tmp_path / FOLDER)) == ["checksums.json", "x.npy", "y.npy"]
 
 
 def test_writing_to_the_arrays_changes_no_file(tmp_path: Path) -> None:
@@ -160,14 +163,86 @@ cache.cached("cifar", SOURCE, SHAPES, decode, folder)
     assert same(cached("cifar", SOURCE, SHAPES, never, tmp_path))
 
 
-def test_an_unwritable_folder_is_named_before_anything_is_decoded(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_named_and_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError) as error:
-        cached("cifar", SOURCE, SHAPES, never, tmp_path / "file" / "cache")
-    assert str(error.value) == (
-        f"the cache folder {tmp_path}/file/cache cannot be written (Not a directory): "
-        "set $DSTRUN_CACHE to a folder that can"
-    )
+    assert same(cached("cifar", SOURCE, SHAPES, decode, tmp_path / "file" / "cache"))
+    assert caplog.messages == [
+        f"the cache folder {tmp_path}/file/cache cannot be written (Not a directory), and every run decodes anew: "
+        "set $DSTRUN_CACHE to one that can"
+    ]
+
+
+@pytest.mark.parametrize("at", ["mkdir", "_write", "_install"])
+def test_a_disk_that_fills_up_is_done_without(
+    at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((Path, "mkdir") if at == "mkdir" else (cache, at)), full)
+    count = []
+    assert same(cached("cifar", SOURCE, SHAPES, lambda: count.append(1) or decode(), tmp_path))
+    assert len(count) == 1
+    assert "No space left" in caplog.text
+    assert os.listdir(tmp_path) == []
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 1
+    path.write_bytes(data)
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "more").touch()
+
+
+@pytest.mark.parametrize("file", ["x.npy", "y.npy", "checksums.json"])
+@pytest.mark.parametrize("damage", [flip, fifo, folder, empty, os.remove])
+def test_a_changed_byte_is_found(file: str, damage: Callable[[Path], None], tmp_path: Path) -> None:
+    cached("cifar", SOURCE, SHAPES, decode, tmp_path)
+    damage(tmp_path / FOLDER / file)
+    count = []
+    assert same(cached("cifar", SOURCE, SHAPES, lambda: count.append(1) or decode(), tmp_path))
+    assert same(cached("cifar", SOURCE, SHAPES, never, tmp_path))
+    assert count == [1]
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_what_everybody_may_write_to_is_ignored(inner: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cached("cifar", SOURCE, SHAPES, decode, tmp_path)
+    (tmp_path / FOLDER if inner else tmp_path).chmod(0o777)
+    count = []
+    assert same(cached("cifar", SOURCE, SHAPES, lambda: count.append(1) or decode(), tmp_path))
+    assert count == [1]
+    assert "everybody may write to it" in caplog.text
+
+
+def test_a_link_in_the_place_of_the_folder_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / FOLDER).symlink_to(tmp_path / "victim")
+    assert same(cached("cifar", SOURCE, SHAPES, decode, tmp_path / "cache"))
+    assert os.listdir(tmp_path / "victim") == []
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    gone, alive = (tmp_path / f".cifar-0123456789abcdef-{pid}-00000000" for pid in (2**22 + 1, os.getpid()))
+    for left in (gone, alive):
+        left.mkdir()
+        os.utime(left, (time.time() - 3600,) * 2)
+    (tmp_path / ".other-folder-1").mkdir()
+    cached("cifar", SOURCE, SHAPES, decode, tmp_path)
+    assert not gone.exists()
+    assert alive.exists()
+    assert (tmp_path / ".other-folder-1").exists()
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,3 +154,17 @@ def test_a_wrong_number_of_images_is_said_for_each_shard(tmp_path: Path, shard: 
         with pytest.raises(ConfigError) as error:
             read(one, two, count=count)
         assert str(error.value) == f"{one} has 7, {two} has 13: 20 images where there must be {count}"
+
+
+def test_an_image_file_far_larger_than_its_pixels_is_refused_before_it_is_copied(shard, tmp_path) -> None:
+    path = shard(tmp_path / "train-0.parquet", [bytes(1 << 20)] * 7, [0] * 7)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ConfigError, match="an image is a file of 1,048,576 bytes, more than"):
+        parquet.read([path], 7, (3, 4, 4), 10, ("label",))
+
+
+def test_a_row_group_that_says_too_much_is_refused_unread(shard, tmp_path, monkeypatch) -> None:
+    path = shard(tmp_path / "train-0.parquet", [bytes(100)] * 7, [0] * 7)
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 100)
+    with pytest.raises(ConfigError, match="row group 0 says that it has"):
+        parquet.read([path], 7, (3, 4, 4), 10, ("label",))

@@ -69,6 +69,7 @@ def sheet(extra: Mapping[str, Any] | None = None) -> Iterator[None]:
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(mpl.rc_params_from_file(SHEET, use_default_template=False))
+        mpl.rcParams["text.parse_math"] = False  # a name with two $ is a name
         mpl.rcParams.update(dict(extra or {}))  # type: ignore[arg-type]
         yield
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dstrun.bounded import content
 from dstrun.report.compare import really
 from dstrun.report.format import Column, cell
 from dstrun.report.load import EMERGES, Run, number
@@ -161,9 +162,7 @@ def tail(failed: Entry) -> tuple[str, str]:
     """Give the file that says most about a run's end, and its last lines; empty where there is none."""
     name = LAST.get(failed.state, "")
     try:
-        with (failed.run.folder / name).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+        text = content(failed.run.folder / name, TAIL_BYTES, last=True).decode(errors="replace") if name else ""
     except OSError:
         return "", ""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]

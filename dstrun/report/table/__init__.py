@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from dstrun import safe
 from dstrun.option import ConfigError, nearest
 from dstrun.report.compare import Layout, pivot
 from dstrun.report.fields import Field, resolve
@@ -73,7 +74,7 @@ class Table:
             texts = [f"### {title}\n\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
             return "\n\n".join([*texts, "\n".join(f"- {note}" for note in self.notes)]).strip()
         if fmt == "latex":
-            texts = [f"% {title}\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
+            texts = [f"% {safe.line(title)}\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
             notes = [rf"\par{{\footnotesize {latex_escape(note)}}}" for note in self.notes]
             return "\n\n".join([*texts, "\n".join(notes)]).strip()
         if fmt == "html":

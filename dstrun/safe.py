@@ -1,0 +1,82 @@
+"""Text of files and of others, made safe where it goes out: to a terminal, a log, a formula, a spreadsheet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import unicodedata
+from typing import Any
+
+BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
+SECRET = re.compile(r"(?i)(key|token|secret|passw|credential)")
+"""In the name of an environment variable whose value is masked."""
+USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:'\"]*:[^\s/@'\"]*@")
+WORD = re.compile(
+    r"(?i)\b((?:[\w-]*(?:api[_-]?key|token|secret|password|passwd))\s*[=:]\s*)(?!null\b|None\b)[^\s,;&'\"]+"
+)
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def visible(text: str, keep: str = "\n\t") -> str:
+    """Show control characters, escape sequences and what turns the direction of writing by their number.
+
+    Args:
+        text: of anybody.
+        keep: control characters that stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in keep or not _control(c) else _shown(c) for c in text)
+
+
+def line(text: str) -> str:
+    """Make one visible line of a text: for a cell of a table, a name, a message."""
+    return visible(" ".join(text.split()), "")
+
+
+def _control(character: str) -> bool:
+    return character in BIDI or unicodedata.category(character) in ("Cc", "Cs")
+
+
+def _shown(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def without_secrets(text: str) -> str:
+    """Mask credentials: user and password in URLs, values of words like ``api_key=``, and those of this environment."""
+    text = WORD.sub(r"\1***", USER.sub(r"\1***@", text))
+    for name, value in os.environ.items():
+        if len(value) >= 8 and SECRET.search(name) and value in text:
+            text = text.replace(value, "***")
+    return text
+
+
+def cell(value: Any) -> Any:
+    """Keep a spreadsheet from taking text for a formula, by a quote before it; numbers stay as they are."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value, "\n")
+    return f"'{text}" if text.startswith(FORMULA) or text.lstrip().startswith(FORMULA[:4]) else text
+
+
+class Visible(logging.Formatter):
+    """Log lines, safe: what is logged may quote a file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format as ever, then mask and show."""
+        return visible(without_secrets(super().format(record)))
+
+
+def put(text: str) -> None:
+    """Print results on stdout."""
+    sys.stdout.write(f"{visible(text)}\n")
+
+
+def log_to_stderr() -> None:
+    """Send log lines to stderr, each safe."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Visible("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
