@@ -59,7 +59,7 @@ def look(folder: Path) -> Any:
 def again(folder: Path) -> Any:
     """Give the command again; return the results."""
     record = run(config.compose([*WORDS, f"results={folder.parents[1]}"])).record or {}
-    return {key: record.get(key) for key in LASTING}, (folder / "metrics.csv").read_text().count("\n")
+    return {key: record.get(key) for key in LASTING}, (folder / "metrics.csv").read_bytes().count(b"\n")
 
 
 def listen(asked: Any, folder: Path) -> tuple[Any, str]:

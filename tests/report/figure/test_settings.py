@@ -72,11 +72,11 @@ def test_subset_has_a_line_a_distribution_and_rigl(study: Study) -> None:
 def test_subset_splits_what_differs_in_anything_else(study: Study) -> None:
     for gamma in (0.5, 1):
         for epochs in (30, 60):
-            study.add("gse", 0.9, 0, 80 + gamma + epochs, epochs=epochs, **{"grow.gamma": gamma})
+            study.add("gse", 0.9, 0, 20 + gamma + epochs, epochs=epochs, **{"grow.gamma": gamma})
     (axis,) = study.draw(subset).axes
     drawn = errorbars(axis)
     assert {name: values for name, (_, values) in drawn.items()} == {
-        "gse (epochs=30)": [110.5, 111], "gse (epochs=60)": [140.5, 141],
+        "gse (epochs=30)": [50.5, 51], "gse (epochs=60)": [80.5, 81],
     }  # fmt: skip
 
 
