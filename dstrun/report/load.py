@@ -28,6 +28,9 @@ EMERGES = 1.0
 """In the place of a sparsity where none was asked for and training found one: above all that can be asked for."""
 
 
+NAMED = re.compile(r"-seed\d+-[0-9a-f]{8,16}$")
+"""How the name of a run's folder ends, unless somebody has given it another."""
+
 METRICS: dict[str, Callable[[str], Any]] = {
     "epoch": int, "step": int, "train_loss": float, "loss": float, "top1": float, "top5": float, "lr": float,
     "seconds": float, "flops": int, "peak_bytes": int, "resident_peak_bytes": int,
@@ -232,6 +235,9 @@ def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
     unopened = not records and "record.json" in names and status.get("state") == "done" and "top1" in status
     if not unopened:
         record = get("record.json", valid.read)
+    if record is not None and NAMED.search(folder.name) and record["id"] != folder.name:
+        warned.append(f"{folder}/record.json is that of another run, {record['id']}: skipped")
+        record = None
     state = str(record["state"] if record else status.get("state", "damaged"))
     if state == "done" and record is None and not unopened:
         # The record is written last: a done run has one unless the file was lost or damaged afterwards.
