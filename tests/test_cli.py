@@ -81,7 +81,8 @@ def test_a_second_process_on_a_run_says_who_works_on_it(dstrun, tmp_path: Path) 
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("results/default/*/status.json")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        second = dstrun(*words)
+        second = dstrun(*words, check=False)
+        assert second.returncode == 75
         assert f"is being run by process {first.pid} on " in second.stderr
     finally:
         first.kill()

@@ -305,8 +305,12 @@ def test_an_option_in_a_folder_has_an_id_without_a_slash(here: Path) -> None:
     ("error", "code", "said"),
     [
         (PermissionError(13, "Permission denied", "a/b"), 2, "dstrun: a/b: Permission denied\n"),
-        (OSError(28, "No space left on device", "a"), 1, "dstrun: a: No space left on device\n"),
-        (MemoryError(), 1, "dstrun: memory ran out\n"),
+        (
+            OSError(28, "No space left on device", "a"),
+            1,
+            "dstrun: a cannot be written or read: No space left on device; free space or inodes there\n",
+        ),
+        (MemoryError(), 1, "dstrun: out of memory: free some, or take a smaller model or batch_size\n"),
         (ConfigError("one\ntwo"), 2, "dstrun: one two\n"),
         (KeyboardInterrupt(), 130, ""),
     ],

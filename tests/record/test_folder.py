@@ -39,7 +39,8 @@ def test_what_cannot_change_a_result_is_not_in_the_id(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["seed=1", "epochs=3", "grow.gamma=2", "optimizer.lr=0.2", "scope=global", "dataset.limit=50", "device=cpu"]
+    "word",
+    ["seed=1", "epochs=3", "grow.gamma=2", "optimizer.lr=0.2", "scope=global", "dataset.limit=500", "device=cpu"],
 )
 def test_what_can_change_a_result_is(word: str) -> None:
     assert identify(word) != identify()

@@ -48,9 +48,9 @@ def test_a_record_alone_is_a_run(tmp_path: Path) -> None:
 def test_the_record_of_another_run_is_no_record(tmp_path: Path) -> None:
     mine, other = (record_of("set", 0.9, seed, 90.0) for seed in (0, 1))
     name = "set-s0.9-seed0-0123456789abcdef"
-    (run,) = load.runs(write(tmp_path, mine | {"id": name}, name))
+    (run,) = load.runs(write(tmp_path / "a", mine | {"id": name}, name))
     assert run.done
-    (run,) = load.runs(write(tmp_path, other, name))
+    (run,) = load.runs(write(tmp_path / "b", other, name))
     assert not run.done
     assert "that of another run" in run.warnings[0]
     (run,) = load.runs(write(tmp_path, other, "the best one"))
