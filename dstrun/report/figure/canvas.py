@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstrun.option import ConfigError, nearest
+from dstrun.progress import human
 from dstrun.record.writer import write_atomic
 from dstrun.report.style import SHEET
 from dstrun.trouble import why
@@ -45,6 +46,7 @@ def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:
         figure = draw()
         if figure is None:
             return None
+        plain_numbers(figure)
         for file in out:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +57,16 @@ def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:
             except OSError as error:
                 raise ConfigError(f"--out {file} cannot be written: {why(error)}") from error
     return out[0]
+
+
+def plain_numbers(figure: Figure) -> None:
+    """Write the numbers of logarithmic axes without mathematics, which is not read (``sheet``)."""
+    from matplotlib.ticker import FuncFormatter, LogFormatter
+
+    for panel in figure.axes:
+        for axis in (panel.xaxis, panel.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatter):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e6 else human(value)))
 
 
 @contextmanager
@@ -121,7 +133,7 @@ def title(axis: Axes, text: str, columns: int = 3) -> None:
 
 def spread(axis: Axis, values: Collection[float]) -> None:
     """Set the limits and ticks of one axis of a panel: logarithmic from four times the smallest value on."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = min(value for value in values if value > 0), max(values)
     panel, name = axis.axes, axis.axis_name  # type: ignore[attr-defined]
@@ -133,8 +145,6 @@ def spread(axis: Axis, values: Collection[float]) -> None:
     panel.set(**{f"{name}scale": "log", f"{name}lim": (low / 1.2, high * 1.2)})
     if high < 100 * low:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    if high < 1e6:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 

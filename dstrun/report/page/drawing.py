@@ -46,11 +46,13 @@ class Drawing:
 def drawings(runs: Sequence[Run]) -> Iterator[Drawing]:
     """Draw every figure that has something to show; one that would have too much is left out."""
     from dstrun.report.figure import PRESETS, sheet
+    from dstrun.report.figure.canvas import plain_numbers
 
     for number, (name, preset) in enumerate(PRESETS.items()):
         with sheet(), suppress(ConfigError):
             figure = preset.draw(runs)
             if figure is not None:
+                plain_numbers(figure)
                 yield place(name, preset.caption, figure, f"f{number}-")
 
 
