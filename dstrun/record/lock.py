@@ -313,6 +313,7 @@ def _parsed(text: bytes) -> dict[str, Any]:
         note = parse(text)
     except Damaged:
         return {}
+    note.pop("schema", None)
     return note if isinstance(note.get("token"), str) else {}
 
 

@@ -80,7 +80,7 @@ def test_what_killed_processes_left_beside_a_record_is_cleaned_up(tmp_path: Path
     for name in left:
         os.utime(folder / name, (0, 0))
     Sweep(words, Engine(), "local").run()
-    assert sorted(p.name for p in folder.iterdir()) == [".config.yaml.node.8.tmp", "checkpoint.pt", "record.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [".lock", "checkpoint.pt", "record.json"]
 
 
 def test_a_sweeper_that_searches_is_refused(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_the_verb_counts_a_run_once_and_says_where(results: Path, tmp_path: Path
     (tmp_path / "empty").mkdir()
     assert cli.main(["export", "empty"]) == 3
     assert cli.main(["export", "--format", "json"]) == 2
-    assert "choose from" in capsys.readouterr().err
+    assert "choose parquet, csv" in capsys.readouterr().err
 
 
 def test_needs_no_torch(results: Path) -> None:
