@@ -11,6 +11,8 @@ import pytest
 from results_of import results
 from small_run import SMALL
 
+from dstrun.record.lock import BUSY_CODE
+
 pytestmark = pytest.mark.slurm
 
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=30", "hydra.launcher.cpus_per_task=1",
@@ -138,7 +140,8 @@ def test_two_sweeps_at_once_train_each_run_once(cluster, lab) -> None:
     words = [*WORDS, "epochs=600", "seed=0,1"]
     clients = [cluster.start(*words), cluster.start(*words)]
     outputs = [cluster.end(client) for client in clients]
-    assert [client.returncode for client in clients] == [0, 0], outputs
+    codes = sorted(client.returncode for client in clients)
+    assert codes in ([0, 0], [0, BUSY_CODE]), outputs  # one may end while the other's jobs still train
     assert cluster.states() == ["done", "done"]
     assert all(trained_once(run) for run in cluster.runs())
     for run in cluster.runs():

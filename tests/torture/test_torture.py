@@ -16,13 +16,6 @@ from dstrun.torture.compare import differences
 from dstrun.torture.place import file_system
 from dstrun.torture.trial import Verdict, advice, drawn
 
-OPEN = {
-    "disk-full", "disk-error", "read-only", "small-disk", "file-size", "open-files", "memory-limit", "memory-of-a-step",
-    "memory-at-random", "reader-gone", "several-writers", "truncated", "deleted", "changed", "record-damaged",
-    "kill-at-a-write",
-}  # fmt: skip
-"""Kinds that do not all hold yet."""
-
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -36,7 +29,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_kind_of_fault_is_survived(found) -> None:
-    bad = [v for v in found["kinds"] if v["verdict"] not in ("right", "told") and v["kind"] not in OPEN]
+    bad = [v for v in found["kinds"] if v["verdict"] not in ("right", "told")]
     assert not bad, "\n".join(f"{v['kind']}: {v['said']}: {v['verdict']}: {v['why']}\n{v['output']}" for v in bad)
     missed = [v["kind"] for v in found["kinds"] if not v["struck"] and v["kind"] not in found["skipped"]]
     assert len(missed) <= 3, missed
