@@ -19,6 +19,7 @@ REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it; tests close the terminal
 
 
 def has_slurm() -> bool:
