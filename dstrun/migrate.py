@@ -85,17 +85,18 @@ def _name(item: Item) -> str:
         raise Left("trains now" if state == "running" else "its record or status cannot be read")
     if not item.config:
         raise Left("config.yaml is missing or cannot be read")
-    if run.folder.name not in (run.id, run.status.get("id")):
-        raise Left(f"its folder was named by hand: its id is {run.id}")
     if gone := [target for target in identity.targets(item.config) if not identity.exists(target)]:
         raise Left(f"this version has no {', '.join(gone)}")
     try:
         own = identity.code(item.config)
         if own != (run.get("code.own") or {}):
             raise Left(f"it is of your own {', '.join(own)}, and with which code is not on record or has changed")
-        return run_id(item.config, item.choices)
+        name = run_id(item.config, item.choices)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise Left(f"its configuration is of another kind ({error})") from error
+    if run.folder.name not in (run.id, run.status.get("id"), name):
+        raise Left(f"its folder was named by hand: its id is {run.id}")
+    return name
 
 
 def carry(items: Sequence[Item]) -> None:
@@ -118,22 +119,22 @@ def carry(items: Sequence[Item]) -> None:
 
 
 def _carry(item: Item) -> None:
-    """Rewrite record and configuration, then the name, then the status: wherever that ends, the next time goes on."""
+    """Rename, then rewrite record, configuration and status: wherever that ends, the next time goes on."""
     folder, target, name = item.run.folder, item.target, item.target.name
     lock = Lock(folder)
     lock.acquire()
     try:
+        if target != folder:
+            os.rename(folder, target)
+            lock.folder, lock.note_path = target, target / lock.note_path.name
         if item.run.record is not None:
-            sealed.write(folder / "record.json", item.run.record | {"id": name})
-        if (folder / "config.yaml").exists():
+            sealed.write(target / "record.json", item.run.record | {"id": name})
+        if (target / "config.yaml").exists():
             import yaml
 
             said = {"choices": {k: v for k, v in item.choices.items() if k not in item.config or k in identity.GROUPS}}
             text = yaml.safe_dump(said | item.config, sort_keys=False, allow_unicode=True)
-            write_atomic(folder / "config.yaml", signed(text))
-        if target != folder:
-            os.rename(folder, target)
-            lock.folder, lock.note_path = target, target / lock.note_path.name
+            write_atomic(target / "config.yaml", signed(text))
         if item.run.status:
             sealed.write(target / "status.json", item.run.status | {"id": name})
     finally:

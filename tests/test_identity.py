@@ -178,7 +178,7 @@ def test_the_code_of_an_own_option_is_part_of_a_run(own: Path) -> None:
 
 def test_an_own_option_without_a_file_is_said(own: Path) -> None:
     (own / "own_nets.py").unlink()
-    with pytest.raises(config.ConfigError, match="there is no module own_nets here"):
+    with pytest.raises(config.ConfigError, match="own_nets is no module with a file"):
         own_id(own)
 
 

@@ -87,11 +87,12 @@ def test_an_unfinished_run_keeps_its_checkpoint(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("module", "name"), [(os, "rename"), (sealed, "write"), (migrate, "write_atomic")])
 def test_what_ended_between_two_writes_is_carried_the_next_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:
     old_run(tmp_path)
-    monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(module, name, lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     assert [item.row["migrate"] for item in carried(tmp_path)] == ["failed"]
     monkeypatch.undo()
     assert [item.row["migrate"] for item in carried(tmp_path)] == ["carried"]

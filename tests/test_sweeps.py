@@ -27,7 +27,7 @@ def runs_of(name: str, *typed: str) -> list[config.Experiment]:
 
 def words_of(name: str, *typed: str) -> list[list[str]]:
     with config.hydra_open():
-        file = config._hydra_compose(config._of_hydra(typed), name).hydra.sweeper
+        file = config._hydra_compose(config.of_hydra(typed), name).hydra.sweeper
         return config.expand(parse(typed), file.params, file.grids)
 
 

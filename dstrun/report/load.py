@@ -235,7 +235,9 @@ def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
     unopened = not records and "record.json" in names and status.get("state") == "done" and "top1" in status
     if not unopened:
         record = get("record.json", valid.read)
-    if record is not None and NAMED.search(folder.name) and record["id"] != folder.name:
+    # Where the status has another name, too, the folder is being carried over (``dstrun migrate``).
+    named = NAMED.search(folder.name) and status.get("id", folder.name) == folder.name
+    if record is not None and named and record["id"] != folder.name:
         warned.append(f"{folder}/record.json is that of another run, {record['id']}: skipped")
         record = None
     state = str(record["state"] if record else status.get("state", "damaged"))

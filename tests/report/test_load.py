@@ -50,7 +50,9 @@ def test_the_record_of_another_run_is_no_record(tmp_path: Path) -> None:
     name = "set-s0.9-seed0-0123456789abcdef"
     (run,) = load.runs(write(tmp_path / "a", mine | {"id": name}, name))
     assert run.done
-    (run,) = load.runs(write(tmp_path / "b", other, name))
+    folder = write(tmp_path / "b", other, name)
+    (folder / "status.json").unlink()
+    (run,) = load.runs(folder)
     assert not run.done
     assert "that of another run" in run.warnings[0]
     (run,) = load.runs(write(tmp_path, other, "the best one"))
