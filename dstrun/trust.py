@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dstrun.option import GROUPS, ConfigError
+from dstrun.option import GROUPS, ConfigError, nearest
 
 OURS = "dstrun."
 PACKAGE = Path(__file__).parent
@@ -89,7 +89,9 @@ def _allowed(path: str, target: Any, group: str | None, trusted: Collection[str]
         outer = path == group
         if package not in ((group,) if outer else GROUPS) or not is_option(target):
             kind = group if outer and group else "option"
-            raise ConfigError(f"{said} is no {kind} of this program: dstrun --help lists them")
+            file = _file(module)
+            known = [one for one in (_classes(file) if file else {}) if is_option(f"{module}.{one}")]
+            raise ConfigError(f"{said} is no {kind} of this program{nearest(name, known)}: dstrun --help lists them")
         return
     if top in trusted:
         return
@@ -148,6 +150,12 @@ def locate(module: str, directories: Sequence[str] = ()) -> Path | None:
     return Path(origin) if origin and Path(origin).is_file() else None
 
 
+def _file(module: str) -> Path | None:
+    """Find the file of a module of this program."""
+    stem = PACKAGE.joinpath(*module.split(".")[1:])
+    return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
+
+
 @lru_cache(maxsize=256)
 def is_option(target: str) -> bool:
     """Say whether a name is that of an option of this program: a class made by ``@option``, or a network."""
@@ -155,8 +163,7 @@ def is_option(target: str) -> bool:
     group = module.removeprefix(OURS).partition(".")[0]
     if not module.startswith(OURS) or group not in GROUPS:
         return False
-    stem = PACKAGE.joinpath(*module.split(".")[1:])
-    file = next((f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()), None)
+    file = _file(module)
     classes = _classes(file) if file else {}
 
     def made(one: str, seen: int = 0) -> bool:

@@ -54,7 +54,7 @@ def test_hostile_files_are_refused_before_anything_is_called_or_imported(
     site = tmp_path / "site-packages"
     (site / "installed").mkdir(parents=True)
     (site / "installed" / "__init__.py").write_text(TOUCH.format(str(tmp_path / "hit")))
-    (site / "installed" / "deep.py").write_text("class Net: pass\n")
+    (site / "installed" / "deep.py").write_text("class Net:\n    def build(self, image, classes): ...\n")
     here = tmp_path / "here"
     (here / group).mkdir(parents=True)
     (here / group / "evil.yaml").write_text(text)
@@ -76,11 +76,11 @@ def test_trusted_packages_and_own_classes_may_be_named(tmp_path: Path, monkeypat
     site, here = tmp_path / "site-packages", tmp_path / "here"
     (site / "installed_nets").mkdir(parents=True)
     (site / "installed_nets" / "__init__.py").touch()
-    (site / "installed_nets" / "deep.py").write_text("class Net: pass\n")
+    (site / "installed_nets" / "deep.py").write_text("class Net:\n    def build(self, image, classes): ...\n")
     (here / "model").mkdir(parents=True)
     (here / "model" / "theirs.yaml").write_text("_target_: installed_nets.deep.Net\n")
     (here / "model" / "mine.yaml").write_text("_target_: gate_own_nets.Net\n")
-    (here / "gate_own_nets.py").write_text("class Net:\n    made = True\n")
+    (here / "gate_own_nets.py").write_text("class Net:\n    made = True\n\n    def build(self, image, classes): ...\n")
     monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
     with pytest.raises(ConfigError, match=r"say trusted=\[installed_nets\] on the command line"):
         config.compose(["model=theirs"], [str(here)])
@@ -89,7 +89,9 @@ def test_trusted_packages_and_own_classes_may_be_named(tmp_path: Path, monkeypat
     assert "trusted" not in identity.identity(found.config)
     assert config.compose(["model=mine"], [str(here)]).build("model").made
     (here / "gate_space" / "inner").mkdir(parents=True)  # folders without __init__.py
-    (here / "gate_space" / "inner" / "nets.py").write_text("class Net:\n    made = True\n")
+    (here / "gate_space" / "inner" / "nets.py").write_text(
+        "class Net:\n    made = True\n\n    def build(self, image, classes): ...\n"
+    )
     (here / "model" / "inner.yaml").write_text("_target_: gate_space.inner.nets.Net\n")
     assert config.compose(["model=inner"], [str(here)]).build("model").made
     with pytest.raises(ConfigError, match="must be a list of packages"):
@@ -111,7 +113,7 @@ def test_the_text_of_a_record_imports_options_alone(target: str) -> None:
 def test_the_text_of_a_record_imports_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hostile").mkdir()
     (tmp_path / "hostile" / "__init__.py").write_text("raise SystemExit(1)")
-    (tmp_path / "hostile" / "deep.py").write_text("class Net: pass\n")
+    (tmp_path / "hostile" / "deep.py").write_text("class Net:\n    def build(self, image, classes): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert identity.exists("hostile.deep.Net")
     assert "hostile" not in sys.modules
@@ -123,10 +125,9 @@ def test_the_text_of_a_record_imports_no_package(tmp_path: Path, monkeypatch: py
         "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n"
                                                           for i in range(1, 9)),
         "[" * 60 + "]" * 60,
-        "a: &a [*a]\n",
         "#" * (bounded.YAML_BYTES + 1),
     ],
-    ids=["laughs", "deep", "itself", "long"],
+    ids=["laughs", "deep", "long"],
 )  # fmt: skip
 def test_yaml_out_of_bounds_is_refused_unread(text: str, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
