@@ -120,6 +120,7 @@ def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.de
         folder.check_images(done, dataset, dataset.found())
         if ranks.leads:
             folder.tidy()
+            folder.mend_rows(done, lambda: checkpoint.rows(folder.checkpoint))
         return Outcome("done", folder, done, "already done")
     mode, reason = wandb.decide(config["wandb"]) if ranks.leads else ("disabled", "")
     keep_freed()

@@ -10,7 +10,7 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,26 @@ class RunFolder:
                 sweep_left_over(self.path)
                 if self.checkpoint.exists():
                     stray.unlink(missing_ok=True)
+
+    def mend_rows(self, record: dict[str, Any], kept: Callable[[], dict[str, dict[str, Any]]]) -> None:
+        """Make rows of a finished run again that were lost or changed, or say that they cannot be.
+
+        Args:
+            record: of the run, with checksums.
+            kept: reads the rows that its checkpoint keeps.
+        """
+        sums = record.get("rows") or {}
+        damaged = [rows for rows in self._rows if rows.path.name in sums and not rows.matches(sums[rows.path.name])]
+        if not damaged:
+            return
+        found = kept()
+        with suppress(Busy, ConfigError), self.owned():
+            for rows in damaged:
+                mine, name = found.get(rows.path.name), rows.path.name
+                if mine and mine["text"] is not None and f"{mine['crc32']:08x}" == sums[name]["crc32"]:
+                    rows.restore(mine)
+                else:
+                    log.warning("%s has lost rows or was changed, and no checkpoint has them", rows.path)
 
     def check(self) -> None:
         """Make sure, before something is written, that the run is still this process's.

@@ -143,6 +143,13 @@ class Rows:
         """Return how many rows there are, and the checksum of the file."""
         return {"rows": self._rows - 1, "crc32": f"{self._crc:08x}"}
 
+    def matches(self, sums: dict[str, Any]) -> bool:
+        """Return whether the file is the one of which ``sums`` told."""
+        try:
+            return f"{crc32(self.path.read_bytes()):08x}" == sums.get("crc32")
+        except OSError:
+            return False
+
     def holds(self, kept: dict[str, Any]) -> bool:
         """Return whether what was kept can be restored, from itself or from the file."""
         return kept["text"] is not None or self._begins(kept) is not None

@@ -75,7 +75,12 @@ def save(path: Path, training: Training, told: dict[str, Any] | None = None) -> 
     if not training.ranks.leads:
         return
     buffer = io.BytesIO()
-    torch.save(training.state() | HERE | (told or {}), buffer)
+    try:
+        torch.save(training.state() | HERE | (told or {}), buffer)
+    except RuntimeError as error:
+        if "inline_container" in str(error):  # what torch says where the buffer could not grow
+            raise MemoryError("a checkpoint") from error
+        raise
     write_atomic(path, buffer.getvalue(), keep=True)
 
 
@@ -101,6 +106,12 @@ def is_whole(path: Path) -> bool:
             return archive.testzip() is None
     except (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error):
         return False
+
+
+def rows(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the rows that a checkpoint keeps (``RunFolder.kept_rows``); none where there is no checkpoint."""
+    found, _ = newest(path)
+    return (_read(found, torch.device("cpu"), mmap=True).get("rows") or {}) if found else {}
 
 
 def backends(path: Path) -> list[str] | None:

@@ -179,3 +179,23 @@ def test_another_torch_continues_and_is_on_record(
     assert record
     assert [before["torch"] for before in record["continued"]] == ["1.0"]
     assert "not bit for bit" in caplog.text
+
+
+def test_rows_of_a_finished_run_are_made_again_from_its_checkpoint(tmp_path: Path, caplog) -> None:
+    words = ["model=mlp", "dataset=digits", "epochs=2", "threads=1", "wandb=disabled", f"results={tmp_path}"]
+    folder = run(config.compose(words)).folder
+    for name in ("topology.csv", "metrics.csv"):
+        whole = (folder.path / name).read_bytes()
+        for damaged in (whole[:-3], whole.replace(b"1", b"7", 1), None):
+            if damaged is None:
+                (folder.path / name).unlink()
+            else:
+                (folder.path / name).write_bytes(damaged)
+            caplog.clear()
+            assert run(config.compose(words)).message == "already done"
+            assert (folder.path / name).read_bytes() == whole
+            assert "made again from the checkpoint" in caplog.text
+    folder.checkpoint.unlink()
+    (folder.path / "metrics.csv").unlink()
+    run(config.compose(words))
+    assert "no checkpoint has them" in caplog.text
