@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.option import ConfigError
+from dstrun.trouble import why
 
 YAML_BYTES = 1 << 20
 DEPTH = 50
@@ -109,6 +110,6 @@ def check_folder(folder: Path) -> None:
             except (yaml.YAMLError, Endless):  # told by whoever composes it
                 continue
             except OSError as error:
-                raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+                raise ConfigError(f"{path} cannot be read: {why(error)}") from error
             except ValueError as error:
                 raise ConfigError(f"{path} is out of bounds: {error}") from error

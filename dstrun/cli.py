@@ -82,7 +82,7 @@ def settle() -> None:
 
 
 def refuse(sentence: str, code: int) -> int:
-    """Say what is wrong in one line; returns the exit code."""
+    """Print what is wrong in one line; returns the exit code."""
     say(f"dstrun: {' '.join(sentence.split())}")
     return code
 

@@ -364,7 +364,7 @@ def experiment(
 
 
 def _fill(config: dict[str, Any]) -> None:
-    """Give settings that ``~seed`` has taken away their defaults, and make names text.
+    """Restore settings that ``~seed`` has taken away their defaults, and make names text.
 
     Raises:
         ConfigError: a group that needs an option has none.

@@ -157,7 +157,7 @@ def check_option(group: str, made: Any, target: str) -> None:
 
 
 def sentence(error: BaseException, group: str, target: str) -> ConfigError | None:
-    """Say why an option cannot be built; ``None`` where that is a fault of one of ours."""
+    """Return why an option cannot be built; ``None`` where that is a fault of one of ours."""
     chain = []
     while error is not None:
         chain.append(error)

@@ -24,7 +24,7 @@ FAULTS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, Ty
 
 
 def told(error: BaseException) -> ConfigError:
-    """Say in one sentence what kept Hydra from composing or starting."""
+    """Return in one sentence what kept Hydra from composing or starting."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ConfigError):
         cause = cause.__cause__ or cause.__context__
@@ -32,7 +32,7 @@ def told(error: BaseException) -> ConfigError:
 
 
 def of_file(error: BaseException) -> ConfigError | None:
-    """Say which file is no YAML, or cannot be read; ``None`` where no file is at fault."""
+    """Return which file is no YAML, or cannot be read; ``None`` where no file is at fault."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, yaml.MarkedYAMLError):
@@ -50,7 +50,7 @@ def of_file(error: BaseException) -> ConfigError | None:
 
 
 def _line(error: BaseException) -> str:
-    """Give the first line of what an error says, and of its cause where that says more."""
+    """Return the first line of what an error says, and of its cause where that says more."""
     cause = error.__cause__ or error  # what OmegaConf says, where Hydra only says where
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
     more = next(iter(str(cause).splitlines()), "")
@@ -83,7 +83,7 @@ def _undecodable() -> str:
 
 
 def unknown(key: str, known: Iterator[str] | list[str]) -> ConfigError:
-    """Say that there is no such setting, and the nearest one."""
+    """Return that there is no such setting, and the nearest one."""
     every = list(known)
     where, _, leaf = key.rpartition(".")
     same = [k for k in every if k.rpartition(".")[0] == where]
@@ -126,7 +126,7 @@ def diagnose(overrides: list[str], name: str, error: BaseException) -> ConfigErr
 
 
 def _unread(groups: list[Override]) -> ConfigError | None:
-    """Say which option's file holds no settings."""
+    """Return which option's file holds no settings."""
     for override in groups:
         path = f"{override.key_or_group}/{override.value()}"
         try:
@@ -166,7 +166,7 @@ def _of_value(values: list[Override], every: list[str]) -> ConfigError | None:
 
 
 def _in_file(error: BaseException) -> ConfigError:
-    """Say what is wrong in a file, where the words are right; a key that is none with the nearest spelling."""
+    """Return what is wrong in a file, where the words are right; a key that is none with the nearest spelling."""
     cause: BaseException | None = error
     while cause is not None:
         key = getattr(cause, "full_key", None) or getattr(cause, "key", None)

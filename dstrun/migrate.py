@@ -21,6 +21,7 @@ from dstrun.record.lock import Busy, Lock
 from dstrun.record.writer import signed, write_atomic
 from dstrun.report import load, status
 from dstrun.report.format import Column
+from dstrun.trouble import why
 
 COLUMNS = [Column("run"), Column("state"), Column("migrate"), Column("becomes"), Column("note")]
 CARRY, CARRIED, SAME, LEFT, FAILED = "would be carried", "carried", "as it is", "left", "failed"
@@ -113,7 +114,7 @@ def carry(items: Sequence[Item]) -> None:
         except Busy as busy:
             item.row |= {"migrate": LEFT, "note": str(busy)}
         except OSError as error:
-            item.row |= {"migrate": FAILED, "note": f"{error.filename or item.run.folder}: {error.strerror}"}
+            item.row |= {"migrate": FAILED, "note": f"{error.filename or item.run.folder}: {why(error)}"}
     for folder in {before.parent for before in names}:
         _rename_in_sweeps(folder, {before.name: name for before, name in names.items() if before.parent == folder})
 

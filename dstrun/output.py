@@ -45,7 +45,7 @@ def reopen() -> None:
 
 
 def outlast() -> None:
-    """Let this process's standard streams outlast whoever reads them."""
+    """Make this process's standard streams outlast whoever reads them."""
     reopen()
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)

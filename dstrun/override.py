@@ -149,7 +149,7 @@ def quoted(override: Override) -> str:
 
 
 def trusted(words: Sequence[str]) -> list[str]:
-    """Give the packages that ``trusted=[PACKAGE]`` among the words names.
+    """Return the packages that ``trusted=[PACKAGE]`` among the words names.
 
     Raises:
         ConfigError: it is no list of names.

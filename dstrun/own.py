@@ -65,7 +65,7 @@ def check_search(paths: Iterable[str]) -> None:
 
 
 def here(path: Path) -> Path:
-    """Say a path as seen from here, where it lies below."""
+    """Return a path as seen from here, where it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -84,5 +84,5 @@ def modules(config_dirs: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_modules(places: Iterable[str]) -> None:
-    """Let Python find modules there, after all that is installed."""
+    """Make Python find modules there, after all that is installed."""
     sys.path += [place for place in places if place not in sys.path]

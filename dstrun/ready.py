@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstrun.option import ConfigError
+from dstrun.trouble import why
 
 if TYPE_CHECKING:
     from dstrun.config import Experiment
@@ -49,7 +50,7 @@ def check_results(results: str, experiment: str) -> None:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise ConfigError(f"results={results} cannot be written: {error.strerror or error}") from error
+        raise ConfigError(f"results={results} cannot be written: {why(error)}") from error
 
 
 def check_device(device: str) -> None:

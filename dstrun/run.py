@@ -187,7 +187,7 @@ def _attempt(
 
 
 def _failure(folder: RunFolder, error: BaseException) -> tuple[Outcome, str]:
-    """Say what a run failed of: a sentence where system or user can mend it, else the traceback."""
+    """Return what a run failed of: a sentence where system or user can mend it, else the traceback."""
     if isinstance(error, KeyboardInterrupt):
         return Outcome("interrupted", folder, None, "left at once, without a save"), ""
     if isinstance(error, SystemExit):
@@ -357,7 +357,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
 
 
 def report(outcome: Outcome) -> int:
-    """Tell how a run ended and what to do next; returns the exit code, which is 0 only where the run is done."""
+    """Print how a run ended and what to do next; returns the exit code, which is 0 only where the run is done."""
     path = outcome.folder.path
     code = {"done": 0, "busy": BUSY_CODE, "interrupted": 130}.get(outcome.state, 1)
     if not outcome.leads:

@@ -121,7 +121,7 @@ def own_folders(directories: Sequence[str]) -> list[Path]:
 
 
 def _own(top: str, directories: Sequence[str]) -> bool:
-    """Say whether what would be imported as ``top`` lies in a folder of the user's own."""
+    """Return whether what would be imported as ``top`` lies in a folder of the user's own."""
     spec = _top(top, directories)
     if spec is None:
         return False
@@ -158,7 +158,7 @@ def _file(module: str) -> Path | None:
 
 @lru_cache(maxsize=256)
 def is_option(target: str) -> bool:
-    """Say whether a name is that of an option of this program: a class made by ``@option``, or a network."""
+    """Return whether a name is that of an option of this program: a class made by ``@option``, or a network."""
     module, _, name = target.rpartition(".")
     group = module.removeprefix(OURS).partition(".")[0]
     if not module.startswith(OURS) or group not in GROUPS:

@@ -147,7 +147,7 @@ def _known(cache: Path) -> dict[str, dict[str, float]]:
 
 
 def _sound(item: Any) -> bool:
-    """Say whether a measurement is seconds of both backends."""
+    """Return whether a measurement is seconds of both backends."""
     return (
         isinstance(item, dict)
         and item.keys() == {"masked", "sparse"}

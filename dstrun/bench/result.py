@@ -10,6 +10,7 @@ from typing import Any
 from dstrun.option import ConfigError
 from dstrun.progress import say
 from dstrun.report.format import Column, render
+from dstrun.trouble import why
 
 CASE = {
     "kernel": ["layer", "sparsity", "batch"],
@@ -37,7 +38,7 @@ def write(bench: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(render(rows, columns(bench), "csv") + "\n")
     except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {error.strerror}") from error
+        raise ConfigError(f"--out {out} cannot be written: {why(error)}") from error
 
 
 def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from dstrun.bounded import content
 from dstrun.option import ConfigError
+from dstrun.trouble import why
 
 log = logging.getLogger("dstrun")
 
@@ -47,7 +48,7 @@ def checksum(files: Sequence[Path]) -> str:
             with path.open("rb") as file:
                 digest = file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+            raise ConfigError(f"{path} cannot be read: {why(error)}") from error
         whole.update(f"{path.name} {digest}\n".encode())
     return whole.hexdigest()
 
@@ -79,8 +80,8 @@ def cached(
     folder = cache / f"{name}-{source[:16]}"
     try:
         for path in (cache, folder):
-            if why := unsafe(path):
-                log.warning("the cache folder %s is not used: %s", path, why)
+            if fault := unsafe(path):
+                log.warning("the cache folder %s is not used: %s", path, fault)
                 return dict(decode())
         if (found := _open(folder, shapes)) is not None:
             return found
@@ -93,10 +94,10 @@ def cached(
         (own / SUMS).write_text(json.dumps({key: _sum(arrays[key]) for key in shapes}))
         return _install(own, folder, shapes)
     except OSError as error:
-        why = error.strerror
+        reason = why(error)
         log.warning(
             "the cache folder %s cannot be written (%s), and every run decodes anew: set $DSTRUN_CACHE to one that can",
-            cache, why,
+            cache, reason,
         )  # fmt: skip
         return dict(arrays if arrays is not None else decode())
     finally:
@@ -105,7 +106,7 @@ def cached(
 
 
 def unsafe(path: Path) -> str:
-    """Say why the contents of a folder are not to be believed; nothing where they may be, or where there is none."""
+    """Return why the contents of a folder are not to be believed; nothing where they may be, or where there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -167,7 +167,7 @@ class Worker:
         return not self._orphan or gone(self.process.pid, self._started)
 
     def exit(self) -> Exit:
-        """Say how it ended: in its own words, or as its parent saw it."""
+        """Return how it ended: in its own words, or as its parent saw it."""
         how = (
             "ended unseen, as the process that starts runs was killed" if self._orphan else told(self.process.exitcode)
         )

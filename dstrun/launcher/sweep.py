@@ -274,7 +274,7 @@ def signals_interrupt() -> Iterator[None]:
 
 
 def summarize(endings: Sequence[Ending]) -> int:
-    """Say how a sweep's runs ended, every failure with its last words and its log.
+    """Print how a sweep's runs ended, every failure with its last words and its log.
 
     Returns:
         The exit code: 0 only where every run is done, 75 where the others are being run elsewhere.

@@ -93,7 +93,7 @@ class Task:
 
     @property
     def done(self) -> bool:
-        """Say whether the run's record is there, and its own; what keeps it from being read, the run says itself."""
+        """Return whether the run's record is there, and its own; what keeps it from being read, the run says itself."""
         try:
             return self.folder.record() is not None
         except ConfigError:
@@ -101,7 +101,7 @@ class Task:
 
     @property
     def ended(self) -> bool:
-        """Say whether the run has said that it came to an end by itself."""
+        """Return whether the run has said that it came to an end by itself."""
         return self.status().get("state") in ("failed", "diverged")
 
     def status(self) -> dict[str, Any]:

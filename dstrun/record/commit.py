@@ -9,7 +9,7 @@ from typing import Any
 
 
 def commit() -> dict[str, Any]:
-    """Say which commit of the code runs: ``$DSTRUN_COMMIT`` where a copy has no repository, else that of its clone."""
+    """Return which commit runs: ``$DSTRUN_COMMIT``, for a copy without a repository, or that of the clone."""
     if named := os.environ.get("DSTRUN_COMMIT"):
         return {"git_commit": named, "dirty": None}
 

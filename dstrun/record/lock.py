@@ -213,7 +213,7 @@ class Lock:
             log.warning("%s is taken over from %s: %s", self.folder.name, describe(owner), why)
 
     def _set_aside(self, owner: dict[str, Any]) -> None:
-        """Take away a note, unless it is no longer the one that was read."""
+        """Remove a note, unless it is no longer the one that was read."""
         aside = self.folder / f".owner.{self.me['token']}"
         try:
             os.rename(self.note_path, aside)
@@ -318,7 +318,7 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 
 def _lives_here(owner: dict[str, Any]) -> bool:
-    """Say whether another process of this machine is surely the owner, though its lock seems free: it was removed."""
+    """Return whether another process of this machine surely is the owner, though its lock file was removed."""
     pid, start = owner.get("pid"), owner.get("started")
     return isinstance(pid, int) and pid != os.getpid() and start is not None and started(pid) == start
 

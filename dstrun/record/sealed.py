@@ -78,7 +78,7 @@ def content(path: Path | str) -> bytes:
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    """Take an object from the bytes of a file.
+    """Parse an object from the bytes of a file.
 
     Raises:
         Damaged: they hold something else, or not what was written.

@@ -86,7 +86,7 @@ _PLAN = [(*key.rpartition(".")[::2], key, check, key in REQUIRED) for key, check
 
 
 def fault(record: dict[str, Any]) -> str | None:
-    """Say what a record holds that it cannot, if anything; parts of the objects that are not named are free."""
+    """Return what a record holds that it cannot, if anything; parts of the objects that are not named are free."""
     schema = record.get("schema")
     if schema not in SCHEMAS or type(schema) is not int:
         return f"it has schema {_shown(schema)}, and this version reads {SCHEMAS[-1]} and older"

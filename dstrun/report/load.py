@@ -21,6 +21,7 @@ from dstrun.option import ConfigError, nearest
 from dstrun.progress import say
 from dstrun.record import sealed, valid
 from dstrun.record.writer import is_signed
+from dstrun.trouble import why
 from dstrun.upgrade import upgrade
 
 LOST_SECONDS = 120
@@ -119,7 +120,7 @@ class Run:
 
 
 def gone(said: dict[str, Any]) -> bool:
-    """Say whether a process, of ``host``, ``machine``, ``pid`` and ``process_started``, was here and is no more."""
+    """Return whether a process, of ``host``, ``machine``, ``pid`` and ``process_started``, was here and is no more."""
     here = said.get("host") == socket.gethostname() and said.get("machine", process.machine()) == process.machine()
     return here and process.gone(said.get("pid"), said.get("process_started"))
 
@@ -228,7 +229,7 @@ def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
         except sealed.Damaged as error:
             warned.append(f"{file} is damaged: {error}: skipped")
         except OSError as error:
-            warned.append(f"{file} cannot be read ({error.strerror or error}): skipped")
+            warned.append(f"{file} cannot be read ({why(error)}): skipped")
         return None
 
     status, record = get("status.json", sealed.read) or {}, None
@@ -309,7 +310,7 @@ def rows_text(run: Run, name: str) -> str:
     except OSError as error:
         data = b""
         if not isinstance(error, FileNotFoundError):
-            _say_once(f"{file} cannot be read ({error.strerror or error}): skipped")
+            _say_once(f"{file} cannot be read ({why(error)}): skipped")
     except sealed.Damaged as error:
         _say_once(f"{file} is damaged: {error}: skipped")
         return ""

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from dstrun.option import AtLeast, ConfigError, OneOf, Within, check_value, nearest
 from dstrun.report.load import EMERGES, Run
 from dstrun.report.training import Training, compare, family, is_training, option, preset, same
+from dstrun.trouble import why
 
 CONFIDENCE = (
     "verified", "inferred", "recalled-high", "recalled-medium", "recalled", "recalled-low", "computed",
@@ -170,7 +171,7 @@ def read(path: Path | str) -> list[Reference]:
                 raise ConfigError(f"{path} line {rows.line_num} says again what line {lines[_identity(row)]} says")
             found.append(row)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path} cannot be read: {why(error)}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path} is no CSV file: {error}") from error
     return found

@@ -200,7 +200,7 @@ def _stamp(path: str) -> tuple[int, ...] | None:
 
 
 def submission(file: dict[str, Any], beat: float, now: float) -> Submission:
-    """Take from a sweep's file what is still to come of it.
+    """Read from a sweep's file what is still to come of it.
 
     Args:
         file: as its client has written it.

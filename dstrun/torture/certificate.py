@@ -50,11 +50,11 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        """Say whether all faults were done and none was bad."""
+        """Return whether all faults were done and none was bad."""
         return not self.bad and len(self.verdicts) == self.asked
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give a row for each kind: how many struck, and what became of them."""
+        """Return a row for each kind: how many struck, and what became of them."""
         found = {name: [v for v in self.verdicts if v.kind == name and v.struck] for name in KINDS}
         rows = []
         for name, verdicts in found.items():
@@ -65,7 +65,7 @@ class Certificate:
         return rows
 
     def sentence(self) -> str:
-        """Say the verdict."""
+        """Return the verdict in words."""
         struck = sum(v.struck for v in self.verdicts)
         counts = Counter(v.verdict for v in self.verdicts if v.struck or v.verdict in BAD)
         bad = ", ".join(f"{counts[verdict]} {verdict}" for verdict in BAD if counts[verdict])
@@ -95,11 +95,11 @@ class Certificate:
         return "\n".join(lines)
 
     def repeat(self, verdict: Verdict) -> str:
-        """Give the command that repeats a fault."""
+        """Return the command that repeats a fault."""
         return f"dstrun torture --seed {self.seed} --only {verdict.number}"
 
     def json(self) -> str:
-        """Give everything for programs."""
+        """Return everything for programs."""
         faults = [vars(v) | {"repeat": self.repeat(v)} for v in self.verdicts]
         said = {"schema": 1, "holds": self.holds, "verdict": self.sentence(), "place": self.place, "seed": self.seed}
         return json.dumps(said | {"skipped": self.skipped, "kinds": self.rows(), "faults": faults}, indent=1)

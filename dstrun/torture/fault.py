@@ -169,7 +169,7 @@ def small_disk(random: Random, reference: Reference) -> Fault:
 
 
 def can_mount(folder: Path) -> bool:
-    """Say whether small file systems can be had here."""
+    """Return whether small file systems can be had here."""
     if os.geteuid() != 0:
         return False
     try:

@@ -23,7 +23,7 @@ def place(folder: Path) -> dict[str, str]:
 
 
 def file_system(path: Path) -> str:
-    """Say of which type the file system of a folder is, and how it is mounted; ``unknown`` where nothing tells."""
+    """Return of which type the file system of a folder is, and how it is mounted; ``unknown`` where nothing tells."""
     try:
         lines = Path("/proc/mounts").read_text().splitlines()
     except OSError:

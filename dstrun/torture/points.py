@@ -45,7 +45,7 @@ class Strike:
     operations: frozenset[str] = frozenset()
 
     def hits(self, number: int, operation: str) -> bool:
-        """Say whether it happens at a point."""
+        """Return whether it happens at a point."""
         return (number == self.at or (self.lasting and number > self.at)) and (
             not self.operations or operation in self.operations
         )

@@ -110,7 +110,7 @@ class Trial:
         self._mounted = False
 
     def suffer(self, fault: Fault, verdict: Verdict, random: Random) -> None:
-        """Let the run suffer a fault; what comes of it goes into the verdict, now or in ``settle``."""
+        """Inject a fault; what comes of it goes into the verdict, now or in ``settle``."""
         self._stage(fault.stage, random)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.together.append(verdict)
@@ -174,7 +174,7 @@ class Trial:
         attempt(self.reference.words, self.folder, Injury([kill] if stage == "part" else ()))
 
     def _judge(self, one: Attempt, injury: Injury, fault: Fault, verdict: Verdict) -> None:
-        """Say what is wrong with the end of an attempt to which something has happened."""
+        """Return what is wrong with the end of an attempt to which something has happened."""
         if one.hung:
             verdict.worsen("lost", f"hangs for {one.seconds:.0f} s", one.output)
         if one.broken:
@@ -218,7 +218,7 @@ class Trial:
         return any(self.folder.glob("results/*/*/record.json"))
 
     def _state(self) -> str | None:
-        """Give the state that ``status.json`` tells; no fault of this kind is left where it could not be written."""
+        """Return the state that ``status.json`` tells; no fault of this kind is left where it could not be written."""
         run = run_folder(self.folder)
         if run is None or self._unwritable:
             return None
@@ -272,6 +272,6 @@ def case(
 
 
 def _last(output: str) -> str:
-    """Give the last line that says something."""
+    """Return the last line that says something."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(("see ", "next: "))]
     return lines[-1][:200] if lines else "no words"

@@ -69,12 +69,12 @@ class Attempt:
 
     @property
     def broken(self) -> bool:
-        """Say whether there is a traceback, other than of what Python could not raise."""
+        """Return whether there is a traceback, other than of what Python could not raise."""
         return BROKEN.search(IGNORED.sub("", self.output)) is not None
 
     @property
     def told(self) -> bool:
-        """Say whether its last words are a sentence."""
+        """Return whether its last words are a sentence."""
         return any(" " in line.strip() for line in self.output.splitlines()[-3:])
 
 

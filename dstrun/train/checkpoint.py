@@ -23,6 +23,7 @@ from dstrun import __version__
 from dstrun.option import ConfigError
 from dstrun.record.folder import RunFolder, other_images
 from dstrun.record.writer import previous, set_aside, write_atomic
+from dstrun.trouble import why
 
 if TYPE_CHECKING:
     from dstrun.train.training import Training
@@ -57,14 +58,14 @@ class Checkpoints:
             Why it could not be written; ``None`` where it was.
         """
         self.folder.check()
-        why = None
+        reason = None
         try:
             save(self.folder.checkpoint, training, _told(self.folder))
         except OSError as error:
-            why = error.strerror or str(error)
-            log.warning("%s cannot be written (%s): the one before is kept", self.folder.checkpoint, why)
+            reason = why(error)
+            log.warning("%s cannot be written (%s): the one before is kept", self.folder.checkpoint, reason)
         self._last = time.monotonic()
-        return why
+        return reason
 
 
 def save(path: Path, training: Training, told: dict[str, Any] | None = None) -> None:
@@ -165,7 +166,7 @@ def _has_rows(folder: RunFolder, state: dict[str, Any]) -> bool:
 
 
 def _note(folder: RunFolder, state: dict[str, Any], step: int) -> None:
-    """Take from a checkpoint what its run's folder needs, and note where another version or torch trained before."""
+    """Read from a checkpoint what its run's folder needs, and note where another version or torch trained before."""
     folder.kept, folder.continued = state.get("rows"), list(state.get("continued", ()))
     before = {key: state.get(key, "(unknown)") for key in HERE}
     if before != HERE:

@@ -41,7 +41,7 @@ def capture(step: Step, x: Tensor, y: Tensor) -> Step:
 
 
 def fuse(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Let the optimizer take its step in one kernel, which reads the learning rate from the device.
+    """Make the optimizer take its step in one kernel, which reads the learning rate from the device.
 
     Args:
         optimizer: ``torch.optim.SGD`` that has taken no step yet.

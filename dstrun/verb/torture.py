@@ -8,6 +8,7 @@ from pathlib import Path
 from dstrun.option import ConfigError
 from dstrun.progress import say
 from dstrun.start import silence_allocator
+from dstrun.trouble import why
 from dstrun.verb.words import parser
 
 
@@ -51,7 +52,7 @@ def main(words: list[str]) -> int:
     try:
         found = certify(arguments.results, *asked, tell=tell)
     except OSError as error:
-        raise ConfigError(f"--results {arguments.results} cannot be written: {error.strerror}") from error
+        raise ConfigError(f"--results {arguments.results} cannot be written: {why(error)}") from error
     for out in arguments.out:
         write_atomic(out, (found.json() if out.suffix == ".json" else found.page()) + "\n")
     print(found.page())

@@ -24,7 +24,7 @@ def array(tensor: Tensor) -> np.ndarray:
 
 
 def threads() -> int:
-    """Let numba use as many threads as PyTorch does; both take them from one pool where both use OpenMP.
+    """Make numba use as many threads as PyTorch does; both take them from one pool where both use OpenMP.
 
     numba's pool is made here, of the threads that the run may use: it wakes all of its threads for every call, those
     too that have nothing to do, and they spin on the cores of other runs.
