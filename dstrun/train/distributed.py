@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ PATIENCE = timedelta(minutes=15)
 
 FAREWELL = timedelta(seconds=20)
 """How long a process that has failed leaves the first to say so in the run's folder."""
+
+LETTING_GO = 0.1
+"""Seconds that gloo's threads have for letting go of the last tensors: one that asks Python for it while Python ends
+aborts the process, finished run or not."""
 
 PORTS = range(20_000, 30_000)
 """Where the processes of a SLURM job meet."""
@@ -204,6 +209,7 @@ class Group(Ranks):
                 self.store.wait(["left"], FAREWELL if failed else PATIENCE)
         if not failed:
             distributed.destroy_process_group()
+        time.sleep(LETTING_GO)
 
 
 @contextmanager
