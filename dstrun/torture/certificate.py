@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ class Certificate:
         place: where they were.
         seed: that draws them.
         asked: how many there should have been.
+        kinds: every kind of fault by name, and the line that explains it.
+        repeatable: whether a fault can be repeated by its number.
         skipped: kinds that cannot be had here, and why.
         verdicts: one for each fault that was done, in their order.
         seconds: it took.
@@ -39,6 +41,8 @@ class Certificate:
     place: dict[str, str]
     seed: int
     asked: int
+    kinds: Mapping[str, str] = field(default_factory=lambda: {name: explained(name) for name in KINDS})
+    repeatable: bool = True
     skipped: dict[str, str] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     seconds: float = 0.0
@@ -55,12 +59,12 @@ class Certificate:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each kind: how many struck, and what became of them."""
-        found = {name: [v for v in self.verdicts if v.kind == name and v.struck] for name in KINDS}
+        found = {name: [v for v in self.verdicts if v.kind == name and v.struck] for name in self.kinds}
         rows = []
         for name, verdicts in found.items():
             counts = Counter(v.verdict for v in verdicts)
             seconds = sum(v.seconds for v in verdicts)
-            told = {"kind": name, "faults": len(verdicts), "what": explained(name), "seconds": round(seconds, 1)}
+            told = {"kind": name, "faults": len(verdicts), "what": self.kinds[name], "seconds": round(seconds, 1)}
             rows.append(told | {verdict: counts[verdict] for verdict in VERDICTS})
         return rows
 
@@ -70,7 +74,7 @@ class Certificate:
         counts = Counter(v.verdict for v in self.verdicts if v.struck or v.verdict in BAD)
         bad = ", ".join(f"{counts[verdict]} {verdict}" for verdict in BAD if counts[verdict])
         early = "" if len(self.verdicts) == self.asked else f" (stopped early: {self.asked} were asked for)"
-        good = f"{counts['right']} runs came out equal bit for bit, {counts['told']} faults were told and then mended"
+        good = f"after {counts['right']} the run came out equal bit for bit, {counts['told']} were told and then mended"
         return f"{struck} faults{early}: " + (f"NOT SAFE: {bad}; {good}" if bad else f"nothing lost or wrong; {good}")
 
     def page(self) -> str:
@@ -83,13 +87,15 @@ class Certificate:
             [f"- {missed} faults came to nothing (the run had ended, or there was nothing to damage)"] if missed else []
         )
         lines += [f"- skipped: {name}: {why}" for name, why in self.skipped.items()] + [""]
-        heads = ("kind", "faults", *VERDICTS, "seconds")
-        rows = [[str(row[head]) for head in heads] for row in self.rows() if row["faults"] or self.asked > len(KINDS)]
+        heads = ("kind", "faults", *VERDICTS, *(["seconds"] if self.repeatable else []))
+        shown = [row for row in self.rows() if row["faults"] or self.asked > len(self.kinds)]
+        rows = [[str(row[head]) for head in heads] for row in shown]
         widths = [max(len(row[i]) for row in [list(heads), *rows]) for i in range(len(heads))]
         lines += [_line(heads, widths), _line(["-" * width for width in widths], widths)]
         lines += [_line(row, widths) for row in rows]
         for v in self.bad[:WORST]:
-            lines += ["", f"{v.verdict}: {v.kind} on {v.configuration}: {v.said}", f"  {v.why}", f"  {self.repeat(v)}"]
+            lines += ["", f"{v.verdict}: {v.kind} on {v.configuration}: {v.said}", f"  {v.why}"]
+            lines += [f"  {self.repeat(v)}"] if self.repeatable else []
         if len(self.bad) > WORST:
             lines += ["", f"... and {len(self.bad) - WORST} more"]
         return "\n".join(lines)
@@ -100,7 +106,7 @@ class Certificate:
 
     def json(self) -> str:
         """Return everything for programs."""
-        faults = [vars(v) | {"repeat": self.repeat(v)} for v in self.verdicts]
+        faults = [vars(v) | ({"repeat": self.repeat(v)} if self.repeatable else {}) for v in self.verdicts]
         said = {"schema": 1, "holds": self.holds, "verdict": self.sentence(), "place": self.place, "seed": self.seed}
         return json.dumps(said | {"skipped": self.skipped, "kinds": self.rows(), "faults": faults}, indent=1)
 

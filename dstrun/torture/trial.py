@@ -178,13 +178,13 @@ class Trial:
         if one.hung:
             verdict.worsen("lost", f"hangs for {one.seconds:.0f} s", one.output)
         if one.broken:
-            verdict.worsen("traceback", _last(one.output), one.output)
+            verdict.worsen("traceback", last_words(one.output), one.output)
         if one.code < 0:
             return  # killed, and so it could not say anything
         if one.code == 0 and not one.done:
             verdict.worsen("lost", "exit code 0 for unfinished work", one.output)
         if one.code != 0:
-            verdict.worsen("told", _last(one.output), one.output)
+            verdict.worsen("told", last_words(one.output), one.output)
             if injury.streams == "kept" and not one.told:
                 verdict.worsen("lost", f"ends with code {one.code} without a word", one.output)
             if len(fault.injuries) == 1 and not self._done() and (state := self._state()) == "running":
@@ -199,7 +199,7 @@ class Trial:
             if one.hung:
                 verdict.worsen("lost", f"started again, it hangs for {one.seconds:.0f} s", one.output)
             if one.broken:
-                verdict.worsen("traceback", f"started again: {_last(one.output)}", one.output)
+                verdict.worsen("traceback", f"started again: {last_words(one.output)}", one.output)
             if one.code == 0 and one.done:
                 return said
             if "is being run by" in one.output and time.monotonic() < deadline:
@@ -208,10 +208,12 @@ class Trial:
             restarts += 1
             advised = [path for path in advice(one.output, self.folder) if path.exists()]
             if advised:  # no fault but damage to files may need a hand
-                verdict.worsen("told" if self.harmed else "lost", f"asks for a hand: {_last(one.output)}", one.output)
+                verdict.worsen(
+                    "told" if self.harmed else "lost", f"asks for a hand: {last_words(one.output)}", one.output
+                )
             for path in advised:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-        verdict.worsen("lost", f"never comes out: {_last(said)}", said)
+        verdict.worsen("lost", f"never comes out: {last_words(said)}", said)
         return said
 
     def _done(self) -> bool:
@@ -271,7 +273,7 @@ def case(
     yield from verdicts
 
 
-def _last(output: str) -> str:
+def last_words(output: str) -> str:
     """Return the last line that says something."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(("see ", "next: "))]
     return lines[-1][:200] if lines else "no words"

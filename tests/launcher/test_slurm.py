@@ -12,6 +12,7 @@ from results_of import results
 from small_run import SMALL
 
 from dstrun.record.lock import BUSY_CODE
+from dstrun.torture import jobs
 
 pytestmark = pytest.mark.slurm
 
@@ -212,3 +213,16 @@ def test_a_run_outlives_its_time_limit(cluster, lab) -> None:
     (run,) = cluster.runs()
     assert (run["folder"] / "log.txt").read_text().count("continues after step") >= 1
     assert trained_once(run)
+
+
+def test_torture_on_a_queue(lab, tmp_path, monkeypatch) -> None:
+    """Every kind of fault that a user of a cluster can make, once."""
+    for name, value in lab.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jobs, "PAUSE_SECONDS", (0.1, 0.3))
+    words = [word for word in SLURM if word.startswith("hydra.launcher.")]
+    found = jobs.certify(tmp_path, 5, len(jobs.JOB_KINDS), 2, words, lambda verdict: None)
+    assert not found.bad, found.json()
+    assert found.place["runs"] == "5 as jobs, 5 of them done and equal bit for bit"
+    assert len(found.verdicts) >= 6, found.page()
+    assert list(tmp_path.iterdir()) == []
