@@ -7,11 +7,14 @@ any way is reported as what it is, and the others are waited for.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dstrun.config import Experiment
@@ -33,7 +36,8 @@ RETURN_SECONDS = 60.0
 """The same for states after which SLURM may put the job back into the queue, and for jobs that are held."""
 PATIENCE_SECONDS = 1800.0
 """How long SLURM may be silent."""
-
+REQUEUE_PAUSES = (1, 2, 5, 10, 10, 10, 10)
+"""Seconds between a warned job's attempts to be requeued; in all shorter than the default of ``signal_delay_s``."""
 
 ASKED = (
     "partition", "qos", "account", "constraint", "exclude", "gres", "timeout_min", "nodes", "tasks_per_node",
@@ -53,6 +57,7 @@ class Submission:
         """
         from dstrun.launcher.work import work
 
+        requeue_patiently()
         code = work(experiment, int(os.environ.get("SLURM_CPUS_PER_TASK", cores())))
         if code not in (0, BUSY_CODE):
             sys.exit(code)
@@ -62,6 +67,23 @@ class Submission:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, experiment)
+
+
+def requeue_patiently() -> None:
+    """Let submitit's handlers of warnings ask SLURM again where its controller is away just then."""
+
+    def patient(handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
+        for pause in (*REQUEUE_PAUSES, 0):
+            try:
+                return handler(number, frame)
+            except (subprocess.SubprocessError, OSError):
+                time.sleep(pause)
+        say("the run is saved, but SLURM does not requeue its job: the same command continues it")
+        sys.exit(1)
+
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        if callable(handler := signal.getsignal(number)):
+            signal.signal(number, partial(patient, handler))
 
 
 class Slurm:

@@ -282,7 +282,7 @@ class Tormentor:
             return
         if code == 0 and len(self.sweep.done()) < self.sweep.runs:
             self._last().worsen("lost", "a client ends with exit code 0 for unfinished work", output)
-        if code != 0 and not output.strip():
+        if code != 0 and not output.strip() and not client.harmed:
             self._last().worsen("lost", f"a client ends with code {code} without a word", output)
         for name, verdict in self.struck.items():
             if code != 0 and (line := next((li for li in output.splitlines() if f"{name}: " in li and name), "")):
@@ -348,8 +348,8 @@ def compare(undisturbed: Sweep, disturbed: Sweep, tormentor: Tormentor) -> int:
         if name not in disturbed.done():
             verdict.worsen("lost", f"{name} is never done", log)
             continue
-        if BROKEN.search(IGNORED.sub("", log)):
-            verdict.worsen("traceback", f"{name}: {last_words(log)}", log)
+        if broken := BROKEN.search(IGNORED.sub("", log)):
+            verdict.worsen("traceback", f"{name}: {last_words(log)}", broken.string[broken.start() :][:3000])
         if litter := left_over(run):
             verdict.worsen("litter", f"{name}: {', '.join(litter)}")
         if apart := list(differences(left_by(undisturbed.results / name), left_by(run))):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dstrun.launcher import queue
 from dstrun.launcher.queue import Job
-from dstrun.launcher.slurm import PATIENCE_SECONDS, RETURN_SECONDS, SETTLE_SECONDS, Watch
+from dstrun.launcher.slurm import (
+    PATIENCE_SECONDS,
+    REQUEUE_PAUSES,
+    RETURN_SECONDS,
+    SETTLE_SECONDS,
+    Watch,
+    requeue_patiently,
+)
 from dstrun.option import ConfigError
 
 
@@ -135,3 +145,27 @@ def test_ids_of_jobs_and_arrays(monkeypatch) -> None:
     }  # fmt: skip
     monkeypatch.setattr(queue, "ask", lambda *command: "12_0|CANCELLED by 0\n")
     assert queue.history(["12_0"]) == {"12_0": Job("CANCELLED")}
+
+
+@pytest.mark.parametrize(("silences", "asked"), [(0, 1), (2, 3), (99, len(REQUEUE_PAUSES) + 1)])
+def test_a_warned_job_asks_again_to_be_requeued(monkeypatch, capsys, silences: int, asked: int) -> None:
+    """A controller may be away when the warning comes; one that stays away is a sentence, not a traceback."""
+    asks: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        asks.append(number)
+        if len(asks) <= silences:
+            raise subprocess.CalledProcessError(1, ["scontrol", "requeue", "7_0"])
+        sys.exit(-1)
+
+    monkeypatch.setattr("dstrun.launcher.slurm.time.sleep", lambda seconds: None)
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        requeue_patiently()
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert len(asks) == asked
+    assert ended.value.code == (1 if silences == 99 else -1)
+    assert ("the same command continues it" in capsys.readouterr().err) == (silences == 99)
