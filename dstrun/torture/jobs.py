@@ -185,7 +185,7 @@ class Tormentor:
             if done != before:
                 changed, before = now, done
             if now - changed > PATIENCE_SECONDS:
-                self._last().worsen("lost", f"nothing has come to an end for {now - changed:.0f} s", client.output())
+                self.last().worsen("lost", f"nothing has come to an end for {now - changed:.0f} s", client.output())
                 return
             for at, undo in [later for later in self._later if later[0] <= now]:
                 undo()
@@ -196,7 +196,7 @@ class Tormentor:
                     break
                 started += not client.harmed
                 if started > CLIENTS:
-                    self._last().worsen("lost", f"never comes out: {last_words(client.output())}", client.output())
+                    self.last().worsen("lost", f"never comes out: {last_words(client.output())}", client.output())
                     return
                 client = self.sweep.start()
             if now >= due and self._behind(done):
@@ -236,10 +236,8 @@ class Tormentor:
             self._strike_job(kind, jobs[name])
         else:
             self._strike_client(kind, client)
-        verdict = Verdict(len(self.verdicts), kind, name or "the sweep", said)
-        self.verdicts.append(verdict)
-        self.struck[name] = verdict
-        self.tell(verdict)
+        self.struck[name] = self._note(Verdict(len(self.verdicts), kind, name or "the sweep", said))
+        self.tell(self.last())
 
     def _strike_job(self, kind: str, job: str) -> None:
         words = {
@@ -262,28 +260,34 @@ class Tormentor:
             self._after(3, 12, lambda: self.sweep.silence(False))
         else:
             client.harmed = True
-            os.killpg(client.process.pid, signal.SIGKILL if kind == "client-killed" else signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.killpg(client.process.pid, signal.SIGKILL if kind == "client-killed" else signal.SIGINT)
             client.process.wait(60)
 
     def _after(self, least: float, most: float, undo: Callable[[], object]) -> None:
         self._later.append((time.monotonic() + self.random.uniform(least, most), undo))
 
-    def _last(self) -> Verdict:
-        return self.verdicts[-1]
+    def last(self) -> Verdict:
+        """Return the last fault; where there was none, a verdict that takes its place."""
+        return self.verdicts[-1] if self.verdicts else self._note(Verdict(0, "none", "the sweep", "no fault yet"))
+
+    def _note(self, verdict: Verdict) -> Verdict:
+        self.verdicts.append(verdict)
+        return verdict
 
     def _judge(self, client: Client) -> None:
         """Hold what a client has said, and its exit code, against what there is."""
         code, output = client.process.poll(), client.output()
         if code is None:
-            return self._last().worsen("lost", "a client hangs", output)
+            return self.last().worsen("lost", "a client hangs", output)
         if BROKEN.search(IGNORED.sub("", output.replace("| Traceback", ""))):
-            self._last().worsen("traceback", last_words(output), output)
+            self.last().worsen("traceback", last_words(output), output)
         if code < 0 and client.harmed:
             return
         if code == 0 and len(self.sweep.done()) < self.sweep.runs:
-            self._last().worsen("lost", "a client ends with exit code 0 for unfinished work", output)
+            self.last().worsen("lost", "a client ends with exit code 0 for unfinished work", output)
         if code != 0 and not output.strip() and not client.harmed:
-            self._last().worsen("lost", f"a client ends with code {code} without a word", output)
+            self.last().worsen("lost", f"a client ends with code {code} without a word", output)
         for name, verdict in self.struck.items():
             if code != 0 and (line := next((li for li in output.splitlines() if f"{name}: " in li and name), "")):
                 verdict.worsen("told", line.strip()[:200])
@@ -343,7 +347,7 @@ def compare(undisturbed: Sweep, disturbed: Sweep, tormentor: Tormentor) -> int:
     """
     equal = 0
     for name in sorted(undisturbed.done()):
-        run, verdict = disturbed.results / name, tormentor.struck.get(name, tormentor.verdicts[-1])
+        run, verdict = disturbed.results / name, tormentor.struck.get(name) or tormentor.last()
         log: Any = "\n".join(f.read_text(errors="replace") for f in (run / "log.txt", run / "error.txt") if f.exists())
         if name not in disturbed.done():
             verdict.worsen("lost", f"{name} is never done", log)
