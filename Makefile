@@ -36,11 +36,13 @@ demo: setup ## train the main job and a small sweep on the embedded data, print 
 	$(BIN)/dstrun plot sparsity $(DEMO)/sweep --out $(DEMO)/sparsity.png
 	$(BIN)/dstrun report $(DEMO) --out $(DEMO)/report.html
 
+PARALLEL = -n auto --dist loadfile --no-loadscope-reorder --durations=15
+
 test: setup ## run the tests (some minutes on two cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: setup ## run every test that can run here, slow ones too
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow"
 
 lint: setup ## check style and types
 	$(BIN)/ruff format --check .

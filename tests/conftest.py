@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it; tests close the terminal
@@ -34,7 +36,8 @@ def find_chromium() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine has not got."""
+    """Skip what this machine has not got; put the slowest file first, so that no worker is left alone with it."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
     needs = {"gpu": lambda: __import__("torch").cuda.is_available(), "slurm": has_slurm, "browser": find_chromium}
     for name, here in needs.items():
         marked = [item for item in items if item.get_closest_marker(name)]

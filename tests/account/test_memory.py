@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 
 import pytest
 import torch
@@ -89,6 +90,7 @@ def test_resident_memory_sees_what_the_allocator_sees() -> None:
     if resident_peak_bytes() is None:
         pytest.skip("no /proc here")
     trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)  # a process that has trained keeps what it frees
+    gc.collect()
     trim(0)
     with _peak(CPU) as peak:
         block = torch.ones(50 * MB)

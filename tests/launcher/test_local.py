@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from results_of import results
 from small_run import SMALL
 
 from dstrun import config
@@ -82,28 +79,6 @@ def test_fail_fast_saves_the_others(folder) -> None:
     assert client.returncode == 1, output
     assert "fail_fast=true: the others are stopped" in output
     assert folder.states() == ["interrupted", "lost"]
-
-
-@pytest.mark.parametrize("method", ["rigl", "gse"])
-def test_killed_at_random_points_gives_the_same_run(folder, method: str) -> None:
-    """Up to three kill -9 at moments drawn anew each time; tried again, the run is that of nobody disturbed."""
-    words = [*SMALL, f"method={method}", "epochs=300", "threads=1", "checkpoint.every_minutes=0.002"]
-    client = folder.start(*words, "retry=5")
-    killed: set[int] = set()
-    while len(killed) < 3 and client.poll() is None:
-        time.sleep(random.uniform(0.1, 0.5))
-        for run in folder.at_work():
-            if run["pid"] not in killed and (run["folder"] / "checkpoint.pt").exists():
-                os.kill(run["pid"], signal.SIGKILL)
-                killed.add(run["pid"])
-    output = folder.end(client)
-    assert client.returncode == 0, output
-    assert output.count("lost, killed by SIGKILL") == len(killed) > 0
-    (run,) = folder.runs()
-    assert "continues after step" in (run["folder"] / "log.txt").read_text()
-    folder.sweep(*words, "experiment=undisturbed")
-    other = folder.path / "results" / "undisturbed" / run["id"]
-    assert results(run["folder"]) == results(other)
 
 
 def test_a_failure_by_itself_stops_no_other(folder) -> None:

@@ -24,7 +24,8 @@ METHODS = {
     "dense": ["model=mlp", "epochs=60", "method=dense", "sparsity=0"],
     "static": ["model=mlp", "epochs=60", "method=static", "dataset.validation=200"],
 }
-SLOW = [pytest.param(m, marks=pytest.mark.slow) if m in ("dense", "static") else m for m in METHODS]
+SLOW = [m if m in ("fresh", "sparse") else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
+"""Small networks are killed at every kind of moment in ``tests/torture``."""
 
 
 REAL = ["model=vgg16_small", "dataset=cifar10", "dataset.validation=1000", "dataset.limit=2000", "epochs=20"]
