@@ -95,21 +95,19 @@ def check_yaml(text: str) -> None:
             raise ValueError(f"more than {NODES:,} values")
 
 
-def check_folder(folder: Path) -> None:
-    """Check the YAML files of a folder of options; what is no YAML is left to whoever reads it.
+def check_file(path: Path) -> None:
+    """Check a YAML file of options; what is no YAML is left to whoever reads it.
 
     Raises:
-        ConfigError: a file is out of bounds.
+        ConfigError: it is out of bounds.
     """
     import yaml
 
-    for pattern in ("*.yaml", "*/*.yaml", "*/*/*.yaml"):
-        for path in sorted(folder.glob(pattern)):
-            try:
-                check_yaml(content(path).decode(errors="replace"))
-            except (yaml.YAMLError, Endless):  # told by whoever composes it
-                continue
-            except OSError as error:
-                raise ConfigError(f"{path} cannot be read: {why(error)}") from error
-            except ValueError as error:
-                raise ConfigError(f"{path} is out of bounds: {error}") from error
+    try:
+        check_yaml(content(path).decode(errors="replace"))
+    except (yaml.YAMLError, Endless):  # told by whoever composes it
+        return
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {why(error)}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is out of bounds: {error}") from error

@@ -22,7 +22,7 @@ from dstrun.option import ConfigError, nearest
 from dstrun.output import outlast, reopen
 from dstrun.progress import say
 from dstrun.safe import log_to_stderr
-from dstrun.start import hydra_here, of_file, run_one, sweep
+from dstrun.start import check_single, hydra_here, of_file, read, run_one, sweep
 from dstrun.trouble import FULL, sentence, why
 
 VERBS = (
@@ -140,21 +140,16 @@ def train(words: list[str]) -> int:
     """Run one configuration, or a sweep; check all of it before anything starts."""
     if "-sc" in words or "--shell-completion" in words:
         return complete(words)
-    from dstrun import config, honoured
-    from dstrun.override import parse, spelled
+    from dstrun import config
 
     found = flags.of_run(words)
     for word in found.overrides:
         if word in VERBS:
             raise ConfigError(f"{word} is a verb and comes first: dstrun {word} ...")
-        if not word.partition("=")[0]:
-            raise ConfigError(f"'{word}' names no setting: write NAME=VALUE")
-        if "=" not in word and not word.startswith("~"):
+        if word.strip() and "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, [*VERBS, 'help'])}")
     name, directories = of_file(found)
-    found.overrides = spelled(found.overrides)
-    to_hydra = honoured.keys(parse(found.overrides))
-    honoured.check_words(to_hydra)
+    found.overrides = read(found.overrides)
     of_sweep = name != "config" and config.is_sweep(found.overrides, directories, name)
     if of_sweep and found.run:
         raise ConfigError(f"--run makes no sense with -cn {name}, which is a sweep: choose its runs, as seed=0")
@@ -163,8 +158,7 @@ def train(words: list[str]) -> int:
         return show(found, name, directories, swept)
     if swept:
         return sweep(found.overrides, directories, name)
-    if idle := [key for key in to_hydra if key != "hydra.searchpath"]:
-        raise ConfigError(f"{idle[0]} acts on sweeps alone: put -m before it")
+    check_single(found.overrides)
     return run_one(config.compose(found.overrides, directories, name))
 
 
@@ -182,10 +176,17 @@ def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept
 
     with config.hydra_open(directories):
         runs = config.sweep_words(found.overrides, name) if swept else [found.overrides]
-        if found.cfg and found.cfg != "hydra" and len(runs) > 1:
+        if found.cfg and found.cfg != "hydra" and (len(runs) > 1 or found.resolve):
             for made in config.compose_runs(runs, name, config.of_hydra(found.overrides)):
-                print("---\n#", *made.command)
-                print(OmegaConf.to_yaml(made.config), end="")
+                whole = OmegaConf.create(made.config)
+                part = OmegaConf.select(whole, found.package) if found.package else whole
+                if found.package and part is None:
+                    raise ConfigError(f"--package {found.package} is no part of the configuration")
+                if len(runs) > 1:
+                    print("---\n#", *made.command)
+                if found.package:
+                    print(f"# @package {found.package}")
+                print(OmegaConf.to_yaml(part) if OmegaConf.is_config(part) else f"{part}\n", end="")
             return 0
         words = [with_protocol(parse(without_nulls(runs[0])))]
         config.checked(words[0], name)
@@ -202,7 +203,7 @@ def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept
                 return 0
             try:
                 with redirect_stderr(io.StringIO()):
-                    hydra_here().show_cfg(name, words[0], found.cfg, found.package, found.resolve)
+                    hydra_here().show_cfg(name, words[0], found.cfg, found.package, False)
             except SystemExit:
                 raise ConfigError(f"--package {found.package} is no part of the configuration") from None
         except FAULTS as error:
@@ -213,7 +214,11 @@ def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept
 def complete(words: list[str]) -> int:
     """Complete verbs, then leave the rest to Hydra's own completion."""
     line = os.environ.get("COMP_LINE", "").split(" ")
-    if any(word.startswith("query=") for word in words) and len(line) > 1:
+    if any(word.startswith("query=") for word in words):
+        if "COMP_LINE" not in os.environ:
+            raise ConfigError("-sc query=SHELL is what the shell says where it completes: it sets COMP_LINE")
+        if len(line) < 2:
+            return 0
         if line[-2] in ("-cn", "--config-name"):
             from dstrun.grid import shipped
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -32,11 +31,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.resolvers.oc import env
 
-from dstrun import bounded, contract, grid, honoured, identity, own, trust
+from dstrun import contract, grid, honoured, identity, own, source, trust
 from dstrun.check import check
-from dstrun.diagnose import FAULTS, diagnose, folders, told, unknown
-from dstrun.flags import expanded
-from dstrun.option import GROUPS, ConfigError, nearest
+from dstrun.diagnose import FAULTS, diagnose, folders, leaves, told, unknown
+from dstrun.option import GROUPS, ConfigError, expanded, nearest
 from dstrun.override import (
     CHOOSING,
     axes,
@@ -49,7 +47,7 @@ from dstrun.override import (
     without_nulls,
     words,
 )
-from dstrun.schema import DEFAULTS, KNOWN, NAMES, OPTIONAL, SETTINGS, Schema
+from dstrun.schema import DEFAULTS, KNOWN, MISSING, NAMES, OPTIONAL, SETTINGS, Schema
 
 HERE = "dstrun.conf"
 
@@ -110,6 +108,7 @@ def register_plugins() -> None:
 
     for plugin in (Local, Slurm, Sweeps, Grids):
         plugins.register(plugin)
+    source.bound()
 
 
 @contextmanager
@@ -122,7 +121,6 @@ def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[None]:
     config_dirs = own.folders(config_dirs)
     own.find_modules(own.modules(config_dirs))
     for folder in config_dirs:
-        bounded.check_folder(Path(folder))
         path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema"))
     GlobalHydra.instance().clear()
     Hydra.create_main_hydra2("dstrun", path)
@@ -168,7 +166,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str
 def is_sweep(overrides: Sequence[str], config_dirs: Sequence[str], name: str) -> bool:
     """Say whether a primary configuration is a sweep file: ``hydra.mode: MULTIRUN``."""
     with hydra_open(config_dirs):
-        check_names(_file(name))
+        check_names(source.primary(name))
         return _hydra_compose(of_hydra(overrides), name).hydra.mode is RunMode.MULTIRUN
 
 
@@ -193,8 +191,10 @@ def sweep_words(overrides: Sequence[str], name: str) -> list[list[str]]:
     Raises:
         ConfigError: said in one sentence.
     """
-    check_names(_file(name))
+    check_names(source.primary(name))
     file = _hydra_compose(of_hydra(overrides), name).hydra.sweeper
+    if odd := [grid for grid in file.get("grids", ()) if not isinstance(grid, Mapping)]:
+        raise ConfigError(f"hydra.sweeper.grids holds {odd[0]}, and no settings: each is a list of KEY: VALUES")
     return expand(parse(overrides), file.get("params"), file.get("grids", ()))
 
 
@@ -204,7 +204,7 @@ def checked(overrides: Sequence[str], name: str) -> Experiment:
     Raises:
         ConfigError: said in one sentence.
     """
-    check_names(_file(name))
+    check_names(source.primary(name))
     return _compose(list(overrides), name)
 
 
@@ -264,35 +264,20 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
 def _check_typed(words: Sequence[Override], choices: Any) -> None:
     """Refuse words that set what another optimizer than the one chosen would read."""
     for word in words:
-        if getattr(SETTINGS.get(word.key_or_group), "type", "") == "bool" and word.value() not in (True, False):
+        truth = getattr(SETTINGS.get(word.key_or_group), "type", "") == "bool" and not word.is_delete()
+        if truth and word.value() not in (True, False):
             raise ConfigError(f"{word.input_line} must be true or false")
         group, _, rest = word.get_key_element().lstrip("+~").partition(".")
-        if group == "recipe" and rest and rest.partition(".")[0] != choices["optimizer"]:
-            raise ConfigError(f"{word.input_line} does nothing with optimizer={choices['optimizer']}")
-
-
-def _file(name: str) -> dict[str, Any]:
-    """Read a primary configuration as it was written, before types are known.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        found = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
-        plain = OmegaConf.to_container(found.config, resolve=False) if found else {}
-    except FAULTS as error:
-        raise told(error) from error
-    if not isinstance(plain, dict):
-        raise ConfigError(f"-cn {name}: the file holds {plain}, and no settings")
-    return plain  # type: ignore[return-value]
+        if group == "recipe" and rest and rest.partition(".")[0] != choices.get("optimizer"):
+            raise ConfigError(f"{word.input_line} does nothing with optimizer={choices.get('optimizer')}")
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
     honoured.check_words(honoured.keys(parse(overrides)))
+    source.check_search(overrides, name)
     try:
         found = hydra_compose(name, overrides=overrides, return_hydra_config=True)
         honoured.check_composed(OmegaConf.to_container(found.hydra, resolve=False))  # type: ignore[arg-type]
-        own.check_search(found.hydra.searchpath)
     except FAULTS as error:
         raise (error if isinstance(error, ConfigError) else diagnose(overrides, name, error)) from error
     trust.check_hydra(OmegaConf.to_container(found.hydra, resolve=False), trusted(overrides), places())
@@ -367,8 +352,10 @@ def _fill(config: dict[str, Any]) -> None:
     """Restore settings that ``~seed`` has taken away their defaults, and make names text.
 
     Raises:
-        ConfigError: a group that needs an option has none.
+        ConfigError: a group that needs an option has none, or a value is left open.
     """
+    if missing := next((path for path, value in leaves(config) if value == MISSING), None):
+        raise ConfigError(f"{missing} has no value ({MISSING}): set it")
     for name, default in DEFAULTS.items():
         config.setdefault(name, copy.deepcopy(default))
         if isinstance(default, dict) and isinstance(config[name], dict):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dstrun.bounded import content
 from dstrun.option import ConfigError, nearest
 from dstrun.override import CHOOSING, PROTOCOL, parse, protocols
 from dstrun.own import here
@@ -21,6 +23,10 @@ from dstrun.schema import KNOWN, OPTIONAL, SETTINGS
 
 FAULTS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError, OSError)
 """What composing raises of words and files."""
+
+
+UNREAD = re.compile(r"(?is)\.(launcher|sweeper)\b.* unexpected keyword argument '(\w+)'")
+"""What Hydra says where a launcher or a sweeper has no such setting."""
 
 
 def told(error: BaseException) -> ConfigError:
@@ -53,6 +59,8 @@ def _line(error: BaseException) -> str:
     """Return the first line of what an error says, and of its cause where that says more."""
     cause = error.__cause__ or error  # what OmegaConf says, where Hydra only says where
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if unread := UNREAD.search(str(error)):
+        return f"hydra.{unread[1].lower()}.{unread[2]} is no setting of this {unread[1].lower()}"
     more = next(iter(str(cause).splitlines()), "")
     if first.endswith(":"):
         return " ".join(str(error).splitlines()[:2])
@@ -74,7 +82,7 @@ def _undecodable() -> str:
     files = (path for folder in folders() for path in (*folder.glob("*.yaml"), *folder.glob("*/**/*.yaml")))
     for path in files:
         try:
-            path.read_text("utf-8")
+            content(path).decode()
         except ValueError:
             return _here(path)
         except OSError:
@@ -93,8 +101,13 @@ def unknown(key: str, known: Iterator[str] | list[str]) -> ConfigError:
 
 def diagnose(overrides: list[str], name: str, error: BaseException) -> ConfigError:
     """Find the word at fault and the nearest valid spelling."""
-    if found := of_file(error):
-        return found
+    try:
+        return of_file(error) or _of_words(overrides, name, error)
+    except FAULTS as again:  # what keeps Hydra from composing may keep it from listing what there is
+        return told(again)
+
+
+def _of_words(overrides: list[str], name: str, error: BaseException) -> ConfigError:
     loader = GlobalHydra.instance().config_loader()
     paths = [o for o in overrides if o.startswith("hydra.searchpath=")]
     groups, values = [], []
@@ -176,6 +189,15 @@ def _in_file(error: BaseException) -> ConfigError:
             return ConfigError(f"{where}: {key} is no setting here{nearest(str(key), known)}; dstrun --help lists them")
         cause = cause.__cause__ or cause.__context__
     return ConfigError(_line(error))
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value by its dotted name, those in lists too."""
+    pairs = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else None
+    if pairs is None:
+        yield path, node
+    for key, value in pairs or ():
+        yield from leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dstrun.option import ConfigError, nearest
+from dstrun.option import ConfigError, expanded, nearest
 
 HELP = ("-h", "--help")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -52,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         """Raise what is wrong as every other wrong input ends."""
         if unknown := re.fullmatch(r"unrecognized arguments: (\S+).*", message, re.DOTALL):
             word = unknown[1].partition("=")[0]
-            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            flags = [*(flag for flag in self._option_string_actions if flag.startswith("--")), "--help", "--version"]
             if not word.startswith("-"):
                 raise ConfigError(f"{unknown[1]} is not taken here; {self.prog} --help lists what is")
             raise ConfigError(f"{word} is no flag here{nearest(word, flags)}; {self.prog} --help lists them")
@@ -84,20 +83,8 @@ def of_run(words: Sequence[str]) -> argparse.Namespace:
             raise ConfigError(f"{flag} is not taken: {what}")
     if found.run and found.multirun:
         raise ConfigError("--run and --multirun exclude each other")
-    if (found.resolve or found.package) and not found.cfg:
+    if (found.resolve and found.cfg != "job") or (found.package and not found.cfg):
         raise ConfigError(f"{'--resolve' if found.resolve else '--package'} goes with --cfg job")
-    return found
-
-
-def expanded(path: str) -> str:
-    """Return a path with its ``~`` as the shell would have it.
-
-    Raises:
-        ConfigError: there is no such user.
-    """
-    found = os.path.expanduser(path)
-    if path.startswith("~") and found == path:
-        raise ConfigError(f"{path} has no folder: the home of {path.split('/')[0]} is not known; write ./{path} for it")
     return found
 
 

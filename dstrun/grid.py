@@ -48,7 +48,9 @@ def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
         chosen = {k: [w for w in words if k not in wanted or _read(w) in wanted[k]] for k, words in grid.items()}
         found += [list(run) for run in itertools.product(*{**shared, **chosen}.values())]
     if not found:
-        raise ConfigError(f"{' '.join(w for words in picked.values() for w in words)} leaves no run of this sweep")
+        none = next((key for axes in (shared, *grids) for key, words in axes.items() if not words), None)
+        what = " ".join(w for words in picked.values() for w in words)
+        raise ConfigError(f"{none} has no value" if none else f"{what} leaves no run of this sweep")
     return found
 
 

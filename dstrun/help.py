@@ -7,7 +7,7 @@ from importlib.resources import files
 from dstrun.config import GROUPS, HERE
 from dstrun.grid import shipped
 from dstrun.option import Bound
-from dstrun.schema import SETTINGS
+from dstrun.schema import SETTINGS, default
 
 EXAMPLES = """\
 dstrun: train sparse networks, measure what they cost, table the results.
@@ -34,7 +34,8 @@ ENDING = """\
 A method is a paper's whole recipe; grow=, prune=, allocation=, subset= and scope= each move one part of it.
 Any value of the composed configuration can be set: dstrun --cfg job shows it, with the words of a run after it.
 Completion: eval "$(dstrun -sc install=bash)"
-Exit codes: 0 done, 1 a run failed, 2 wrong usage or configuration, 3 nothing matched, 130 interrupted.
+Exit codes: 0 done, 1 a run failed, 2 wrong usage or configuration, 3 nothing matched, 75 being run elsewhere,
+130 interrupted.
 """
 
 
@@ -54,7 +55,7 @@ def text() -> str:
     for name, item in SETTINGS.items():
         bound = item.metadata["bound"]
         allowed = f"; {bound.text}" if isinstance(bound, Bound) else f"; {'|'.join(bound)}" if bound else ""
-        default = "null" if item.default is None else item.default
-        lines.append(f"  {f'{name}={default}':<22}  {item.metadata['help']}{allowed}")
+        plain = "null" if default(item) is None else default(item)
+        lines.append(f"  {f'{name}={plain}':<22}  {item.metadata['help']}{allowed}")
     lines += ["", "Sweep files (-cn NAME):", *(f"  {name:<16}{what}" for name, what in shipped().items())]
     return "\n".join([*lines, "", ENDING]).rstrip()

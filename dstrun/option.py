@@ -14,6 +14,7 @@ configuration is checked whole before torch is.
 from __future__ import annotations
 
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass, fields
@@ -119,6 +120,18 @@ def check_value(key: str, value: Any, hint: Any) -> None:
             raise ConfigError(f"{key}={value} is not known: choose {', '.join(bound)}{nearest(str(value), bound)}")
         if isinstance(bound, Bound) and not bound.holds(value):
             raise ConfigError(f"{key}={value} {bound.text}")
+
+
+def expanded(path: str) -> str:
+    """Return a path with its ``~`` as the shell would have it.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    found = os.path.expanduser(path)
+    if path.startswith("~") and found == path:
+        raise ConfigError(f"{path} has no folder: the home of {path.split('/')[0]} is not known; write ./{path} for it")
+    return found
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:

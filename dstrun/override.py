@@ -11,10 +11,13 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from dstrun.option import GROUPS, ConfigError
-from dstrun.schema import NAMES, OPTIONAL
+from dstrun.schema import DEFAULTS, NAMES, OPTIONAL
 
 PROTOCOL = "protocol"
 """The group whose options are papers; each has a folder of files besides, one a method."""
+
+LONG = 200
+"""Letters of a word that are shown."""
 
 CHOOSING = (*GROUPS, PROTOCOL)
 """The groups of which a word chooses an option."""
@@ -29,9 +32,10 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-    except HydraException as error:
-        word = getattr(error, "override", None) or overrides[0]
-        raise ConfigError(f"{word} cannot be read as key=value: quote special characters") from error
+    except (HydraException, RecursionError) as error:
+        word = getattr(error, "override", None) or max(overrides, key=len)
+        shown = word if len(word) < LONG else f"{word[:LONG]}..."
+        raise ConfigError(f"{shown} cannot be read as key=value: quote special characters") from error
 
 
 def spelled(words: Sequence[str]) -> list[str]:
@@ -46,7 +50,7 @@ def _spelled(word: str) -> str:
     try:
         OverridesParser.create().parse_override(word)
         return word
-    except HydraException:
+    except (HydraException, RecursionError):
         return f"{key}={','.join(repr(part) for part in text.split(','))}"
 
 
@@ -75,14 +79,18 @@ def protocols() -> list[str]:
 
 
 def without_nulls(overrides: Sequence[str]) -> list[str]:
-    """Spell ``allocation=null``, and so every group that may have no option, as Hydra does: ``~allocation``."""
-    parsed = parse(overrides)
-    return [
-        f"~{o.key_or_group}"
-        if o.key_or_group in (*OPTIONAL, PROTOCOL) and not o.is_delete() and o.value() is None
-        else word
-        for o, word in zip(parsed, overrides, strict=True)
-    ]
+    """Spell ``allocation=null``, and so every group that may have no option, as Hydra does: ``~allocation``.
+
+    And ``~threads`` as ``threads=null``: of a setting that is null Hydra finds nothing to delete.
+    """
+    return [_without_null(o, word) for o, word in zip(parse(overrides), overrides, strict=True)]
+
+
+def _without_null(override: Override, word: str) -> str:
+    key = override.key_or_group
+    if override.is_delete():
+        return f"{key}=null" if key in DEFAULTS and DEFAULTS[key] is None else word
+    return f"~{key}" if key in (*OPTIONAL, PROTOCOL) and override.value() is None else word
 
 
 def words(values: Mapping[str, Any]) -> list[str]:
@@ -156,7 +164,7 @@ def trusted(words: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for override in parse([word for word in words if "trusted" in word]):
-        if override.get_key_element().lstrip("+~") == "trusted":
+        if override.get_key_element().lstrip("+") == "trusted":
             value = override.value()
             found = [str(item) for item in (value if isinstance(value, list) else [value])]
     if bad := [name for name in found if not name.isidentifier()]:

@@ -8,8 +8,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from dstrun.flags import expanded
-from dstrun.option import ConfigError
+from dstrun.option import ConfigError, expanded
 
 SHIPPED = ("dstrun.conf", "dstrun.sweeps")
 
@@ -57,7 +56,7 @@ def check_search(paths: Iterable[str]) -> None:
     Raises:
         ConfigError: one is not there, or hides a file.
     """
-    mine = [Path(path.removeprefix("file://")) for path in paths if path.startswith("file://") or "://" not in path]
+    mine = [Path(path.removeprefix("file://")) for path in paths]
     for folder in mine:
         if not folder.is_dir():
             raise ConfigError(f"hydra.searchpath: {folder} is not there")

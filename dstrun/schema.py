@@ -5,7 +5,8 @@ Hydra checks their types, as ``config`` hands it ``Schema``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING as NONE
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from dstrun.option import Above, AtLeast, OneOf, Within
@@ -76,13 +77,18 @@ class Schema:
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
+def default(item: Field[Any]) -> Any:
+    """Return what a setting is where nobody sets it."""
+    return item.default if item.default_factory is NONE else item.default_factory()
+
+
 SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
     f"checkpoint.{f.name}": f for f in fields(CheckpointSettings)
 }
 """What is declared with ``setting``, by the name under which it is set."""
 NAMES = {name for name, item in SETTINGS.items() if str(item.type).startswith("str")}
 """Settings that are text, whatever it looks like."""
-DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Schema) if f.metadata} | {
+DEFAULTS: dict[str, Any] = {name: default(f) for name, f in SETTINGS.items() if "." not in name} | {
     "checkpoint": {f.name: f.default for f in fields(CheckpointSettings)},
     "recipe": {},
 }

@@ -89,6 +89,36 @@ def of_file(flags: argparse.Namespace) -> tuple[str, list[str]]:
     return name, directories
 
 
+def read(words: list[str]) -> list[str]:
+    """Read words of a run as Hydra shall have them.
+
+    Raises:
+        ConfigError: one names no setting, or does nothing.
+    """
+    from dstrun import honoured
+    from dstrun.override import parse, spelled
+
+    for word in words:
+        if not word.lstrip("+~").partition("=")[0].strip():
+            raise ConfigError(f"'{word}' names no setting: write NAME=VALUE")
+    found = spelled(words)
+    honoured.check_words(honoured.keys(parse(found)))
+    return found
+
+
+def check_single(words: list[str]) -> None:
+    """Check that no word is for what starts the runs of a sweep, where there is one run.
+
+    Raises:
+        ConfigError: one is.
+    """
+    from dstrun import honoured
+    from dstrun.override import parse
+
+    if idle := [key for key in honoured.keys(parse(words)) if key != "hydra.searchpath"]:
+        raise ConfigError(f"{idle[0]} acts on sweeps alone: put -m before it")
+
+
 def job(composed: DictConfig) -> Ending:
     """Train one run of a sweep for a launcher of another library; a failure is on record and stops no other."""
     from hydra.core.hydra_config import HydraConfig

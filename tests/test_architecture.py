@@ -59,13 +59,14 @@ MAY_IMPORT = {
     "upgrade": {"identity"},
     "flags": set(),
     "honoured": set(),
-    "own": {"flags"},
+    "own": set(),
     "contract": {"identity"},
     "check": {"config", "schema"},
     "grid": set(),
     "override": {"schema"},
     "diagnose": {"override", "own", "schema"},
-    "config": {"check", "contract", "diagnose", "flags", "grid", "honoured", "identity", "override", "own", "schema"},
+    "source": {"diagnose", "override", "own"},
+    "config": {"check", "contract", "diagnose", "grid", "honoured", "identity", "override", "own", "schema", "source"},
     "ready": {"config"},
     "launcher": {"config", "record", "run"},
     "bench": None,
@@ -88,8 +89,8 @@ MAY_IMPORT = {
 """Which rooms a room may import when it is loaded (itself and ``LIGHT`` always); ``None``: every one."""
 
 THIRD_PARTY = {
-    "hydra": {"config", "diagnose", "override", "run"},
-    "omegaconf": {"config", "diagnose", "run", "start"},
+    "hydra": {"config", "diagnose", "override", "run", "source"},
+    "omegaconf": {"config", "diagnose", "run", "source", "start"},
     "matplotlib": {"report"},
     "wandb": set(),
     "torchvision": set(),

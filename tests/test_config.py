@@ -9,6 +9,7 @@ import pytest
 from dstrun import config
 from dstrun.help import options
 from dstrun.option import ConfigError
+from dstrun.schema import DEFAULTS
 
 WRONG = {
     "sparsty=0.9": "sparsty is no setting here (did you mean sparsity?); dstrun --help lists them",
@@ -222,6 +223,11 @@ def test_names_are_text_whatever_they_look_like(name: str) -> None:
     found = config.compose([f"experiment={name}", f"results={name}"])
     assert (found.config["experiment"], found.config["results"]) == (name, name)
     assert found.command == (f"experiment={name}", f"results={name}")
+
+
+def test_a_setting_that_is_unset_has_its_default() -> None:
+    found = config.compose(["model=mlp", "dataset=digits", *(f"~{name}" for name in DEFAULTS)]).config
+    assert {**found, "recipe": {}} == {**found, **DEFAULTS}
 
 
 def test_names_of_a_sweep_are_text() -> None:

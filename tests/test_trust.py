@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -129,8 +130,19 @@ def test_the_text_of_a_record_imports_no_package(tmp_path: Path, monkeypatch: py
     ],
     ids=["laughs", "deep", "long"],
 )  # fmt: skip
-def test_yaml_out_of_bounds_is_refused_unread(text: str, tmp_path: Path) -> None:
+def test_yaml_out_of_bounds_is_refused_unread_where_it_is_used(text: str, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "evil.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"evil.yaml is out of bounds"):
-        config.compose(["model=mlp"], [str(tmp_path)])
+    os.mkfifo(tmp_path / "model" / "pipe.yaml")
+    assert config.compose(["model=mlp"], [str(tmp_path)]).choices["model"] == "mlp"
+    for folders, words in (([str(tmp_path)], []), ([], [f"hydra.searchpath=[{tmp_path}]"])):
+        with pytest.raises(ConfigError, match=r"evil.yaml is out of bounds"):
+            config.compose(["model=evil", *words], folders)
+        with pytest.raises(ConfigError, match="pipe"):
+            config.compose(["model=pipe", *words], folders)
+
+
+def test_homes_are_looked_up_in_one_place() -> None:
+    """``Path.expanduser`` raises what is no sentence where there is no such user."""
+    for file in (ROOT / "dstrun").rglob("*.py"):
+        assert ".expanduser()" not in file.read_text(), file

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dstrun.bounded import content
-from dstrun.option import ConfigError
+from dstrun.option import ConfigError, expanded
 from dstrun.trouble import why
 
 log = logging.getLogger("dstrun")
@@ -149,11 +149,13 @@ def _alive(pid: int) -> bool:
 
 def cache_folder() -> Path:
     """Name the cache folder of this user."""
+    if chosen := os.environ.get("DSTRUN_CACHE"):
+        return Path(expanded(chosen))
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(expanded(chosen), "dstrun")
     try:
-        if chosen := os.environ.get("DSTRUN_CACHE"):
-            return Path(chosen).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dstrun"
-    except RuntimeError:  # no HOME, and no entry in the table of users: below a folder that nobody can make
+        return Path(expanded("~/.cache"), "dstrun")
+    except ConfigError:  # no HOME, and no entry in the table of users: below a folder that nobody can make
         return Path(os.devnull, "dstrun")
 
 

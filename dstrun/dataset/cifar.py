@@ -16,7 +16,7 @@ import numpy as np
 from dstrun.dataset import parquet
 from dstrun.dataset.cache import cached, checksum
 from dstrun.dataset.images import Dataset, Images
-from dstrun.option import ConfigError, nearest, option
+from dstrun.option import ConfigError, expanded, nearest, option
 
 TIMEOUT_S = 10.0
 """How long a download waits for the network to say anything."""
@@ -90,7 +90,7 @@ class CIFAR10(Dataset):
 
     @property
     def _root(self) -> Path:
-        return Path(self.root or os.environ.get("DSTRUN_DATA") or "data").expanduser()
+        return Path(expanded(self.root or os.environ.get("DSTRUN_DATA") or "data"))
 
     def _here(self, root: Path) -> Source | None:
         places = (root / self.name, root)

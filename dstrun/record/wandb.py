@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dstrun.option import ConfigError
+from dstrun.option import ConfigError, expanded
 from dstrun.record.page import Page
 
 MODES = ("online", "offline", "disabled")
@@ -197,7 +197,7 @@ def server() -> str:
     """Find the server as wandb does: the environment, what ``wandb login --host`` saved, the public one."""
     url = os.environ.get("WANDB_BASE_URL")
     if not url:
-        folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+        folder = Path(expanded(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"))
         saved = configparser.ConfigParser(interpolation=None)
         with suppress(configparser.Error, OSError, UnicodeDecodeError):
             saved.read(folder / "settings")
@@ -211,7 +211,7 @@ def _has_key(url: str) -> bool:
     files = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     for file in files:
         with suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            found = netrc.netrc(Path(file).expanduser()).authenticators(urlsplit(url).netloc)
+            found = netrc.netrc(expanded(file)).authenticators(urlsplit(url).netloc)
             return bool(found and found[2])
     return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dstrun.safe import put
-from dstrun.start import of_file
+from dstrun.start import check_single, of_file, read
 from dstrun.verb.words import parser
 
 
@@ -17,12 +17,10 @@ def main(words: list[str]) -> int:
         help="where your own options and sweep files are",
     )  # fmt: skip
     arguments = made.parse_intermixed_args(words)
-    overrides, name, directories = arguments.overrides, *of_file(arguments)
+    name, directories = of_file(arguments)
     from dstrun import config
-    from dstrun.override import spelled
 
-    overrides = spelled(overrides)
-
+    overrides = read(arguments.overrides)
     if name != "config" and config.is_sweep(overrides, directories, name):
         experiments = config.compose_sweep(overrides, directories, name)
         from dstrun.plan import plan_sweep
@@ -30,6 +28,7 @@ def main(words: list[str]) -> int:
 
         put(format.render(plan_sweep(experiments), plan.SWEEP, arguments.format))
         return 0
+    check_single(overrides)
     experiment = config.compose(overrides, directories, name)
     from dstrun.plan import plan as make_plan
     from dstrun.report.plan import render

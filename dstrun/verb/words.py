@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dstrun.flags import Parser, expanded
-from dstrun.option import ConfigError, nearest
+from dstrun.flags import Parser
+from dstrun.option import ConfigError, expanded, nearest
 from dstrun.progress import say
 
 if TYPE_CHECKING:

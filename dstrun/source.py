@@ -1,0 +1,75 @@
+"""Which files Hydra reads: each within bounds before it is parsed, and those of folders alone. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.global_hydra import GlobalHydra
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
+
+from dstrun import own
+from dstrun.bounded import check_file
+from dstrun.diagnose import FAULTS, told
+from dstrun.option import ConfigError
+from dstrun.override import parse
+
+SEARCH = "hydra.searchpath"
+
+
+class Files(FileConfigSource):
+    """A folder of the user's own, of which a file out of bounds refuses no configuration but those that use it."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Check a file, then read it."""
+        check_file(Path(self.path, self._normalize_file_name(config_path)))
+        return super().load_config(config_path)
+
+
+def bound() -> None:
+    """Have Hydra read files through ``Files``."""
+    SourcesRegistry.instance().types[Files.scheme()] = Files
+
+
+def primary(name: str) -> dict[str, Any]:
+    """Read a primary configuration as it was written, where Hydra is open and before types are known.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        found = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
+        plain = OmegaConf.to_container(found.config, resolve=False) if found else {}
+    except FAULTS as error:
+        raise told(error) from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"-cn {name}: the file holds {plain}, and no settings")
+    return plain  # type: ignore[return-value]
+
+
+def check_search(overrides: Sequence[str], name: str) -> None:
+    """Check the folders of ``hydra.searchpath``, of words or file, before Hydra looks there.
+
+    Raises:
+        ConfigError: it is no list of folders, or one is not there or hides a file; a package, as it would be imported.
+    """
+    hydra = primary(name).get("hydra")
+    said: Any = hydra.get("searchpath") if isinstance(hydra, dict) else None
+    for override in parse(overrides):
+        key = override.get_key_element()
+        if key.lstrip("+~").startswith(SEARCH):
+            if key != SEARCH:
+                raise ConfigError(f"{override.input_line} does nothing here: write {SEARCH}=[DIR]")
+            said = "null" if override.value() is None else override.value()
+    if said is None:
+        return
+    folders: list[Any] = said if isinstance(said, list) else [said]
+    plain = [isinstance(path, str) and "://" not in path.removeprefix("file://") for path in folders]
+    if folders is not said or not all(plain):
+        shown = said if folders is not said else f"[{', '.join(map(str, said))}]"
+        raise ConfigError(f"{SEARCH}={shown} must be a list of folders, as [DIR]")
+    own.check_search(folders)
