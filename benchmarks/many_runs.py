@@ -1,9 +1,13 @@
 """How long the views of a large sweep take, as whole processes on synthetic run folders, and how much memory.
 
-python benchmarks/many_runs.py [--runs 10000] [--epochs 200] [--rounds 5]
+python benchmarks/many_runs.py [--runs 10000] [--epochs 200] [--rounds 5] [--damaged 0.01]
+python benchmarks/many_runs.py --tree ../before=before --tree .=after    # two versions, and the ratio of the second
 
-Commands take turns in every round. The files have just been written, so that they are in memory: a network file system
-adds its latency, about twice a run for status, three times for table, four times for export. Needs 50 kB of disk a run.
+Commands take turns in every round, and within a command the versions do. Each version reads folders as it writes them
+itself: with checksums or, before there were any, without; all else in them is the same, the damage too. The files have
+just been written, so that they are in memory: a network file system adds its latency, about twice a run for status,
+three times for table, four times for export. Needs 50 kB of disk a run, and as much again for a version of the other
+kind.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import argparse
 import copy
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -20,8 +25,10 @@ import time
 from itertools import product
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
-from dstrun.report import status, watch
+from dstrun.record import sealed
+from dstrun.record.writer import signed
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
@@ -36,12 +43,47 @@ METRICS = (
 )
 
 
-def make(root: Path, count: int, epochs: int) -> None:
-    """Write the folders of ``count`` runs: 10 models x 5 methods x 4 sparsities, 5 learning rates, and seeds."""
+def cut(folder: Path, draw: random.Random) -> None:
+    """Leave a part of the record."""
+    data = (folder / "record.json").read_bytes()
+    (folder / "record.json").write_bytes(data[: draw.randrange(1, len(data))])
+
+
+def flip(folder: Path, draw: random.Random) -> None:
+    """Change a byte of the record."""
+    data = bytearray((folder / "record.json").read_bytes())
+    data[draw.randrange(len(data))] ^= draw.randrange(1, 256)
+    (folder / "record.json").write_bytes(data)
+
+
+def empty(folder: Path, draw: random.Random) -> None:
+    """Leave nothing of the status."""
+    (folder / "status.json").write_bytes(b"")
+
+
+def garble(folder: Path, draw: random.Random) -> None:
+    """Leave no row of an epoch."""
+    (folder / "metrics.csv").write_bytes(draw.randbytes(5000))
+
+
+DAMAGES = (cut, flip, empty, garble)
+
+
+def make(root: Path, count: int, epochs: int, damaged: float, seals: bool) -> None:
+    """Write the folders of ``count`` runs: 10 models x 5 methods x 4 sparsities, 5 learning rates, and seeds.
+
+    Args:
+        root: a new folder.
+        count: of runs.
+        epochs: of each.
+        damaged: share of the runs that are damaged afterwards, all of them done.
+        seals: whether files have checksums.
+    """
     made = next(ROOT.glob("results/published/resnet56-backends/*/record.json"))
     template, now = json.loads(made.read_text()), time.time()
     settings = list(product(range(20, 120, 10), ("set", "rigl", "gse", "snip", "static"), (0.8, 0.9, 0.95, 0.98)))
     queued: dict[str, list[dict[str, Any]]] = {}
+    done: list[Path] = []
     for i in range(count):
         (depth, method, sparsity), rest = settings[i % len(settings)], i // len(settings)
         experiment, seed, lr = f"resnet{depth}", rest // 5, (0.01, 0.02, 0.05, 0.1, 0.2)[rest % 5]
@@ -56,14 +98,24 @@ def make(root: Path, count: int, epochs: int) -> None:
         record["config"] |= {"sparsity": sparsity, "seed": seed, "epochs": epochs}
         record["config"]["optimizer"]["lr"] = lr
         record["accuracy"]["top1"] = 60 + i * 7919 % 3000 / 100
-        write(root / experiment / name, record, state, epochs, now, 100_000 + i)
+        write(root / experiment / name, record, state, epochs, now, 100_000 + i, seals)
+        if state == "done":
+            done.append(root / experiment / name)
     for experiment, runs in queued.items():
         sweep = {"schema": 1, "command": ["-m"], "started": now, "ended": None, "launcher": "slurm", "host": "login"}
         (root / experiment / ".sweeps").mkdir()
-        (root / experiment / ".sweeps" / "20260101T000000-1.json").write_text(json.dumps({**sweep, "runs": runs}))
+        put(root / experiment / ".sweeps" / "20260101T000000-1.json", {**sweep, "runs": runs}, seals)
+    many, draw = round(damaged * count), random.Random(0)
+    for number in range(many):
+        DAMAGES[number % len(DAMAGES)](done[number * len(done) // many], draw)
 
 
-def write(folder: Path, record: dict[str, Any], state: str, epochs: int, now: float, pid: int) -> None:
+def put(path: Path, value: dict[str, Any], seals: bool) -> None:
+    """Write an object as a run of this version does, or as one did before there were checksums."""
+    path.write_text(sealed.seal(value) if seals else json.dumps(value, indent=1))
+
+
+def write(folder: Path, record: dict[str, Any], state: str, epochs: int, now: float, pid: int, seals: bool) -> None:
     """Leave one run as it would be found."""
     folder.mkdir(parents=True)
     reached = epochs if state == "done" else epochs // 2
@@ -74,61 +126,103 @@ def write(folder: Path, record: dict[str, Any], state: str, epochs: int, now: fl
         "eta_seconds": None if state == "done" else 31.7 * (epochs - reached),
         "peak_bytes": record["memory"]["peak_bytes"], "message": "out of memory" if state == "failed" else None,
     }  # fmt: skip
-    (folder / "status.json").write_text(json.dumps(status, indent=1))
-    (folder / "config.yaml").write_text(json.dumps({"choices": record["choices"]} | record["config"], indent=1))
     rows = [METRICS[1].format(epoch, epoch * 391, 90 - 80 / epoch) for epoch in range(1, reached + 1)]
-    (folder / "metrics.csv").write_text("".join([METRICS[0], *rows]))
+    metrics = "".join([METRICS[0], *rows])
+    (folder / "metrics.csv").write_text(metrics)
+    sums = {"rows": reached, "bytes": len(metrics), "crc32": f"{crc32(metrics.encode()):08x}"}
+    counted = {"rows": {"metrics.csv": sums}} if seals else {}
+    config = json.dumps({"choices": record["choices"]} | record["config"], indent=1) + "\n"
+    (folder / "config.yaml").write_text(signed(config) if seals else config)
+    put(folder / "status.json", status | counted, seals)
     if state == "done":
-        (folder / "record.json").write_text(json.dumps(record, indent=1))
+        put(folder / "record.json", record | counted, seals)
 
 
-def measure(words: list[str]) -> tuple[float, float, float]:
-    """Give the seconds, those of them on the CPU, and the peak resident MB of one command, in a process of its own."""
+def measure(tree: Path, words: list[str], here: Path) -> tuple[float, float, float]:
+    """Return the seconds, those of them on the CPU, and the peak resident MB of a command, in a process of its own."""
+    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dstrun", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    process = subprocess.Popen([sys.executable, *words], cwd=here, env=environment(tree, here), **options)
     _, ended, used = os.wait4(process.pid, 0)
     if ended:
-        raise SystemExit(f"dstrun {' '.join(words)} failed")
+        raise SystemExit(f"{' '.join(words)} failed with {tree}")
     return time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
-def refreshes(root: Path, count: int) -> list[float]:
-    """Give the CPU seconds of each look of ``status --watch``, the first of which reads everything."""
-    sweep, choose, found = status.Sweep([root]), status.chooser(None, "state"), []
-    for _ in range(count):
-        start = time.process_time()
-        rows = sweep.rows(time.time())
-        watch.frame(choose(rows), status.totals(rows), 100, 40)
-        found.append(time.process_time() - start)
-    return found
+def environment(tree: Path, here: Path) -> dict[str, str]:
+    """Return what has a process import the package of a tree, and leave nothing in it."""
+    return {**os.environ, "PYTHONPATH": str(tree), "PYTHONPYCACHEPREFIX": str(here / "pycache")}
+
+
+LOOKS = """
+import json, sys, time
+from dstrun.report import status, watch
+sweep, choose, found = status.Sweep(sys.argv[1:]), status.chooser(None, "state"), []
+for _ in range(10):
+    start = time.process_time()
+    rows = sweep.rows(time.time())
+    watch.frame(choose(rows), status.totals(rows), 100, 40)
+    found.append(time.process_time() - start)
+print(json.dumps(found))
+"""
+"""The CPU seconds of each look of ``status --watch``, the first of which reads everything."""
+
+
+def looks(tree: Path, root: Path, here: Path) -> list[float]:
+    """Return what ``LOOKS`` prints with the package of a tree."""
+    words = [sys.executable, "-c", LOOKS, str(root)]
+    done = subprocess.run(words, cwd=here, env=environment(tree, here), stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("--runs", 10_000), ("--epochs", 200), ("--rounds", 5)):
         parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--damaged", type=float, default=0.0, help="share of runs whose files are damaged (default: 0)")
+    parser.add_argument("--only", help="of the commands, those that begin so, with commas")
+    parser.add_argument("--tree", action="append", help="PATH[=label] of a checkout to measure (default: this one)")
     arguments = parser.parse_args()
-    times: dict[str, list[tuple[float, float, float]]] = {command: [] for command in COMMANDS}
+    trees: dict[str, Path] = {}
+    for word in arguments.tree or [str(ROOT)]:
+        path, _, label = word.partition("=")
+        trees[label or Path(path).resolve().name] = Path(path).resolve()
+    only = tuple(arguments.only.split(",")) if arguments.only else ("",)
+    times: dict[tuple[str, str], list[tuple[float, float, float]]] = {
+        (command, label): [] for command in COMMANDS if command.startswith(only) for label in trees
+    }
+    outs = {"plot": "figure.png", "report": "report.html", "export": "export"}
     with tempfile.TemporaryDirectory() as folder:
-        root, outs = Path(folder) / "results", {"plot": "figure.png", "report": "report.html", "export": "export"}
-        make(root, arguments.runs, arguments.epochs)
+        here, roots = Path(folder), {}
+        for label, tree in trees.items():
+            seals = (tree / "dstrun" / "record" / "sealed.py").exists()
+            roots[label] = here / ("sealed" if seals else "plain")
+            if not roots[label].exists():
+                make(roots[label], arguments.runs, arguments.epochs, arguments.damaged, seals)
         for _ in range(arguments.rounds):
-            for command, found in times.items():
-                words = command.split()
-                words += [] if command == "--version" else [str(root)]
-                words += ["--out", f"{folder}/{outs[words[0]]}"] if words[0] in outs else []
-                found.append(measure(words))
-        looks = refreshes(root, 10)
-    print(f"{'command':<28} {'median s':>8} {'min s':>7} {'max s':>7} {'CPU s':>7} {'peak MB':>8}")
-    for command, found in times.items():
+            for (command, label), found in times.items():
+                words = ["-m", "dstrun", *command.split()]
+                words += [] if command == "--version" else [str(roots[label])]
+                words += ["--out", f"{folder}/{outs[words[2]]}"] if words[2] in outs else []
+                found.append(measure(trees[label], words, here))
+        watched = {label: looks(tree, roots[label], here) for label, tree in trees.items()}
+    width = max(map(len, trees)) if len(trees) > 1 else 0
+    print(f"{'command':<28} {'':<{width}} {'median s':>8} {'min s':>7} {'max s':>7} {'CPU s':>7} {'peak MB':>8}")
+    for (command, label), found in times.items():
         seconds, cpu, peak = zip(*found, strict=True)
-        row = f"dstrun {command:<21} {statistics.median(seconds):8.2f} {min(seconds):7.2f} {max(seconds):7.2f}"
-        print(f"{row} {statistics.median(cpu):7.2f} {max(peak):8.0f}")
-    first, again = looks[0], statistics.median(looks[1:])
-    print(f"status --watch: {first:.2f} s of CPU first, then {again:.3f} s a refresh (median of {len(looks) - 1})")
+        row = f"dstrun {command:<21} {label:<{width}} " if width else f"dstrun {command:<21}  "
+        row += f"{statistics.median(seconds):8.2f} {min(seconds):7.2f} {max(seconds):7.2f}"
+        row += f" {statistics.median(cpu):7.2f} {max(peak):8.0f}"
+        print(row + ratios(found, times[command, next(iter(trees))]) * (label != next(iter(trees))))
+    for label, found in watched.items():
+        first, again = found[0], statistics.median(found[1:])
+        print(f"status --watch {label}: {first:.2f} s of CPU first, then {again:.3f} s a refresh (median of 9)")
+
+
+def ratios(found: list[tuple[float, float, float]], first: list[tuple[float, float, float]]) -> str:
+    """Say how many times the seconds, CPU seconds and memory of the first tree another takes: medians over rounds."""
+    parts = [statistics.median(b[i] / a[i] for a, b in zip(first, found, strict=True)) for i in range(3)]
+    return "  x {:.2f}, CPU x {:.2f}, MB x {:.2f}".format(*parts)
 
 
 if __name__ == "__main__":

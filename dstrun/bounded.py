@@ -24,7 +24,7 @@ class NoFile(OSError):
     """What stands there is a folder, a pipe, a socket or a device."""
 
 
-def content(path: Path, limit: int = YAML_BYTES, *, last: bool = False) -> bytes:
+def content(path: Path | str, limit: int = YAML_BYTES, *, last: bool = False) -> bytes:
     """Read a regular file; a pipe, a socket or a device is refused and not waited for.
 
     Args:
@@ -37,13 +37,21 @@ def content(path: Path, limit: int = YAML_BYTES, *, last: bool = False) -> bytes
         ValueError: it is too long.
     """
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    with open(number, "rb") as file:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
+    try:  # without a file object, which takes a third of the time of a small file
+        told = os.fstat(number)
+        if not stat.S_ISREG(told.st_mode):
             raise NoFile(f"{path} is no regular file")
         if last:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - limit))
-        found = file.read(limit + 1)
-    if len(found) > limit and not last:
+            os.lseek(number, max(0, told.st_size - limit), os.SEEK_SET)
+        most = min(max(told.st_size, 1 << 12), limit) + 1
+        found = os.read(number, most)
+        while len(found) <= limit and (more := os.read(number, most)):
+            found += more
+    finally:
+        os.close(number)
+    if last:
+        return found[:limit]
+    if len(found) > limit:
         raise ValueError(f"more than {limit:,} bytes")
     return found
 

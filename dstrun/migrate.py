@@ -145,8 +145,8 @@ def _carry(item: Item) -> None:
 def _rename_in_sweeps(folder: Path, names: dict[str, str]) -> None:
     """Write new ids into what sweeps that are over have written, so that no run seems to be missing."""
     for file in sorted((folder / ".sweeps").glob("*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            said = sealed.read(file)
+        with suppress(OSError, KeyError, TypeError):
+            said = sealed.told(file) or {}
             if status.submission(said, file.stat().st_mtime, time.time()).open is not False:
                 continue
             runs = [entry | {"id": names.get(entry["id"], entry["id"])} for entry in said["runs"]]

@@ -13,12 +13,20 @@ from typing import Any
 from dstrun.safe import visible, without_secrets
 
 _muted = False
+_said: set[str] = set()
 
 
 def say(line: str) -> None:
     """Print a line of the log, which never mixes with results on stdout."""
     if not _muted:
         print(visible(without_secrets(line)), file=sys.stderr, flush=True)
+
+
+def say_once(line: str) -> None:
+    """Print a line of the log, unless this process has said it before: many read the same file."""
+    if line not in _said:
+        _said.add(line)
+        say(line)
 
 
 @contextmanager

@@ -6,10 +6,12 @@ import logging
 import os
 import re
 import sys
-import unicodedata
 from typing import Any
 
-BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
+HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff"  # control characters, and halves of others
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff]"  # the direction of writing, ends of lines
+)
 SECRET = re.compile(r"(?i)(key|token|secret|passw|credential)")
 """In the name of an environment variable whose value is masked."""
 USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:'\"]*:[^\s/@'\"]*@")
@@ -28,16 +30,12 @@ def visible(text: str, keep: str = "\n\t") -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c in keep or not _control(c) else _shown(c) for c in text)
+    return HIDDEN.sub(lambda found: found[0] if found[0] in keep else _shown(found[0]), text)
 
 
 def line(text: str) -> str:
     """Make one visible line of a text: for a cell of a table, a name, a message."""
     return visible(" ".join(text.split()), "")
-
-
-def _control(character: str) -> bool:
-    return character in BIDI or unicodedata.category(character) in ("Cc", "Cs")
 
 
 def _shown(character: str) -> str:

@@ -77,10 +77,8 @@ class Mark:
         sealed.write(self.path, {"sent": self._read() | {str(to): sent}})
 
     def _read(self) -> dict[str, Any]:
-        try:
-            return {to: sent for to, sent in sealed.read(self.path)["sent"].items() if isinstance(sent, dict)}
-        except (OSError, ValueError, KeyError, AttributeError):
-            return {}
+        sent = (sealed.told(self.path) or {}).get("sent")
+        return {to: one for to, one in sent.items() if isinstance(one, dict)} if isinstance(sent, dict) else {}
 
 
 @dataclass

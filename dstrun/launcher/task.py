@@ -105,11 +105,8 @@ class Task:
         return self.status().get("state") in ("failed", "diverged")
 
     def status(self) -> dict[str, Any]:
-        """Read ``status.json``; empty where there is none."""
-        try:
-            return sealed.read(self.folder.path / "status.json")
-        except (OSError, sealed.Damaged):
-            return {}
+        """Read ``status.json``; empty where there is none, or it cannot be used."""
+        return sealed.told(self.folder.path / "status.json") or {}
 
     def begin(self) -> None:
         """Note how the run stands before an attempt, so that what an earlier one left is not taken for its end."""

@@ -268,7 +268,7 @@ class RunFolder:
         return {rows.path.name: rows.keep() for rows in self._rows}
 
     def row_sums(self) -> dict[str, dict[str, Any]]:
-        """Return how many rows each file has and their checksum, for the record."""
+        """Return how many rows each file has and their checksum, for record and status."""
         return {rows.path.name: rows.sums() for rows in self._rows}
 
     def status(self, **changes: Any) -> None:
@@ -284,6 +284,8 @@ class RunFolder:
                 "job": job_id(),
                 "heartbeat": time.time(),
             } | changes
+            if all(rows.begun for rows in self._rows):  # readers believe rows as far as the status vouches for them
+                self._status["rows"] = self.row_sums()
             sealed.write(self.path / "status.json", self._status, squeeze=True)
 
     def _beat(self) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 from zlib import crc32
 
 from dstrun import bounded
+from dstrun.progress import say_once
 from dstrun.record.writer import write_atomic
+from dstrun.trouble import why
 
 SCHEMA = 2
 """Since which files are sealed."""
@@ -64,6 +66,19 @@ def read(path: Path | str) -> dict[str, Any]:
     return parse(content(path))
 
 
+def told(path: Path | str) -> dict[str, Any] | None:
+    """Read an object; ``None`` where there is none, or it cannot be used, which is said once."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        say_once(f"{path} is damaged: {error}: skipped")
+    except OSError as error:
+        say_once(f"{path} cannot be read ({why(error)}): skipped")
+    return None
+
+
 def content(path: Path | str) -> bytes:
     """Read a file that is one: a pipe or device in its place does not keep the reader waiting.
 
@@ -72,7 +87,7 @@ def content(path: Path | str) -> bytes:
         Damaged: it is no file, or too large.
     """
     try:
-        return bounded.content(Path(path), MAX_BYTES)
+        return bounded.content(path, MAX_BYTES)
     except (bounded.NoFile, ValueError) as error:
         raise Damaged(str(error)) from error
 
@@ -87,7 +102,7 @@ def parse(data: bytes) -> dict[str, Any]:
     if sealed and crc32(memoryview(data)[: sealed.start()]) != int(sealed[1], 16):
         raise Damaged("its checksum is another: something in it has changed")
     try:
-        value = json.loads(data.decode(), parse_constant=_no_number)
+        value = _decoder.decode(data.decode())
     except RecursionError:
         raise Damaged("nested too deeply") from None
     except UnicodeDecodeError:
@@ -111,6 +126,9 @@ def _late(schema: Any) -> bool:
 
 def _no_number(word: str) -> Any:
     raise Damaged(f"{word} is no number")
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _bounded(value: dict[str, Any], escapes: bool) -> None:

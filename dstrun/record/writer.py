@@ -121,15 +121,12 @@ class Rows:
         self._forget()
 
     def _forget(self) -> None:
-        self._bytes = self._rows = self._crc = 0
+        self._counted = (0, 0, 0)
         self._packer, self._packed = zlib.compressobj(1), bytearray()
 
     def _take(self, data: bytes) -> None:
-        self._bytes, self._rows, self._crc = (
-            self._bytes + len(data),
-            self._rows + data.count(b"\n"),
-            crc32(data, self._crc),
-        )
+        written, rows, crc = self._counted
+        self._counted = (written + len(data), rows + data.count(b"\n"), crc32(data, crc))  # at once: a thread reads it
         if len(self._packed) <= KEPT_BYTES:
             self._packed += self._packer.compress(data)
 
@@ -137,11 +134,18 @@ class Rows:
         """Return what ``restore`` needs: all rows, compressed, unless they are more than ``KEPT_BYTES``."""
         few = len(self._packed) <= KEPT_BYTES
         text = bytes(self._packed) + self._packer.copy().flush() if few else None
-        return {"bytes": self._bytes, "crc32": self._crc, "text": text}
+        written, _, crc = self._counted
+        return {"bytes": written, "crc32": crc, "text": text}
 
     def sums(self) -> dict[str, Any]:
-        """Return how many rows there are, and the checksum of the file."""
-        return {"rows": self._rows - 1, "crc32": f"{self._crc:08x}"}
+        """Return how many rows and bytes this process has put there, and their checksum."""
+        written, rows, crc = self._counted
+        return {"rows": rows - 1, "bytes": written, "crc32": f"{crc:08x}"}
+
+    @property
+    def begun(self) -> bool:
+        """Return whether this process has made the file, or made it again."""
+        return self._counted[0] > 0
 
     def matches(self, sums: dict[str, Any]) -> bool:
         """Return whether the file is the one of which ``sums`` told."""

@@ -18,7 +18,7 @@ from dstrun import process
 from dstrun.bounded import parse_yaml
 from dstrun.budget import met
 from dstrun.option import ConfigError, nearest
-from dstrun.progress import say
+from dstrun.progress import say_once
 from dstrun.record import sealed, valid
 from dstrun.record.writer import is_signed
 from dstrun.trouble import why
@@ -264,14 +264,18 @@ def setting(run: Run) -> dict[str, Any]:
     try:
         data = sealed.content(run.folder / "config.yaml")
         if not is_signed(data):
-            _say_once(f"{run.folder / 'config.yaml'} is damaged: its checksum is another: skipped")
+            say_once(f"{run.folder / 'config.yaml'} is damaged: its checksum is another: skipped")
             return {"label": None, "choices": {}, "config": {}}
         config = parse_yaml(data.decode(errors="replace"))
         choices = config.pop("choices")
         upgrade(config, choices)
         choices |= {key: config[key] for key in ("scope", "backend", "precision")}
         return {"label": label(choices), "choices": choices, "config": config}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError):
+    except FileNotFoundError:
+        return {"label": None, "choices": {}, "config": {}}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        what = f"cannot be read ({why(error)})" if isinstance(error, OSError) else "is damaged: it is no configuration"
+        say_once(f"{run.folder / 'config.yaml'} {what}: skipped")
         return {"label": None, "choices": {}, "config": {}}
 
 
@@ -310,30 +314,24 @@ def rows_text(run: Run, name: str) -> str:
     except OSError as error:
         data = b""
         if not isinstance(error, FileNotFoundError):
-            _say_once(f"{file} cannot be read ({why(error)}): skipped")
+            say_once(f"{file} cannot be read ({why(error)}): skipped")
     except sealed.Damaged as error:
-        _say_once(f"{file} is damaged: {error}: skipped")
+        say_once(f"{file} is damaged: {error}: skipped")
         return ""
+    counted = (run.record or run.status).get("rows")
+    sums = counted.get(name) if isinstance(counted, dict) else None
+    if run.record is None and isinstance(sums, dict) and type(sums.get("bytes")) is int:
+        data = data[: sums["bytes"]]  # what has been written since counts with the next status, which vouches for it
     there = max(0, data.count(b"\n") - 1)
-    if run.record is None:  # the last row is written before the status that counts it
-        reached = number(run.status.get("epoch"))
-        if name == "metrics.csv" and reached is not None and there < reached:
-            _say_once(f"{file} lacks epochs: it has {there} of {reached:g}")
-    elif isinstance(run.record.get("rows"), dict) and isinstance(sums := run.record["rows"].get(name), dict):
+    reached = number(run.status.get("epoch")) if run.record is None and name == "metrics.csv" else None
+    if reached is not None and there < reached:
+        say_once(f"{file} lacks epochs: it has {there} of {reached:g}")
+    elif isinstance(sums, dict):
         if there != sums.get("rows"):
-            _say_once(f"{file} is damaged: it has {there} rows of {sums.get('rows')}")
+            say_once(f"{file} is damaged: it has {there} rows of {sums.get('rows')}")
         elif sums.get("crc32") != f"{crc32(data):08x}":
-            _say_once(f"{file} is damaged: its checksum is another: something in it has changed")
+            say_once(f"{file} is damaged: its checksum is another: something in it has changed")
     return data.decode("utf-8", "replace")
-
-
-_said: set[str] = set()
-
-
-def _say_once(sentence: str) -> None:
-    if sentence not in _said:
-        _said.add(sentence)
-        say(sentence)
 
 
 def _values(key: str, words: Sequence[str]) -> list[Any]:

@@ -178,13 +178,13 @@ class Sweep:
         return seen
 
     def _read_sweeps(self, folder: str, now: float) -> Iterator[Submission]:
-        """Read what the clients of sweeps have written; a file that cannot be read says nothing."""
+        """Read what the clients of sweeps have written; a file that cannot be read is told of once."""
         with suppress(OSError), os.scandir(f"{folder}/.sweeps") as listing:
             for path in sorted(entry.path for entry in listing if entry.name.endswith(".json")):
                 stamp = _stamp(path)
-                if stamp is not None and self._sweeps.get(path, (None,))[0] != stamp:
-                    with suppress(OSError, ValueError):
-                        self._sweeps[path] = stamp, sealed.read(path)
+                known = stamp is None or self._sweeps.get(path, (None,))[0] == stamp
+                if stamp is not None and not known and (said := sealed.told(path)) is not None:
+                    self._sweeps[path] = stamp, said
                 if path in self._sweeps:
                     stamp, file = self._sweeps[path]
                     yield submission(file, stamp[0] / 1e9, now)
@@ -245,16 +245,15 @@ def describe(run: load.Run, name: str, now: float) -> dict[str, Any]:
         "peak_bytes": load.number(run.get("memory.peak_bytes", status.get("peak_bytes"))),
         "host": status.get("host", run.get("env.host")),
         "job": status.get("job"),
-        "message": _message(run, state),
+        "message": "; ".join(filter(None, (_message(run, state), *run.warnings[:1]))) or None,
         "heartbeat": load.number(status.get("heartbeat")) or 0.0,
     }
 
 
 def _message(run: load.Run, state: str) -> str | None:
-    if state == "damaged" and run.warnings:
-        return run.warnings[0]
     if state != "lost":
-        return run.status.get("message")
+        message = run.status.get("message")
+        return None if message is None else str(message)
     if load.gone(run.status):
         return f"process {run.status['pid']} has gone"
     heartbeat = load.number(run.status.get("heartbeat")) and (run.beat or load.number(run.status.get("heartbeat")))

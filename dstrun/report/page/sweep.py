@@ -27,7 +27,7 @@ class Note:
 
 
 def notes(roots: Iterable[Path], runs: Iterable[Run]) -> list[Note]:
-    """Read the notes below the folders, the earliest first; one that cannot be read says nothing.
+    """Read the notes below the folders, the earliest first; one that cannot be read is told of.
 
     Raises:
         ConfigError: there is no such folder.
@@ -36,8 +36,9 @@ def notes(roots: Iterable[Path], runs: Iterable[Run]) -> list[Note]:
     folders = {folder for root in roots for folder, names in find(root, known) if ".sweeps" in names}
     found = []
     for path in sorted(file for folder in folders for file in Path(folder).glob(".sweeps/*.json")):
-        with suppress(OSError, ValueError):
-            file = sealed.read(path)
+        with suppress(OSError):  # it may go this very moment
+            if (file := sealed.told(path)) is None:
+                continue
             asked = submission(file, path.stat().st_mtime, time.time())
             found.append(Note(path.parents[1], file, asked.open is not False, asked.jobs))
     return sorted(found, key=lambda note: number(note.file.get("started")) or 0.0)
