@@ -74,7 +74,8 @@ def put(text: str) -> None:
 
 
 def log_to_stderr() -> None:
-    """Send log lines to stderr, each safe."""
+    """Send log lines and warnings of libraries to stderr, each safe: matplotlib quotes letters that it cannot draw."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Visible("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
+    logging.captureWarnings(True)

@@ -6,6 +6,8 @@ import csv
 import io
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -51,13 +53,22 @@ def test_log_lines_messages_and_the_watch(payload: str, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_the_title_of_a_latex_table_stays_a_comment(payload: str) -> None:
+def test_the_title_of_a_table_is_one_line_and_in_latex_a_comment(payload: str) -> None:
     table = Table.__new__(Table)
     object.__setattr__(table, "parts", [(payload, [{"a": 1}], [Column("a")])])
     object.__setattr__(table, "notes", [])
     first, second = table.render("latex").split("\n")[:2]
     assert first.startswith("% ")
     assert second.startswith(r"\begin{tabular}")
+    assert table.render("md").split("\n")[1] == ""
+
+
+def test_what_libraries_warn_of_is_safe(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "from dstrun import safe; safe.log_to_stderr(); import warnings; warnings.warn('\\x1b[31m \\u202e')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    said = capfd.readouterr().err
+    assert "\\x1b[31m \\u202e" in said
+    assert not RAW.search(said)
 
 
 @pytest.mark.parametrize(

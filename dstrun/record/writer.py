@@ -193,8 +193,12 @@ class Rows:
         """Add rows at the end."""
         data = "".join(self._line(row[column] for column in self.columns) for row in rows).encode()
         number = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with open(number, "ab") as file:
-            file.write(data)
+        try:
+            with open(number, "ab") as file:
+                file.write(data)
+        except OSError as error:
+            error.filename = error.filename or str(self.path)  # which a write by number does not know
+            raise
         self._take(data)
 
     @staticmethod

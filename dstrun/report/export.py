@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dstrun import safe
 from dstrun.option import ConfigError
 from dstrun.report import load
 from dstrun.trouble import why
@@ -75,12 +76,44 @@ def whole(path: Path, schema: pa.Schema) -> Iterator[Any]:
         beside.unlink(missing_ok=True)
 
 
+class Spreadsheet:
+    """A CSV file whose text no spreadsheet takes for a formula and no terminal obeys, names of columns included."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        import pyarrow as pa
+        from pyarrow.csv import CSVWriter
+
+        self.schema = pa.schema([(safe.cell(field.name), field.type) for field in schema])
+        self.file = CSVWriter(path, self.schema)
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write rows."""
+        import pyarrow as pa
+
+        self.file.write_table(pa.table([_shown(column) for column in table.columns], schema=self.schema))
+
+    def __enter__(self) -> Spreadsheet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _shown(column: pa.ChunkedArray) -> pa.Array:
+    import pyarrow as pa
+
+    whole = column.combine_chunks()
+    if not pa.types.is_string(whole.type):
+        return whole
+    found = whole.dictionary_encode()
+    words = pa.array([safe.cell(word) for word in found.dictionary.to_pylist()], pa.string())
+    return words.take(found.indices)
+
+
 def writer(path: Path, suffix: str, schema: pa.Schema) -> Any:
     """Open a Parquet or CSV file of these columns."""
     if suffix == ".csv":
-        from pyarrow.csv import CSVWriter
-
-        return CSVWriter(path, schema)
+        return Spreadsheet(path, schema)
     from pyarrow.parquet import ParquetWriter
 
     return ParquetWriter(path, schema, compression="zstd")

@@ -178,8 +178,8 @@ def is_run(names: Collection[str]) -> bool:
 def find(root: Path | str, known: Collection[str] = ()) -> Iterator[tuple[str, Collection[str]]]:
     """Walk to run folders and to folders with sweeps (``.sweeps``); gives each with the names in it.
 
-    Links are followed, but never in a circle; a folder that may not be read has none. Those ``known`` to be a run's are
-    not looked into, and come without names.
+    Links are followed, but never in a circle; a folder that cannot be read is said, and has none. Those ``known`` to be
+    a run's are not looked into, and come without names.
 
     Raises:
         ConfigError: there is no folder ``root``.
@@ -199,7 +199,10 @@ def _find(folder: str, known: Collection[str], seen: set[tuple[int, int]]) -> It
         here = os.stat(folder)
         with os.scandir(folder) as listing:
             entries = list(listing)
-    except OSError:
+    except FileNotFoundError:  # it has gone since
+        return
+    except OSError as error:
+        _say_once(f"{folder} cannot be read ({why(error)}): runs in it are left out")
         return
     if (here.st_dev, here.st_ino) in seen:
         return

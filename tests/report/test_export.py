@@ -119,6 +119,17 @@ def test_csv_says_the_same(results: Path, tmp_path: Path) -> None:
         assert list(words[0]) == list(typed[0])
 
 
+def test_csv_holds_no_formula_and_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    record = record_of("set", 0.9, 0, 50.0, model="@x\x1b[31m") | {"label": "=1+1"}
+    record["config"]["=k"] = record["config"]["+k\x1b"] = "+1"
+    write(tmp_path, record, "run")
+    said = "".join(file.read_text() for file in export.export(load.runs(tmp_path), tmp_path / "out", "csv", NOW))
+    assert "\x1b" not in said
+    assert "'=1+1" in said
+    cells = [cell for row in csv.reader(said.splitlines()) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
+
+
 @pytest.mark.parametrize("form", export.FORMATS)
 def test_the_same_bytes_every_time_in_batches_or_not(results: Path, tmp_path: Path, form: str, monkeypatch) -> None:
     one = export.export(load.runs(results), tmp_path / "one", form, NOW)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_fixture import HEADER, record_of, write, write_status
@@ -109,6 +111,20 @@ def test_a_missing_folder_is_named(results: Path) -> None:
 
 def test_an_empty_folder_has_no_runs(tmp_path: Path) -> None:
     assert load.runs(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_read_is_said(results: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    all_runs, listed = load.runs(results), os.scandir
+    shut = str(all_runs[0].folder)
+
+    def scandir(folder: str) -> Any:
+        if folder == shut:
+            raise PermissionError(13, "Permission denied", folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [run.folder for run in load.runs(results)] == [run.folder for run in all_runs[1:]]
+    assert f"{shut} cannot be read (Permission denied): runs in it are left out" in capsys.readouterr().err
 
 
 def test_heartbeats_grow_old(tmp_path: Path) -> None:

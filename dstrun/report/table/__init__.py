@@ -71,14 +71,14 @@ class Table:
             ConfigError: an unknown format.
         """
         if fmt == "md":
-            texts = [f"### {title}\n\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
+            texts = [f"### {safe.line(title)}\n\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
             return "\n\n".join([*texts, "\n".join(f"- {note}" for note in self.notes)]).strip()
         if fmt == "latex":
             texts = [f"% {safe.line(title)}\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
             notes = [rf"\par{{\footnotesize {latex_escape(note)}}}" for note in self.notes]
             return "\n\n".join([*texts, "\n".join(notes)]).strip()
         if fmt == "html":
-            texts = [html(rows, columns, title) for title, rows, columns in self.parts]
+            texts = [html(rows, columns, safe.line(title)) for title, rows, columns in self.parts]
             notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
             return "\n".join([*texts, f'<ul class="notes">{notes}</ul>' if notes else ""]).strip()
         return render(self.cells, columns_of(self.cells), fmt)
