@@ -151,7 +151,8 @@ def measure(tree: Path, words: list[str], here: Path) -> tuple[float, float, flo
 
 def environment(tree: Path, here: Path) -> dict[str, str]:
     """Return what has a process import the package of a tree, and leave nothing in it."""
-    return {**os.environ, "PYTHONPATH": str(tree), "PYTHONPYCACHEPREFIX": str(here / "pycache")}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPATH": str(tree), "PYTHONPYCACHEPREFIX": str(here / "pycache")}
 
 
 LOOKS = """

@@ -140,16 +140,20 @@ def _values(given: Mapping[str, Any], known: Fields, prefix: str) -> Iterator[En
 
 def _plain(value: Any) -> Any:
     """Turn tuples into lists, as records have them."""
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    return [_plain(item) for item in value] if type(value) in (list, tuple) else value
 
 
 def by_value(value: Any) -> Any:
     """Spell numbers in one way: 0.0 as 0, 1.0 as 1."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if value is None or isinstance(value, str | int):  # most, and to ask for a mapping takes longer than the rest
+        return value
     if isinstance(value, list):
         return [by_value(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): by_value(item) for key, item in value.items()}
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return value
 
 
 def _made(node: Any) -> Any:

@@ -28,14 +28,15 @@ def visible(text: str, keep: str = "\n\t") -> str:
         text: of anybody.
         keep: control characters that stay.
     """
-    if text.isascii() and text.isprintable():
+    if text.isascii() and (text.replace("\n", "") if "\n" in keep else text).isprintable():
         return text
     return HIDDEN.sub(lambda found: found[0] if found[0] in keep else _shown(found[0]), text)
 
 
 def line(text: str) -> str:
     """Make one visible line of a text: for a cell of a table, a name, a message."""
-    return visible(" ".join(text.split()), "")
+    text = " ".join(text.split())
+    return text if text.isascii() and text.isprintable() else visible(text, "")
 
 
 def _shown(character: str) -> str:

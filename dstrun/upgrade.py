@@ -63,9 +63,9 @@ def upgrade(config: dict[str, Any], choices: dict[str, Any]) -> bool:
     return changed
 
 
-def _options(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if isinstance(node.get("_target_"), str):
-            yield node
-        for value in node.values():
+def _options(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if isinstance(node.get("_target_"), str):
+        yield node
+    for value in node.values():
+        if isinstance(value, dict):
             yield from _options(value)

@@ -5,7 +5,9 @@ Nothing is said where all agree; a run whose record does not say, as an older on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from dstrun import identity
@@ -39,9 +41,14 @@ def _data(runs: Sequence[Run]) -> dict[str, Any]:
 def _network(run: Run) -> Hashable:
     """Return all that makes a network, so that another one is no surprise."""
     config = run.get("config", {})
-    said = {key: config.get(key) for key in ("model", "dataset")}
-    of_model = [(k, v) for k, v in identity.settings(said).items() if k.startswith("model.")]
-    return run.get("choices.model"), run.get("choices.dataset"), repr(identity.by_value(of_model))
+    said = json.dumps({key: config.get(key) for key in ("model", "dataset")})
+    return run.get("choices.model"), run.get("choices.dataset"), _of_model(said)
+
+
+@lru_cache(maxsize=1024)  # of 10,000 runs, most have the same network
+def _of_model(config: str) -> str:
+    settings = identity.settings(json.loads(config))
+    return repr(identity.by_value([(k, v) for k, v in settings.items() if k.startswith("model.")]))
 
 
 def _code(run: Run) -> str | None:

@@ -173,16 +173,18 @@ def _row(run: load.Run, setting: dict[str, Any], now: float) -> dict[str, Any]:
     rest = {key: value for key, value in (run.record or {}).items() if key not in ("id", "state", "label", "seed")}
     rest |= {"experiment": setting["config"].get("experiment"), "status": {key: run.status.get(key) for key in STATUS}}
     rest |= {key: setting[key] for key in ("choices", "config")}
-    return identity(run, setting) | {"state": run.state_at(now)} | dict(_flat(rest))
+    return identity(run, setting) | {"state": run.state_at(now)} | _flat(rest)
 
 
-def _flat(node: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Give dotted names and values; a list, and what has a name a layer, as JSON."""
+def _flat(node: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Return values by dotted name; a list, and what has a name a layer, as JSON."""
+    found: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, dict) and key != "backends":
-            yield from _flat(value, f"{above}{key}.")
+            found |= _flat(value, f"{above}{key}.")
         else:
-            yield f"{above}{key}", json.dumps(value) if isinstance(value, dict | list) else value
+            found[f"{above}{key}"] = json.dumps(value) if isinstance(value, dict | list) else value
+    return found
 
 
 def _type(name: str, values: Sequence[Any]) -> pa.DataType:

@@ -32,6 +32,8 @@ EMERGES = 1.0
 NAMED = re.compile(r"-seed\d+-[0-9a-f]{8,16}$")
 """How the name of a run's folder ends, unless somebody has given it another."""
 
+NUMBERS = re.compile(r"([0-9]+(?:\.[0-9]+)*)")
+
 METRICS: dict[str, Callable[[str], Any]] = {
     "epoch": int, "step": int, "train_loss": float, "loss": float, "top1": float, "top5": float, "lr": float,
     "seconds": float, "flops": int, "peak_bytes": int, "resident_peak_bytes": int,
@@ -97,6 +99,8 @@ class Run:
     def get(self, key: str, default: Any = None) -> Any:
         """Look a dotted key up in the record, ``flops.train_x_dense``."""
         node: Any = self.record
+        if node is None:
+            return default
         for part in key.split("."):
             if not isinstance(node, dict) or node.get(part) is None:
                 return default
@@ -161,12 +165,14 @@ def warnings(found: Iterable[Run]) -> list[str]:
 
 def natural(text: str) -> list[tuple[float, str]]:
     """Sort key that has ``seed2`` before ``seed10``, ``0.25`` before ``0.5``, version ``2.9.0`` before ``2.15.0``."""
-    key = []
-    for i, part in enumerate(re.split(r"([0-9]+(?:\.[0-9]+)*)", text)):
-        if i % 2 == 0:
-            key.append((-1.0, part))
+    parts = NUMBERS.split(text)
+    key: list[tuple[float, str]] = [(-1.0, parts[0])]
+    for number, word in zip(parts[1::2], parts[2::2], strict=True):
+        if number.count(".") > 1:
+            key += [(float(one), "") for one in number.split(".")]
         else:
-            key += [(float(word), "") for word in (part.split(".") if part.count(".") > 1 else [part])]
+            key.append((float(number), ""))
+        key.append((-1.0, word))
     return key
 
 

@@ -245,12 +245,19 @@ def describe(run: load.Run, name: str, now: float) -> dict[str, Any]:
         "peak_bytes": load.number(run.get("memory.peak_bytes", status.get("peak_bytes"))),
         "host": status.get("host", run.get("env.host")),
         "job": status.get("job"),
-        "message": "; ".join(filter(None, (_message(run, state), *run.warnings[:1]))) or None,
+        "message": _message(run, state),
         "heartbeat": load.number(status.get("heartbeat")) or 0.0,
     }
 
 
 def _message(run: load.Run, state: str) -> str | None:
+    """Return how a run ended, and what of its files is damaged."""
+    if run.warnings:
+        return "; ".join(filter(None, (_ending(run, state), run.warnings[0])))
+    return _ending(run, state)
+
+
+def _ending(run: load.Run, state: str) -> str | None:
     if state != "lost":
         message = run.status.get("message")
         return None if message is None else str(message)

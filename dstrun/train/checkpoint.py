@@ -34,6 +34,10 @@ HERE = {"version": __version__, "torch": str(torch.__version__)}
 """With what this process trains."""
 
 
+FOLDER = 0x10
+"""The attribute by which an archive marks a folder."""
+
+
 class Checkpoints:
     """Saves a run as it trains.
 
@@ -107,7 +111,7 @@ def is_whole(path: Path) -> bool:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
+            if archive.testzip() is not None or not all(map(_is_plain, archive.infolist())):
                 return False
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return True
@@ -115,6 +119,12 @@ def is_whole(path: Path) -> bool:
         return True
     except (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error):
         return False
+
+
+def _is_plain(entry: zipfile.ZipInfo) -> bool:
+    """Return whether torch reads what Python has checked: of a folder, or of another size, it gives other bytes."""
+    stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+    return stored and not entry.external_attr & FOLDER
 
 
 def rows(path: Path) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,10 @@ import pytest
 from report_fixture import HEADER, record_of, write, write_status
 
 from dstrun.option import ConfigError
+from dstrun.record.folder import METRICS, RunFolder
 from dstrun.report import load
+
+CHOICES: dict[str, str | None] = {"model": "mlp", "dataset": "digits", "method": "static", "grow": None, "subset": None}
 
 
 def test_root_experiment_and_run_are_all_accepted(results: Path) -> None:
@@ -159,6 +162,23 @@ def test_metrics_are_typed_and_a_cut_line_is_ignored(tmp_path: Path) -> None:
     assert load.metrics(run) == []
     (folder / "metrics.csv").unlink()
     assert load.metrics(run) == []
+
+
+def test_rows_of_an_unfinished_run_are_believed_as_far_as_its_status_vouches(tmp_path: Path, capsys) -> None:
+    folder = RunFolder({"results": tmp_path, "experiment": "e", "sparsity": 0.5, "seed": 0}, CHOICES)
+    folder.path.mkdir(parents=True)
+    folder.metrics.restart(0)
+    folder.topology.restart(0)
+    folder.metrics.append([dict.fromkeys(METRICS, 1)])
+    folder.status(state="running", epoch=1)
+    folder.metrics.append([dict.fromkeys(METRICS, 2)])
+    (run,) = load.runs(folder.path)
+    assert [row["epoch"] for row in load.metrics(run)] == [1]
+    assert not capsys.readouterr().err
+    file = folder.path / "metrics.csv"
+    file.write_bytes(file.read_bytes().replace(b"\n1,1,1,1,", b"\n1,1,1,7,"))
+    load.metrics(run)
+    assert f"{file} is damaged: its checksum is another" in capsys.readouterr().err
 
 
 def test_thousands_of_folders(tmp_path: Path) -> None:
