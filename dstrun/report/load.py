@@ -208,7 +208,7 @@ def _find(folder: str, known: Collection[str], seen: set[tuple[int, int]]) -> It
     except FileNotFoundError:  # it has gone since
         return
     except OSError as error:
-        _say_once(f"{folder} cannot be read ({why(error)}): runs in it are left out")
+        say_once(f"{folder} cannot be read ({why(error)}): runs in it are left out")
         return
     if (here.st_dev, here.st_ino) in seen:
         return
