@@ -110,7 +110,7 @@ class Experiment:
         return [(note.file, note.jobs) for note in found], Plan(self.tasks, "slurm", []).earlier()
 
     def again(self) -> Any:
-        """Give the command again; return all that it leaves, without times."""
+        """Run the command again; return all that it leaves, without times."""
         done = run(config.compose(self.words)).message == "already done"
         left = left_by(self.run)
         return left | {"checkpoint.pt": None} if done else left  # nothing reads that of a finished run

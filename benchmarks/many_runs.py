@@ -221,7 +221,7 @@ def main() -> None:
 
 
 def ratios(found: list[tuple[float, float, float]], first: list[tuple[float, float, float]]) -> str:
-    """Say how many times the seconds, CPU seconds and memory of the first tree another takes: medians over rounds."""
+    """Return how many times the seconds, CPU seconds and memory of the first tree another takes: medians."""
     parts = [statistics.median(b[i] / a[i] for a, b in zip(first, found, strict=True)) for i in range(3)]
     return "  x {:.2f}, CPU x {:.2f}, MB x {:.2f}".format(*parts)
 

@@ -273,8 +273,9 @@ def _check_typed(words: Sequence[Override], choices: Any) -> None:
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
-    honoured.check_words(honoured.keys(parse(overrides)))
-    source.check_search(overrides, name)
+    parsed = parse(overrides)
+    honoured.check_words(honoured.keys(parsed))
+    source.check_search(parsed, name)
     try:
         found = hydra_compose(name, overrides=overrides, return_hydra_config=True)
         honoured.check_composed(OmegaConf.to_container(found.hydra, resolve=False))  # type: ignore[arg-type]

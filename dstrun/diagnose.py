@@ -30,7 +30,7 @@ UNREAD = re.compile(r"(?is)\.(launcher|sweeper)\b.* unexpected keyword argument 
 
 
 def told(error: BaseException) -> ConfigError:
-    """Return in one sentence what kept Hydra from composing or starting."""
+    """Return the error that says in one sentence what kept Hydra from composing or starting."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ConfigError):
         cause = cause.__cause__ or cause.__context__
@@ -91,7 +91,7 @@ def _undecodable() -> str:
 
 
 def unknown(key: str, known: Iterator[str] | list[str]) -> ConfigError:
-    """Return that there is no such setting, and the nearest one."""
+    """Return the error of a setting that does not exist, with the nearest one that does."""
     every = list(known)
     where, _, leaf = key.rpartition(".")
     same = [k for k in every if k.rpartition(".")[0] == where]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
@@ -16,7 +17,6 @@ from dstrun import own
 from dstrun.bounded import check_file
 from dstrun.diagnose import FAULTS, told
 from dstrun.option import ConfigError
-from dstrun.override import parse
 
 SEARCH = "hydra.searchpath"
 
@@ -51,7 +51,7 @@ def primary(name: str) -> dict[str, Any]:
     return plain  # type: ignore[return-value]
 
 
-def check_search(overrides: Sequence[str], name: str) -> None:
+def check_search(overrides: Iterable[Override], name: str) -> None:
     """Check the folders of ``hydra.searchpath``, of words or file, before Hydra looks there.
 
     Raises:
@@ -59,7 +59,7 @@ def check_search(overrides: Sequence[str], name: str) -> None:
     """
     hydra = primary(name).get("hydra")
     said: Any = hydra.get("searchpath") if isinstance(hydra, dict) else None
-    for override in parse(overrides):
+    for override in overrides:
         key = override.get_key_element()
         if key.lstrip("+~").startswith(SEARCH):
             if key != SEARCH:

@@ -70,7 +70,7 @@ class Submission:
 
 
 def requeue_patiently() -> None:
-    """Let submitit's handlers of warnings ask SLURM again where its controller is away just then."""
+    """Make submitit's handlers of warnings ask SLURM again where its controller is away just then."""
 
     def patient(handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
         for pause in (*REQUEUE_PAUSES, 0):

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dstrun.torture.fault import KINDS, Reference, can_mount, explained
-from dstrun.torture.place import place
+from dstrun.torture.place import place, workshop
 from dstrun.torture.trial import BAD, CONFIGURATIONS, TOGETHER, VERDICTS, Verdict, case, configuration, refer
 
 WORST = 8
@@ -137,12 +135,9 @@ def certify(
         tell: called after each fault.
         configurations: names of the runs to suffer.
     """
-    results.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="torture-", dir=results)).resolve()
     numbers = list(range(faults)) if only is None else list(range(only - only % TOGETHER, only + 1))
     made, started = Certificate(place(results), seed, len(numbers)), time.monotonic()
-    before, os.environ["DSTRUN_CACHE"] = os.environ.get("DSTRUN_CACHE"), str(folder / "cache")
-    try:
+    with suppress(KeyboardInterrupt), workshop(results) as folder:
         if not can_mount(folder):
             made.skipped["small-disk"] = "only root may mount a small file system"
         cases = [numbers[at : at + TOGETHER] for at in range(0, len(numbers), TOGETHER)]
@@ -152,11 +147,6 @@ def certify(
         for verdict in _all(cases, folder, configurations, references, kinds, seed, workers, made.skipped):
             made.verdicts.append(verdict)
             tell(verdict)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.environ.pop("DSTRUN_CACHE") if before is None else os.environ.update(DSTRUN_CACHE=before)
     made.verdicts.sort(key=lambda verdict: verdict.number)
     made.seconds = time.monotonic() - started
     return made

@@ -12,10 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -28,7 +27,7 @@ from dstrun.option import ConfigError
 from dstrun.record import sealed
 from dstrun.torture.certificate import Certificate
 from dstrun.torture.compare import differences, left_by, left_over
-from dstrun.torture.place import place
+from dstrun.torture.place import place, workshop
 from dstrun.torture.trial import COMMON, CONFIGURATIONS, Verdict, drawn, last_words
 from dstrun.torture.victim import BROKEN, IGNORED
 
@@ -140,7 +139,7 @@ class Sweep:
         return found
 
     def silence(self, silent: bool) -> None:
-        """Let SLURM's commands fail for clients, or answer again."""
+        """Make SLURM's commands fail for clients and jobs, or answer again."""
         flag = self.folder / "silent"
         flag.touch() if silent else flag.unlink(missing_ok=True)
 
@@ -310,31 +309,20 @@ def certify(
     Raises:
         ConfigError: the sweep does not even come out undisturbed.
     """
-    results.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="torture-", dir=results)).resolve()
     version = (queue.ask("sbatch", "--version") or "SLURM").strip()
     made, started = Certificate(place(results), seed, faults, JOB_KINDS, repeatable=False), time.monotonic()
-    before, os.environ["DSTRUN_CACHE"] = os.environ.get("DSTRUN_CACHE"), str(folder / "cache")
     words = ["hydra/launcher=slurm", *words]
-    sweeps: list[Sweep] = []
-    try:
-        sweeps.append(Sweep(folder / "undisturbed", words, runs))
-        client = sweeps[0].start()
+    with suppress(KeyboardInterrupt), workshop(results) as folder, ExitStack() as stack:
+        undisturbed = stack.enter_context(closing(Sweep(folder / "undisturbed", words, runs)))
+        client = undisturbed.start()
         if client.process.wait():
             raise ConfigError(f"the sweep does not come out undisturbed: {last_words(client.output())}")
-        sweeps.append(Sweep(folder / "disturbed", words, runs))
-        tormentor = Tormentor(sweeps[1], faults, seed, tell)
+        disturbed = stack.enter_context(closing(Sweep(folder / "disturbed", words, runs)))
+        tormentor = Tormentor(disturbed, faults, seed, tell)
         made.verdicts = tormentor.verdicts
         tormentor.run()
-        equal = compare(sweeps[0], sweeps[1], tormentor)
+        equal = compare(undisturbed, disturbed, tormentor)
         made.place |= {"queue": version, "runs": f"{runs} as jobs, {equal} of them done and equal bit for bit"}
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for sweep in sweeps:
-            sweep.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        os.environ.pop("DSTRUN_CACHE") if before is None else os.environ.update(DSTRUN_CACHE=before)
     made.seconds = time.monotonic() - started
     return made
 

@@ -5,9 +5,26 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dstrun import __version__
+
+
+@contextmanager
+def workshop(results: Path) -> Iterator[Path]:
+    """Make a folder below ``results`` in which everything is written, the cache too; it is removed at the end."""
+    results.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="torture-", dir=results)).resolve()
+    before, os.environ["DSTRUN_CACHE"] = os.environ.get("DSTRUN_CACHE"), str(folder / "cache")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.environ.pop("DSTRUN_CACHE") if before is None else os.environ.update(DSTRUN_CACHE=before)
 
 
 def place(folder: Path) -> dict[str, str]:

@@ -168,7 +168,7 @@ def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"runs": 1}', '{"runs": [1, {"id": 2}, {}]}'])
-def test_a_damaged_sweep_says_nothing(text: str, tmp_path: Path) -> None:
+def test_of_a_damaged_note_no_run_is_awaited(text: str, tmp_path: Path) -> None:
     write_status(tmp_path, "a", "done")
     write_sweep(tmp_path, {}, name="1").write_text(text)
     write_sweep(tmp_path, {"b": None}, name="2")
