@@ -1,6 +1,7 @@
 """Two tidy files for any other program: one of all epochs, one of all runs.
 
-Values are as runs left them: whole numbers stay whole, what is unknown is null. FLOPs are floating-point numbers, as a
+Values are as runs left them: whole numbers stay whole, what is unknown is null; CSV, which spreadsheets open, has a
+quote before text that begins like a formula. FLOPs are floating-point numbers, as a
 long training passes 2^63 of them. The same runs give the same bytes, whatever their number in little memory.
 """
 
@@ -11,8 +12,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from dstrun import safe
 from dstrun.option import ConfigError
 from dstrun.report import load
 from dstrun.trouble import why
@@ -67,23 +69,57 @@ def export(runs: Sequence[load.Run], out: Path, form: str, now: float) -> list[P
 def whole(path: Path, schema: pa.Schema) -> Iterator[Any]:
     """Give what writes tables to a file, which appears when all of it is there."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.unlink(missing_ok=True)
     try:
-        with writer(beside, path.suffix, schema) as file:
+        with open(beside, "xb") as sink, writer(sink, path.suffix, schema) as file:  # Python's own, for its errors
             yield file
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def writer(path: Path, suffix: str, schema: pa.Schema) -> Any:
-    """Open a Parquet or CSV file of these columns."""
+def writer(sink: IO[bytes], suffix: str, schema: pa.Schema) -> Any:
+    """Write tables of these columns as Parquet or CSV."""
     if suffix == ".csv":
-        from pyarrow.csv import CSVWriter
-
-        return CSVWriter(path, schema)
+        return Spreadsheet(sink, schema)
     from pyarrow.parquet import ParquetWriter
 
-    return ParquetWriter(path, schema, compression="zstd")
+    return ParquetWriter(sink, schema, compression="zstd")
+
+
+class Spreadsheet:
+    """CSV that a spreadsheet takes for values alone: text that begins like a formula gets a quote before it.
+
+    Args:
+        sink: of bytes.
+        schema: of the columns; their names are safe as the values are.
+    """
+
+    def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
+        import pyarrow as pa
+        from pyarrow.csv import CSVWriter
+
+        self.schema = pa.schema([(safe.cell(field.name), field.type) for field in schema])
+        self._file = CSVWriter(sink, self.schema)
+
+    def write_table(self, table: pa.Table) -> None:
+        """Write rows."""
+        import pyarrow as pa
+
+        columns = []
+        for column in table.columns:
+            if column.type == "string":
+                values = column.to_pylist()
+                cells = {value: safe.cell(value) for value in set(values)}
+                column = pa.array([cells[value] for value in values], column.type)
+            columns.append(column)
+        self._file.write_table(pa.table(columns, schema=self.schema))
+
+    def __enter__(self) -> Spreadsheet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def identity(run: load.Run, setting: dict[str, Any]) -> dict[str, Any]:

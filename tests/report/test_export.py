@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from report_fixture import HEADER, record_of, write, write_status
 
-from dstrun import cli
+from dstrun import cli, safe
 from dstrun.option import ConfigError
 from dstrun.report import export, load
 
@@ -117,6 +117,17 @@ def test_csv_says_the_same(results: Path, tmp_path: Path) -> None:
         ]
         assert read == typed
         assert list(words[0]) == list(typed[0])
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@a", "\t=1", "  =x"])
+def test_csv_has_no_formula_and_parquet_what_was_left(text: str, tmp_path: Path) -> None:
+    write(tmp_path / "results", record_of("rigl", 0.9, 0, 50.0) | {"label": text, text: "b"}, "default/a")
+    write(tmp_path / "results", record_of("rigl", 0.9, 1, 50.0) | {"label": "-1.5e3", text: "b"}, "default/b")
+    for rows in exported(tmp_path / "results", tmp_path / "out", "csv"):
+        assert {row["label"] for row in rows} == {safe.cell(text), "-1.5e3"}  # a number is no formula
+        assert not [name for name in rows[0] if name.startswith(safe.FORMULA)]
+    for rows in exported(tmp_path / "results", tmp_path / "out"):
+        assert {row["label"] for row in rows} == {text, "-1.5e3"}
 
 
 @pytest.mark.parametrize("form", export.FORMATS)
