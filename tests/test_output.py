@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dstrun.progress import Progress
+
 PRINTS = """
 import logging, sys, traceback, warnings
 from dstrun.output import outlast
