@@ -1,7 +1,8 @@
-"""Files of others, read within bounds: of a regular file, not too long, not too deep. Standard library and PyYAML."""
+"""Files of others, within bounds: regular, not too long, not too deep, no link. Standard library and PyYAML."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -54,6 +55,16 @@ def content(path: Path | str, limit: int = YAML_BYTES, *, last: bool = False) ->
     if len(found) > limit:
         raise ValueError(f"more than {limit:,} bytes")
     return found
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a symbolic link where a file or folder of ours is about to be written.
+
+    Raises:
+        OSError: there is one.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link, through which nothing is written", str(path))
 
 
 def parse_yaml(text: str) -> Any:

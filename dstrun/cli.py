@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from importlib import import_module
+from pathlib import Path
 
 from dstrun import flags
 from dstrun.option import ConfigError, nearest
@@ -88,8 +89,10 @@ def refuse(sentence: str, code: int) -> int:
 
 
 def report(error: BaseException) -> int:
-    """Show where a fault of our own happened, and say where to tell us."""
+    """Show where a fault happened; where it is none of code of a user's own, say where to tell us."""
     say("".join(traceback.format_exception(error)).rstrip())
+    if frame := users_frame(error):
+        return refuse(f"{frame.filename} line {frame.lineno}: {type(error).__name__}: {error}", 1)
     from importlib.metadata import PackageNotFoundError, metadata
 
     from dstrun import __version__
@@ -101,6 +104,16 @@ def report(error: BaseException) -> int:
     where = f"at {urls['Issues']}" if "Issues" in urls else "to its authors"
     say(f"dstrun: this is a fault of dstrun {__version__}: please report it with the lines above {where}")
     return 1
+
+
+def users_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the last line of a user's own code that this program had called when an error was raised."""
+    from dstrun.trust import PACKAGE, is_own
+
+    frames = traceback.extract_tb(error.__traceback__)
+    while frames and not Path(frames[0].filename).is_relative_to(PACKAGE):  # the script that called it
+        del frames[0]
+    return next((frame for frame in reversed(frames) if is_own(Path(frame.filename))), None)
 
 
 def obey(words: list[str]) -> int:
@@ -172,7 +185,7 @@ def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept
 
     from dstrun import config
     from dstrun.diagnose import FAULTS, diagnose
-    from dstrun.override import parse, with_protocol, without_nulls
+    from dstrun.override import parse, quoted, with_protocol, without_nulls
 
     with config.hydra_open(directories):
         runs = config.sweep_words(found.overrides, name) if swept else [found.overrides]
@@ -190,6 +203,7 @@ def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept
             return 0
         words = [with_protocol(parse(without_nulls(runs[0])))]
         config.checked(words[0], name)
+        words[0] = [quoted(override) for override in parse(words[0])]
         logging.root.handlers.clear()  # Hydra prints besides
         try:
             if found.hydra_help:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,18 @@ def _of_words(overrides: list[str], name: str, error: BaseException) -> ConfigEr
     try:
         base = hydra_compose(name, overrides=[*paths, *(o.input_line or "" for o in groups)], return_hydra_config=True)
     except FAULTS as again:
-        return of_file(again) or _unread(groups) or _in_file(again)
-    return _of_value(values, list(keys(OmegaConf.to_container(base)))) or ConfigError(_line(error))
+        return of_file(again) or _unread(groups) or _added(overrides) or _in_file(again)
+    every = list(keys(OmegaConf.to_container(base)))
+    return _of_value(values, every) or _added(overrides, every) or ConfigError(_line(error))
+
+
+def _added(overrides: list[str], every: Collection[str] = CHOOSING) -> ConfigError | None:
+    """Return which word adds, by ``+``, what is there."""
+    for override in parse(overrides):
+        word = override.input_line or ""
+        if override.is_add() and not override.is_force_add() and override.key_or_group in (*CHOOSING, *every):
+            return ConfigError(f"{word} adds what is there: write {word.removeprefix('+')}")
+    return None
 
 
 def _unread(groups: list[Override]) -> ConfigError | None:

@@ -55,13 +55,43 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def code(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the checksum of each module that options of a user's own come from; other files it imports are not in it.
+    """Return the checksums of the modules that options of a user's own come from, and of those of his that they import.
 
     Raises:
         ConfigError: there is no such file.
     """
-    modules = {target.rpartition(".")[0] for target in targets(config) if not target.startswith(OWN)}
-    return {module: sha256(_source(module)).hexdigest()[:16] for module in sorted(modules)}
+    found: dict[str, bytes] = {}
+    wanted = [target.rpartition(".")[0] for target in targets(config) if not target.startswith(OWN)]
+    for module in wanted:
+        found[module] = _source(module)
+    while wanted:
+        module = wanted.pop()
+        for name in _imports(module, found[module], trust.is_package(module)):
+            file = trust.locate(name)
+            if name not in found and file is not None and trust.is_own(file):
+                found[name] = _source(name)
+                wanted.append(name)
+    return {module: sha256(source).hexdigest()[:16] for module, source in sorted(found.items())}
+
+
+@lru_cache(maxsize=256)  # of a sweep, every run has the same
+def _imports(module: str, source: bytes, package: bool) -> tuple[str, ...]:
+    """Name what a module imports, anywhere in it: modules, and names that may be modules of a package."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            here = [*module.split("."), *([""] if package else [])]
+            above = here[: -node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found += [name for name in (base, *(f"{base}.{alias.name}".strip(".") for alias in node.names)) if name]
+    parts = [name.split(".") for name in (module, *found)]  # importing a.b.c runs a and a.b
+    return tuple(dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)))
 
 
 def targets(config: Mapping[str, Any]) -> list[str]:

@@ -68,10 +68,15 @@ def _surveyed(experiment: Experiment, option: Any) -> tuple[nn.Module, Survey]:
     with torch.device("meta"):
         model = option.build(dataset.image, dataset.classes)
     expose(model)
+    name = experiment.choices["model"]
     try:
-        return model, survey(model, dataset.image)
+        seen = survey(model, dataset.image)
     except Unsized as error:
-        raise ConfigError(f"model={experiment.choices['model']} cannot be counted: {error}") from error
+        raise ConfigError(f"model={name} cannot be counted: {error}") from error
+    if seen.gives != (1, dataset.classes):
+        given = f"a {seen.gives}" if isinstance(seen.gives, str) else f"a tensor of shape {seen.gives}"
+        raise ConfigError(f"model={name} gives {given} for one image: it must give logits, (1, {dataset.classes}) here")
+    return model, seen
 
 
 def shapes(experiment: Experiment) -> str:

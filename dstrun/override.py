@@ -149,10 +149,10 @@ def texts(overrides: Iterable[Override]) -> dict[str, str]:
 
 
 def quoted(override: Override) -> str:
-    """Return an override as typed; the name of an option that looks like a number, in quotes."""
+    """Return an override as typed; a name that looks like a number, of an option or another, in quotes."""
     word = override.input_line or ""
     key, _, text = word.partition("=")
-    number = override.key_or_group in GROUPS and override.value_type is not None and key in texts([override])
+    number = override.key_or_group in (*GROUPS, *NAMES) and override.value_type is not None and key in texts([override])
     return f"{key}='{text}'" if number else word
 
 

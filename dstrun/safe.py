@@ -18,6 +18,7 @@ USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:'\"]*:[^\s/@'\"]*@")
 WORD = re.compile(
     r"(?i)\b((?:[\w-]*(?:api[_-]?key|token|secret|password|passwd))\s*[=:]\s*)(?!null\b|None\b)[^\s,;&'\"]+"
 )
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -58,6 +59,8 @@ def cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = visible(value, "\n")
+    if NUMBER.fullmatch(text):
+        return text
     return f"'{text}" if text.startswith(FORMULA) or text.lstrip().startswith(FORMULA[:4]) else text
 
 

@@ -120,6 +120,14 @@ def own_folders(directories: Sequence[str]) -> list[Path]:
     return found
 
 
+def is_own(file: Path) -> bool:
+    """Return whether a file is in or below a folder of the user's own, and not of this program or an installed one."""
+    installed = any(file.is_relative_to(prefix) for prefix in (PACKAGE, sys.prefix, sys.base_prefix))
+    if installed or {"site-packages", "dist-packages"} & {*file.parts}:
+        return False
+    return any(file.is_relative_to(folder) for folder in own_folders(()))
+
+
 def _own(top: str, directories: Sequence[str]) -> bool:
     """Return whether what would be imported as ``top`` lies in a folder of the user's own."""
     spec = _top(top, directories)
@@ -148,6 +156,12 @@ def locate(module: str, directories: Sequence[str] = ()) -> Path | None:
         spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))  # dotted, it asks for loaded parents
     origin = spec.origin if spec else None
     return Path(origin) if origin and Path(origin).is_file() else None
+
+
+def is_package(module: str) -> bool:
+    """Return whether a module is the ``__init__.py`` of a package."""
+    file = locate(module)
+    return file is not None and file.stem == "__init__"
 
 
 def _file(module: str) -> Path | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from omegaconf import OmegaConf
 
 from dstrun import config
+from dstrun.cli import main
 from dstrun.help import options
 from dstrun.option import ConfigError
 from dstrun.schema import DEFAULTS
@@ -97,6 +99,8 @@ WRONG = {
     "vgg16, vgg16_small, vit",
     "seed=0,1": "seed=0,1 lists several values: put -m before it to sweep over them",
     "+grow.extra=1": "grow.extra is no setting of this grow",
+    "+optimizer=adam": "+optimizer=adam adds what is there: write optimizer=adam",
+    "+sparsity=0.5": "+sparsity=0.5 adds what is there: write sparsity=0.5",
 }
 
 
@@ -228,6 +232,13 @@ def test_names_are_text_whatever_they_look_like(name: str) -> None:
 def test_a_setting_that_is_unset_has_its_default() -> None:
     found = config.compose(["model=mlp", "dataset=digits", *(f"~{name}" for name in DEFAULTS)]).config
     assert {**found, "recipe": {}} == {**found, **DEFAULTS}
+
+
+def test_what_is_shown_has_names_as_they_are_trained_under(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["model=mlp", "dataset=digits", "experiment=12e4567", "results=1e5"]
+    assert main([*words, "--cfg", "job"]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (shown.experiment, shown.results) == ("12e4567", "1e5")
 
 
 def test_names_of_a_sweep_are_text() -> None:

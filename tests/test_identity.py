@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from dstrun import config, identity, upgrade
+from dstrun.identity import code
 from dstrun.record.folder import run_id
 
 FEW = ["model=mlp", "dataset=digits"]
@@ -174,6 +175,26 @@ def test_the_code_of_an_own_option_is_part_of_a_run(own: Path) -> None:
     assert own_id(own) == before
     (own / "own_nets.py").write_text(OWN.replace("4", "5"))
     assert own_id(own) != before
+
+
+def test_the_code_that_an_own_option_imports_is_too(own: Path) -> None:
+    package = own / "parts"
+    package.mkdir()
+    (own / "own_nets.py").write_text("import torch\nfrom parts import N\n" + OWN)
+    (package / "__init__.py").write_text("from . import deep\nfrom .size import N\n")
+    (package / "size.py").write_text("N = 1\n")
+    (package / "deep.py").write_text("def late():\n    import own_lone\n")
+    (own / "own_lone.py").write_text("import own_nets, dstrun.option\n")
+    (own / "unread.py").write_text("")
+    seen = {own_id(own)}
+    for path in (package / "__init__.py", package / "size.py", package / "deep.py", own / "own_lone.py"):
+        path.write_text(path.read_text() + "# other\n")
+        assert own_id(own) not in seen, path
+        seen.add(own_id(own))
+    (own / "unread.py").write_text("# other\n")
+    assert own_id(own) in seen
+    experiment = config.compose(["model=tiny", "dataset=digits"], [str(own / "conf")])
+    assert [*code(experiment.config)] == ["own_lone", "own_nets", "parts", "parts.deep", "parts.size"]
 
 
 def test_an_own_option_without_a_file_is_said(own: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dstrun.progress import Progress
+
 PRINTS = """
 import logging, sys, traceback, warnings
 from dstrun.output import outlast
@@ -68,3 +70,15 @@ def test_a_terminal_that_closes_ends_nothing(tmp_path: Path) -> None:
     os.close(ours)
     assert process.wait(60) == 7
     assert (tmp_path / "saved").read_text() == "all of it"
+
+
+@pytest.mark.parametrize("terminal", ["dumb", "unknown"])
+def test_a_terminal_that_draws_no_bar_gets_a_line_an_epoch(terminal: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    shown = Progress(30, 10)
+    shown.step(10)
+    row = {"train_loss": 1.0, "loss": 1.0, "top1": 50.0, "lr": 0.1, "seconds": 1.0, "split": "test"}
+    shown.epoch({"epoch": 1} | row)
+    shown.close()
+    assert capsys.readouterr().err.startswith("epoch 1/3  loss 1.0000")

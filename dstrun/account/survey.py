@@ -73,6 +73,7 @@ class Survey:
         calls: of linear and convolution layers, the last of each.
         dense: why a layer that could be pruned is not, by path.
         lazy: shapes of the inputs of layers that take their size from these, by path.
+        gives: shape of what the network returns; the name of its type where that is no tensor.
     """
 
     products: list[Product] = field(default_factory=list)
@@ -82,6 +83,7 @@ class Survey:
     calls: dict[str, Call] = field(default_factory=dict)
     dense: dict[str, str] = field(default_factory=dict)
     lazy: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
+    gives: tuple[int, ...] | str = ""
 
     def prepare(self, model: nn.Module) -> None:
         """Make another network of the same option as the one that was looked at: sizes known, layers marked."""
@@ -123,6 +125,7 @@ def survey(model: nn.Module, image: tuple[int, int, int]) -> Survey:
         watch = _Watch(model, x, found)
         with _called(model, watch), watch:
             outputs = model(x)
+        found.gives = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         names = {id(p): name for name, p in model.named_parameters()}
         found.reached = {names[id(p)] for p in _leaves(outputs) if id(p) in names}
         cut = {name for name, p in model.named_parameters() if p.requires_grad} - found.reached

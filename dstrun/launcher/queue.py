@@ -20,6 +20,10 @@ RETURNS = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL"}
 """States that a job shows for a moment before SLURM puts it back into the queue."""
 STUCK = re.compile(r"held|Held|Partition(TimeLimit|NodeLimit|Config)|BadConstraints|NeverSatisfied|NotAllowed|Invalid")
 """Reasons to wait that only a person ends."""
+AWAY = re.compile(
+    r"Unable to contact|Unable to connect|[Cc]ommunication|[Cc]onnection (refused|reset|timed out)|Socket timed out"
+)
+"""Errors that are of no job: the controller does not answer."""
 ANSWER_SECONDS = 60
 
 
@@ -126,7 +130,12 @@ def check_job(flags: Sequence[str]) -> None:
         return say("nodes are down or drained: what needs them waits for their return")
     if done.returncode:
         said = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
-        raise ConfigError(f"SLURM takes no job with {' '.join(flags)}: {said}")
+        raise refusal(f"SLURM takes no job with {' '.join(flags)}", said)
+
+
+def refusal(what: str, said: str) -> ConfigError:
+    """Return why nothing was submitted: what SLURM says of a job, or that nobody has looked at it."""
+    return ConfigError(f"SLURM cannot be reached, try again later: {said}" if AWAY.search(said) else f"{what}: {said}")
 
 
 def some_away(flags: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dstrun.bounded import refuse_link
 from dstrun.config import Experiment
 from dstrun.launcher import queue
 from dstrun.launcher.queue import Job
@@ -24,6 +25,7 @@ from dstrun.launcher.task import BUSY, Exit, Stopped, Task, cores
 from dstrun.option import ConfigError
 from dstrun.progress import say
 from dstrun.record.lock import BUSY_CODE
+from dstrun.trouble import why
 
 if TYPE_CHECKING:
     from dstrun.launcher.sweep import Ends, Plan
@@ -141,9 +143,9 @@ class Slurm:
         own: dict[str, str] = {}
         refused = None
         try:
-            own = self.submit([task for task in tasks if task.key not in theirs])
+            self.submit([task for task in tasks if task.key not in theirs], own)
         except ConfigError as error:
-            if not theirs:
+            if not theirs and not own:
                 raise
             refused = str(error)  # jobs that are there are followed all the same
             say(refused)
@@ -171,31 +173,43 @@ class Slurm:
         """Give submitit's folder, ``%j`` for the job."""
         return str(tasks[0].folder.path.parent / ".submitit" / "%j")
 
-    def submit(self, tasks: Sequence[Task]) -> dict[str, str]:
-        """Submit tasks as arrays; give the job of each."""
+    def submit(self, tasks: Sequence[Task], own: dict[str, str]) -> None:
+        """Submit tasks as arrays.
+
+        Args:
+            tasks: to be submitted.
+            own: gets the job of each by its key, those before an array that SLURM refuses, too.
+
+        Raises:
+            ConfigError: SLURM takes no job, in its own words.
+        """
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         if not tasks:
-            return {}
-        own = {"submitit_folder", "max_num_timeout"}
+            return
+        folder = Path(self.folder(tasks)).parent
+        try:
+            refuse_link(folder)
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be written: {why(error)}") from error
+        ours = {"submitit_folder", "max_num_timeout"}
         common = {"timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
                   "stderr_to_stdout"}  # fmt: skip
         executor = submitit.AutoExecutor(
             self.folder(tasks), cluster="slurm", slurm_max_num_timeout=self.settings["max_num_timeout"]
         )
-        kept = {key: value for key, value in self.settings.items() if key not in own and value is not None}
+        kept = {key: value for key, value in self.settings.items() if key not in ours and value is not None}
         executor.update_parameters(**{k if k in common else f"slurm_{k}": v for k, v in kept.items()})
-        found, size = {}, queue.largest_array() - 1
+        size = queue.largest_array() - 1
         for first in range(0, len(tasks), size):
             part = tasks[first : first + size]
             try:
                 jobs = executor.map_array(Submission(), [task.experiment for task in part])
             except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-                raise ConfigError(f"SLURM takes no job: {words(error)}") from error
-            found |= {task.key: job.job_id for task, job in zip(part, jobs, strict=True)}
+                raise queue.refusal("SLURM takes no job", words(error)) from error
+            own |= {task.key: job.job_id for task, job in zip(part, jobs, strict=True)}
             say(f"submitted {len(part)} job{'s' if len(part) > 1 else ''}: {jobs[0].job_id.split('_')[0]}")
-        return found
 
 
 def taken(tasks: Sequence[Task], plan: Plan) -> dict[str, str]:

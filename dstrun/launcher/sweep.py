@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from dstrun.bounded import refuse_link
 from dstrun.config import Experiment
 from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
 from dstrun.option import ConfigError
@@ -99,6 +100,7 @@ class Plan:
         for folder in set(self.folders.values()):
             mine = [(Path(key).name, job) for key, job in self.jobs.items() if self.folders[key] == folder]
             runs = [{"id": name, "job": job} for name, job in mine]
+            refuse_link(folder / ".sweeps")
             (folder / ".sweeps").mkdir(parents=True, exist_ok=True)
             said = self._said | {"ended": ended, "runs": runs}
             sealed.write(folder / ".sweeps" / self.name, said)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from dstrun.bounded import refuse_link
 from dstrun.config import Experiment
 from dstrun.option import ConfigError
 from dstrun.output import outlast
@@ -58,6 +59,7 @@ def work(
 def print_to(log: Path) -> None:
     """Send what this process and those it starts print to the end of a file; where there can be none, nowhere."""
     try:
+        refuse_link(log.parent)
         log.parent.mkdir(parents=True, exist_ok=True)
         number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         os.set_blocking(number, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dstrun.bounded import refuse_link
 from dstrun.identity import VOLATILE, identity
 from dstrun.option import ConfigError
 from dstrun.process import machine, started
@@ -190,10 +192,13 @@ class RunFolder:
         """
         lock = Lock(self.path, self._beat)
         try:
+            for path in (self.path, *lock.files):
+                refuse_link(path)
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except OSError as error:
-            raise ConfigError(f"results={self.config['results']} cannot be written: {why(error)}") from error
+            where = error.filename if error.errno == errno.ELOOP else f"results={self.config['results']}"
+            raise ConfigError(f"{where} cannot be written: {why(error)}") from error
         self._lock = lock
         try:
             yield

@@ -69,7 +69,7 @@ class Lock:
 
     def __init__(self, folder: Path, beat: Callable[[], None] = lambda: None) -> None:
         self.folder, self.beat = folder, beat
-        self.note_path = folder / ".owner"
+        self.files = self.lock_path, self.note_path = folder / ".lock", folder / ".owner"
         self.me = _identity()
         self._file: int | None = None
         self._locked = False
@@ -139,7 +139,7 @@ class Lock:
     def _claim(self) -> None:
         # Opened once: closing any other descriptor of the file would drop the process's lock. Not flock, which a
         # forked child would keep.
-        self._file = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             self._locked = self._lock()
             if (owner := self.owner()) is not None:

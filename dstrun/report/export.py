@@ -1,7 +1,8 @@
 """Two tidy files for any other program: one of all epochs, one of all runs.
 
-Values are as runs left them: whole numbers stay whole, what is unknown is null. FLOPs are floating-point numbers, as a
-long training passes 2^63 of them. The same runs give the same bytes, whatever their number in little memory.
+Values are as runs left them: whole numbers stay whole, what is unknown is null; CSV, which spreadsheets open, has a
+quote before text that begins like a formula. FLOPs are floating-point numbers, as a long training passes 2^63 of them.
+The same runs give the same bytes, whatever their number in little memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dstrun import safe
 from dstrun.option import ConfigError
@@ -68,8 +69,9 @@ def export(runs: Sequence[load.Run], out: Path, form: str, now: float) -> list[P
 def whole(path: Path, schema: pa.Schema) -> Iterator[Any]:
     """Give what writes tables to a file, which appears when all of it is there."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.unlink(missing_ok=True)
     try:
-        with writer(beside, path.suffix, schema) as file:
+        with open(beside, "xb") as sink, writer(sink, path.suffix, schema) as file:  # Python's own, for its errors
             yield file
         os.replace(beside, path)
     finally:
@@ -79,12 +81,12 @@ def whole(path: Path, schema: pa.Schema) -> Iterator[Any]:
 class Spreadsheet:
     """A CSV file whose text no spreadsheet takes for a formula and no terminal obeys, names of columns included."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
         import pyarrow as pa
         from pyarrow.csv import CSVWriter
 
         self.schema = pa.schema([(safe.cell(field.name), field.type) for field in schema])
-        self.file = CSVWriter(path, self.schema)
+        self.file = CSVWriter(sink, self.schema)
 
     def write_table(self, table: pa.Table) -> None:
         """Write rows."""
@@ -110,13 +112,13 @@ def _shown(column: pa.ChunkedArray) -> pa.Array:
     return words.take(found.indices)
 
 
-def writer(path: Path, suffix: str, schema: pa.Schema) -> Any:
-    """Open a Parquet or CSV file of these columns."""
+def writer(sink: IO[bytes], suffix: str, schema: pa.Schema) -> Any:
+    """Return what writes tables of these columns as Parquet or CSV."""
     if suffix == ".csv":
-        return Spreadsheet(path, schema)
+        return Spreadsheet(sink, schema)
     from pyarrow.parquet import ParquetWriter
 
-    return ParquetWriter(path, schema, compression="zstd")
+    return ParquetWriter(sink, schema, compression="zstd")
 
 
 def identity(run: load.Run, setting: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
-ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""SLURM sends SIGTERM where it cancels or preempts, SIGUSR1 or SIGUSR2 where it is told to warn before."""
+ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""SLURM sends SIGTERM where it cancels or preempts, SIGUSR1 or SIGUSR2 where it is told to warn before; the
+kernel SIGXCPU where the time of ``ulimit -t`` is used up."""
 
 HINT = b"\nstops after this step and saves; Ctrl-C again leaves at once\n"
 
@@ -42,6 +43,8 @@ class Stop:
 
     def __exit__(self, *_: object) -> None:
         _active.remove(self)
+        if self.requested == "SIGXCPU":  # which comes again every second: what was saved is to be told, too
+            self._before[signal.SIGXCPU] = signal.SIG_IGN
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
 

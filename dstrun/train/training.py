@@ -334,4 +334,6 @@ class Training:
             logits: (B, classes).
             y: (B,) int64.
         """
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"the network gives a {type(logits).__name__} in training: it must give logits")
         return functional.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)

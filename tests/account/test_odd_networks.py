@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from dstrun.network import count_network, unpruned_record
 from dstrun.plan import plan
 from dstrun.report.unpruned import not_prunable
 from dstrun.run import assemble
+from dstrun.train.training import Training
 
 WORDS = ["model=mlp", "dataset=digits", "sparsity=0.8", "epochs=1", "batch_size=64", "optimizer.lr=0.01"]
 WORDS += ["threads=1"]
@@ -199,6 +203,33 @@ def test_a_frozen_backbone_keeps_its_weights_in_a_sparse_start() -> None:
 def test_a_lazy_layer_without_a_size_is_refused() -> None:
     with pytest.raises(config.ConfigError, match=r"^model=mlp cannot be counted: never is lazy and never called, so"):
         count_network(odd("unsized"))
+
+
+@pytest.mark.parametrize(
+    ("forward", "given"),
+    [
+        (lambda logits: (logits, 3), "a tuple"),
+        (lambda logits: {"logits": logits}, "a dict"),
+        (lambda logits: logits[:, 1:], "a tensor of shape (1, 9)"),
+        (lambda logits: logits.repeat(1, 2), "a tensor of shape (1, 20)"),
+        (lambda logits: logits[None], "a tensor of shape (1, 1, 10)"),
+    ],
+)
+def test_what_is_no_logits_is_refused(forward: Callable[[torch.Tensor], Any], given: str) -> None:
+    class Odd(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> Any:
+            return forward(super().forward(x))
+
+    option = SimpleNamespace(build=lambda image, classes: Odd(nn.Flatten(), nn.Linear(64, classes)))
+    with pytest.raises(config.ConfigError) as refused:
+        count_network(odd("lstm"), option)
+    assert str(refused.value) == f"model=mlp gives {given} for one image: it must give logits, (1, 10) here"
+
+
+def test_other_outputs_in_training_are_said() -> None:
+    training: Any = SimpleNamespace(label_smoothing=0.0)
+    with pytest.raises(TypeError, match="gives a tuple in training: it must give logits"):
+        Training.loss(training, (torch.zeros(1, 10), 3), torch.zeros(1, dtype=torch.long))  # type: ignore[arg-type]
 
 
 def test_a_network_without_a_prunable_layer_trains_dense_alone() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 from small_run import SMALL
 
 from dstrun import config
+from dstrun.launcher import local
 from dstrun.launcher.local import Local
 from dstrun.launcher.sweep import signals_interrupt
 from dstrun.launcher.task import Exit, Task
@@ -188,6 +191,19 @@ def test_the_machine_is_divided_among_workers(monkeypatch) -> None:
     assert [(p.threads, p.gpu) for p in Local().places()] == [(4, "2"), (4, "GPU-5f")]
     assert [p.gpu for p in Local(runs_per_gpu=2).places()] == ["2", "GPU-5f", "2", "GPU-5f"]
     assert [p.gpu for p in Local(workers=3).places()] == ["2", "GPU-5f", "2"]
+
+
+@pytest.mark.parametrize("folder", ["x" * 80, "short"])
+def test_the_socket_of_the_fork_server_is_where_its_path_fits(folder: str, monkeypatch) -> None:
+    place = Path(tempfile.mkdtemp(dir="/tmp")) / folder
+    place.mkdir()
+    places: list[str] = []
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setattr(local.util, "get_temp_dir", lambda: places.append(tempfile.gettempdir()))
+    local.fork_server()
+    shutil.rmtree(place.parent)
+    assert places == ["/tmp" if len(folder) == 80 else str(place)]
+    assert tempfile.gettempdir() == str(place)  # everything else goes where it was told to
 
 
 def test_wrong_settings_are_refused(folder) -> None:

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +18,7 @@ from dstrun.launcher.slurm import (
     REQUEUE_PAUSES,
     RETURN_SECONDS,
     SETTLE_SECONDS,
+    Slurm,
     Watch,
     requeue_patiently,
 )
@@ -135,6 +138,47 @@ def test_partition_limits(monkeypatch, name: str | None, minutes: int, sentence:
         with pytest.raises(ConfigError) as refused:
             queue.check_partition(name, minutes)
         assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("sbatch: error: Unable to contact slurm controller (connect failure)", "SLURM cannot be reached, try again"),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv", "SLURM cannot be reached"),
+        ("allocation failure: Unexpected message; Communication connection failure", "SLURM cannot be reached"),
+        ("sbatch: error: invalid partition specified: nope", "SLURM takes no job with --mem=1G: invalid partition"),
+    ],
+)
+def test_a_controller_that_is_away_is_not_taken_for_a_wrong_setting(said: str, sentence: str, monkeypatch) -> None:
+    monkeypatch.setattr(queue.subprocess, "run", lambda command, **_: CompletedProcess(command, 1, "", said))
+    with pytest.raises(ConfigError, match=sentence):
+        queue.check_job(["--mem=1G"])
+
+
+def test_jobs_submitted_before_slurm_goes_away_are_known(monkeypatch, tmp_path: Path) -> None:
+    import submitit
+    from submitit.core.utils import FailedJobError
+
+    class Executor:
+        def __init__(self, *_, **__) -> None:
+            self.arrays = 0
+
+        def update_parameters(self, **_) -> None: ...
+
+        def map_array(self, _, experiments: list) -> list:
+            self.arrays += 1
+            if self.arrays == 2:
+                raise FailedJobError("sbatch: error: Unable to contact slurm controller (connect failure)")
+            return [SimpleNamespace(job_id=f"7_{number}") for number, _ in enumerate(experiments)]
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Executor)
+    monkeypatch.setattr(queue, "largest_array", lambda: 3)
+    folder = SimpleNamespace(path=tmp_path / "default" / "run")
+    tasks = [SimpleNamespace(key=str(number), folder=folder, experiment=None) for number in range(3)]
+    own: dict[str, str] = {}
+    with pytest.raises(ConfigError, match="SLURM cannot be reached"):
+        Slurm({"max_num_timeout": 1}).submit(tasks, own)  # type: ignore[arg-type]
+    assert own == {"0": "7_0", "1": "7_1"}
 
 
 def test_ids_of_jobs_and_arrays(monkeypatch) -> None:

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dstrun import bounded
+from dstrun import bounded, config
+from dstrun.launcher.slurm import Slurm
+from dstrun.launcher.sweep import Plan
+from dstrun.launcher.task import Task
 from dstrun.launcher.work import print_to
+from dstrun.option import ConfigError
+from dstrun.record.folder import RunFolder
+from dstrun.record.lock import Lock
 from dstrun.record.writer import Rows, write_atomic
 
 
@@ -42,6 +48,49 @@ def test_the_file_beside_is_no_link_either(tmp_path: Path, victim: Path, monkeyp
     write_atomic(tmp_path / "file", "two")
     assert victim.read_text() == "mine"
     assert (tmp_path / "file").read_text() == "two"
+
+
+@pytest.mark.parametrize("name", ["", ".lock", ".owner"])
+def test_a_run_is_not_held_through_a_link(name: str, tmp_path: Path, victim: Path) -> None:
+    experiment = config.compose(["model=mlp", "dataset=digits", f"results={tmp_path / 'results'}"])
+    folder = RunFolder(experiment.config, experiment.choices)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path = folder.path / name
+    path.parent.mkdir(parents=True)
+    path.symlink_to(victim if name else elsewhere)
+    with pytest.raises(ConfigError, match="symbolic link, through which nothing is written") as refused, folder.owned():
+        pass
+    assert str(path) in str(refused.value)
+    assert victim.read_text() == "mine"
+    assert not [*elsewhere.iterdir()]
+
+
+def test_a_lock_opens_no_link_that_came_meanwhile(tmp_path: Path, victim: Path) -> None:
+    (tmp_path / ".lock").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        Lock(tmp_path).acquire()
+    assert victim.read_text() == "mine"
+
+
+def test_a_sweep_writes_through_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = config.compose(["model=mlp", "dataset=digits", f"results={tmp_path / 'results'}"])
+    elsewhere, task = tmp_path / "elsewhere", Task(experiment)
+    elsewhere.mkdir()
+    place = task.folder.path.parent
+    place.mkdir(parents=True)
+    (place / ".sweeps").symlink_to(elsewhere)
+    Plan([task], "local", []).write()
+    assert "/.sweeps cannot be written or read: it is a symbolic link" in capsys.readouterr().err
+    (place / ".submitit").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="submitit cannot be written: it is a symbolic link"):
+        Slurm({}).submit([task], {})
+    task.folder.path.symlink_to(elsewhere)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    print_to(task.log)
+    assert not [*elsewhere.iterdir()]
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

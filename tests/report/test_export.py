@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from report_fixture import HEADER, record_of, write, write_status
 
-from dstrun import cli
+from dstrun import cli, safe
 from dstrun.option import ConfigError
 from dstrun.report import export, load
 
@@ -121,13 +121,24 @@ def test_csv_says_the_same(results: Path, tmp_path: Path) -> None:
 
 def test_csv_holds_no_formula_and_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
     record = record_of("set", 0.9, 0, 50.0, model="@x\x1b[31m") | {"label": "=1+1"}
-    record["config"]["=k"] = record["config"]["+k\x1b"] = "+1"
+    record["config"]["=k"] = record["config"]["+k\x1b"] = "+a"
     write(tmp_path, record, "run")
     said = "".join(file.read_text() for file in export.export(load.runs(tmp_path), tmp_path / "out", "csv", NOW))
     assert "\x1b" not in said
     assert "'=1+1" in said
     cells = [cell for row in csv.reader(said.splitlines()) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@a", "\t=1", "  =x"])
+def test_csv_has_no_formula_and_parquet_what_was_left(text: str, tmp_path: Path) -> None:
+    write(tmp_path / "results", record_of("rigl", 0.9, 0, 50.0) | {"label": text, text: "b"}, "default/a")
+    write(tmp_path / "results", record_of("rigl", 0.9, 1, 50.0) | {"label": "-1.5e3", text: "b"}, "default/b")
+    for rows in exported(tmp_path / "results", tmp_path / "out", "csv"):
+        assert {row["label"] for row in rows} == {safe.cell(text), "-1.5e3"}  # a number is no formula
+        assert not [name for name in rows[0] if name.startswith(safe.FORMULA)]
+    for rows in exported(tmp_path / "results", tmp_path / "out"):
+        assert {row["label"] for row in rows} == {text, "-1.5e3"}
 
 
 @pytest.mark.parametrize("form", export.FORMATS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from small_run import SMALL
 
 import dstrun.run
-from dstrun import config
+from dstrun import cli, config
 from dstrun.option import ConfigError
 from dstrun.record import writer
 from dstrun.record.folder import RunFolder
@@ -94,6 +95,22 @@ def test_a_bug_keeps_its_traceback(experiment: config.Experiment, monkeypatch: p
     assert outcome.message == "KeyError: 'x'"
     assert "Traceback" in capsys.readouterr().err
     assert "Traceback" in (outcome.folder.path / "error.txt").read_text()
+
+
+def test_a_bug_of_a_users_own_code_is_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "class Bug:\n    def build(self, image, classes):\n        return 1 / 0\n"
+    (tmp_path / "own_bug.py").write_text(text)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "bug.yaml").write_text("_target_: own_bug.Bug\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = ["plan", "--config-dir", ".", "model=bug", "dataset=digits"]
+    assert cli.main(words) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("dstrun: ")
+    assert last.endswith("own_bug.py line 3: ZeroDivisionError: division by zero")
 
 
 def test_without_its_last_checkpoint_it_is_not_done(
