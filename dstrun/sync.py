@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import time
 from collections import Counter
@@ -256,6 +257,12 @@ def totals(items: Sequence[Item], to: Destination, dry: bool) -> str:
         return f"{counted}; {counts[NEW] + counts[CHANGED]} of {len(items)} would go to {to}; nothing was sent"
     text = f"{counted}; to {to}"
     if to.mode == "offline":
-        parents = sorted({f"{item.run.folder.parent}/*/wandb/offline-run-*" for item in items if item.row["epochs"]})
+        parents = sorted(
+            {
+                f"{shlex.quote(str(item.run.folder.parent))}/*/wandb/offline-run-*"
+                for item in items
+                if item.row["epochs"]
+            }
+        )
         text += f"\nnext: wandb sync {' '.join(parents)}" if parents else ""
     return text

@@ -23,6 +23,21 @@ def only_run(folder: Path) -> Path:
     return run
 
 
+@pytest.mark.parametrize("results", ["my results", "it's; exit 3 #", "$(false)*"])
+def test_commands_to_go_on_with_are_quoted(results: str, dstrun, tmp_path: Path) -> None:
+    said = dstrun(*SMALL, f'results="{results}"').stderr
+    said += dstrun("sync", "--offline", results).stderr
+    commands = [line.partition(": ")[2] for line in said.splitlines() if line.startswith("next: ")]
+    assert len(commands) == 2
+    for command in commands:
+        words = subprocess.run(
+            ["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, cwd=tmp_path
+        )
+        named = words.stdout.splitlines()[2:]
+        assert named
+        assert all((tmp_path / name).exists() for name in named), command
+
+
 def test_one_run_leaves_a_record_and_is_skipped_the_next_time(dstrun, tmp_path: Path) -> None:
     first = dstrun(*SMALL)
     run = only_run(tmp_path)

@@ -160,11 +160,10 @@ def _keep(cache: Path, known: dict[str, dict[str, float]]) -> None:
     fresh = cache.with_suffix(f".{os.getpid()}")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)  # of a killed process that had the same number
         with open(fresh, "x") as file:
             file.write(json.dumps(known, indent=1, sort_keys=True))
         fresh.replace(cache)
-    except FileExistsError:
-        fresh.unlink(missing_ok=True)  # of a killed process that had the same number
     except OSError:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)

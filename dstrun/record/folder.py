@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -109,6 +110,7 @@ class RunFolder:
         self.continued: list[dict[str, Any]] = []
         """With which other versions the run was trained before, and until which step."""
         self._status: dict[str, Any] = {}
+        self._touched = False
         self._status_written = threading.Lock()
         self._lock: Lock | None = None
 
@@ -159,7 +161,8 @@ class RunFolder:
         old = self.path.with_name(self.id[: OLD_DIGITS - HASH_DIGITS])
         if not self.path.exists() and os.path.exists(old):
             raise ConfigError(
-                f"{old} has this run under its older name: dstrun migrate {self.path.parent} carries it over"
+                f"{old} has this run under its older name: "
+                f"dstrun migrate {shlex.quote(str(self.path.parent))} carries it over"
             )
 
     def check_images(self, record: dict[str, Any], dataset: Any, found: str | None) -> None:
@@ -253,6 +256,7 @@ class RunFolder:
         A damaged record is kept aside, as it may be all that is left of somebody's work.
         """
         self.check()
+        self._touched = True
         sweep_left_over(self.path)
         if self.damage is not None:
             set_aside(self.path / "record.json", f"{self.damage}: it is made again")
@@ -280,6 +284,9 @@ class RunFolder:
         """Replace ``status.json`` with the last status and these changes."""
         with self._status_written:
             self.check()
+            if not self._touched and not self._status:  # nor are the rows: what vouched for them still does
+                before = sealed.told(self.path / "status.json") or {}
+                self._status = {key: before[key] for key in ("rows",) if key in before}
             self._status |= {
                 "id": self.id,
                 "host": platform.node(),

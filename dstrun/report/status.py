@@ -122,9 +122,7 @@ class Sweep:
             seen.row["awaited"] = seen.row["state"] == "running" or again
         placed = [(seen.order, seen.row) for seen in runs.values()]
         placed += [
-            (load.natural(f), _planned(_name(f, root), bool(waiting[f][0]), waiting[f][1]))
-            for f in waiting
-            if f not in runs
+            (load.natural(f), _planned(f, root, bool(waiting[f][0]), waiting[f][1])) for f in waiting if f not in runs
         ]
         return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
 
@@ -269,10 +267,12 @@ def _ending(run: load.Run, state: str) -> str | None:
     )
 
 
-def _planned(name: str, open: bool, job: str | None) -> dict[str, Any]:
-    """Describe a run that a sweep has and that has left nothing yet."""
-    known = {"run": name, "state": "queued" if open else "not started", "job": job, "heartbeat": 0.0, "awaited": open}
-    return dict.fromkeys(column.key for column in COLUMNS) | {"epochs": None} | known
+def _planned(folder: str, root: Path, open: bool, job: str | None) -> dict[str, Any]:
+    """Describe a run that a sweep has and that has left nothing yet, or nothing that can be read."""
+    known = {"state": "queued" if open else "not started", "job": job, "heartbeat": 0.0, "awaited": open}
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        known |= {"state": "damaged", "message": "its folder cannot be read", "awaited": False}
+    return dict.fromkeys(column.key for column in COLUMNS) | {"epochs": None, "run": _name(folder, root)} | known
 
 
 def _name(folder: str, root: Path) -> str:

@@ -11,9 +11,14 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
-ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
-"""SLURM sends SIGTERM where it cancels or preempts, SIGUSR1 or SIGUSR2 where it is told to warn before; the
-kernel SIGXCPU where the time of ``ulimit -t`` is used up."""
+TIMERS = tuple(
+    signal.Signals[name]
+    for name in ("SIGXCPU", "SIGALRM", "SIGVTALRM", "SIGPOLL", "SIGPWR", "SIGSTKFLT")
+    if name in signal.Signals.__members__  # which differ between systems
+)
+"""What a limit (``ulimit -t``), a timer or a power supply sends, and would end the process."""
+ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, *TIMERS)
+"""SLURM sends SIGTERM where it cancels or preempts, SIGUSR1 or SIGUSR2 where it is told to warn before."""
 
 HINT = b"\nstops after this step and saves; Ctrl-C again leaves at once\n"
 
@@ -22,8 +27,8 @@ class Stop:
     """Context in which ``ASKS`` set ``requested`` (the signal's name) instead of ending the process.
 
     A second Ctrl-C ends it at once, which costs no checkpoint, as a file is replaced whole or not at all. Any other
-    repeated signal changes nothing, so that saving is left in peace. SIGHUP stays ignored where it is (``nohup``).
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    repeated signal changes nothing, so that saving is left in peace. SIGHUP stays ignored where it is (``nohup``), and
+    who handles one of ``TIMERS`` keeps it. Outside the main thread, where Python delivers no signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -32,7 +37,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         for number in ASKS:
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            handler = signal.getsignal(number)
+            if (number == signal.SIGHUP and handler == signal.SIG_IGN) or (number in TIMERS and handler):
                 continue
             try:
                 self._before[number] = signal.signal(number, self._handle)
@@ -43,8 +49,8 @@ class Stop:
 
     def __exit__(self, *_: object) -> None:
         _active.remove(self)
-        if self.requested == "SIGXCPU":  # which comes again every second: what was saved is to be told, too
-            self._before[signal.SIGXCPU] = signal.SIG_IGN
+        if number := next((n for n in TIMERS if n.name == self.requested), None):
+            self._before[number] = signal.SIG_IGN  # it may come again, SIGXCPU every second, before the end is told
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib import import_module
 
 from dstrun.option import ConfigError, nearest
@@ -36,5 +37,5 @@ def main(words: list[str]) -> int:
         shown, columns = measured, result.columns(what)
     put(render(shown, columns, form))
     say("\n".join(f"- {note}" for note in [*notes, table.where(measured)]))
-    say(f"next: dstrun plot bench {out}")
+    say(f"next: dstrun plot bench {shlex.quote(str(out))}")
     return 0

@@ -38,6 +38,33 @@ def test_the_faster_is_chosen_and_remembered(tmp_path, monkeypatch):
     assert len(measured) == 3  # another density is measured anew
 
 
+DAMAGE = [b"", b"{", b"[]", b"null", b"\xff", b"[" * 10_000, b'{"k": 1' + b" " * 10**7 + b"}"]
+WRONG = [None, 1, [], {}, {"masked": 1.0}, {"masked": 0.0, "sparse": 1.0}, {"masked": 1e400, "sparse": 1.0},
+         {"masked": -1.0, "sparse": 1.0}, {"masked": "a", "sparse": 1.0}, {"masked": True, "sparse": 1.0}]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, *WRONG], ids=str)
+def test_what_is_no_measurement_is_measured_again(damage, tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, "measure", lambda *_: {"masked": 1.0, "sparse": 0.5})
+    cache = tmp_path / "backend.json"
+    assert auto.choose(network(), [50, 10], INPUTS, CPU, cache) == ["sparse", "sparse"]
+    whole = cache.read_bytes()
+    cache.write_bytes(
+        damage if isinstance(damage, bytes) else json.dumps(dict.fromkeys(json.loads(whole), damage)).encode()
+    )
+    assert auto.choose(network(), [50, 10], INPUTS, CPU, cache) == ["sparse", "sparse"]
+    assert cache.read_bytes() == whole
+
+
+@pytest.mark.parametrize("cache", ["file/backend.json", "folder"])
+def test_a_cache_that_cannot_be_written_is_done_without(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, "measure", lambda *_: {"masked": 1.0, "sparse": 0.5})
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    assert auto.choose(network(), [50, 10], INPUTS, CPU, tmp_path / cache) == ["sparse", "sparse"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
 def test_what_is_measured_is_both_backends():
     module = network()[4]
     assert set(found := auto.measure(module, 10, (8, 4), CPU)) == {"masked", "sparse"}

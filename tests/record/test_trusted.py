@@ -155,6 +155,20 @@ def test_readers_say_which_run_lacks_rows(words: list[str], capsys: pytest.Captu
         assert f"{path} is damaged: " in capsys.readouterr().err
 
 
+def test_a_run_that_fails_before_it_begins_still_vouches_for_its_rows(words: list[str], capsys) -> None:
+    first = run(config.compose(words)).folder
+    (first.path / "record.json").unlink()
+    before = sealed.read(first.path / "status.json")["rows"]
+    folder = of(words)
+    with folder.owned():
+        folder.status(state="failed", message="no room for the network")
+    assert sealed.read(first.path / "status.json")["rows"] == before
+    rows = first.path / "metrics.csv"
+    rows.write_bytes(rows.read_bytes().replace(b"test", b"tesu", 1))
+    load.metrics(load.runs(first.path)[0])
+    assert f"{rows} is damaged: " in capsys.readouterr().err
+
+
 def test_many_rows_are_checked_and_a_run_that_lost_them_starts_again(
     words: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

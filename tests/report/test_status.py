@@ -28,6 +28,15 @@ def states_of(folder: Path, now: float = 1010.0) -> dict[str, str]:
     return {row["run"]: row["state"] for row in rows_of(folder, now)}
 
 
+def test_a_folder_that_cannot_be_read_is_not_a_run_that_has_not_started(tmp_path: Path, monkeypatch) -> None:
+    write_sweep(tmp_path / "default", {"a": None, "b": None}, ended=901.0)
+    (tmp_path / "default" / "a").mkdir()
+    (tmp_path / "default" / "b").mkdir()
+    readable = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("/a") and readable(path, mode))
+    assert states_of(tmp_path) == {"default/a": "damaged", "default/b": "not started"}
+
+
 def test_rows_tell_each_run_apart(tmp_path: Path) -> None:
     write(tmp_path, record_of("set", 0.9, 0, 90.1), folder="a")
     write_status(tmp_path, "default/b", "running", heartbeat=1000.0, host="h", job="12_0", **RUNNING)
