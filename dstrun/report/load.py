@@ -192,7 +192,7 @@ def find(root: Path | str, known: Collection[str] = ()) -> Iterator[tuple[str, C
     """
     root = Path(root)
     if not root.is_dir():
-        siblings = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
+        siblings = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
         raise ConfigError(f"RESULTS={root} is no folder{nearest(root.name, siblings)}")
     return _find(str(root), known, set())
 

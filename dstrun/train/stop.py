@@ -16,7 +16,7 @@ TIMERS = tuple(
     for name in ("SIGXCPU", "SIGALRM", "SIGVTALRM", "SIGPOLL", "SIGPWR", "SIGSTKFLT")
     if name in signal.Signals.__members__  # which differ between systems
 )
-"""What a limit (``ulimit -t``), a timer or a power supply sends, and would end the process."""
+"""What a limit (``ulimit -St``), a timer or a power supply sends, and would end the process."""
 ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, *TIMERS)
 """SLURM sends SIGTERM where it cancels or preempts, SIGUSR1 or SIGUSR2 where it is told to warn before."""
 
