@@ -52,7 +52,14 @@ def _gpu() -> tuple[str, str]:
     import torch
 
     if torch.cuda.is_available():
-        return "works", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        devices = range(torch.cuda.device_count())
+        for device in devices:
+            x = torch.ones(1, 8, 8, 8, device=f"cuda:{device}")
+            y = torch.nn.functional.conv2d(x, x) @ x[0, 0, :1].t()
+            torch.cuda.synchronize(device)
+            if y.flatten()[0].item() != 512:
+                return "broken", f"{torch.cuda.get_device_name(device)} computes {y.flatten()[0].item()} for 512"
+        return "works", ", ".join(map(torch.cuda.get_device_name, devices))
     if torch.backends.mps.is_available():
         return "works", "mps"
     return "absent", "training runs on the CPU"

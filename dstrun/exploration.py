@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dstrun.geometry import exact
 from dstrun.ranks import ALONE, Ranks
 from dstrun.selection import highest
 
@@ -63,12 +64,14 @@ class Exploration:
     def input_sums(self, factor: Tensor | None) -> Tensor:
         """Sum the inputs over the items of the batch: (G, I), up to a factor; see ``Geometry.input_sums``."""
         assert self.x is not None
-        return self.ranks.average(self.geometry.input_sums(self.x, factor))
+        with exact(self.x.device):
+            return self.ranks.average(self.geometry.input_sums(self.x, factor))
 
     def output_sums(self, factor: Tensor | None) -> Tensor:
         """Sum the output gradients over the items of the batch: (O,), up to a factor."""
         assert self.delta is not None
-        return self.ranks.average(self.geometry.output_sums(self.delta, factor))
+        with exact(self.delta.device):
+            return self.ranks.average(self.geometry.output_sums(self.delta, factor))
 
     def weight_gradient(self, group: int, first: int, last: int) -> Tensor:
         """Give the dense gradient of some outputs of a group over the batch; see ``Geometry.weight_gradient``."""

@@ -10,7 +10,8 @@ Shape letters: B samples, P items (B times output positions), G groups, O output
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +20,21 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from dstrun.ranks import ALONE, Ranks
+
+
+@contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """Multiply fp32 numbers as IEEE 754 has it, where a GPU is set to TF32: for sums that are drawn from."""
+    backends: Any = torch.backends
+    gpu = [backends.cudnn.conv, backends.cuda.matmul] if device.type == "cuda" else []
+    before = [what.fp32_precision for what in gpu]
+    for what in gpu:
+        what.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for what, mode in zip(gpu, before, strict=True):
+            what.fp32_precision = mode
 
 
 @dataclass(frozen=True)

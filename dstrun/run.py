@@ -19,7 +19,7 @@ from dstrun import __version__
 from dstrun.account.flops import FlopMeter, NetworkCost
 from dstrun.account.memory import MemoryMeter
 from dstrun.backend import masked
-from dstrun.backend.auto import choose, sparsify
+from dstrun.backend.auto import check_kernels, choose, sparsify
 from dstrun.backend.kernel.fast import announce
 from dstrun.backend.synchronized import synchronize
 from dstrun.config import Experiment
@@ -50,7 +50,7 @@ from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
 from dstrun.train.device import device_name, make_deterministic, pick_device
 from dstrun.train.fit import Diverged, Interrupted, Unsaved, fit
-from dstrun.train.precision import Precision
+from dstrun.train.precision import Precision, products, set_products
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
 from dstrun.trouble import sentence, why
@@ -220,7 +220,9 @@ def pick_backends(
     ranks: Ranks = ALONE,
 ) -> list[str]:
     """Give the backend of every prunable layer; ``auto`` measures where it has not yet."""
-    if config["backend"] != "masked":
+    if config["backend"] == "sparse":
+        check_kernels(model, device)
+    if config["backend"] != "masked" and device.type == "cpu":
         announce(say)
     if config["backend"] != "auto":
         return [config["backend"]] * len(counts)
@@ -243,7 +245,8 @@ def assemble(
         ConfigError: the data set is missing or damaged, or parts do not fit together.
     """
     config = experiment.config
-    make_deterministic(device, config["threads"])
+    make_deterministic(device, config["threads"], config["deterministic"])
+    set_products(config["precision"], device)
     seed, dataset = config["seed"], experiment.build("dataset")
     cost = count_network(experiment)
     counts = allocate(experiment, cost)
@@ -349,6 +352,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
             "python": platform.python_version(),
             "torch": torch.__version__,
             "device": device_name(training.device),
+            "products": products(training.device),
             "host": platform.node(),
             "threads": torch.get_num_threads(),
             "processes": training.ranks.size,

@@ -50,7 +50,10 @@ class Schema:
     strict: bool = setting(False, None, "refuse a layer that loses its last connection, instead of warning")
     device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")
     step: str = setting("graph", OneOf("graph", "eager"), "of a GPU: replay ordinary steps as a CUDA graph, or not")
-    precision: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "of the forward and backward pass")
+    precision: str = setting(
+        "fp32", OneOf("fp32", "tf32", "bf16", "fp16"), "of the forward and backward pass; tf32 is of NVIDIA GPUs"
+    )
+    deterministic: bool = setting(True, None, "refuse operations that no GPU repeats bit for bit; false: say so")
     distributed: str | None = setting(None, OneOf("ddp"), "ddp: one run over the processes of torchrun or srun")
     experiment: str = setting("default", None, "folder under results")
     results: str = setting("results", None, "where records go")

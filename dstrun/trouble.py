@@ -34,6 +34,9 @@ ADVICE = {
 NO_THREAD = ("can't start new thread", "Resource temporarily unavailable")
 """What Python and C++ say where a thread cannot be started."""
 
+UNREPEATED = " does not have a deterministic implementation"
+"""What PyTorch says after the name of an operation."""
+
 
 def why(error: BaseException) -> str:
     """Return what the system says of an error, in words."""
@@ -61,6 +64,9 @@ def sentence(error: BaseException) -> str | None:
         return f"out of memory{f' ({first[:160]})' if first else ''}: free some, or take a smaller model or batch_size"
     if isinstance(error, OSError | RuntimeError) and any(words in str(error) for words in NO_THREAD):
         return "no thread can be started: raise the limit of processes (ulimit -u), or free memory"
+    if isinstance(error, RuntimeError) and UNREPEATED in str(error):
+        name = str(error).partition(UNREPEATED)[0].strip()
+        return f"{name} does not repeat bit for bit on a GPU: deterministic=false trains with it all the same"
     if isinstance(error, OSError) and error.errno in ADVICE:
         where = error.filename2 or error.filename
         place = os.fsdecode(where) if isinstance(where, bytes) else where

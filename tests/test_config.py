@@ -40,7 +40,7 @@ WRONG = {
     "scope=net": "scope=net is not known: choose layer, global",
     "backend=csr": "backend=csr is not known: choose masked, sparse, auto",
     "device=gpu": "device=gpu is not known: choose auto, cpu, cuda, mps (did you mean cpu?)",
-    "precision=fp61": "precision=fp61 is not known: choose fp32, bf16, fp16 (did you mean fp16?)",
+    "precision=fp61": "precision=fp61 is not known: choose fp32, tf32, bf16, fp16 (did you mean fp16?)",
     "wandb=of": "wandb=of is not known: choose auto, online, offline, disabled",
     "threads=0": "threads=0 must be at least 1",
     "experiment=../up": "experiment=../up must be a folder name: letters, digits, . _ + - and /",

@@ -27,6 +27,7 @@ from dstrun.bounded import content
 from dstrun.geometry import Layer
 from dstrun.initial import initial
 from dstrun.layer import SparseLayer, prunable
+from dstrun.option import ConfigError
 
 ROUNDS = 5
 BYTES = 1 << 24
@@ -116,6 +117,21 @@ def _liked(x: Tensor, backend: str, linear: bool) -> Tensor:
     if backend == "sparse":
         return x.movedim(-1, 0).contiguous().movedim(0, -1)
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def check_kernels(model: nn.Module, device: torch.device) -> None:
+    """Refuse sparse convolutions on a GPU, where the reference would compute them, many times slower than dense ones.
+
+    Raises:
+        ConfigError: the network has one.
+    """
+    if device.type == "cpu":
+        return
+    if name := next((name for name, module in prunable(model) if not isinstance(module, nn.Linear)), None):
+        raise ConfigError(
+            f"backend=sparse has no kernel for convolutions on a GPU, and the network has one ({name}): "
+            "set backend=masked or device=cpu"
+        )
 
 
 def _key(module: Layer, count: int, shape: tuple[int, ...], device: torch.device) -> str:

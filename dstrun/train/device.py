@@ -34,15 +34,22 @@ def pick_device(wanted: str, local: int | None = None) -> torch.device:
     return torch.device(wanted, local % count)
 
 
-def make_deterministic(device: torch.device, threads: int | None) -> None:
-    """Make the same seed give the same numbers on the same device."""
+def make_deterministic(device: torch.device, threads: int | None, strict: bool = True) -> None:
+    """Make the same seed give the same numbers on the same device.
+
+    Args:
+        device: where the run trains.
+        threads: of the CPU; as many as there are if ``None``.
+        strict: refuse operations that have no deterministic form on a GPU; else they are said, and PyTorch's attention,
+            which chooses its form by this, does not repeat.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     if device.type == "cuda":
         torch.cuda.set_stream(torch.cuda.Stream(device))  # the default one cannot be recorded (train/graph.py)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)  # says so where an operation has no such form
+        torch.use_deterministic_algorithms(True, warn_only=not strict)
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 

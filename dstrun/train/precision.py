@@ -1,4 +1,4 @@
-"""Forward and backward in fp32, or in 16 bits with weights and optimizer state in fp32."""
+"""Forward and backward in fp32 or TF32, or in 16 bits with weights and optimizer state in fp32."""
 
 from __future__ import annotations
 
@@ -8,14 +8,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dstrun.option import ConfigError
+from dstrun.train.device import device_name
+
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def set_products(name: str, device: torch.device) -> None:
+    """Set how a GPU multiplies fp32 numbers, in convolutions and matrix products alike; PyTorch's defaults differ.
+
+    TF32 rounds factors to 10 bits of mantissa and sums in fp32.
+
+    Args:
+        name: a precision; all but ``tf32`` multiply fp32 numbers as IEEE 754 has it.
+        device: where the network trains.
+
+    Raises:
+        ConfigError: ``tf32`` on what has none.
+    """
+    if name == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
+        here = device_name(device)
+        raise ConfigError(f"precision=tf32 is of NVIDIA GPUs since Ampere, and this run trains on {here}")
+    if device.type == "cuda":
+        cudnn: Any = torch.backends.cudnn
+        for what in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul):
+            what.fp32_precision = "tf32" if name == "tf32" else "ieee"
+
+
+def products(device: torch.device) -> dict[str, str]:
+    """Return how fp32 numbers are multiplied now, in convolutions and in matrix products: ``ieee`` or ``tf32``."""
+    if device.type != "cuda":
+        return {"convolution": "ieee", "matrix": "ieee"}
+    cudnn: Any = torch.backends.cudnn
+    return {"convolution": cudnn.conv.fp32_precision, "matrix": str(torch.backends.cuda.matmul.fp32_precision)}
 
 
 class Precision:
     """Automatic mixed precision; fp16 scales the loss so that small gradients survive.
 
     Args:
-        name: ``fp32``, ``bf16`` or ``fp16``.
+        name: ``fp32``, ``tf32``, ``bf16`` or ``fp16``.
         device: where the network trains.
     """
 

@@ -314,6 +314,9 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # set in every step
+        for kept in self.optimizer.state.values():
+            if isinstance(kept.get("step"), Tensor):
+                kept["step"] = kept["step"].cpu()  # where torch has it: read from a GPU, every step would wait for it
         self.procedure.load_state(state["procedure"])
         self.precision.load_state(state["precision"])
         self.flops.load_state(state["flops"])

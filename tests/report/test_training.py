@@ -215,6 +215,8 @@ def test_a_run_in_another_precision_does_not_pass_for_fp32() -> None:
     run = configured(heddes("set"), "precision", "bf16")
     assert best(run).training(run).said == "not known: precision (ours bf16)"
     assert compare(run, {"precision": "fp32"}, "set", TOP1).differs == ("precision=fp32 (ours bf16)",)
+    run = configured(heddes("set"), "precision", "tf32")
+    assert best(run).training(run).said == ""
 
 
 @pytest.mark.parametrize(
