@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import step_graph
 import torch
@@ -62,6 +63,12 @@ def everything(run: Training) -> list[Tensor]:
     ]
 
 
+def several(parts: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Found]:
+    """Yield what several functions of this module find, in one process."""
+    for function, arguments in parts:
+        yield from globals()[function](**arguments)
+
+
 def against_cpu(device: str, root: str, names: Sequence[str]) -> Iterator[Found]:
     """Yield whether six steps on the device are those of the CPU, in fp32 without TF32; the fourth updates."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -72,7 +79,7 @@ def against_cpu(device: str, root: str, names: Sequence[str]) -> Iterator[Found]
 
 def _against_cpu(size: Scale, method: str) -> Verdict:
     updates = () if method == "static" else every(4)
-    words = [*size.few, *size.small, "threads=1", f"method={method}", "sparsity=0.9", *updates]
+    words = [*size.few, *size.small, f"threads={size.threads}", f"method={method}", "sparsity=0.9", *updates]
     here, there = begin(words, "cpu", graphs=False), begin(words, size.device)
     for run in (here, there):
         advance(run, 3)

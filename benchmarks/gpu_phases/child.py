@@ -22,7 +22,7 @@ Found = dict[str, Any]
 
 
 def check(name: str, test: Callable[[], tuple[bool | None, str]]) -> Found:
-    """Return how a check went: whether it holds (``None``: it cannot be made here), and numbers; an error is a failure."""
+    """Return how a check went, an error being a failure: whether it holds (``None``: not made here), and numbers."""
     try:
         holds, told = test()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What a bare machine lacks: pure Python wheels from ``.gpu/wheels``, links to files beside the package, an environment.
+"""What a bare machine lacks: pure Python wheels from ``.gpu/wheels``, links beside the package, an environment.
 
 Imports nothing but the standard library.
 """
@@ -17,8 +17,8 @@ KIT = Path(os.environ.get("DSTRUN_GPU_KIT") or ROOT / ".gpu")
 MARK = "DSTRUN_GPU_SITE"
 """Set where this process was started again with what it lacked."""
 NEEDED = (
-    "torch", "torchvision", "hydra", "omegaconf", "antlr4", "submitit", "cloudpickle", "yaml", "numpy", "numba", "jinja2",
-    "PIL", "pyarrow", "rich", "sklearn", "matplotlib",
+    "torch", "torchvision", "hydra", "omegaconf", "antlr4", "submitit", "cloudpickle", "yaml", "numpy", "numba",
+    "jinja2", "PIL", "pyarrow", "rich", "sklearn", "matplotlib",
 )  # fmt: skip
 BESIDE = ("conf", "sweeps", "results")
 """Folders of the checkout that are packages of ``dstrun``."""

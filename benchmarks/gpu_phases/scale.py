@@ -21,9 +21,11 @@ class Scale:
         precisions: that are timed.
         block_s: seconds of a block of timed steps.
         rounds: of blocks in turns.
+        margin_s: in which a network is timed: none is begun with less.
         together: how many processes are tried side by side.
         beside_s: seconds that they train.
-        workers: checks at once.
+        workers: processes of checks at once.
+        threads: of a CPU that the GPU is compared with.
     """
 
     device: str
@@ -33,11 +35,13 @@ class Scale:
     small: tuple[str, ...]
     main: str
     precisions: tuple[str, ...] = ("fp32", "bf16")
-    block_s: float = 0.4
+    block_s: float = 0.3
     rounds: int = 5
+    margin_s: float = 10.0
     together: tuple[int, ...] = (1, 2, 4, 8)
     beside_s: float = 3.0
     workers: int = 12
+    threads: int = 4
 
     def words(self, network: str, *more: str, few: bool = False) -> list[str]:
         """Return the words of a run of a network."""
@@ -74,9 +78,11 @@ def scale(device: str, root: str) -> Scale:
         precisions=("fp32",),
         block_s=0.1,
         rounds=2,
+        margin_s=2.0,
         together=(1, 2),
         beside_s=0.5,
         workers=2,
+        threads=1,
     )
 
 

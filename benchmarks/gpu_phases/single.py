@@ -20,19 +20,22 @@ def single(slot: Slot, deadline: float) -> None:
     if slot.measured_before("single"):
         slot.say("single: measured in an earlier slot")
         return
-    for part in ("steps", "updates"):
-        left = deadline - time.monotonic()
-        arguments = {"device": slot.device, "root": str(slot.root), "seconds": left - 4}
-        jobs.run(slot, [jobs.Job(f"single-{part}", f"gpu_phases.single:{part}", arguments, timeout=left)], 1, deadline)
+    left, margin = deadline - time.monotonic(), scale(slot.device, "").margin_s
+    shares = {"steps": 0.7, "updates": 1.0} if slot.device == "cuda" else {"steps": 1.0, "updates": 1.0}
+    parts = []
+    for part, share in shares.items():
+        until = time.time() + share * left - margin
+        arguments = {"device": slot.device, "root": str(slot.root), "until": until}
+        parts.append(jobs.Job(f"single-{part}", f"gpu_phases.single:{part}", arguments, timeout=left))
+    jobs.run(slot, parts, 1 if slot.device == "cuda" else 2, deadline)
 
 
-def steps(device: str, root: str, seconds: float) -> Iterator[Found]:
-    """Yield milliseconds a step of each network and precision; what is begun within the seconds is ended."""
-    ends = time.monotonic() + 0.75 * seconds
+def steps(device: str, root: str, until: float) -> Iterator[Found]:
+    """Yield milliseconds a step of each network and precision; what is begun until then is ended."""
     size = scale(device, root)
     for precision in size.precisions:
         for network in size.networks:
-            if time.monotonic() > ends:
+            if time.time() > until:
                 yield {"fact": f"step/{network}/{precision}", "value": "not timed, the phase was over"}
                 continue
             try:
@@ -103,7 +106,7 @@ def _plain(words: list[str], device: str, precision: str) -> Callable[[int], flo
 def _kernels(network: str, step: Callable[[], None]) -> Iterator[Found]:
     """Yield how many kernels a step launches, and how long the GPU is busy with them."""
     import torch
-    from torch.autograd import DeviceType
+    from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage]
     from torch.profiler import ProfilerActivity, profile
 
     step()
@@ -116,17 +119,16 @@ def _kernels(network: str, step: Callable[[], None]) -> Iterator[Found]:
     yield row(f"busy/{network}", sum(e.time_range.elapsed_us() for e in events) / 1e3, "ms a step", "sum of kernels")
 
 
-def updates(device: str, root: str, seconds: float) -> Iterator[Found]:
+def updates(device: str, root: str, until: float) -> Iterator[Found]:
     """Yield milliseconds of an update of each method, of an evaluation and of a checkpoint."""
     import step_graph
 
     from dstrun.train import checkpoint
     from gpu_phases.checks import advance, begin
 
-    ends = time.monotonic() + 0.8 * seconds
     size = scale(device, root)
     for method in METHODS:
-        if time.monotonic() > ends:
+        if time.time() > until:
             yield {"fact": f"update/{method}", "value": "not timed, the phase was over"}
             continue
         network = "resnet56" if "resnet56" in size.networks else size.main
