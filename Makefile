@@ -59,11 +59,11 @@ WHEELS = hydra-core omegaconf antlr4-python3-runtime submitit hydra-submitit-lau
 DATA ?= data
 RESUME ?=
 
-gpu-kit: setup ## what benchmarks/gpu.py needs on a bare machine, in .gpu/ (DATA=DIR with CIFAR-10, RESUME=DIR of a slot)
+gpu-kit: ## what benchmarks/gpu.py needs on a bare machine, in .gpu/ (DATA=DIR with CIFAR-10, RESUME=DIR of a slot)
 	rm -rf .gpu/wheels .gpu/data .gpu/resume
 	mkdir -p .gpu/resume
-	$(BIN)/pip wheel --quiet --no-deps -c constraints.txt --wheel-dir .gpu/wheels $(WHEELS)
-	$(BIN)/python benchmarks/gpu_kit.py --data '$(DATA)' --resume '$(RESUME)'
+	$(PYTHON) -m pip wheel --quiet --no-deps -c constraints.txt --wheel-dir .gpu/wheels $(WHEELS)
+	$(PYTHON) benchmarks/gpu_kit.py --data '$(DATA)' --resume '$(RESUME)'
 
 clean: ## remove the virtual environment and everything built, keep results
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -74,8 +74,7 @@ def go_through(slot, only: list[str]) -> None:
         slot.phase = phase.name
         slot.say(f"-- {phase.name}, {deadline - began:.0f} s")
         try:
-            phase.do(slot, deadline)
-            state = "cut" if time.monotonic() > deadline else "done"
+            state = "cut" if phase.do(slot, deadline) is False else "done"
         except Exception as error:
             traceback.print_exc()
             state = f"failed: {type(error).__name__}: {error}"

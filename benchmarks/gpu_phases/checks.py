@@ -88,7 +88,7 @@ def _against_cpu(size: Scale, method: str) -> Verdict:
         advance(run, 3)
     found = [(a.topology.positions, b.topology.positions.cpu()) for a, b in zip(here.layers, there.layers, strict=True)]
     shared = sum(torch.isin(a, b).sum().item() for a, b in found) / sum(len(a) for a, _ in found)
-    least = 1.0 if method in ("static", "set") else 0.99
+    least = {"static": 1.0, "set": 0.999}.get(method, 0.99)  # rounding may turn near ties of what is pruned
     told = f"weights after 3 steps {error:.2e} from the CPU's in fp32, {shared:.4%} of the topology shared after 6"
     return error < 1e-4 and shared >= least and (here.updates > 0) == bool(updates), told
 

@@ -30,6 +30,7 @@ class Job:
         arguments: of the function.
         checks: what it reports on, so that what it does not come to is told, too.
         timeout: in seconds.
+        folder: where it runs.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Job:
     arguments: dict[str, Any]
     checks: Sequence[str] = ()
     timeout: float = 120.0
+    folder: Path | None = None
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
     heard: set[str] = field(default_factory=set)
@@ -51,7 +53,13 @@ class Job:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with open(self._out, "wb") as out, open(self._out.with_suffix(".err"), "wb") as error:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=error, env=environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=error,
+                env=environment,
+                cwd=self.folder,
+                start_new_session=True,
             )
         self.began = time.monotonic()
 

@@ -15,11 +15,11 @@ WORTH = 0.95
 """Of the best throughput: as few runs at once as reach it, as each ends earlier."""
 
 
-def packed(slot: Slot, deadline: float) -> None:
+def packed(slot: Slot, deadline: float) -> bool:
     """Train 1, 2, 4, ... runs beside each other for some seconds each; the best number is what trains later."""
     if slot.measured_before("packed"):
         slot.say(f"packed: measured in an earlier slot, {slot.best} at once")
-        return
+        return True
     size = scale(slot.device, str(slot.root))
     common = {"device": slot.device, "root": str(slot.root), "folder": str(slot.work)}
     runs = [
@@ -37,19 +37,20 @@ def packed(slot: Slot, deadline: float) -> None:
                     raise RuntimeError(broken.why())
                 if time.monotonic() + size.beside_s + 1 > deadline:
                     slot.say(f"{count} at once: cut, the processes were not ready in time")
-                    return
+                    return False
                 time.sleep(jobs.POLL_S)
             if time.monotonic() + size.beside_s + 1 > deadline:
                 slot.say(f"{count} at once: cut, the phase is over")
-                return
+                return False
             rates[count] = _together(slot, runs[:count], count, size.beside_s)
-            note = ", ".join(f"{rate / rates[1]:.2f} x" for rate in [rates[count]])
-            slot.hear(row(f"packed/{count}", rates[count], "steps/s", f"{size.main} replayed, {note} one alone"))
+            note = f"{size.main} replayed, {rates[count] / rates[1]:.2f} x one alone"
+            slot.hear(row(f"packed/{count}", rates[count], "steps/s", note))
             slot.best = next(n for n, rate in rates.items() if rate >= WORTH * max(rates.values()))
     finally:
         for run in runs:
             run.kill()
     slot.say(f"{slot.best} at once from here on")
+    return True
 
 
 def _together(slot: Slot, runs: list[jobs.Job], count: int, seconds: float) -> float:

@@ -15,19 +15,22 @@ from gpu_phases.scale import METHODS, Scale, every, scale
 from gpu_phases.slot import Slot
 
 
-def single(slot: Slot, deadline: float) -> None:
+def single(slot: Slot, deadline: float) -> bool:
     """Time one run at a time, nothing beside it."""
     if slot.measured_before("single"):
         slot.say("single: measured in an earlier slot")
-        return
-    left, margin = deadline - time.monotonic(), scale(slot.device, "").margin_s
+        return True
+    left, size = deadline - time.monotonic(), scale(slot.device, "")
     shares = {"steps": 0.7, "updates": 1.0} if slot.device == "cuda" else {"steps": 1.0, "updates": 1.0}
     parts = []
     for part, share in shares.items():
-        until = time.time() + share * left - margin
+        until = time.time() + share * left - size.margin_s
         arguments = {"device": slot.device, "root": str(slot.root), "until": until}
         parts.append(jobs.Job(f"single-{part}", f"gpu_phases.single:{part}", arguments, timeout=left))
     jobs.run(slot, parts, 1 if slot.device == "cuda" else 2, deadline)
+    rows = {f"step/{network}/{precision}/graph" for network in size.networks for precision in size.precisions}
+    rows |= {*(f"update/{method}" for method in METHODS), "evaluation", "checkpoint"}
+    return rows <= slot.rows.keys()
 
 
 def steps(device: str, root: str, until: float) -> Iterator[Found]:
@@ -121,37 +124,43 @@ def _kernels(network: str, step: Callable[[], None]) -> Iterator[Found]:
 
 def updates(device: str, root: str, until: float) -> Iterator[Found]:
     """Yield milliseconds of an update of each method, of an evaluation and of a checkpoint."""
-    import step_graph
-
-    from dstrun.train import checkpoint
-    from gpu_phases.checks import advance, begin
-
     size = scale(device, root)
     for method in METHODS:
         if time.time() > until:
             yield {"fact": f"update/{method}", "value": "not timed, the phase was over"}
             continue
-        network = "resnet56" if "resnet56" in size.networks else size.main
-        run = begin(size.words(network, "protocol=heddes2024", f"method={method}", "sparsity=0.98", *every(5)), device)
-        times = []
-        while len(times) < 6 and run.step < 60:
-            run.data.begin(run.step)
-            step_graph.wait(run.device)
-            began, before = time.perf_counter(), run.updates
-            run.take_step()
-            step_graph.wait(run.device)
-            if run.updates > before:
-                times.append(1e3 * (time.perf_counter() - began))
-        yield row(
-            f"update/{method}", median(times[1:]), "ms", f"{network}, {len(times) - 1} of them, the step included"
-        )
-        if method == "gse":
-            advance(run, 5)
-            yield row("evaluation", _each(run.evaluate), "ms", f"{network}, the whole test split")
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "checkpoint.pt"
-                took = _each(lambda run=run, path=path: checkpoint.save(path, run))
-                yield row("checkpoint", took, "ms", f"{network}, {path.stat().st_size / 1e6:.1f} MB")
+        try:
+            yield from _updates(size, method)
+        except Exception as error:
+            yield {"fact": f"update/{method}", "value": last_line(error)}
+
+
+def _updates(size: Scale, method: str) -> Iterator[Found]:
+    import step_graph
+
+    from dstrun.train import checkpoint
+    from gpu_phases.checks import advance, begin
+
+    network = "resnet56" if "resnet56" in size.networks else size.main
+    words = size.words(network, "protocol=heddes2024", f"method={method}", "sparsity=0.98", *every(5))
+    run, times = begin(words, size.device), list[float]()
+    while len(times) < 6 and run.step < 60:
+        run.data.begin(run.step)
+        step_graph.wait(run.device)
+        began, before = time.perf_counter(), run.updates
+        run.take_step()
+        step_graph.wait(run.device)
+        if run.updates > before:
+            times.append(1e3 * (time.perf_counter() - began))
+    yield row(f"update/{method}", median(times[1:]), "ms", f"{network}, {len(times) - 1} of them, the step included")
+    if method != METHODS[-1]:
+        return
+    advance(run, 5)
+    yield row("evaluation", _each(run.evaluate), "ms", f"{network}, the whole test split")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pt"
+        took = _each(lambda: checkpoint.save(path, run))
+        yield row("checkpoint", took, "ms", f"{network}, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _each(work: Callable[[], object]) -> float:

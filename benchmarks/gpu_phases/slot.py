@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_phases.child import Found
-from gpu_phases.estimates import ESTIMATES
+from gpu_phases.estimates import estimate
 from gpu_phases.kit import KIT, read
 
 STATES = {True: "passed", False: "failed", None: "skipped"}
@@ -22,11 +22,14 @@ STATES = {True: "passed", False: "failed", None: "skipped"}
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a slot: its name, its share of the time that is left for it and those after it, and what it does."""
+    """A part of a slot: its name, its share of the time that is left for it and those after it, and what it does.
+
+    ``do`` gets the slot and a deadline; it returns ``False`` where it had to leave something out.
+    """
 
     name: str
     share: float
-    do: Callable[[Slot, float], None]
+    do: Callable[[Slot, float], bool | None]
 
 
 @dataclass
@@ -134,8 +137,8 @@ class Slot:
         with self.lock:
             for name, found in self.rows.items():
                 value = f"{found['value']:.6g}"
-                estimate = ESTIMATES.get(name, "") if self.device == "cuda" else ""
-                writer.writerow([name, value, found["unit"], estimate, found["note"], self.card, self.commit])
+                expected = estimate(name) if self.device == "cuda" else ""
+                writer.writerow([name, value, found["unit"], expected, found["note"], self.card, self.commit])
         return text.getvalue()
 
     def _alike(self) -> bool:

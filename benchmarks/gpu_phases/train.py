@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +16,13 @@ from gpu_phases.child import Found, row
 from gpu_phases.kit import ROOT
 from gpu_phases.slot import Slot
 
-SAVE_S = {"cuda": 25.0, "cpu": 6.0}
+SAVE_S = {"cuda": 15.0, "cpu": 4.0}
 """Kept for runs to save when they are asked to end."""
-LEAST_S = {"cuda": 45.0, "cpu": 6.0}
+LEAST_S = {"cuda": 45.0, "cpu": 4.0}
 """In which a run starts and comes some way: it is not begun with less."""
+
+ENDS = {0: "done", 130: "saved", -signal.SIGTERM: "ended before it trained"}
+"""What the exit code of a run means."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def recipes(device: str) -> list[Recipe]:
     """Return what is trained, in order of value."""
     if device == "cpu":
         words = ("model=mlp", "dataset=digits", "sparsity=0.8", "batch_size=32", "optimizer.lr=0.05")
-        epochs = {"rigl": 4, "set": 4, "gse": 4000}
+        epochs = {"rigl": 4, "gse": 4000, "set": 4}
         return [Recipe(f"mlp {m}", (*words, f"method={m}", f"epochs={n}"), "mlp") for m, n in epochs.items()]
     small, large = (("rigl", "set", "dense", "gse"), ("gse", "set", "rigl", "dense"))
     order = [("vgg16_small", m, 0) for m in small] + [("resnet56", m, 0) for m in large]
@@ -51,22 +54,20 @@ def recipes(device: str) -> list[Recipe]:
 
 def train(slot: Slot, deadline: float) -> None:
     """Train what no record is there of yet, as many at once as pay, until it is time to save."""
-    done = identities(slot)
-    waiting = []
-    for recipe in recipes(slot.device):
-        if (where := done.get(identity(recipe.words))) is not None:
-            slot.say(f"{recipe.name}: done, {where}")
-        else:
-            waiting.append(recipe)
+    (slot.work / "data").symlink_to(slot.root.resolve())
+    done, waiting = identities(slot), recipes(slot.device)
     stop = deadline - SAVE_S[slot.device]
     busy: dict[str, jobs.Job] = {}
     try:
         while time.monotonic() < stop and (waiting or busy):
             while waiting and len(busy) < slot.best and stop - time.monotonic() > LEAST_S[slot.device]:
                 recipe = waiting.pop(0)
-                busy[recipe.name] = started(slot, recipe)
+                if (where := done.get(identity(recipe.words))) is not None:
+                    slot.say(f"{recipe.name}: done before, {where.name}")
+                else:
+                    busy[recipe.name] = started(slot, recipe)
             _tell(slot, busy)
-            if not busy and stop - time.monotonic() <= LEAST_S[slot.device]:
+            if waiting and not busy and stop - time.monotonic() <= LEAST_S[slot.device]:
                 break
             time.sleep(jobs.POLL_S)
         for job in busy.values():
@@ -85,10 +86,11 @@ def train(slot: Slot, deadline: float) -> None:
 
 def started(slot: Slot, recipe: Recipe) -> jobs.Job:
     """Start a run by the ordinary command line."""
-    images = () if slot.device == "cpu" else ("dataset=cifar10", f"dataset.root={os.path.relpath(slot.root)}")
+    images = () if slot.device == "cpu" else ("dataset=cifar10", "dataset.root=data")
     words = [*recipe.words, *images, "threads=1", "wandb=disabled", "checkpoint.every_minutes=0.5"]
-    words += [f"experiment={recipe.experiment}", f"results={slot.results}"]
-    job = jobs.Job(f"train-{recipe.name.replace(' ', '-')}", "gpu_phases.train:command", {"words": words})
+    words += [f"experiment={recipe.experiment}", "results=results"]
+    name = f"train-{recipe.name.replace(' ', '-')}"
+    job = jobs.Job(name, "gpu_phases.train:command", {"words": words}, folder=slot.work)  # short words, on record
     job.start(slot)
     slot.say(f"{recipe.name}: started: dstrun {' '.join(words)}")
     return job
@@ -110,8 +112,8 @@ def _tell(slot: Slot, busy: dict[str, jobs.Job]) -> None:
         del busy[name]
         assert job.process is not None
         job.listen()
-        if (code := job.process.returncode) in (0, 130, -15):
-            slot.say(f"{name}: {'done' if code == 0 else 'saved'} after {time.monotonic() - job.began:.0f} s")
+        if (code := job.process.returncode) in ENDS:
+            slot.say(f"{name}: {ENDS[code]} after {time.monotonic() - job.began:.0f} s")
         else:
             slot.check(f"train: {name}", "failed", job.why())
 
