@@ -42,6 +42,7 @@ def main() -> int:
         finally:
             packer.end()
         summarize(slot)
+        kit.clear()
         return int(any(check["state"] == "failed" for check in slot.checks.values()))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -44,6 +45,11 @@ def ready() -> None:
         raise SystemExit(3)
     os.environ.update(environment(site))
     os.execve(sys.executable, [sys.executable, *sys.argv], os.environ)
+
+
+def clear() -> None:
+    """Remove the wheels that were unpacked."""
+    shutil.rmtree(os.environ[MARK], ignore_errors=True)
 
 
 def missing(wheel: str) -> bool:

@@ -87,7 +87,7 @@ def train(slot: Slot, deadline: float) -> None:
 def started(slot: Slot, recipe: Recipe) -> jobs.Job:
     """Start a run by the ordinary command line."""
     images = () if slot.device == "cpu" else ("dataset=cifar10", "dataset.root=data")
-    words = [*recipe.words, *images, "threads=1", "wandb=disabled", "checkpoint.every_minutes=0.5"]
+    words = [*recipe.words, *images, "threads=1", "wandb=disabled", "checkpoint.every_minutes=0.25"]
     words += [f"experiment={recipe.experiment}", "results=results"]
     name = f"train-{recipe.name.replace(' ', '-')}"
     job = jobs.Job(name, "gpu_phases.train:command", {"words": words}, folder=slot.work)  # short words, on record
