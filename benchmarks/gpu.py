@@ -57,7 +57,7 @@ def phases(device: str) -> list:
 
     full = device == "cuda"
     return [
-        Phase("where", 0.07 if full else 0.1, where),
+        Phase("where", 0.07 if full else 0.1, where, least=20.0 if full else 4.0),
         Phase("right", 0.18 if full else 0.5, right),
         Phase("single", 0.18, single),
         Phase("packed", 0.09 if full else 0.14, packed),
@@ -71,7 +71,7 @@ def go_through(slot, only: list[str]) -> None:
     while left:
         phase, shares = left[0], sum(phase.share for phase in left)
         began = time.monotonic()
-        deadline = began + slot.left() * phase.share / shares
+        deadline = began + min(max(slot.left() * phase.share / shares, phase.least), slot.left())
         slot.phase = phase.name
         slot.say(f"-- {phase.name}, {deadline - began:.0f} s")
         try:
@@ -82,6 +82,9 @@ def go_through(slot, only: list[str]) -> None:
             slot.check(f"phase {phase.name}", "failed", state)
         slot.phases[phase.name] = {"state": state, "seconds": round(time.monotonic() - began, 1)}
         left.pop(0)
+        if not slot.card:
+            slot.say("no device was found: nothing else is tried")
+            return
 
 
 def summarize(slot) -> None:

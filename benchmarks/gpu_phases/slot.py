@@ -24,12 +24,14 @@ STATES = {True: "passed", False: "failed", None: "skipped"}
 class Phase:
     """A part of a slot: its name, its share of the time that is left for it and those after it, and what it does.
 
+    It gets ``least`` seconds, if there are as many.
     ``do`` gets the slot and a deadline; it returns ``False`` where it had to leave something out.
     """
 
     name: str
     share: float
     do: Callable[[Slot, float], bool | None]
+    least: float = 0.0
 
 
 @dataclass

@@ -22,6 +22,8 @@ def where(slot: Slot, deadline: float) -> None:
     ]
     jobs.run(slot, work, 2, deadline)
     slot.card = slot.facts.get("card", "")
+    if not slot.card:
+        slot.check("device", "failed", f"no device={slot.device} was found in time")
 
 
 def machine(device: str, root: str) -> Iterator[Found]:
