@@ -11,6 +11,7 @@ failed, 3 where a library is missing.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +38,7 @@ def main() -> int:
         pack.unpack(slot)
         packer = pack.Packer(slot)
         packer.start()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # to pack what there is
         try:
             go_through(slot, asked.only)
         finally:

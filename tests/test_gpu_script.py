@@ -22,7 +22,7 @@ def script(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     kit, temporary = out.with_name("kit"), out.with_name("temporary")
     temporary.mkdir(exist_ok=True)
     environment = {**os.environ, "DSTRUN_GPU_KIT": str(kit), "TMPDIR": str(temporary), "DSTRUN_COMMIT": "f00d"}
-    environment |= {"DSTRUN_CACHE": str(kit / "cache"), "NUMBA_CACHE_DIR": str(kit / "numba")}
+    environment |= {"DSTRUN_CACHE": str(kit / "images"), "NUMBA_CACHE_DIR": str(kit / "numba")}
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--out", str(out), *words]
     return subprocess.run(command, env=environment, cwd=temporary, capture_output=True, text=True, timeout=120)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 KIT = Path(os.environ.get("DSTRUN_GPU_KIT") or ROOT / ".gpu")
+CACHE = ROOT / ".gpu-cache"
+"""Beside the kit, which is sent as it is."""
 MARK = "DSTRUN_GPU_SITE"
 """Set where this process was started again with what it lacked."""
 NEEDED = (
@@ -73,8 +75,8 @@ def environment(site: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "DSTRUN_CACHE": str(KIT / "cache"),
-        "NUMBA_CACHE_DIR": str(KIT / "numba"),
+        "DSTRUN_CACHE": str(CACHE / "images"),
+        "NUMBA_CACHE_DIR": str(CACHE / "numba"),
     }
     kept = ("CUBLAS_WORKSPACE_CONFIG", "DSTRUN_CACHE", "NUMBA_CACHE_DIR")
     found |= {name: os.environ[name] for name in kept if name in os.environ}

@@ -114,7 +114,7 @@ def _kernels(network: str, step: Callable[[], None]) -> Iterator[Found]:
 
     step()
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         step()
         torch.cuda.synchronize()
     events = [event for event in profiler.events() or () if event.device_type == DeviceType.CUDA]

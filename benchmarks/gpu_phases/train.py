@@ -18,6 +18,8 @@ from gpu_phases.slot import Slot
 
 SAVE_S = {"cuda": 15.0, "cpu": 4.0}
 """Kept for runs to save when they are asked to end."""
+GRACE_S = 5.0
+"""For those that have not, or where everything is asked to end."""
 LEAST_S = {"cuda": 45.0, "cpu": 4.0}
 """In which a run starts and comes some way: it is not begun with less."""
 
@@ -76,17 +78,28 @@ def train(slot: Slot, deadline: float) -> None:
             _tell(slot, busy)
             time.sleep(jobs.POLL_S)
     finally:
-        for name, job in busy.items():
-            job.kill()
-            slot.say(f"{name}: killed, it goes on from its last checkpoint")
+        give_up(slot, busy)
     if waiting:
         slot.say(f"not begun: {', '.join(recipe.name for recipe in waiting)}")
     _results(slot)
 
 
+def give_up(slot: Slot, busy: dict[str, jobs.Job]) -> None:
+    """End what still trains, where the time is over or this process is asked to end; it may save first."""
+    for job in busy.values():
+        job.ask()
+    until = time.monotonic() + GRACE_S
+    while time.monotonic() < until and not all(job.ended() for job in busy.values()):
+        time.sleep(jobs.POLL_S)
+    for name, job in busy.items():
+        saved = job.ended()
+        job.kill()
+        slot.say(f"{name}: {'ended' if saved else 'killed'}, it goes on from its last checkpoint")
+
+
 def started(slot: Slot, recipe: Recipe) -> jobs.Job:
     """Start a run by the ordinary command line."""
-    images = () if slot.device == "cpu" else ("dataset=cifar10", "dataset.root=data")
+    images = () if slot.device == "cpu" else ("dataset=cifar10", "dataset.root=data", "device=cuda")
     words = [*recipe.words, *images, "threads=1", "wandb=disabled", "checkpoint.every_minutes=0.25"]
     words += [f"experiment={recipe.experiment}", "results=results"]
     name = f"train-{recipe.name.replace(' ', '-')}"
