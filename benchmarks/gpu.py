@@ -43,8 +43,8 @@ def main() -> int:
             go_through(slot, asked.only)
         finally:
             packer.end()
+            kit.clear()
         summarize(slot)
-        kit.clear()
         return int(any(check["state"] == "failed" for check in slot.checks.values()))
 
 

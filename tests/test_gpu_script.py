@@ -120,3 +120,26 @@ def test_what_a_job_does_not_come_to_is_told(slot) -> None:
     assert "No module named 'gpu_phases.nowhere'" in slot.checks["first"]["told"]
     assert slot.checks["second"] == {"state": "cut", "told": "not begun when the phase was over"}
     assert slot.checks["third"]["state"] == "cut"
+
+
+def test_the_kit_takes_the_images_and_what_a_slot_left(tmp_path: Path) -> None:
+    images, left, kit = tmp_path / "images", tmp_path / "left", tmp_path / "kit"
+    (images / "cifar10").mkdir(parents=True)
+    left.mkdir()
+
+    def packed(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(BENCHMARKS / "gpu_kit.py"), "--data", str(images), *words]
+        environment = {**os.environ, "DSTRUN_GPU_KIT": str(kit)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    assert packed().returncode == 2
+    for name in ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet", "notes.txt"):
+        (images / "cifar10" / name).write_text(name)
+    assert packed("--resume", str(left)).returncode == 2
+    (left / "records.tar.gz").write_bytes(b"records")
+    done = packed("--resume", str(left))
+    assert done.returncode == 0, done.stderr
+    found = sorted(path.name for path in (kit / "data").iterdir())
+    assert found == ["test-00000-of-00001.parquet", "train-00000-of-00001.parquet"]
+    assert (kit / "resume" / "records.tar.gz").read_bytes() == b"records"
+    assert (kit / "commit").is_file()
