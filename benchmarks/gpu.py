@@ -17,8 +17,12 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpu_phases import kit
+
+if TYPE_CHECKING:
+    from gpu_phases.slot import Phase, Slot
 
 PACK_S = 8.0
 """Kept for the last packing."""
@@ -48,7 +52,7 @@ def main() -> int:
         return int(any(check["state"] == "failed" for check in slot.checks.values()))
 
 
-def phases(device: str) -> list:
+def phases(device: str) -> list[Phase]:
     """Return the phases in order; a new one is a line here and a module."""
     from gpu_phases.packed import packed
     from gpu_phases.right import right
@@ -67,7 +71,7 @@ def phases(device: str) -> list:
     ]
 
 
-def go_through(slot, only: list[str]) -> None:
+def go_through(slot: Slot, only: list[str]) -> None:
     """Do the phases asked for, one after another; none keeps the next from starting."""
     left = [phase for phase in phases(slot.device) if phase.name in only or phase.name == "where"]
     while left:
@@ -89,7 +93,7 @@ def go_through(slot, only: list[str]) -> None:
             return
 
 
-def summarize(slot) -> None:
+def summarize(slot: Slot) -> None:
     """Print a compact table: numbers beside estimates, then what has not passed."""
     for line in slot.table().splitlines():
         name, value, unit, estimate, *_ = line.split(",")

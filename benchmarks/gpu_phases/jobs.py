@@ -133,5 +133,7 @@ def close(slot: Slot, job: Job, cut: str) -> None:
     missing = [name for name in job.checks if name not in job.heard]
     for name in missing:
         slot.check(name, "cut" if cut else "failed", cut or job.why())
-    if job.error and not missing:
-        slot.check(job.name, "failed", job.error)
+    if not job.checks and cut:
+        slot.say(f"cut     {job.name}: {cut}")
+    elif job.process is not None and job.process.returncode and not missing and not cut:
+        slot.check(job.name, "failed", job.why())

@@ -67,7 +67,7 @@ def shared_out(slot: Slot, runs: Sequence[Path]) -> list[list[Path]]:
             size = len(zlib.compress((run / "checkpoint.pt").read_bytes(), 1))
             chosen = next((i for i, free in enumerate(room) if size <= free), None)
             if chosen is None:
-                slot.say(f"no room for the checkpoint of {run.name}, {size / 1e6:.1f} MB: its progress stays here")
+                slot.say_once(f"no room for the checkpoint of {run.name}: its progress stays here")
                 continue
             room[chosen] -= size
             bins[chosen].append(run / "checkpoint.pt")

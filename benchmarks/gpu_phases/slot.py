@@ -50,6 +50,7 @@ class Slot:
         checks: how each check went: ``state``, ``told``.
         rows: numbers that were measured.
         phases: how each phase went.
+        said: what is said once.
     """
 
     out: Path
@@ -63,6 +64,7 @@ class Slot:
     checks: dict[str, dict[str, str]] = field(default_factory=dict)
     rows: dict[str, Found] = field(default_factory=dict)
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
     commit: str = field(default_factory=lambda: os.environ.get("DSTRUN_COMMIT", ""))
 
     def __post_init__(self) -> None:
@@ -90,6 +92,12 @@ class Slot:
         print(line, flush=True)
         with self.lock, open(self.out / "log.txt", "a") as log:
             log.write(f"{line}\n")
+
+    def say_once(self, text: str) -> None:
+        """Print a line unless it was printed before."""
+        if text not in self.said:
+            self.said.add(text)
+            self.say(text)
 
     def check(self, name: str, state: str, told: str) -> None:
         """Note how a check went, and say it."""
