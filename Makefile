@@ -7,7 +7,7 @@ DEMO = results/demo
 DSTRUN_BROWSER ?= .browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup slurm browser demo test test-all lint check bench clean
+.PHONY: help setup slurm browser demo test test-all lint check bench gpu-kit clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,16 @@ check: lint test ## what has to pass before a commit
 bench: setup ## compare accounting with published values, and time start-up
 	$(BIN)/python benchmarks/check_values.py
 	$(BIN)/python benchmarks/startup.py
+
+WHEELS = hydra-core omegaconf antlr4-python3-runtime submitit hydra-submitit-launcher cloudpickle
+DATA ?= data
+RESUME ?=
+
+gpu-kit: ## what benchmarks/gpu.py needs on a bare machine, in .gpu/ (DATA=DIR with CIFAR-10, RESUME=DIR of a slot)
+	rm -rf .gpu/wheels .gpu/data .gpu/resume
+	mkdir -p .gpu/resume
+	$(PYTHON) -m pip wheel --quiet --no-deps -c constraints.txt --wheel-dir .gpu/wheels $(WHEELS)
+	$(PYTHON) benchmarks/gpu_kit.py --data '$(DATA)' --resume '$(RESUME)'
 
 clean: ## remove the virtual environment and everything built, keep results
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -6,32 +6,51 @@ python benchmarks/plain_loop.py model=vgg16_small dataset.root=DIR dataset.limit
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from dstrun import config
+from dstrun.config import Experiment
 from dstrun.dataset.loader import Resident
+
+
+def build(experiment: Experiment, device: str) -> tuple[nn.Module, torch.optim.Optimizer, Resident]:
+    settings, dataset, recipe = experiment.config, experiment.build("dataset"), experiment.build("optimizer")
+    data = Resident(dataset.load(), dataset, device, settings["batch_size"], settings["seed"], dataset.augment)
+    torch.manual_seed(settings["seed"])
+    model = experiment.build("model").build(dataset.image, dataset.classes).to(device).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    return model, optimizer, data
+
+
+def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, data: Resident, step: int, cast: Any = None) -> None:
+    """Train on the batch of a step; ``cast`` is a context for the forward pass, as of autocast."""
+    x, y = data.batch(step)
+    optimizer.zero_grad()
+    if cast is None:
+        loss = functional.cross_entropy(model(x), y)
+    else:
+        with cast:
+            loss = functional.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
 
 
 def main() -> None:
     experiment = config.compose(["method=dense", *sys.argv[1:]])
-    settings, dataset, recipe = experiment.config, experiment.build("dataset"), experiment.build("optimizer")
-    data = Resident(dataset.load(), dataset, "cpu", settings["batch_size"], settings["seed"], dataset.augment)
-    torch.manual_seed(settings["seed"])
-    model = experiment.build("model").build(dataset.image, dataset.classes)
-    total = settings["epochs"] * data.steps_per_epoch
-    optimizer = torch.optim.SGD(
-        model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    recipe = experiment.build("optimizer")
+    model, optimizer, data = build(experiment, "cpu")
+    total = experiment.config["epochs"] * data.steps_per_epoch
     milestones = [round(m * total) for m in recipe.lr_milestones]
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, recipe.lr_drop)
     for step in range(total):
         model.train()
-        x, y = data.batch(step)
-        optimizer.zero_grad()
-        functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
+        take_step(model, optimizer, data, step)
         schedule.step()
         if (step + 1) % data.steps_per_epoch == 0:
             model.eval()

@@ -24,9 +24,9 @@ FIRST = 35
 """Steps that are compared, and then not timed."""
 
 
-def start(words: list[str], graphs: bool) -> Training:
-    device = pick_device("cuda")
-    experiment = compose([*words, "device=cuda", "wandb=disabled"])
+def start(words: list[str], graphs: bool, where: str = "cuda") -> Training:
+    device = pick_device(where)
+    experiment = compose([*words, f"device={where}", "wandb=disabled"])
     make_deterministic(device, experiment.config["threads"])
     training = assemble(experiment, device)
     training.graphs = graphs
@@ -35,16 +35,21 @@ def start(words: list[str], graphs: bool) -> Training:
     return training
 
 
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def steps(training: Training, count: int) -> float:
     """Train until so many ordinary steps are done; returns the milliseconds of each."""
-    torch.cuda.synchronize()
+    wait(training.device)
     started = time.perf_counter()
     done = 0
     while done < count:
         done += not training.procedure.updates_at(training.step + 1)
         training.data.begin(training.step)
         training.take_step()
-    torch.cuda.synchronize()
+    wait(training.device)
     return (time.perf_counter() - started) / count * 1e3
 
 

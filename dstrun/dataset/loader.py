@@ -64,6 +64,7 @@ class Resident:
                 raise ConfigError(f"a label is {wrong}, and must lie in [0, {classes - 1}]: the data is damaged")
         self.ranks = ranks
         self.device = torch.device(device)
+        self.channels_last = self.device.type == "cpu"  # convolutions there run about 1.2 times as fast on this layout
         self.batch_size, self.seed, self.augment, self.flip = batch_size, seed, augment, option.flip
         self.steps_per_epoch = count // batch_size
         self.train_count, self.split, self.source = count, images.split, images.source
@@ -168,7 +169,7 @@ class Resident:
 
     def _normalise(self, x: Tensor) -> Tensor:
         x = x.float().sub_(self._mean).div_(self._std)
-        if self.device.type == "cpu":  # convolutions there run about 1.2 times as fast on this layout
+        if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return x
 

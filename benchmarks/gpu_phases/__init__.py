@@ -1,0 +1,1 @@
+"""The phases of ``benchmarks/gpu.py``, a module each, and what they share."""

@@ -1,0 +1,91 @@
+"""Which networks and how many steps: those of the real thing on a GPU, stand-ins that take seconds on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+METHODS = ("set", "rigl", "gse")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Words of the runs that are checked and timed.
+
+    Attributes:
+        device: ``cuda`` or ``cpu``.
+        images: the data set.
+        few: as many of its images as checks take.
+        networks: by name, for what is timed and what is repeated.
+        small: the network that is compared with the CPU.
+        main: the name of the network that most checks take.
+        precisions: that are timed, the first two repeated.
+        block_s: seconds of a block of timed steps.
+        rounds: of blocks in turns.
+        margin_s: in which a network is timed: none is begun with less.
+        together: how many processes are tried side by side.
+        beside_s: seconds that they train.
+        workers: processes of checks at once.
+        threads: of a CPU that the GPU is compared with.
+    """
+
+    device: str
+    images: tuple[str, ...]
+    few: tuple[str, ...]
+    networks: dict[str, tuple[str, ...]]
+    small: tuple[str, ...]
+    main: str
+    precisions: tuple[str, ...] = ("tf32", "bf16", "fp32")
+    block_s: float = 0.3
+    rounds: int = 5
+    margin_s: float = 10.0
+    together: tuple[int, ...] = (1, 2, 4, 8)
+    beside_s: float = 3.0
+    workers: int = 12
+    threads: int = 4
+
+    def words(self, network: str, *more: str, few: bool = False) -> list[str]:
+        """Return the words of a run of a network."""
+        images = self.few if few else self.images
+        return [*images, *self.networks[network], "threads=1", "step=graph", *more]
+
+
+def scale(device: str, root: str) -> Scale:
+    """Return what a device is up to.
+
+    Args:
+        device: ``cuda`` or ``cpu``.
+        root: the folder of CIFAR-10.
+    """
+    if device == "cuda":
+        images = ("dataset=cifar10", f"dataset.root={root}")
+        names = ("vgg16_small", "resnet56", "vit")
+        return Scale(
+            device=device,
+            images=images,
+            few=(*images, "dataset.limit=2560", "epochs=20"),
+            networks={name: (f"model={name}",) for name in names},
+            small=("model=resnet20",),
+            main="vgg16_small",
+        )
+    images = ("dataset=digits", "batch_size=32")
+    return Scale(
+        device=device,
+        images=images,
+        few=(*images, "dataset.limit=640", "epochs=20"),
+        networks={"mlp": ("model=mlp",), "resnet20": ("model=resnet20", "model.width=0.25")},
+        small=("model=resnet20", "model.width=0.25"),
+        main="mlp",
+        precisions=("fp32", "bf16"),
+        block_s=0.1,
+        rounds=2,
+        margin_s=2.0,
+        together=(1, 2),
+        beside_s=0.5,
+        workers=2,
+        threads=1,
+    )
+
+
+def every(steps: int) -> tuple[str, ...]:
+    """Return the words of an update every so many steps, for methods that have a schedule."""
+    return (f"schedule.interval_steps={steps}", "schedule.begin=0")
