@@ -50,7 +50,7 @@ from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
 from dstrun.train.device import device_name, make_deterministic, pick_device
 from dstrun.train.fit import Diverged, Interrupted, Unsaved, fit
-from dstrun.train.precision import Precision, products, set_products
+from dstrun.train.precision import Precision, likes_channels_last, products, set_products
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
 from dstrun.trouble import sentence, why
@@ -250,7 +250,8 @@ def assemble(
     seed, dataset = config["seed"], experiment.build("dataset")
     cost = count_network(experiment)
     counts = allocate(experiment, cost)
-    data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, dataset.augment, ranks)
+    last = likes_channels_last(config["precision"], device)
+    data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, dataset.augment, ranks, last)
     method = experiment.build("method")
     sparse, option = method.start == "sparse", trained(experiment, cost)
     build = builder(experiment, option, bare=sparse)

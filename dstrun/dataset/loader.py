@@ -34,6 +34,7 @@ class Resident:
         batch_size: B.
         seed: of the run.
         augment: whether to augment training images.
+        channels_last: whether batches have their channels innermost in memory; on a CPU alone if ``None``.
         ranks: the processes that share every batch; each gets B / P of it, P their number, and every P-th batch to
             evaluate on.
 
@@ -50,6 +51,7 @@ class Resident:
         seed: int,
         augment: bool,
         ranks: Ranks = ALONE,
+        channels_last: bool | None = None,
     ) -> None:
         count = len(images.train_y)
         if batch_size > count:
@@ -64,7 +66,7 @@ class Resident:
                 raise ConfigError(f"a label is {wrong}, and must lie in [0, {classes - 1}]: the data is damaged")
         self.ranks = ranks
         self.device = torch.device(device)
-        self.channels_last = self.device.type == "cpu"  # convolutions there run about 1.2 times as fast on this layout
+        self.channels_last = self.device.type == "cpu" if channels_last is None else channels_last
         self.batch_size, self.seed, self.augment, self.flip = batch_size, seed, augment, option.flip
         self.steps_per_epoch = count // batch_size
         self.train_count, self.split, self.source = count, images.split, images.source
