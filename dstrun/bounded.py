@@ -46,7 +46,7 @@ def content(path: Path | str, limit: int = YAML_BYTES, *, last: bool = False) ->
             os.lseek(number, max(0, told.st_size - limit), os.SEEK_SET)
         most = min(max(told.st_size, 1 << 12), limit) + 1
         found = os.read(number, most)
-        while len(found) <= limit and (more := os.read(number, most)):
+        while len(found) <= limit and len(found) != told.st_size and (more := os.read(number, most)):
             found += more
     finally:
         os.close(number)

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a run failed, 2 bad usage or configuration, 3 nothing matc
 
 from __future__ import annotations
 
-import argparse
 import errno
 import io
 import logging
@@ -17,14 +16,17 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dstrun import flags
 from dstrun.option import ConfigError, nearest
 from dstrun.output import outlast, reopen
 from dstrun.progress import say
 from dstrun.safe import log_to_stderr
 from dstrun.start import check_single, hydra_here, of_file, read, run_one, sweep
 from dstrun.trouble import FULL, sentence, why
+
+if TYPE_CHECKING:
+    import argparse
 
 VERBS = (
     "methods", "plan", "status", "table", "plot", "report", "export", "sync", "migrate", "bench", "doctor", "torture",
@@ -33,6 +35,8 @@ VERBS = (
 
 NO_HOME = os.devnull
 """The home of a user who has none: nothing can be written below it, as in one that is read-only."""
+
+HELP = ("-h", "--help")
 
 USAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 """What is wrong with a path that the user has given."""
@@ -128,7 +132,8 @@ def obey(words: list[str]) -> int:
         words.remove("help")
         words.append("--help")
         verb = next((word for word in words if not word.startswith("-")), None)
-    if flags.wants_help(words) and verb in VERBS:
+    wants_help = any(word in HELP for word in words)  # before other words or after
+    if wants_help and verb in VERBS:
         rest = words[words.index(verb) + 1 :]
         what = [word for word in rest[:1] if verb == "bench" and not word.startswith("-")]
         return import_module(f"dstrun.verb.{verb}").main([*what, "--help"])
@@ -137,7 +142,7 @@ def obey(words: list[str]) -> int:
 
         print(f"dstrun {__version__}")
         return 0
-    if not words or flags.wants_help(words):
+    if not words or wants_help:
         from dstrun.help import text
 
         print(text())
@@ -153,7 +158,7 @@ def train(words: list[str]) -> int:
     """Run one configuration, or a sweep; check all of it before anything starts."""
     if "-sc" in words or "--shell-completion" in words:
         return complete(words)
-    from dstrun import config
+    from dstrun import config, flags
 
     found = flags.of_run(words)
     for word in found.overrides:
@@ -245,7 +250,7 @@ def complete(words: list[str]) -> int:
         if line[1] == "plan":
             os.environ["COMP_LINE"] = " ".join([line[0], *line[2:]])
             os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    from dstrun import config
+    from dstrun import config, flags
 
     found = flags.of_run(words)
     with config.hydra_open(found.config_dir):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dstrun.option import ConfigError, expanded, nearest
 
-HELP = ("-h", "--help")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 INSTEAD = {
     "--config-path": "--config-dir adds a folder of your own",
@@ -94,8 +93,3 @@ def a_path(text: str) -> Path:
         return Path(expanded(text))
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def wants_help(words: Iterable[str]) -> bool:
-    """Return whether help is asked for, before or after other words."""
-    return any(word in HELP for word in words)

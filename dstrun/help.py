@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from dstrun.config import GROUPS, HERE
 from dstrun.grid import shipped
-from dstrun.option import Bound
+from dstrun.option import GROUPS, Bound
 from dstrun.schema import SETTINGS, default
+
+HERE = "dstrun.conf"
 
 EXAMPLES = """\
 dstrun: train sparse networks, measure what they cost, table the results.

@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -60,6 +59,8 @@ def code(config: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ConfigError: there is no such file.
     """
+    from hashlib import sha256
+
     found: dict[str, bytes] = {}
     wanted = [target.rpartition(".")[0] for target in targets(config) if not target.startswith(OWN)]
     for module in wanted:

@@ -8,17 +8,16 @@ import re
 import sys
 from typing import Any
 
-HIDDEN = re.compile(
+HIDDEN = (
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff"  # control characters, and halves of others
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff]"  # the direction of writing, ends of lines
 )
-SECRET = re.compile(r"(?i)(key|token|secret|passw|credential)")
+# Compiled when first used: most commands need none, and would start later.
+SECRET = r"(?i)(key|token|secret|passw|credential)"
 """In the name of an environment variable whose value is masked."""
-USER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:'\"]*:[^\s/@'\"]*@")
-WORD = re.compile(
-    r"(?i)\b((?:[\w-]*(?:api[_-]?key|token|secret|password|passwd))\s*[=:]\s*)(?!null\b|None\b)[^\s,;&'\"]+"
-)
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+USER = r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@:'\"]*:[^\s/@'\"]*@"
+WORD = r"(?i)\b((?:[\w-]*(?:api[_-]?key|token|secret|password|passwd))\s*[=:]\s*)(?!null\b|None\b)[^\s,;&'\"]+"
+NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -29,15 +28,14 @@ def visible(text: str, keep: str = "\n\t") -> str:
         text: of anybody.
         keep: control characters that stay.
     """
-    if text.isascii() and (text.replace("\n", "") if "\n" in keep else text).isprintable():
+    if text.isprintable() or ("\n" in keep and text.replace("\n", "").isprintable()):  # nothing hidden is
         return text
-    return HIDDEN.sub(lambda found: found[0] if found[0] in keep else _shown(found[0]), text)
+    return re.sub(HIDDEN, lambda found: found[0] if found[0] in keep else _shown(found[0]), text)
 
 
 def line(text: str) -> str:
     """Make one visible line of a text: for a cell of a table, a name, a message."""
-    text = " ".join(text.split())
-    return text if text.isascii() and text.isprintable() else visible(text, "")
+    return text if text.isprintable() and " " not in text else visible(" ".join(text.split()), "")
 
 
 def _shown(character: str) -> str:
@@ -47,9 +45,11 @@ def _shown(character: str) -> str:
 
 def without_secrets(text: str) -> str:
     """Mask credentials: user and password in URLs, values of words like ``api_key=``, and those of this environment."""
-    text = WORD.sub(r"\1***", USER.sub(r"\1***@", text))
+    if "://" in text:
+        text = re.sub(USER, r"\1***@", text)
+    text = re.sub(WORD, r"\1***", text)
     for name, value in os.environ.items():
-        if len(value) >= 8 and SECRET.search(name) and value in text:
+        if len(value) >= 8 and value in text and re.search(SECRET, name):
             text = text.replace(value, "***")
     return text
 
@@ -58,8 +58,10 @@ def cell(value: Any) -> Any:
     """Keep a spreadsheet from taking text for a formula, by a quote before it; numbers stay as they are."""
     if not isinstance(value, str):
         return value
+    if value.isprintable() and value[:1].isalnum():  # nearly every one
+        return value
     text = visible(value, "\n")
-    if NUMBER.fullmatch(text):
+    if re.fullmatch(NUMBER, text):
         return text
     return f"'{text}" if text.startswith(FORMULA) or text.lstrip().startswith(FORMULA[:4]) else text
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
 from dstrun.option import ConfigError
 
 if TYPE_CHECKING:
+    import argparse
+
     from omegaconf import DictConfig
 
     from dstrun.config import Experiment

@@ -6,7 +6,6 @@ line here, and old runs keep their meaning in every table and for ``dstrun migra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from dstrun.identity import known_fields
@@ -63,9 +62,9 @@ def upgrade(config: dict[str, Any], choices: dict[str, Any]) -> bool:
     return changed
 
 
-def _options(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if isinstance(node.get("_target_"), str):
-        yield node
+def _options(node: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [node] if isinstance(node.get("_target_"), str) else []
     for value in node.values():
         if isinstance(value, dict):
-            yield from _options(value)
+            found += _options(value)
+    return found

@@ -72,7 +72,7 @@ MAY_IMPORT = {
     "bench": None,
     "torture": {"cli", "config", "flags", "override", "launcher", "record", "run", "train"},
     "network": {"account", "allocation", "attention", "config", "layer"},
-    "help": {"config", "grid", "schema"},
+    "help": {"grid", "schema"},
     "doctor": {"report"},
     "methods": {"account", "config", "help", "report"},
     "introduce": None,

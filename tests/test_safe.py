@@ -79,3 +79,12 @@ def test_secrets_are_masked(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "hunter22secretvalue")
     assert "hunter22" not in safe.without_secrets(text)
     assert "https://host/a@b" in safe.without_secrets("https://host/a@b")
+
+
+def test_what_is_hidden_is_not_printable() -> None:
+    """So that text which Python would print needs no second look."""
+    assert not [
+        number
+        for number in range(sys.maxunicode + 1)
+        if re.match(safe.HIDDEN, chr(number)) and chr(number).isprintable()
+    ]

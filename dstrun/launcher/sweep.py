@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -16,7 +15,7 @@ from dstrun.bounded import refuse_link
 from dstrun.config import Experiment
 from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
 from dstrun.option import ConfigError
-from dstrun.process import machine, started
+from dstrun.process import host, machine, started
 from dstrun.progress import say
 from dstrun.record import sealed
 from dstrun.record.lock import BUSY_CODE
@@ -69,7 +68,7 @@ class Plan:
             "command": list(command),
             "started": now,
             "launcher": launcher,
-            "host": socket.gethostname(),
+            "host": host(),
             "machine": machine(),
             "pid": os.getpid(),
             "process_started": started(os.getpid()),

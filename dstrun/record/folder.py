@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import re
 import shlex
 import threading
@@ -20,7 +19,7 @@ from typing import Any
 from dstrun.bounded import refuse_link
 from dstrun.identity import VOLATILE, identity
 from dstrun.option import ConfigError
-from dstrun.process import machine, started
+from dstrun.process import host, machine, started
 from dstrun.record import sealed, valid
 from dstrun.record.lock import Busy, Lock, job_id
 from dstrun.record.writer import Rows, previous, set_aside, signed, sweep_left_over, write_atomic
@@ -289,7 +288,7 @@ class RunFolder:
                 self._status = {key: before[key] for key in ("rows",) if key in before}
             self._status |= {
                 "id": self.id,
-                "host": platform.node(),
+                "host": host(),
                 "pid": os.getpid(),
                 "machine": machine(),
                 "process_started": started(os.getpid()),

@@ -17,7 +17,6 @@ import errno
 import fcntl
 import logging
 import os
-import platform
 import stat
 import subprocess
 import threading
@@ -28,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dstrun.process import machine, started
+from dstrun.process import host, machine, started
 from dstrun.record.sealed import Damaged, parse, seal
 
 BEAT_SECONDS = 10
@@ -340,7 +339,7 @@ def job_id() -> str | None:
 def _identity() -> dict[str, Any]:
     return {
         "token": uuid.uuid4().hex,
-        "host": platform.node(),
+        "host": host(),
         "machine": machine(),
         "pid": os.getpid(),
         "started": started(os.getpid()),

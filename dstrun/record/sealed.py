@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,9 @@ def parse(data: bytes) -> dict[str, Any]:
     if sealed is None and ("checksum" in value or _late(value.get("schema"))):
         raise Damaged("its checksum is cut off or was not written")
     value.pop("checksum", None)
-    _bounded(value, rb"\u" in data)
+    _bounded(value)
+    if rb"\u" in data:  # alone a text that is escaped can hold half a character
+        _check_texts(value)
     return value
 
 
@@ -131,36 +132,27 @@ def _no_number(word: str) -> Any:
 _decoder = json.JSONDecoder(parse_constant=_no_number)
 
 
-def _bounded(value: dict[str, Any], escapes: bool) -> None:
-    """Refuse what is nested so deeply, or so large, that whoever walks it or counts with it would fail.
-
-    Args:
-        value: of the file.
-        escapes: whether a text in it may hold half a character.
-    """
+def _bounded(value: dict[str, Any]) -> None:
+    """Refuse what is nested so deeply, or so large, that whoever walks it or counts with it would fail."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         inner = []
         for node in level:
-            if escapes and type(node) is dict:
-                _check_texts(node)
             for item in node.values() if type(node) is dict else node:
                 kind = type(item)
-                if kind is dict or kind is list:
+                if kind is float or kind is int:
+                    if not -MAX_NUMBER < item < MAX_NUMBER:
+                        raise Damaged("a number in it is beyond all bounds")
+                elif kind is dict or kind is list:
                     inner.append(item)
-                elif kind is str:
-                    if escapes:
-                        _check_texts((item,))
-                elif (kind is float or kind is int) and not -MAX_NUMBER < item < MAX_NUMBER:
-                    raise Damaged("a number in it is beyond all bounds")
         if not inner:
             return
         level = inner
     raise Damaged("nested too deeply")
 
 
-def _check_texts(texts: Iterable[str]) -> None:
+def _check_texts(value: dict[str, Any]) -> None:
     try:
-        "".join(texts).encode()
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise Damaged("half a character in it") from None

@@ -82,7 +82,11 @@ OPTIONAL: dict[str, Check] = {
 }  # fmt: skip
 """Fields that older records, or those of some runs, lack."""
 
-_PLAN = [(*key.rpartition(".")[::2], key, check, key in REQUIRED) for key, check in (REQUIRED | OPTIONAL).items()]
+_PLAN: dict[str, list[tuple[str, str, Check, bool]]] = {}
+"""By the object that has them, the record itself (``""``) first: name, key and check of each field, and if required."""
+for _key, _check in (REQUIRED | OPTIONAL).items():
+    _above, _, _name = _key.rpartition(".")
+    _PLAN.setdefault(_above, []).append((_name, _key, _check, _key in REQUIRED))
 
 
 def fault(record: dict[str, Any]) -> str | None:
@@ -90,13 +94,14 @@ def fault(record: dict[str, Any]) -> str | None:
     schema = record.get("schema")
     if schema not in SCHEMAS or type(schema) is not int:
         return f"it has schema {_shown(schema)}, and this version reads {SCHEMAS[-1]} and older"
-    for above, name, key, check, required in _PLAN:
-        node = record.get(above) if above else record
-        if type(node) is not dict or name not in node:
-            if required:
+    for above, fields in _PLAN.items():
+        node = record.get(above, {}) if above else record  # which is an object: it has been checked
+        for name, key, check, required in fields:
+            if name in node:
+                if not check(node[name]):
+                    return f"{key} is {_shown(node[name])}"
+            elif required:
                 return f"it lacks {key}"
-        elif not check(node[name]):
-            return f"{key} is {_shown(node[name])}"
     if any(
         type(value) is dict and not isinstance(value.get("_target_", ""), str) for value in record["config"].values()
     ):

@@ -6,7 +6,6 @@ import csv
 import errno
 import logging
 import os
-import platform
 import re
 import time
 import zlib
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from dstrun.process import host
 from dstrun.trouble import FULL
 
 log = logging.getLogger("dstrun")
@@ -42,7 +42,7 @@ def write_atomic(path: Path, content: bytes | str, *, keep: bool = False, squeez
             have to be said just then.
     """
     data = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}{LEFT_OVER}")
+    beside = path.with_name(f".{path.name}.{host()}.{os.getpid()}{LEFT_OVER}")
     try:
         with suppress(FileNotFoundError):
             beside.unlink()  # of a killed process, or a link that leads elsewhere

@@ -35,6 +35,7 @@ WHOLE = ("memory.", "status.epoch")
 """How columns of ``runs`` begin that hold real, or whole, numbers, even where all happen to be whole, or null."""
 
 
+@load.uncollected()
 def export(runs: Sequence[load.Run], out: Path, form: str, now: float) -> list[Path]:
     """Write ``epochs`` and ``runs``, each whole or not at all.
 
@@ -107,9 +108,12 @@ def _shown(column: pa.ChunkedArray) -> pa.Array:
     whole = column.combine_chunks()
     if not pa.types.is_string(whole.type):
         return whole
+    words = whole.unique().to_pylist()
+    shown = [safe.cell(word) for word in words]
+    if shown == words:
+        return whole
     found = whole.dictionary_encode()
-    words = pa.array([safe.cell(word) for word in found.dictionary.to_pylist()], pa.string())
-    return words.take(found.indices)
+    return pa.array(shown, pa.string()).take(found.indices)
 
 
 def writer(sink: IO[bytes], suffix: str, schema: pa.Schema) -> Any:

@@ -6,7 +6,6 @@ import gc
 import math
 import os
 import re
-import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -125,7 +124,7 @@ class Run:
 
 def gone(said: dict[str, Any]) -> bool:
     """Return whether a process, of ``host``, ``machine``, ``pid`` and ``process_started``, was here and is no more."""
-    here = said.get("host") == socket.gethostname() and said.get("machine", process.machine()) == process.machine()
+    here = said.get("host") == process.host() and said.get("machine", process.machine()) == process.machine()
     return here and process.gone(said.get("pid"), said.get("process_started"))
 
 
@@ -155,6 +154,8 @@ def uncollected() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()
+        gc.unfreeze()  # together they make everything old, so that it is not walked as new either
         gc.enable()
 
 
@@ -245,9 +246,7 @@ def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
     unopened = not records and "record.json" in names and status.get("state") == "done" and "top1" in status
     if not unopened:
         record = get("record.json", valid.read)
-    # Where the status has another name, too, the folder is being carried over (``dstrun migrate``).
-    named = NAMED.search(folder.name) and status.get("id", folder.name) == folder.name
-    if record is not None and named and record["id"] != folder.name:
+    if record is not None and record["id"] != folder.name and _named(folder.name, status):
         warned.append(f"{folder}/record.json is that of another run, {record['id']}: skipped")
         record = None
     state = str(record["state"] if record else status.get("state", "damaged"))
@@ -260,6 +259,14 @@ def read(folder: Path, names: Collection[str], *, records: bool = True) -> Run:
         with suppress(OSError):
             beat = os.stat(folder / "status.json").st_mtime
     return Run(folder, name if isinstance(name, str) else folder.name, state, record, status, tuple(warned), beat=beat)
+
+
+def _named(name: str, status: dict[str, Any]) -> bool:
+    """Return whether a folder still has the name that its run gave it.
+
+    Where its status has another, too, it is being carried over (``dstrun migrate``).
+    """
+    return NAMED.search(name) is not None and status.get("id", name) == name
 
 
 def setting(run: Run) -> dict[str, Any]:
@@ -308,10 +315,11 @@ def metric_columns(run: Run, columns: Collection[str] | None = None) -> dict[str
         return {}
     words = dict(zip(header, zip(*lines, strict=True), strict=True))
     found = {key: _values(key, words[key]) for key in header if columns is None or key in columns}
-    latest = {epoch: at for at, epoch in enumerate(found["epoch"]) if isinstance(epoch, int)}
-    kept = [latest[epoch] for epoch in sorted(latest)]
-    if kept == list(range(len(lines))):
+    epochs = found["epoch"]
+    if set(map(type, epochs)) == {int} and epochs == list(range(epochs[0], epochs[0] + len(epochs))):
         return found
+    latest = {epoch: at for at, epoch in enumerate(epochs) if isinstance(epoch, int)}
+    kept = [latest[epoch] for epoch in sorted(latest)]
     return {key: [values[at] for at in kept] for key, values in found.items()}
 
 
@@ -344,7 +352,12 @@ def rows_text(run: Run, name: str) -> str:
 
 
 def _values(key: str, words: Sequence[str]) -> list[Any]:
-    """Take a whole column as what it should hold; where it does not, try each word, which is far slower."""
+    """Take a whole column as what it should hold; where it does not, try each word, which is far slower.
+
+    One of a single word, as learning rate and memory often are, is read once.
+    """
+    if len(words) > 1 and words[0] == words[-1] and words.count(words[0]) == len(words):
+        return _values(key, words[:1]) * len(words)
     try:
         return list(map(METRICS[key], words))
     except (KeyError, ValueError):

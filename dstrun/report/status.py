@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from dstrun.option import ConfigError, nearest
@@ -122,7 +121,9 @@ class Sweep:
             seen.row["awaited"] = seen.row["state"] == "running" or again
         placed = [(seen.order, seen.row) for seen in runs.values()]
         placed += [
-            (load.natural(f), _planned(f, root, bool(waiting[f][0]), waiting[f][1])) for f in waiting if f not in runs
+            (load.natural(_name(f, root)), _planned(f, root, bool(waiting[f][0]), waiting[f][1]))
+            for f in waiting
+            if f not in runs
         ]
         return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
 
@@ -168,9 +169,9 @@ class Sweep:
         if seen is None or stamp != seen.stamp or seen.row["state"] == "lost":
             with suppress(OSError):  # it may have gone this very moment
                 names = names or os.listdir(folder)
-            run = load.read(Path(folder), names, records=False)
-            order = seen.order if seen else load.natural(folder)
-            seen = self._seen[folder] = _Seen(stamp, order, run, describe(run, _name(folder, root), now))
+            run, name = load.read(Path(folder), names, records=False), _name(folder, root)
+            order = seen.order if seen else load.natural(name)
+            seen = self._seen[folder] = _Seen(stamp, order, run, describe(run, name, now))
         elif seen.run.state == "running":
             seen.row = describe(seen.run, _name(folder, root), now)
         return seen
@@ -316,6 +317,8 @@ def left(rows: Sequence[dict[str, Any]]) -> float | None:
     workers = sum(row["state"] == "running" for row in rows)
     if not workers or not whole:
         return None
+    from statistics import median
+
     typical = median(whole)
     times = [_run_left(row, typical) for row in rows if row["awaited"]]
     return max(sum(times) / workers, *(_run_left(row, typical) for row in rows if row["state"] == "running"))
