@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LIGHT = {
     "option", "budget", "stream", "progress", "heap", "ranks", "trouble", "process", "output", "trust", "bounded",
-    "safe", "",
+    "safe", "home", "",
 }  # fmt: skip
 MAY_IMPORT = {
     "option": set(),
@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "trust": set(),
     "bounded": set(),
     "safe": set(),
+    "home": set(),
     "progress": set(),
     "topology": set(),
     "geometry": set(),
