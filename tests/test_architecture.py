@@ -66,8 +66,12 @@ MAY_IMPORT = {
     "grid": set(),
     "override": {"schema"},
     "diagnose": {"override", "own", "schema"},
-    "source": {"diagnose", "override", "own"},
-    "config": {"check", "contract", "diagnose", "grid", "honoured", "identity", "override", "own", "schema", "source"},
+    "interpolation": {"diagnose", "own"},
+    "source": {"diagnose", "interpolation", "override", "own"},
+    "config": {
+        *("check", "contract", "diagnose", "grid", "honoured", "identity"),
+        *("interpolation", "override", "own", "schema", "source"),
+    },
     "ready": {"config"},
     "launcher": {"config", "record", "run"},
     "bench": None,
@@ -91,7 +95,7 @@ MAY_IMPORT = {
 
 THIRD_PARTY = {
     "hydra": {"config", "diagnose", "override", "run", "source"},
-    "omegaconf": {"config", "diagnose", "run", "source", "start"},
+    "omegaconf": {"config", "diagnose", "interpolation", "run", "source", "start"},
     "matplotlib": {"report"},
     "wandb": set(),
     "torchvision": set(),
