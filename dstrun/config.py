@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -247,8 +247,7 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
             raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
     overrides = with_protocol(parsed)
     parsed = parse(overrides)
-    file = [] if name == "config" else ["-cn", name]
-    command = (*file, *(o.input_line or "" for o in parsed if not o.is_hydra_override()))
+    command = tuple(o.input_line or "" for o in parsed if not o.is_hydra_override())
     typed, overrides = texts(parsed), [quoted(override) for override in parsed]
     values = [o for o in parsed if o.key_or_group.partition("@")[0] not in CHOOSING and not o.is_hydra_override()]
     options = tuple(quoted(o) for o in parsed if o not in values)
@@ -267,9 +266,24 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
             raise diagnose(overrides, name, error) from error
     check_typed(parsed, choices)
     try:
-        return experiment(composed, choices, command, typed)
+        found = experiment(composed, choices, command, typed)
     except Unresolved as error:
         raise source.placed(error, parsed, files) from error
+    return repeatable(found, parsed, name, files.values())
+
+
+def repeatable(found: Experiment, words: Sequence[Override], name: str, used: Collection[ConfigSource]) -> Experiment:
+    """Add the flags without which the words of an experiment would make another, where Hydra is open.
+
+    Args:
+        found: with its words.
+        words: as typed, those to Hydra too.
+        name: the primary configuration.
+        used: folders of the user's own whose files are composed.
+    """
+    file = [] if name == "config" else ["-cn", name]
+    more = source.flags(used, identity.roots(found.config) if found.places else (), words)
+    return replace(found, command=(*file, *more, *found.command))
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:

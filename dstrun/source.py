@@ -1,4 +1,4 @@
-"""Which files Hydra reads, each within bounds before it is parsed, and those of folders alone. No torch."""
+"""Which files Hydra reads, each within bounds before it is parsed, and which flags find them again. No torch."""
 
 from __future__ import annotations
 
@@ -117,3 +117,22 @@ def placed(error: Unresolved, words: Iterable[Override], files: Iterable[Path]) 
             if any(value == error.text and f".{key}".endswith(f".{leaf}") for leaf, value in held):
                 return Unresolved(error.key, error.text, error.why, file)
     return error
+
+
+def flags(used: Iterable[ConfigSource], roots: Iterable[Path], words: Iterable[Override]) -> list[str]:
+    """Return the words that make Hydra read the same files again, and Python find the same modules, from here.
+
+    Args:
+        used: folders of the user's own whose files are composed.
+        roots: folders that modules of his are in.
+        words: as typed.
+    """
+    providers = {source.provider for source in used}
+    taken = {Path(source.path) for source in used if source.provider == "command-line"}
+    for root in (root for root in roots if root != Path.cwd()):
+        if not any(root in (folder, folder.parent) for folder in taken):
+            taken |= {*[folder for folder in folders() if root in (folder, folder.parent)][:1]}
+    found = [f"--config-dir={own.here(folder)}" for folder in folders() if folder in taken]
+    if providers & {f"{SEARCH} in command-line"}:
+        found += [word.input_line or "" for word in words if word.get_key_element() == SEARCH]
+    return found
