@@ -10,6 +10,7 @@ import errno
 import io
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -201,7 +202,7 @@ def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept
                 if found.package and part is None:
                     raise ConfigError(f"--package {found.package} is no part of the configuration")
                 if len(runs) > 1:
-                    print("---\n#", *made.command)
+                    print("---\n#", shlex.join(made.command))
                 if found.package:
                     print(f"# @package {found.package}")
                 print(OmegaConf.to_yaml(part) if OmegaConf.is_config(part) else f"{part}\n", end="")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -26,19 +27,21 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.resolvers.oc import env
 
 from dstrun import contract, grid, honoured, identity, own, source, trust
 from dstrun.check import check
 from dstrun.diagnose import FAULTS, diagnose, folders, leaves, told, unknown
+from dstrun.interpolation import Unresolved, resolving
 from dstrun.option import GROUPS, ConfigError, expanded, nearest
 from dstrun.override import (
     CHOOSING,
     axes,
     check_names,
+    check_typed,
     parse,
     quoted,
     texts,
@@ -54,8 +57,8 @@ HERE = "dstrun.conf"
 ConfigStore.instance().store("schema", node=Schema)
 
 
-Bases = dict[tuple[str, ...], tuple[DictConfig, Any]]
-"""By the words that choose options: the composed configuration, and the choices."""
+Bases = dict[tuple[str, ...], tuple[DictConfig, Any, Mapping[Path, ConfigSource]]]
+"""By the words that choose options: the composed configuration, the choices, and files of the user's own by folder."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,14 @@ def sweep_words(overrides: Sequence[str], name: str) -> list[list[str]]:
         ConfigError: said in one sentence.
     """
     check_names(source.primary(name))
-    file = _hydra_compose(of_hydra(overrides), name).hydra.sweeper
+    hydra = _hydra_compose(of_hydra(overrides), name).hydra
+    try:
+        for part, environment in ((hydra.sweeper, False), (hydra.launcher, True)):
+            with resolving(environment=environment):
+                OmegaConf.to_container(part, resolve=True)
+    except Unresolved as error:
+        raise source.placed(error, parse(overrides), source.composed(of_hydra(overrides), name)) from error
+    file = hydra.sweeper
     if odd := [grid for grid in file.get("grids", ()) if not isinstance(grid, Mapping)]:
         raise ConfigError(f"hydra.sweeper.grids holds {odd[0]}, and no settings: each is a list of KEY: VALUES")
     return expand(parse(overrides), file.get("params"), file.get("grids", ()))
@@ -237,39 +247,43 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
             raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
     overrides = with_protocol(parsed)
     parsed = parse(overrides)
-    file = [] if name == "config" else ["-cn", name]
-    command = (*file, *(o.input_line or "" for o in parsed if not o.is_hydra_override()))
+    command = tuple(o.input_line or "" for o in parsed if not o.is_hydra_override())
     typed, overrides = texts(parsed), [quoted(override) for override in parsed]
-    if bases is None:
-        composed = _hydra_compose(overrides, name)
-        _check_typed(parsed, composed.hydra.runtime.choices)
-        return experiment(composed, command=command, typed=typed)
     values = [o for o in parsed if o.key_or_group.partition("@")[0] not in CHOOSING and not o.is_hydra_override()]
     options = tuple(quoted(o) for o in parsed if o not in values)
-    if options not in bases:
-        base = _hydra_compose(list(options), name)
-        choices = base.hydra.runtime.choices
-        with open_dict(base):
-            del base["hydra"]
-        bases[options] = base, choices
-    composed, choices = copy.deepcopy(bases[options][0]), bases[options][1]
+    if bases is None:
+        composed = _hydra_compose(overrides, name)
+        choices, files = composed.hydra.runtime.choices, source.composed(options, name)
+    else:
+        if options not in bases:
+            base = _hydra_compose(list(options), name)
+            bases[options] = _without_hydra(base), base.hydra.runtime.choices, source.composed(options, name)
+        composed, choices, files = copy.deepcopy(bases[options][0]), *bases[options][1:]
+        try:
+            with resolving():
+                ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        except FAULTS as error:
+            raise diagnose(overrides, name, error) from error
+    check_typed(parsed, choices)
     try:
-        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-    except FAULTS as error:
-        raise diagnose(overrides, name, error) from error
-    _check_typed(parsed, choices)
-    return experiment(composed, choices, command, typed)
+        found = experiment(composed, choices, command, typed)
+    except Unresolved as error:
+        raise source.placed(error, parsed, files) from error
+    return repeatable(found, parsed, name, files.values())
 
 
-def _check_typed(words: Sequence[Override], choices: Any) -> None:
-    """Refuse words that set what another optimizer than the one chosen would read."""
-    for word in words:
-        truth = getattr(SETTINGS.get(word.key_or_group), "type", "") == "bool" and not word.is_delete()
-        if truth and word.value() not in (True, False):
-            raise ConfigError(f"{word.input_line} must be true or false")
-        group, _, rest = word.get_key_element().lstrip("+~").partition(".")
-        if group == "recipe" and rest and rest.partition(".")[0] != choices.get("optimizer"):
-            raise ConfigError(f"{word.input_line} does nothing with optimizer={choices.get('optimizer')}")
+def repeatable(found: Experiment, words: Sequence[Override], name: str, used: Collection[ConfigSource]) -> Experiment:
+    """Add the flags without which the words of an experiment would make another, where Hydra is open.
+
+    Args:
+        found: with its words.
+        words: as typed, those to Hydra too.
+        name: the primary configuration.
+        used: folders of the user's own whose files are composed.
+    """
+    file = [] if name == "config" else ["-cn", name]
+    more = source.flags(used, identity.roots(found.config) if found.places else (), words)
+    return replace(found, command=(*file, *more, *found.command))
 
 
 def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
@@ -277,8 +291,12 @@ def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
     honoured.check_words(honoured.keys(parsed))
     source.check_search(parsed, name)
     try:
-        found = hydra_compose(name, overrides=overrides, return_hydra_config=True)
+        with resolving():
+            found = hydra_compose(name, overrides=overrides, return_hydra_config=True)
+            found.hydra.get("mode")  # which is asked for next
         honoured.check_composed(OmegaConf.to_container(found.hydra, resolve=False))  # type: ignore[arg-type]
+    except Unresolved as error:
+        raise source.placed(error, parsed, () if error.file else source.composed(overrides, name)) from error
     except FAULTS as error:
         raise (error if isinstance(error, ConfigError) else diagnose(overrides, name, error)) from error
     trust.check_hydra(OmegaConf.to_container(found.hydra, resolve=False), trusted(overrides), places())
@@ -288,23 +306,6 @@ def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
 def places() -> tuple[str, ...]:
     """Return where modules of the user's own may be, where Hydra is open."""
     return own.modules([str(folder) for folder in folders()])
-
-
-@contextmanager
-def _no_environment() -> Iterator[None]:
-    """Refuse to read environment variables: what a configuration holds is in the run's record."""
-
-    def refuse(name: str, *_: Any) -> None:
-        raise ConfigError(
-            f"${{oc.env:{name}}} is not read: its value would be in the record; say it as a word, KEY=$NAME"
-        )
-
-    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
-    try:
-        yield
-    finally:
-        OmegaConf.clear_resolver("oc.env")
-        OmegaConf.register_new_resolver("oc.env", env)
 
 
 def experiment(
@@ -323,8 +324,8 @@ def experiment(
     if strange := sorted(every - {*KNOWN}):
         raise unknown(strange[0], [*KNOWN, *SETTINGS])
     try:
-        with _no_environment():
-            config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, [*every]), resolve=True)
+        with resolving():
+            config: Any = OmegaConf.to_container(_without_hydra(composed), resolve=True)
     except FAULTS as error:
         raise told(error) from error
     _fill(config)
@@ -346,6 +347,14 @@ def experiment(
     where = places() if mine else ()
     found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, where)  # type: ignore[arg-type]
     check(found)
+    return found
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    """Return what a run reads, each setting of its type."""
+    found = copy.deepcopy(composed)
+    with open_dict(found):
+        found.pop("hydra", None)
     return found
 
 

@@ -29,6 +29,10 @@ UNREAD = re.compile(r"(?is)\.(launcher|sweeper)\b.* unexpected keyword argument 
 """What Hydra says where a launcher or a sweeper has no such setting."""
 
 
+LISTED = re.compile(r"Error resolving interpolation '(.*)', possible interpolation keys: (.*)")
+"""What Hydra says of an interpolation in a list of defaults."""
+
+
 def told(error: BaseException) -> ConfigError:
     """Return the error that says in one sentence what kept Hydra from composing or starting."""
     cause: BaseException | None = error
@@ -77,10 +81,13 @@ def folders() -> list[Path]:
     return [Path(source.path) for source in sources if source.scheme() == "file"]
 
 
+def _files() -> Iterator[Path]:
+    return (path for folder in folders() for path in (*folder.glob("*.yaml"), *folder.glob("*/**/*.yaml")))
+
+
 def _undecodable() -> str:
     """Find a file of the user's own that is no text."""
-    files = (path for folder in folders() for path in (*folder.glob("*.yaml"), *folder.glob("*/**/*.yaml")))
-    for path in files:
+    for path in _files():
         try:
             content(path).decode()
         except ValueError:
@@ -190,6 +197,10 @@ def _of_value(values: list[Override], every: list[str]) -> ConfigError | None:
 
 def _in_file(error: BaseException) -> ConfigError:
     """Return what is wrong in a file, where the words are right; a key that is none with the nearest spelling."""
+    if listed := LISTED.match(str(error)):
+        text, known = listed.groups()
+        file = next((f"{_here(path)}: " for path in _files() if text.encode() in content(path)), "")
+        return ConfigError(f"{file}defaults: {text} cannot be resolved: choose {', '.join(sorted(known.split(', ')))}")
     cause: BaseException | None = error
     while cause is not None:
         key = getattr(cause, "full_key", None) or getattr(cause, "key", None)

@@ -75,6 +75,13 @@ def code(config: Mapping[str, Any]) -> dict[str, str]:
     return {module: sha256(source).hexdigest()[:16] for module, source in sorted(found.items())}
 
 
+def roots(config: Mapping[str, Any]) -> list[Path]:
+    """Name the folders from which Python imports a user's own options, and those modules of his that they import."""
+    found = {module: trust.locate(module) for module in code(config)}
+    above = [(file, module.count(".") + trust.is_package(module)) for module, file in found.items() if file]
+    return list(dict.fromkeys(file.absolute().parents[levels] for file, levels in above))
+
+
 @lru_cache(maxsize=256)  # of a sweep, every run has the same
 def _imports(module: str, source: bytes, package: bool) -> tuple[str, ...]:
     """Name what a module imports, anywhere in it: modules, and names that may be modules of a package."""

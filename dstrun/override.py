@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from dstrun.option import GROUPS, ConfigError
-from dstrun.schema import DEFAULTS, NAMES, OPTIONAL
+from dstrun.schema import DEFAULTS, NAMES, OPTIONAL, SETTINGS
 
 PROTOCOL = "protocol"
 """The group whose options are papers; each has a folder of files besides, one a method."""
@@ -170,3 +170,18 @@ def trusted(words: Sequence[str]) -> list[str]:
     if bad := [name for name in found if not name.isidentifier()]:
         raise ConfigError(f"trusted={bad[0]} must be a list of packages by their top-level names, such as [timm]")
     return found
+
+
+def check_typed(words: Sequence[Override], choices: Any) -> None:
+    """Refuse words that set what another optimizer than the one chosen would read.
+
+    Raises:
+        ConfigError: one does, or a word that is true or false is neither.
+    """
+    for word in words:
+        truth = getattr(SETTINGS.get(word.key_or_group), "type", "") == "bool" and not word.is_delete()
+        if truth and word.value() not in (True, False):
+            raise ConfigError(f"{word.input_line} must be true or false")
+        group, _, rest = word.get_key_element().lstrip("+~").partition(".")
+        if group == "recipe" and rest and rest.partition(".")[0] != choices.get("optimizer"):
+            raise ConfigError(f"{word.input_line} does nothing with optimizer={choices.get('optimizer')}")

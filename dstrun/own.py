@@ -50,6 +50,11 @@ def check(found: Sequence[Path]) -> None:
                     raise ConfigError(f"{here(mine)} is in {here(other)} too: rename one of them")
 
 
+def is_shipped(path: str) -> bool:
+    """Return whether there is a file of this name among those shipped, where Hydra finds it first."""
+    return any((files(package) / path).is_file() for package in SHIPPED)
+
+
 def check_search(paths: Iterable[str]) -> None:
     """Check the folders of ``hydra.searchpath``.
 

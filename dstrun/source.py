@@ -1,8 +1,10 @@
-"""Which files Hydra reads: each within bounds before it is parsed, and those of folders alone. No torch."""
+"""Which files Hydra reads, each within bounds before it is parsed, and which flags find them again. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.types import RunMode
 from omegaconf import OmegaConf
+from omegaconf.errors import GrammarParseError
 
 from dstrun import own
-from dstrun.bounded import check_file
-from dstrun.diagnose import FAULTS, told
+from dstrun.bounded import check_file, content, parse_yaml
+from dstrun.diagnose import FAULTS, folders, leaves, told
+from dstrun.interpolation import Unresolved
 from dstrun.option import ConfigError
 
 SEARCH = "hydra.searchpath"
@@ -26,8 +31,13 @@ class Files(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Check a file, then read it."""
-        check_file(Path(self.path, self._normalize_file_name(config_path)))
-        return super().load_config(config_path)
+        file = Path(self.path, self._normalize_file_name(config_path))
+        check_file(file)
+        try:
+            return super().load_config(config_path)
+        except GrammarParseError as error:
+            first = str(error).splitlines()[0]
+            raise Unresolved(error.full_key or "", str(error.value), first, file) from error
 
 
 def bound() -> None:
@@ -73,3 +83,56 @@ def check_search(overrides: Iterable[Override], name: str) -> None:
         shown = said if folders is not said else f"[{', '.join(map(str, said))}]"
         raise ConfigError(f"{SEARCH}={shown} must be a list of folders, as [DIR]")
     own.check_search(folders)
+
+
+def composed(words: Sequence[str], name: str) -> dict[Path, ConfigSource]:
+    """Return the files of the user's own that words compose, and the folder of each, where Hydra is open.
+
+    Args:
+        words: that choose options, and those to Hydra; others change nothing.
+        name: the primary configuration.
+    """
+    if not folders() and not any(SEARCH in word for word in words):
+        return {}
+    loader: Any = GlobalHydra.instance().config_loader()
+    defaults = loader.compute_defaults_list(name, list(words), RunMode.RUN).defaults
+    _, repository = loader._parse_overrides_and_create_caching_repo(name, list(words))
+    mine = [source for source in repository.get_sources() if source.scheme() == Files.scheme()]
+    paths = [f"{found.config_path.removesuffix('.yaml')}.yaml" for found in defaults if found.config_path]
+    here = {Path(source.path, path): source for path in paths if not own.is_shipped(path) for source in mine}
+    return {file: source for file, source in here.items() if file.is_file()}
+
+
+def placed(error: Unresolved, words: Iterable[Override], files: Iterable[Path]) -> Unresolved:
+    """Return what is wrong with an interpolation with the file that it stands in; as it is, where a word says it."""
+    if error.file:
+        return error
+    key = re.sub(r"\[(\d+)\]", r".\1", error.key)
+    for word in words:
+        if "${" in (word.input_line or "") and f"{key}.".startswith(f"{word.get_key_element().lstrip('+~')}."):
+            return error
+    for file in reversed(list(files)):
+        with suppress(OSError, ValueError):
+            held = leaves(parse_yaml(content(file).decode()))
+            if any(value == error.text and f".{key}".endswith(f".{leaf}") for leaf, value in held):
+                return Unresolved(error.key, error.text, error.why, file)
+    return error
+
+
+def flags(used: Iterable[ConfigSource], roots: Iterable[Path], words: Iterable[Override]) -> list[str]:
+    """Return the words that make Hydra read the same files again, and Python find the same modules, from here.
+
+    Args:
+        used: folders of the user's own whose files are composed.
+        roots: folders that modules of his are in.
+        words: as typed.
+    """
+    providers = {source.provider for source in used}
+    taken = {Path(source.path) for source in used if source.provider == "command-line"}
+    for root in (root for root in roots if root != Path.cwd()):
+        if not any(root in (folder, folder.parent) for folder in taken):
+            taken |= {*[folder for folder in folders() if root in (folder, folder.parent)][:1]}
+    found = [f"--config-dir={own.here(folder)}" for folder in folders() if folder in taken]
+    if providers & {f"{SEARCH} in command-line"}:
+        found += [word.input_line or "" for word in words if word.get_key_element() == SEARCH]
+    return found

@@ -124,13 +124,15 @@ def job(composed: DictConfig) -> Ending:
     """Train one run of a sweep for a launcher of another library; a failure is on record and stops no other."""
     from hydra.core.hydra_config import HydraConfig
 
-    from dstrun import config
+    from dstrun import config, source
     from dstrun.launcher.task import Exit, Task
     from dstrun.override import parse, texts
 
     hydra = HydraConfig.get()
     words = tuple(hydra.overrides.task)
-    task = Task(config.experiment(composed, hydra.runtime.choices, words, texts(parse(words))))
+    found = config.experiment(composed, hydra.runtime.choices, words, texts(parse(words)))
+    every, name = [*hydra.overrides.hydra, *words], str(hydra.job.config_name)
+    task = Task(config.repeatable(found, parse(every), name, source.composed(every, name).values()))
     if task.experiment.config["retry"] or task.experiment.config["fail_fast"]:
         raise ConfigError("retry and fail_fast need hydra/launcher=local or slurm")
     if run_one(task.experiment) == 130:

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LIGHT = {
     "option", "budget", "stream", "progress", "heap", "ranks", "trouble", "process", "output", "trust", "bounded",
-    "safe", "",
+    "safe", "home", "",
 }  # fmt: skip
 MAY_IMPORT = {
     "option": set(),
@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "trust": set(),
     "bounded": set(),
     "safe": set(),
+    "home": set(),
     "progress": set(),
     "topology": set(),
     "geometry": set(),
@@ -65,8 +66,12 @@ MAY_IMPORT = {
     "grid": set(),
     "override": {"schema"},
     "diagnose": {"override", "own", "schema"},
-    "source": {"diagnose", "override", "own"},
-    "config": {"check", "contract", "diagnose", "grid", "honoured", "identity", "override", "own", "schema", "source"},
+    "interpolation": {"diagnose", "own"},
+    "source": {"diagnose", "interpolation", "override", "own"},
+    "config": {
+        *("check", "contract", "diagnose", "grid", "honoured", "identity"),
+        *("interpolation", "override", "own", "schema", "source"),
+    },
     "ready": {"config"},
     "launcher": {"config", "record", "run"},
     "bench": None,
@@ -90,7 +95,7 @@ MAY_IMPORT = {
 
 THIRD_PARTY = {
     "hydra": {"config", "diagnose", "override", "run", "source"},
-    "omegaconf": {"config", "diagnose", "run", "source", "start"},
+    "omegaconf": {"config", "diagnose", "interpolation", "run", "source", "start"},
     "matplotlib": {"report"},
     "wandb": set(),
     "torchvision": set(),

@@ -186,7 +186,7 @@ REFUSED = {
     f"{D} experiment=a/.b": "experiment=a/.b is hidden",
     f"{D} experiment={'x' * 300}": "is 300 bytes long",
     f"{D} experiment=${{model}}": "must be a name",
-    f"{D} seed=${{seed}}": "Recursive interpolation",
+    f"{D} seed=${{seed}}": "it stands for itself",
     f"{D} seed=${{oc.env:NOSUCH}}": "NOSUCH",
     f"{D} strict=3": "strict=3 must be true or false",
     f"{D} seed=null": "seed=null must be a whole number",

@@ -235,8 +235,9 @@ class Sweep:
 
 
 def apart(task: Task, other: Task) -> list[str]:
-    """Return the words of a run that are not among those of another."""
-    return [word for word in task.experiment.command if word not in other.experiment.command]
+    """Return the words of a run, but flags, that are not among those of another."""
+    found = [word for word in task.experiment.command if word not in other.experiment.command]
+    return [word for word in found if not word.startswith("-")]
 
 
 def counted(number: int) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dstrun import home
 from dstrun.option import ConfigError, expanded
 from dstrun.record.page import Page
 
@@ -160,6 +161,7 @@ class Mirror:
 
 
 def _init(mode: str, folder: Path, page: Page, project: str, **settings: Any) -> Any:
+    home.for_wandb()
     import wandb
 
     # Many of these names are private to a version of wandb: one it lacks must not cost the mirror.

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dstrun import home
 from dstrun.option import ConfigError, nearest
 from dstrun.progress import human
 from dstrun.record.writer import write_atomic
@@ -76,6 +77,7 @@ def sheet(extra: Mapping[str, Any] | None = None) -> Iterator[None]:
     Text, axes, grid and the faces of hollow marks take their colors from there; ``style.NEUTRAL`` is dense training
     and whatever else is no method.
     """
+    home.for_matplotlib()
     import matplotlib as mpl
 
     with mpl.rc_context():
