@@ -20,7 +20,7 @@ SAVE_S = {"cuda": 15.0, "cpu": 4.0}
 """Kept for runs to save when they are asked to end."""
 GRACE_S = 5.0
 """For those that have not, or where everything is asked to end."""
-LEAST_S = {"cuda": 45.0, "cpu": 4.0}
+LEAST_S = {"cuda": 25.0, "cpu": 4.0}
 """In which a run starts and comes some way: it is not begun with less."""
 
 ENDS = {0: "done", 130: "saved", -signal.SIGTERM: "ended before it trained"}
