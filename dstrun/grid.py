@@ -15,6 +15,9 @@ from dstrun.option import ConfigError, nearest
 
 HERE = "dstrun.sweeps"
 
+MOST_RUNS = 100_000
+"""Of a sweep: more would take its client minutes and gigabytes before the first trains."""
+
 Axes = Mapping[str, Sequence[str]]
 """Keys of the configuration, and the words that give each its values: ``{"seed": ["seed=0", "seed=1"]}``."""
 
@@ -31,7 +34,7 @@ def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
         grids: words of each grid; none at all is one that adds nothing.
 
     Raises:
-        ConfigError: a typed word that picks has a value which no grid has, or no run is left.
+        ConfigError: a typed word that picks has a value which no grid has, no run is left, or there are too many.
     """
     own = {key for grid in grids for key in grid} - params.keys()
     picked = {key: words for key, words in typed.items() if key in own}
@@ -42,11 +45,14 @@ def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
                 has = f"which has {', '.join(known)}{nearest(word, known)}"
                 raise ConfigError(f"{word} is in no grid of this sweep, {has}")
     shared = {**params, **{key: words for key, words in typed.items() if key not in own}}
-    found = []
+    found: list[list[str]] = []
     for grid in grids or [{}]:
         wanted = {key: {_read(word) for word in words} for key, words in picked.items()}
         chosen = {k: [w for w in words if k not in wanted or _read(w) in wanted[k]] for k, words in grid.items()}
-        found += [list(run) for run in itertools.product(*{**shared, **chosen}.values())]
+        lists = {**shared, **chosen}.values()
+        if len(found) + math.prod(map(len, lists)) > MOST_RUNS:
+            raise ConfigError(f"a sweep has at most {MOST_RUNS:,} runs, and this has more: make several of it")
+        found += [list(run) for run in itertools.product(*lists)]
     if not found:
         none = next((key for axes in (shared, *grids) for key, words in axes.items() if not words), None)
         what = " ".join(w for words in picked.values() for w in words)

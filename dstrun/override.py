@@ -7,9 +7,10 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 
+from dstrun.grid import MOST_RUNS
 from dstrun.option import GROUPS, ConfigError
 from dstrun.schema import DEFAULTS, NAMES, OPTIONAL, SETTINGS
 
@@ -119,6 +120,9 @@ def as_typed(override: Override) -> list[str]:
     text = (override.input_line or "").partition("=")[2]
     if not override.is_sweep_override():
         return [text] if isinstance(override.value(), int | float) else [override.get_value_element_as_str()]
+    found = override.value()
+    if isinstance(found, RangeSweep) and (found.stop - found.start) / (found.step or 1) > MOST_RUNS:  # type: ignore[operator]
+        raise ConfigError(f"{override.input_line} lists more than {MOST_RUNS:,} values")
     values = list(override.sweep_string_iterator())
     typed = [part.strip() for part in text.split(",")]
     plain = len(typed) == len(values) and not set(text) & set("'\"[](){}\\")

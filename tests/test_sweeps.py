@@ -179,6 +179,10 @@ def test_typed_words_win_over_a_file(words: list[str], left: int) -> None:
         (["sparsty=0.9"], "sparsty is no setting here (did you mean sparsity?)"),
         (["sparsity=1.5"], "sparsity=1.5 must lie in [0, 1)"),
         (["seed=interval(0,1)"], "seed=interval(0,1) has no end: list its values"),
+        (["seed=range(0,1000000000)"], "seed=range(0,1000000000) lists more than 100,000 values"),
+        (["seed=shuffle(range(0,1000000000))"], "lists more than 100,000 values"),
+        (["sparsity=range(0,1,1e-12)"], "lists more than 100,000 values"),
+        (["seed=range(0,1000)", "batch_size=range(1,1000)"], "a sweep has at most 100,000 runs, and this has more"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
