@@ -39,7 +39,6 @@ SAID = (
     (r"Value '(.*)' of type '.*' could not be converted to Float", r"\1 is no number"),
     (r"Value '(.*)' .* is not a valid bool.*", r"\1 is neither true nor false"),
     (r"Cannot convert '.*' to string: .*", "it must be a name"),
-    (r"HydraConfig was not set", "Hydra's own settings are not read"),
     (r"maximum recursion depth exceeded.*", "it is nested without end"),
     (r"In oc.deprecated resolver at '.*': Key not found: '(.*)'", r"there is no setting \1"),
 )
@@ -153,6 +152,8 @@ def resolving(*, environment: bool = False) -> Iterator[None]:
             return bounds.take(self._resolve_node_interpolation(inter_key, memo))
 
         def compute(name: str, args: tuple[Any, ...], args_str: tuple[str, ...]) -> Any:
+            if name == "hydra":
+                raise ConfigError("Hydra's own settings are not read")
             if name == "oc.env" and not environment:
                 raise ConfigError("no environment is read: it would be in the record; say a word, KEY=$NAME")
             return bounds.take(self._evaluate_custom_resolver(key, node, name, args, args_str))
