@@ -74,6 +74,7 @@ COUNTED: dict[str, tuple[Callable[[Any], Any], tuple[int, int]]] = {
     "bool": (lambda t: bool((t.x > 0).all()), (1, 0)),
     "if": (lambda t: 1 if t.s else 0, (1, 0)),
     "slice": (lambda t: t.x[: t.i[2]], (1, 0)),
+    "an index of no dimensions": (lambda t: t.x[t.i[2]], (1, 0)),
     "range": (lambda t: range(t.i[2]), (1, 0)),
     "tolist": (lambda t: t.x.tolist(), (1, 0)),
     "print": (lambda t: f"{t.x}", (1, 0)),

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pretend_run import SMALL, SOON, Result, trained
+from pretend_run import SMALL, SOON, Result, noise, trained
 
 from dstrun import config
 from dstrun.help import options
+
+__all__ = ["noise"]
 
 FEWER = {"synflow": ("method.rounds=5",)}
 
@@ -72,3 +74,8 @@ OTHERS = {
 def test_other_settings_train_as_on_the_cpu(name: str) -> None:
     method, *more = OTHERS[name]
     check(*both(words("mlp", method, *more)))
+
+
+@pytest.mark.parametrize("network", [SMALL["resnet20"], ("model=vit",)], ids=["resnet20", "vit"])
+def test_augmented_images_and_attention(network: tuple[str, ...], noise: tuple[str, ...]) -> None:
+    check(*both([*noise, *network, "method=gse", *SOON]))
