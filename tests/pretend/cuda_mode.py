@@ -22,6 +22,8 @@ from torch.utils import _foreach_utils
 
 COPYING = {"tensor", "as_tensor", "asarray", "scalar_tensor"}
 """What makes a tensor of numbers of the host."""
+SPECIAL = {"new_tensor", "matmul", "__matmul__", "__rmatmul__"}
+"""What C++ does in a way that is not a GPU's."""
 EMPTY = {"empty", "empty_like", "new_empty", "empty_strided"}
 
 
@@ -32,18 +34,19 @@ class Pretend(TorchFunctionMode):
         kwargs = kwargs or {}
         if (answer := ANSWERS.get(func)) is not None:
             return answer(*args, **kwargs)
-        name, device = getattr(func, "__name__", ""), kwargs.get("device")
+        name, device, drawn = getattr(func, "__name__", ""), kwargs.get("device"), kwargs.get("generator")
+        if device is None and drawn is None and name not in SPECIAL:
+            return func(*args, **kwargs)
         here = any(isinstance(t, CudaTensor) for t in tensors(args))
         on_cuda = _is_cuda(device) or (device is None and here)
-        drawn = kwargs.get("generator")
         if drawn is not None and on_cuda != isinstance(drawn, CudaGenerator):
             raise MixedDevices(f"{name}: a generator of the {'CPU' if on_cuda else 'GPU'} for a tensor of the other")
-        if _is_cuda(device) or (here and device is not None and name != "__get__"):
+        if on_cuda != here or (here and device is not None):
             return _made(func, name, args, kwargs)
         if name == "new_tensor" and here:
             tally.copy(name)
             return CudaTensor(func(args[0].held, *args[1:], **kwargs))
-        if name in ("matmul", "__matmul__", "__rmatmul__") and here and args[0].dim() == 1 and args[1].dim() == 2:
+        if name in SPECIAL and here and args[0].dim() == 1 and args[1].dim() == 2:
             return torch.mm(args[0][None], args[1])[0]  # else C++ changes a shape in place
         return func(*args, **kwargs)
 

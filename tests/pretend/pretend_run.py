@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def begin(words: Sequence[str], device: str, last: bool = False) -> Training:
         device: ``cpu``, or ``cuda`` where that is pretended.
         last: whether images on the CPU have their channels innermost, as on a GPU in any precision but fp32.
     """
-    experiment = config.compose([*WORDS, "optimizer.lr=0.05", *words])
+    experiment = _composed((*WORDS, "optimizer.lr=0.05", *words))
     run = assemble(experiment, torch.device(device))
     run.graphs = False
     if device == "cpu":
@@ -60,6 +61,11 @@ def begin(words: Sequence[str], device: str, last: bool = False) -> Training:
             group["foreach"] = not group.get("fused")
     run.model.train()
     return run
+
+
+@cache
+def _composed(words: tuple[str, ...]) -> config.Experiment:
+    return config.compose(list(words))
 
 
 def advance(run: Training, steps: int) -> list[Taken]:
