@@ -55,6 +55,8 @@ class _Kept(FunctionCache):
         """Return the compiled function for the types of ``sig``, or ``None``."""
         try:
             return super().load_overload(sig, target_context)
+        except MemoryError:  # it may have left numba half prepared: nothing could be compiled instead
+            raise
         except Exception:  # a damaged file can raise nearly anything
             return None
 

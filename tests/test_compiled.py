@@ -38,6 +38,17 @@ def test_kept(kept: Path) -> None:
     assert hits() == 1
 
 
+def test_memory_that_runs_out_is_no_damage(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted there, numba could no more tell the type of ``range``."""
+
+    def load(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(caching.FunctionCache, "load_overload", load)
+    with pytest.raises(MemoryError):
+        hits()
+
+
 @pytest.mark.parametrize("name", ["*.nbi", "*.nbc"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "begin", "middle", "end", "gone"])
 def test_damaged(kept: Path, name: str, damage: str) -> None:

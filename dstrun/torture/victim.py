@@ -28,7 +28,9 @@ LIMIT_SECONDS = 40.0
 DEATH_SIGNAL = 1
 """``PR_SET_PDEATHSIG`` of Linux: a victim does not outlive who forked it."""
 BROKEN = re.compile(r"Traceback \(most recent call last\)|Fatal Python error|Segmentation fault|terminate called")
-IGNORED = re.compile(r"^Exception ignored in.*\n(?:Traceback.*\n)?(?:\s+.*\n)*(?:\w*(?:Error|Interrupt)\b.*\n)?", re.M)
+IGNORED = re.compile(
+    r"^Exception ignored (?:in|on).*\n(?:Traceback.*\n)?(?:\s+.*\n)*(?:\w*(?:Error|Interrupt)\b.*\n)?", re.M
+)
 
 
 @dataclass(frozen=True)

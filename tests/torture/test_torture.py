@@ -15,6 +15,7 @@ from dstrun.torture.certificate import Certificate, certify
 from dstrun.torture.compare import differences
 from dstrun.torture.place import file_system
 from dstrun.torture.trial import Verdict, advice, drawn
+from dstrun.torture.victim import Attempt
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,14 @@ def test_a_certificate_holds_only_where_all_was_done_and_nothing_is_bad() -> Non
         assert f"NOT SAFE: 1 {verdict}" in Certificate({}, 0, 2, verdicts=right).page()
     right[1].worsen("told", "")
     assert right[1].verdict == "traceback"
+
+
+@pytest.mark.parametrize("how", ["in: <_io.FileIO>", "on calling ctypes callback function: <function f at 0x7f>"])
+def test_what_python_could_not_raise_is_no_traceback(how: str) -> None:
+    trace = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    def f():\n\n  File "b.py", line 2\n'
+    said = f"begins\nException ignored {how}\n{trace}MemoryError: \nends\n"
+    assert not Attempt(0, said, 1.0).broken
+    assert Attempt(0, f"{said}{trace}MemoryError: \n", 1.0).broken
 
 
 def test_what_differs_is_named() -> None:
