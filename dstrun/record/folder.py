@@ -216,7 +216,7 @@ class RunFolder:
             if not hidden and not stray.exists():
                 return
             with suppress(Busy, ConfigError), self.owned():
-                sweep_left_over(self.path)
+                self._sweep()
                 if self.checkpoint.exists():
                     stray.unlink(missing_ok=True)
 
@@ -256,7 +256,7 @@ class RunFolder:
         """
         self.check()
         self._touched = True
-        sweep_left_over(self.path)
+        self._sweep()
         if self.damage is not None:
             set_aside(self.path / "record.json", f"{self.damage}: it is made again")
             self.damage = None
@@ -266,6 +266,9 @@ class RunFolder:
                 rows.restore(self.kept[rows.path.name])
             else:
                 rows.restart(resumed_step)
+
+    def _sweep(self) -> None:
+        sweep_left_over(self.path, self._lock is not None and self._lock.locked)
 
     @property
     def _rows(self) -> tuple[Rows, Rows]:

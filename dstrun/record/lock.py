@@ -76,6 +76,11 @@ class Lock:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._refresh, daemon=True, name="heartbeat")
 
+    @property
+    def locked(self) -> bool:
+        """Whether the kernel keeps every other process from the run."""
+        return self._locked
+
     def acquire(self) -> None:
         """Take the run, or wait a little where the owner is an earlier start of this very SLURM job.
 

@@ -73,13 +73,16 @@ def previous(path: Path) -> Path:
     return path.with_suffix(f".previous{path.suffix}")
 
 
-def sweep_left_over(folder: Path) -> None:
+def sweep_left_over(folder: Path, locked: bool = False) -> None:
     """Remove what killed processes were about to write, and what they looked at the time with.
 
     Args:
-        folder: of a run, held by this process; notes that others try to take over are left for a minute.
+        folder: of a run, held by this process.
+        locked: whether the kernel keeps others from taking it over; else notes that they may be taking over are left
+            for a minute.
     """
-    for pattern, least in ((f".*{LEFT_OVER}", 0.0), (".owner.*", TRYING_SECONDS), (".now.*", TRYING_SECONDS)):
+    trying = 0.0 if locked else TRYING_SECONDS
+    for pattern, least in ((f".*{LEFT_OVER}", 0.0), (".owner.*", trying), (".now.*", TRYING_SECONDS)):
         for file in folder.glob(pattern):
             with suppress(OSError):
                 if abs(time.time() - file.stat().st_mtime) >= least:  # clocks may differ by as much

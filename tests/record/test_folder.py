@@ -9,7 +9,7 @@ import pytest
 
 from dstrun import config
 from dstrun.record.folder import RunFolder, label, run_id
-from dstrun.record.writer import Rows, write_atomic
+from dstrun.record.writer import Rows, sweep_left_over, write_atomic
 
 
 def identify(*words: str) -> str:
@@ -97,3 +97,17 @@ def test_folder_stands_below_experiment(tmp_path: Path) -> None:
     assert folder.path == tmp_path / "a" / "b" / folder.id
     with folder.owned():
         assert folder.path.is_dir()
+
+
+def test_a_note_that_a_dead_process_took_away_is_removed_at_once_where_nobody_else_can(tmp_path: Path) -> None:
+    experiment = config.compose(["model=mlp", "dataset=digits", f"results={tmp_path}"])
+    folder = RunFolder(experiment.config, experiment.choices)
+    folder.path.mkdir(parents=True)
+    taken = folder.path / ".owner.0123"
+    taken.touch()
+    with folder.owned():
+        folder.begin("", 0)
+        assert sorted(path.name for path in folder.path.glob(".*")) == [".lock", ".owner"]
+    taken.touch()
+    sweep_left_over(folder.path)  # without a lock of the kernel it may be somebody's
+    assert taken.exists()
