@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "contract": {"identity"},
     "check": {"config", "schema"},
     "grid": set(),
-    "override": {"schema"},
+    "override": {"grid", "schema"},
     "diagnose": {"override", "own", "schema"},
     "interpolation": {"diagnose", "own"},
     "source": {"diagnose", "interpolation", "override", "own"},
