@@ -129,7 +129,7 @@ def run(slot: Slot, jobs: Sequence[Job], workers: int, deadline: float) -> None:
 
 
 def close(slot: Slot, job: Job, cut: str) -> None:
-    """Tell the checks that a job has ended without."""
+    """Note for the checks that a job has ended without."""
     missing = [name for name in job.checks if name not in job.heard]
     for name in missing:
         slot.check(name, "cut" if cut else "failed", cut or job.why())

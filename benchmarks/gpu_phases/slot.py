@@ -125,7 +125,7 @@ class Slot:
         return found.get("told") if found.get("state") == "passed" else None
 
     def measured_before(self, phase: str) -> bool:
-        """Take the numbers of an earlier slot whose phase went to its end, with this commit on such a card."""
+        """Adopt the numbers of an earlier slot whose phase went to its end, with this commit on such a card."""
         before = self._alike() and self.earlier.get("phases", {}).get(phase, {}).get("state") == "done"
         if before:
             self.rows |= {row["row"]: row for row in self.earlier.get("rows", []) if row["phase"] == phase}

@@ -118,7 +118,7 @@ def command(words: list[str]) -> Iterator[Found]:
 
 
 def _tell(slot: Slot, busy: dict[str, jobs.Job]) -> None:
-    """Say how runs have ended, and forget them."""
+    """Report how runs have ended, and forget them."""
     for name, job in list(busy.items()):
         if not job.ended():
             continue

@@ -352,7 +352,7 @@ def rows_text(run: Run, name: str) -> str:
 
 
 def _values(key: str, words: Sequence[str]) -> list[Any]:
-    """Take a whole column as what it should hold; where it does not, try each word, which is far slower.
+    """Read a whole column as what it should hold; where it does not, try each word, which is far slower.
 
     One of a single word, as learning rate and memory often are, is read once.
     """

@@ -20,7 +20,7 @@ from dstrun.train.stop import ASKS, TIMERS, Stop
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Take pytest's own timer away, and put back the handlers a test sets."""
+    """Remove pytest's own timer, and put back the handlers a test sets."""
     before = {number: signal.getsignal(number) for number in ASKS}
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     yield
