@@ -14,6 +14,7 @@ from torch import Tensor
 from dstrun.layer import SparseLayer
 from dstrun.method.procedure import Change
 from dstrun.selection import highest
+from dstrun.transfer import fetched
 
 log = logging.getLogger("dstrun")
 
@@ -48,17 +49,20 @@ def keep_best(
 
 
 def best(scores: Sequence[Tensor], counts: Sequence[int] | None, budget: int) -> list[Tensor]:
-    """Give the indices of the highest scores of each layer: ``counts`` of them, or ``budget`` among all layers."""
+    """Return the indices of the highest scores of each layer: ``counts`` of them, or ``budget`` among all layers.
+
+    On the CPU.
+    """
     if counts is not None:
-        return [highest(s, min(count, s.numel())) for s, count in zip(scores, counts, strict=True)]
-    kept = highest(torch.cat([s.flatten() for s in scores]), budget)
-    ends = torch.tensor([s.numel() for s in scores], device=kept.device).cumsum(0)
+        return fetched([highest(s, min(count, s.numel())) for s, count in zip(scores, counts, strict=True)])
+    kept = highest(torch.cat([s.flatten() for s in scores]), budget).cpu()
+    ends = torch.tensor([s.numel() for s in scores]).cumsum(0)
     owner = torch.searchsorted(ends, kept, right=True)
     return [kept[owner == i] - (ends[i] - s.numel()) for i, s in enumerate(scores)]
 
 
 def drop(layer: SparseLayer, indices: Tensor) -> Change:
-    """Prune the active connections at these indices of a layer's positions."""
+    """Prune the active connections at these indices of a layer's positions; on the CPU."""
     positions = layer.topology.positions
     layer.rewire(positions[indices], positions[:0])
     return Change(layer.name, layer.count, indices.numel(), 0, 0, layer.explored())
@@ -80,6 +84,6 @@ def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:
 
 
 def _others(count: int, kept: Tensor) -> Tensor:
-    out = torch.ones(count, dtype=torch.bool, device=kept.device)
+    out = torch.ones(count, dtype=torch.bool)
     out[kept] = False
     return out.nonzero().flatten()

@@ -26,6 +26,7 @@ from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
 from dstrun.train.graph import WARM, Step, capture, fuse
 from dstrun.train.precision import Precision
+from dstrun.transfer import numbers
 
 log = logging.getLogger("dstrun")
 
@@ -97,12 +98,14 @@ class Training:
     def explored(self) -> float:
         """Give the share of all layers' connections that have been active at any time; 1 where no layer is sparse."""
         sizes = [math.prod(layer.geometry.shape) for layer in self.layers]
-        ever = sum(layer.explored() * size for layer, size in zip(self.layers, sizes, strict=True))
+        shares = numbers([layer.explored() for layer in self.layers])
+        ever = sum(share * size for share, size in zip(shares, sizes, strict=True))
         return ever / sum(sizes) if sizes else 1.0
 
     def topology(self) -> list[dict[str, Any]]:
         """Give the connections of every prunable layer for the record: all, active at first and last, ever active."""
-        explored = {layer.name: layer.explored() for layer in self.layers}
+        shares = numbers([layer.explored() for layer in self.layers])
+        explored = {layer.name: share for layer, share in zip(self.layers, shares, strict=True)}
         return [
             {
                 "name": layer.name,

@@ -138,9 +138,9 @@ def _mask_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
         layer.mask = host(layer.mask)
 
 
-def _topology_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
+def _topology_on_the_gpu(run: Training, patch: pytest.MonkeyPatch) -> None:
     for layer in run.layers:
-        layer._topology = type(layer.topology)(layer.topology.shape, host(layer.topology.positions))
+        layer._topology = type(layer.topology)(layer.topology.shape, layer.at)
 
 
 def _images_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ def _order_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
 Plant = Callable[[Training, pytest.MonkeyPatch], None]
 MIXES: list[Plant] = [
     _mask_on_the_cpu,
-    _topology_on_the_cpu,
+    _topology_on_the_gpu,
     _images_on_the_cpu,
     _batch_not_moved,
     _labels_not_moved,

@@ -19,6 +19,7 @@ from dstrun.method.procedure import Change, Procedure, Setting, Update
 from dstrun.selection import highest
 from dstrun.stream import generator
 from dstrun.topology import contains, without
+from dstrun.transfer import fetched, sent
 
 NOISE_RATE = 0.01
 """eta in the noise on gradients: a constant in the code of Mostafa and Wang 2019."""
@@ -88,7 +89,7 @@ class DeepRewiring(Procedure):
 
     def _replace(self, step: int, place: int, pool: Sequence[int]) -> None:
         """Prune what has the wrong sign in the layers of a pool, and grow as many at random."""
-        wrong = [self._wrong(index) for index in pool]
+        wrong = fetched([self._wrong(index) for index in pool])
         count = sum(int(w.sum()) for w in wrong)
         if not count:
             return
@@ -115,7 +116,7 @@ class DeepRewiring(Procedure):
         """Give the position that starts again at 0 where a layer would lose all to others: the least wrong one."""
         if self.setting.scope == "layer" or not wrong.all():
             return active[:0]
-        return active[highest(self.layers[index].values() * self.signs[index], 1)]
+        return active[highest(self.layers[index].values() * self.signs[index], 1).cpu()]
 
     def _rewire(self, step: int, index: int, old: Tensor, out: Tensor, new: Tensor) -> None:
         """Rewire one layer, signs along with it; ``old``, ``out`` and ``new`` are sorted positions."""
@@ -123,11 +124,14 @@ class DeepRewiring(Procedure):
             return
         stays = ~contains(out, old)
         kept = old[stays]
-        places = torch.searchsorted(kept, new) + torch.arange(new.numel(), device=new.device)
-        signs = self.signs[index].new_empty(kept.numel() + new.numel())
-        others = torch.ones_like(signs, dtype=torch.bool)
+        places = torch.searchsorted(kept, new) + torch.arange(new.numel())
+        others = torch.ones(kept.numel() + new.numel(), dtype=torch.bool)
         others[places] = False
-        signs[others], signs[places] = self.signs[index][stays], self._fresh(step, index, new.numel()).to(signs)
+        before, device = self.signs[index], self.signs[index].device
+        stayed, others, places = (sent(at, device) for at in (stays.nonzero()[:, 0], others.nonzero()[:, 0], places))
+        signs = before.new_empty(kept.numel() + new.numel())
+        signs[others] = before[stayed]
+        signs[places] = sent(self._fresh(step, index, new.numel()).to(signs.dtype), device)
         self.layers[index].rewire(out, new)
         self.signs[index] = signs
         back = int(contains(out, new).sum())

@@ -30,9 +30,7 @@ def draw(sizes: Sequence[int], blocked: Sequence[Tensor], count: int, generator:
     ends = torch.tensor(free).cumsum(0)
     parts = torch.tensor_split(ranks, torch.searchsorted(ranks, ends)[:-1])
     firsts = (ends - torch.tensor(free)).tolist()
-    return [
-        inactive(out, (part - first).to(out.device)) for out, part, first in zip(blocked, parts, firsts, strict=True)
-    ]
+    return [inactive(out, part - first) for out, part, first in zip(blocked, parts, firsts, strict=True)]
 
 
 def barred(active: Sequence[Tensor], pruned: Sequence[Tensor], sizes: Sequence[int], count: int) -> list[Tensor]:
