@@ -36,7 +36,7 @@ class MaskedLayer:
 
     Attributes:
         at: (A,) int64, their positions on the weight's device.
-        mask: bool, of the weight's shape.
+        idle: bool, of the weight's shape: which connections are inactive.
         ever: bool, of the weight's shape: which have been active at any time.
     """
 
@@ -68,11 +68,16 @@ class MaskedLayer:
         """A, active connections."""
         return self._topology.count
 
+    @property
+    def mask(self) -> Tensor:
+        """Which connections are active: bool, of the weight's shape."""
+        return ~self.idle
+
     def _set_topology(self, topology: Topology) -> None:
         self._topology, self.at = topology, sent(topology.positions, self.weight.device)
-        self.mask = torch.zeros(self.weight.shape, dtype=torch.bool, device=self.weight.device)
-        self.mask.view(-1)[self.at] = True
-        self.ever |= self.mask
+        self.idle = torch.ones(self.weight.shape, dtype=torch.bool, device=self.weight.device)
+        self.idle.view(-1)[self.at] = False
+        self.ever.view(-1)[self.at] = True
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
@@ -94,7 +99,7 @@ class MaskedLayer:
     def confine_gradient(self) -> None:
         """Zero the gradient of inactive connections."""
         if self.weight.grad is not None:
-            self.weight.grad.masked_fill_(~self.mask, 0)  # a product would keep what is not finite
+            self.weight.grad.masked_fill_(self.idle, 0)  # a product would keep what is not finite
 
     def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn inside it, then scored by the weight's gradient."""
@@ -147,8 +152,8 @@ class MaskedLayer:
         state = carried(self, grow.numel() > 0)
         self._topology, self.at = topology, sent(topology.positions, self.weight.device)
         prune, grow = (sent(positions, self.weight.device) for positions in (prune, grow))
-        self.mask.view(-1)[prune] = False
-        self.mask.view(-1)[grow] = True
+        self.idle.view(-1)[prune] = True
+        self.idle.view(-1)[grow] = False
         self.ever.view(-1)[grow] = True
         changed = torch.cat([prune, grow])
         for tensor in [self.weight.detach(), *state.values()]:
@@ -156,7 +161,7 @@ class MaskedLayer:
 
     def index(self) -> list[Tensor]:
         """List positions and masks."""
-        return [self.at, self.mask, self.ever]
+        return [self.at, self.idle, self.ever]
 
     def explored(self) -> Tensor:
         """Return the share of all connections that have been active at any time: float64 ()."""

@@ -24,7 +24,7 @@ from dstrun.stream import stream
 from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
-from dstrun.train.graph import WARM, Step, capture, fuse
+from dstrun.train.graph import WARM, Step, capture, counters_on_host, fuse
 from dstrun.train.precision import Precision
 from dstrun.transfer import numbers
 
@@ -74,6 +74,7 @@ class Training:
         self._warm = 0
         self._repeatable: bool | None = None
         self._replay: Step | None = None
+        self._counters = counters_on_host(self.model) if self.device.type == "cuda" and self.ranks.size == 1 else []
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -197,7 +198,7 @@ class Training:
     def _capture(self, x: Tensor, y: Tensor) -> Step:
         """Record an ordinary step; where that fails, go on without."""
         try:
-            self._replay = capture(self._ordinary_step, x, y)
+            self._replay = capture(self._ordinary_step, x, y, self._counters)
         except RuntimeError as error:
             log.warning("no CUDA graph of a step can be made (%s): its kernels are launched one by one", error)
             self._replay = self._ordinary_step

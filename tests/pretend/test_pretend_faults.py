@@ -135,7 +135,7 @@ def test_what_cuda_takes_without_a_word(name: str, t: Any) -> None:
 
 def _mask_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
     for layer in run.layers:
-        layer.mask = host(layer.mask)
+        layer.idle = host(layer.idle)
 
 
 def _topology_on_the_gpu(run: Training, patch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def _rate_made_anew(run: Training, patch: pytest.MonkeyPatch) -> None:
 
 def _masked_by_indices(run: Training, patch: pytest.MonkeyPatch) -> None:
     def confine(self: MaskedLayer) -> None:
-        self.weight.grad[~self.mask] *= 0
+        self.weight.grad[self.idle] *= 0
 
     patch.setattr(MaskedLayer, "confine_gradient", confine)
 
