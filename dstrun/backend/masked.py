@@ -65,7 +65,7 @@ class MaskedLayer:
     def _set_topology(self, topology: Topology) -> None:
         self._topology = topology
         self.mask = torch.zeros(self.weight.shape, dtype=torch.bool, device=self.weight.device)
-        self.mask.view(-1)[topology.positions] = True
+        self.mask.view(-1).index_fill_(0, topology.positions, True)
         self.ever |= self.mask
 
     def values(self) -> Tensor:
@@ -139,12 +139,12 @@ class MaskedLayer:
         topology = self.topology.rewired(prune, grow)
         state = carried(self, grow.numel() > 0)
         self._topology = topology
-        self.mask.view(-1)[prune] = False
-        self.mask.view(-1)[grow] = True
-        self.ever.view(-1)[grow] = True
+        self.mask.view(-1).index_fill_(0, prune, False)
+        self.mask.view(-1).index_fill_(0, grow, True)
+        self.ever.view(-1).index_fill_(0, grow, True)
         changed = torch.cat([prune, grow])
         for tensor in [self.weight.detach(), *state.values()]:
-            tensor.view(-1)[changed] = 0
+            tensor.view(-1).index_fill_(0, changed, 0)
 
     def index(self) -> list[Tensor]:
         """List positions and masks."""

@@ -80,6 +80,5 @@ def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:
 
 
 def _others(count: int, kept: Tensor) -> Tensor:
-    out = torch.ones(count, dtype=torch.bool, device=kept.device)
-    out[kept] = False
+    out = torch.ones(count, dtype=torch.bool, device=kept.device).index_fill_(0, kept, False)
     return out.nonzero().flatten()

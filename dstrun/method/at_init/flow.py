@@ -39,7 +39,7 @@ def flow_after(rounds: int, setting: Setting) -> list[Tensor]:
         for weight, out, kept in zip(
             weights, pruned, best(scores, counts, left(sum(sizes), setting.budget, share)), strict=True
         ):
-            out.fill_(True)[kept] = False
+            out.fill_(True).index_fill_(0, kept, False)
             weight.detach().view(-1)[out] = 0
     return scores
 

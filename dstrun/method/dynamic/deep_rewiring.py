@@ -125,8 +125,7 @@ class DeepRewiring(Procedure):
         kept = old[stays]
         places = torch.searchsorted(kept, new) + torch.arange(new.numel(), device=new.device)
         signs = self.signs[index].new_empty(kept.numel() + new.numel())
-        others = torch.ones_like(signs, dtype=torch.bool)
-        others[places] = False
+        others = torch.ones_like(signs, dtype=torch.bool).index_fill_(0, places, False)
         signs[others], signs[places] = self.signs[index][stays], self._fresh(step, index, new.numel()).to(signs)
         self.layers[index].rewire(out, new)
         self.signs[index] = signs

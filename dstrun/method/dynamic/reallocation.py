@@ -85,8 +85,7 @@ class Reallocation(Procedure):
 def small(layer: SparseLayer, positions: Tensor, threshold: float) -> Tensor:
     """List the positions, sorted, whose weights are smaller than the threshold; never the largest weight's."""
     magnitudes = layer.values().abs()
-    below = magnitudes < threshold
-    below[highest(magnitudes, 1)] = False
+    below = (magnitudes < threshold).index_fill_(0, highest(magnitudes, 1), False)
     return positions[below]
 
 
