@@ -76,8 +76,8 @@ class MaskedLayer:
     def _set_topology(self, topology: Topology) -> None:
         self._topology, self.at = topology, sent(topology.positions, self.weight.device)
         self.idle = torch.ones(self.weight.shape, dtype=torch.bool, device=self.weight.device)
-        self.idle.view(-1)[self.at] = False
-        self.ever.view(-1)[self.at] = True
+        self.idle.view(-1).index_fill_(0, self.at, False)
+        self.ever.view(-1).index_fill_(0, self.at, True)
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
@@ -152,12 +152,12 @@ class MaskedLayer:
         state = carried(self, grow.numel() > 0)
         self._topology, self.at = topology, sent(topology.positions, self.weight.device)
         prune, grow = (sent(positions, self.weight.device) for positions in (prune, grow))
-        self.idle.view(-1)[prune] = True
-        self.idle.view(-1)[grow] = False
-        self.ever.view(-1)[grow] = True
+        self.idle.view(-1).index_fill_(0, prune, True)
+        self.idle.view(-1).index_fill_(0, grow, False)
+        self.ever.view(-1).index_fill_(0, grow, True)
         changed = torch.cat([prune, grow])
         for tensor in [self.weight.detach(), *state.values()]:
-            tensor.view(-1)[changed] = 0
+            tensor.view(-1).index_fill_(0, changed, 0)
 
     def index(self) -> list[Tensor]:
         """List positions and masks."""

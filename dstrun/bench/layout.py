@@ -6,6 +6,7 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.sparse import check_sparse_tensor_invariants  # a call's own check_invariants=False warns in 2.11
 
 from dstrun.topology import Topology
 
@@ -14,16 +15,17 @@ def coo(topology: Topology, values: Tensor, transposed: bool = False) -> Tensor:
     """Put the weights of a linear layer, (A,), into a coalesced COO matrix: (O, I), or (I, O) transposed."""
     rows, columns, values, shape = _sorted(topology, values, transposed)
     indices = torch.stack((rows, columns))
-    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False, is_coalesced=True)
+    with check_sparse_tensor_invariants(False):
+        return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True)
 
 
 def csr(topology: Topology, values: Tensor, transposed: bool = False) -> Tensor:
     """Put the weights of a linear layer, (A,), into a CSR matrix: (O, I), or (I, O) transposed."""
     rows, columns, values, shape = _sorted(topology, values, transposed)
     starts = torch.searchsorted(rows, torch.arange(shape[0] + 1, device=rows.device))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), check_sparse_tensor_invariants(False):
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(starts.int(), columns.int(), values, shape, check_invariants=False)
+        return torch.sparse_csr_tensor(starts.int(), columns.int(), values, shape)
 
 
 def parts(tensor: Tensor) -> list[Tensor]:

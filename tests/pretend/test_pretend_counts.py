@@ -6,7 +6,6 @@ The tables are exact. Launches change on purpose only; waits and copies only fal
 from __future__ import annotations
 
 import pytest
-import torch
 from cuda_mode import pretend
 from pretend_run import SMALL, SOON, Taken, advance, begin, noise
 from tally import counting
@@ -14,7 +13,6 @@ from tally import counting
 __all__ = ["noise"]
 
 PLAIN = ("dense", "static", "set", "rigl", "gse")
-counted = pytest.mark.skipif(torch.__version__ < "2.15", reason="counted with 2.15: older ones index otherwise")
 
 
 def steps(words: list[str], count: int) -> list[Taken]:
@@ -37,7 +35,6 @@ UPDATE = {
 """Kernels, waits and copies of an update; resnet20's once were (1974, 360, 80), (2073, 340, 40), (1573, 318, 118)."""
 
 
-@counted
 @pytest.mark.parametrize("method", PLAIN)
 @pytest.mark.parametrize("network", SMALL)
 def test_a_step_never_waits_and_an_update_seldom(network: str, method: str) -> None:
@@ -79,7 +76,6 @@ NETWORKS = {"resnet56": 480, "vgg16_small": 156, "vit": 174}
 """Kernels of an ordinary step on CIFAR-10's augmented images, method=static."""
 
 
-@counted
 @pytest.mark.parametrize("network", NETWORKS)
 def test_kernels_of_a_step(network: str, noise: tuple[str, ...]) -> None:
     [taken] = steps([*noise, f"model={network}", "method=static"], 2)
