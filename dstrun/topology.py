@@ -106,6 +106,17 @@ def without(sorted_positions: Tensor, dropped: Tensor) -> Tensor:
     return torch.from_numpy(known[stays])
 
 
+def others(sorted_positions: Tensor, named: Tensor) -> Tensor:
+    """Return where the sorted positions (A,) are that are not named (M,), all of which are among them: (A - M,).
+
+    How many there are is known, and so no host has to wait until a GPU has counted them.
+    """
+    left = ~contains(named.sort().values, sorted_positions)
+    if left.is_cuda and left.numel():
+        return torch.nonzero_static(left, size=left.numel() - named.numel()).flatten()
+    return left.nonzero().flatten()
+
+
 def merged(one: Tensor, other: Tensor) -> Tensor:
     """Merge two sorted tensors of positions."""
     if one.numel() == 0 or other.numel() == 0:

@@ -76,7 +76,8 @@ class Pattern(nn.Module):
         """Give the positions as a topology."""
         counts = self.rows.long().diff()
         first = torch.arange(self.shape[0], device=counts.device) * self.per_output
-        return Topology(self.shape, first.repeat_interleave(counts).add_(self.inputs.to(torch.int64)))
+        positions = first.repeat_interleave(counts, output_size=self.count)
+        return Topology(self.shape, positions.add_(self.inputs.to(torch.int64)))
 
     def _load_from_state_dict(
         self,

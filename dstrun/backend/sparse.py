@@ -30,7 +30,7 @@ from dstrun.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geome
 from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
 from dstrun.ranks import ALONE, Ranks
-from dstrun.topology import Topology, contains
+from dstrun.topology import Topology, others
 
 if TYPE_CHECKING:
     from dstrun.grow.criterion import GrowCriterion
@@ -142,7 +142,7 @@ class Sparse(nn.Module):
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
         old = self.topology
         new = old.rewired(prune, grow)
-        kept, place = ~contains(prune.sort().values, old.positions), ~contains(grow.sort().values, new.positions)
+        kept, place = others(old.positions, prune), others(new.positions, grow)
         state = carried(self, grow.numel() > 0)
 
         def moved(tensor: Tensor) -> Tensor:
@@ -315,7 +315,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: Sparse) -> Tensor:
-        ctx.layer, ctx.kernel, x = layer, kernel_for(x, layer.kernel), batch_innermost(x)
+        ctx.layer, ctx.kernel, x = layer, kernel_for(layer.convolution, x, layer.kernel), batch_innermost(x)
         ctx.save_for_backward(x, weight)
         return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
 

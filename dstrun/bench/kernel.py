@@ -159,7 +159,7 @@ def sparse(given: Problem, name: str | None = None) -> Implementation:
     else:
         geometry = given.geometry.as_convolution()
         x, delta = (tensor.t().contiguous()[:, None, None] for tensor in (given.x, given.delta))
-    kernel = kernel_for(x, name)
+    kernel = kernel_for(geometry, x, name)
     size = (x.shape[1], x.shape[2])
     passes = {
         FORWARD: lambda: kernel.forward(geometry, pattern, values, None, x),
