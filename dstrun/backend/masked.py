@@ -148,7 +148,7 @@ class MaskedLayer:
 
     def rewire(self, prune: Tensor, grow: Tensor) -> None:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
-        topology = self.topology.rewired(prune, grow)
+        topology = self.topology.rewired(prune.cpu(), grow.cpu())
         state = carried(self, grow.numel() > 0)
         self._topology, self.at = topology, sent(topology.positions, self.weight.device)
         prune, grow = (sent(positions, self.weight.device) for positions in (prune, grow))

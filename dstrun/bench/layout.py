@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.sparse import check_sparse_tensor_invariants  # a call's own check_invariants=False warns in 2.11
 
 from dstrun.topology import Topology
+from dstrun.transfer import sent
 
 
 def coo(topology: Topology, values: Tensor, transposed: bool = False) -> Tensor:
@@ -40,7 +41,8 @@ def parts(tensor: Tensor) -> list[Tensor]:
 
 def _sorted(topology: Topology, values: Tensor, transposed: bool) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
     """Give rows, columns and values, (A,) each, in the order of rows, and the shape of the matrix."""
-    rows, columns = topology.positions // topology.shape[1], topology.positions % topology.shape[1]
+    positions = sent(topology.positions, values.device)
+    rows, columns = positions // topology.shape[1], positions % topology.shape[1]
     if not transposed:
         return rows, columns, values, topology.shape
     order = columns.argsort(stable=True)
