@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 METHODS = ("set", "rigl", "gse")
+WIDTHS = (
+    *((n, 128) for n in (4_096, 16_384, 65_536, 262_144)),
+    *((16_384, degree) for degree in (1_638, 819, 328, 164)),
+)
+"""The last four at 90, 95, 98 and 99 %."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Scale:
         beside_s: seconds that they train.
         workers: processes of checks at once.
         threads: of a CPU that the GPU is compared with.
+        widths: n and the connections of a unit, of the linear layers n -> n that are timed.
     """
 
     device: str
@@ -42,6 +48,7 @@ class Scale:
     beside_s: float = 3.0
     workers: int = 12
     threads: int = 4
+    widths: tuple[tuple[int, int], ...] = WIDTHS
 
     def words(self, network: str, *more: str, few: bool = False) -> list[str]:
         """Return the words of a run of a network."""
@@ -83,6 +90,7 @@ def scale(device: str, root: str) -> Scale:
         beside_s=0.5,
         workers=2,
         threads=1,
+        widths=((64, 8), (256, 8)),
     )
 
 
