@@ -2,10 +2,10 @@
 
 python benchmarks/gpu.py --out DIR [--seconds 540] [--only PHASE,...] [--device cuda|cpu]
 
-Phases: where (always), right, single, packed, train. Each has a share of the time that is left for it and those after
-it; one that fails is told, and the next starts. DIR is packed anew every half a minute, so that a kill loses little.
-docs/gpu.md says what for, and how to carry everything to a machine without a network. Exit code 1 where a check has
-failed, 3 where a library is missing.
+Phases: where (always), right, single, packed, wide, train. Each has a share of the time that is left for it and those
+after it; one that fails is told, and the next starts. DIR is packed anew every half a minute, so that a kill loses
+little. docs/gpu.md says what for, and how to carry everything to a machine without a network. Exit code 1 where a check
+has failed, 3 where a library is missing.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def phases(device: str) -> list[Phase]:
     from gpu_phases.slot import Phase
     from gpu_phases.train import train
     from gpu_phases.where import where
+    from gpu_phases.wide import wide
 
     full = device == "cuda"
     return [
@@ -67,6 +68,7 @@ def phases(device: str) -> list[Phase]:
         Phase("right", 0.18 if full else 0.5, right),
         Phase("single", 0.18, single),
         Phase("packed", 0.09 if full else 0.14, packed),
+        Phase("wide", 0.06 if full else 0.1, wide),
         Phase("train", 0.48 if full else 0.25, train),
     ]
 
@@ -112,7 +114,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], metavar="PHASE,...")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: stand-ins that take seconds")
     asked = parser.parse_args()
-    names = ["where", "right", "single", "packed", "train"]
+    names = ["where", "right", "single", "packed", "wide", "train"]
     if strange := set(asked.only) - {*names}:
         parser.error(f"--only {min(strange)} is none of {', '.join(names)}")
     asked.only = asked.only or names

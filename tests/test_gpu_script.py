@@ -53,9 +53,9 @@ def test_no_gpu_is_a_failure_that_is_packed(tmp_path: Path) -> None:
 
 
 def test_a_phase_without_a_name_is_refused(tmp_path: Path) -> None:
-    done = script(tmp_path / "out", "--only", "wide")
+    done = script(tmp_path / "out", "--only", "width")
     assert done.returncode == 2
-    assert "--only wide is none of where, right" in done.stderr
+    assert "--only width is none of where, right" in done.stderr
 
 
 @pytest.fixture
@@ -104,6 +104,22 @@ def test_checkpoints_are_handed_on(slot, monkeypatch: pytest.MonkeyPatch) -> Non
 def names(archive: Path) -> list[str]:
     with tarfile.open(archive) as made:
         return made.getnames()
+
+
+def test_wide_layers_are_timed(slot) -> None:
+    from gpu_phases.estimates import ESTIMATES
+    from gpu_phases.scale import scale
+    from gpu_phases.wide import WAYS, widths
+
+    found = {one["row"]: one["value"] for one in widths("cpu", time.time() + 60) if "row" in one}
+    cases = [f"wide/{n}/{degree}/{way}" for n, degree in scale("cpu", "").widths for way in WAYS]
+    assert sorted(found) == sorted([*cases, *(f"{case}/peak" for case in cases)])
+    assert all(value > 0 for value in found.values())
+    assert found["wide/256/8/sparse-fp32/peak"] < found["wide/256/8/masked-bf16/peak"]
+    late = list(widths("cpu", 0.0))
+    assert [one["value"] for one in late] == ["not timed, the phase was over"] * len(cases)
+    real = {f"wide/{n}/{degree}/{way}" for n, degree in scale("cuda", "").widths for way in WAYS}
+    assert {name.removesuffix("/peak") for name in ESTIMATES if name.startswith("wide/")} <= real
 
 
 def test_what_a_job_does_not_come_to_is_told(slot) -> None:

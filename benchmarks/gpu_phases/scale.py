@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 METHODS = ("set", "rigl", "gse")
+WIDTHS = (
+    *((n, 128) for n in (4_096, 16_384, 65_536, 262_144)),
+    *((16_384, degree) for degree in (1_638, 819, 328, 164)),
+)
+"""The last four at 90, 95, 98 and 99 %."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Scale:
         packed: names of the networks of which several are trained on a stream each.
         workers: processes of checks at once.
         threads: of a CPU that the GPU is compared with.
+        widths: n and the connections of a unit, of the linear layers n -> n that are timed.
     """
 
     device: str
@@ -44,6 +50,7 @@ class Scale:
     packed: tuple[str, ...] = ("vgg16_small", "resnet56")
     workers: int = 12
     threads: int = 4
+    widths: tuple[tuple[int, int], ...] = WIDTHS
 
     def words(self, network: str, *more: str, few: bool = False) -> list[str]:
         """Return the words of a run of a network."""
@@ -86,6 +93,7 @@ def scale(device: str, root: str) -> Scale:
         packed=("mlp",),
         workers=2,
         threads=1,
+        widths=((64, 8), (256, 8)),
     )
 
 

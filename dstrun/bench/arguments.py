@@ -58,6 +58,7 @@ class Scaling:
     limit: Seconds = 120.0
     memory: Seconds | None = None
     threads: Count | None = None
+    device: str = "cpu"
 
 
 HELP = {
@@ -73,7 +74,7 @@ HELP = {
     "allocation": "how connections are spread over layers",
     "sizes": "n, with commas",
     "degree": "connections of a unit",
-    "memory": "GB that the processes together may take (default: three quarters of what is free)",
+    "memory": "GB of the device that the processes together may take (default: three quarters of what is free)",
 }
 BENCHES: dict[str, type[Kernel] | type[Step] | type[Scaling]] = {"kernel": Kernel, "step": Step, "scaling": Scaling}
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from dstrun.account.memory import tensor_bytes
 from dstrun.backend import masked, sparse
 from dstrun.bench.layout import csr, parts
-from dstrun.initial import initial
-from dstrun.layer import skeleton
+from dstrun.initial import Initial, initial
+from dstrun.layer import prunable, skeleton
 
 LAYERS = 3
 
@@ -32,10 +32,9 @@ LAYERS = 3
 class Csr(nn.Module):
     """A linear layer whose weight is PyTorch's sparse matrix, trained by its autograd; features first, (n, N)."""
 
-    def __init__(self, n: int, count: int, index: int) -> None:
+    def __init__(self, start: Initial, device: torch.device) -> None:
         super().__init__()
-        start = initial((n, n), count, 0, index)
-        self.weight = nn.Parameter(csr(start.topology, start.values))
+        self.weight = nn.Parameter(csr(start.topology, start.values.to(device)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, N) to (n, N)."""
@@ -50,28 +49,43 @@ class Network:
         n: units of every layer.
         degree: average connections of a unit; all of them where n is smaller.
         batch: N.
+        device: ``cpu`` or ``cuda``.
+        bf16: whether products are of bfloat16; the weights are float32.
+        starts: of each layer; if ``None``, they are drawn one after another.
     """
 
-    def __init__(self, implementation: str, n: int, degree: int, batch: int) -> None:
+    def __init__(
+        self,
+        implementation: str,
+        n: int,
+        degree: int,
+        batch: int,
+        device: str = "cpu",
+        bf16: bool = False,
+        starts: Iterable[Initial] | None = None,
+    ) -> None:
         count = n * min(n, degree)
+        starts = (initial((n, n), count, 0, index) for index in range(LAYERS)) if starts is None else starts
+        self.device, self.bf16 = torch.device(device), bf16
         self.index: list[Tensor] = []
-        self.x = torch.randn(batch, n, generator=torch.Generator().manual_seed(0))
+        self.x = torch.randn(batch, n, generator=torch.Generator().manual_seed(0)).to(device)
         if implementation == "torch csr":
             self.x = self.x.t().contiguous()
-            layers: list[nn.Module] = [Csr(n, count, index) for index in range(LAYERS)]
-            self.model = nn.Sequential(*_between(layers))
-        else:
-            with skeleton():
-                self.model = nn.Sequential(*_between([nn.Linear(n, n, bias=False) for _ in range(LAYERS)]))
-            backend = {"masked": masked, "sparse": sparse}[implementation]
-            self.layers = backend.sparsify(self.model, [count] * LAYERS)
-            self.index = [tensor for layer in self.layers for tensor in layer.index()]
-        momentum = 0.0 if implementation == "torch csr" else 0.9
-        self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, momentum)
+            self.model = nn.Sequential(*_between([Csr(start, self.device) for start in starts]))
+            self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, foreach=False)
+            return
+        with skeleton():
+            self.model = nn.Sequential(*_between([nn.Linear(n, n, bias=False) for _ in range(LAYERS)]))
+        replace = {"masked": masked.replace, "sparse": sparse.replace}[implementation]
+        pairs = zip(list(prunable(self.model)), starts, strict=True)
+        self.layers = [replace(self.model, name, module, start, self.device) for (name, module), start in pairs]
+        self.index = [tensor for layer in self.layers for tensor in layer.index()]
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, 0.9)
 
     def step(self) -> None:
         """Train on the batch."""
-        loss = self.model(self.x).square().mean()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            loss = self.model(self.x).square().mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for layer in getattr(self, "layers", ()):
@@ -90,7 +104,7 @@ class Network:
 
 
 def predict(implementation: str, n: int, degree: int, batch: int) -> int:
-    """Predict the resident peak of the process, in bytes, before anything is built.
+    """Predict the resident peak of the process, or what it takes of a GPU, in bytes, before anything is built.
 
     Twelve times the activations of a layer, and by implementation: a masked layer holds weight, gradient, momentum and
     two masks for every pair of units, and a step turns one mask round; the others a few numbers a connection. Measured
@@ -126,14 +140,22 @@ def serve(lines: Iterator[str], answer: Callable[[Any], None]) -> None:
     network = Network(**case)
     network.step()
     answer({"bytes": network.bytes()})
+    on_gpu = network.device.type == "cuda"
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()  # of steps alone
     for _ in lines:
+        wait()
         start = time.perf_counter()
         network.step()
-        answer({"seconds": time.perf_counter() - start, "resident": _resident()})
+        wait()
+        answer({"seconds": time.perf_counter() - start, "resident": _resident(on_gpu)})
 
 
-def _resident() -> int | None:
-    """Read the peak of the whole process so far, where Linux tells."""
+def _resident(on_gpu: bool) -> int | None:
+    """Read the peak of what PyTorch has allocated on a GPU, or of the whole process so far, where Linux tells."""
+    if on_gpu:
+        return torch.cuda.max_memory_allocated()
     try:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))

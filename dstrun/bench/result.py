@@ -20,7 +20,7 @@ CASE = {
 """What a row of each bench was measured on."""
 
 TIMES = ["implementation", "pass", "rounds", "median", "q1", "q3", "x_median", "x_q1", "x_q3"]
-REST = ["bytes", "resident_bytes", "note", "threads", "torch", "processor"]
+REST = ["bytes", "resident_bytes", "note", "device", "threads", "torch", "processor"]
 
 
 def columns(bench: str) -> list[Column]:
@@ -62,11 +62,15 @@ def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
     from dstrun.backend.auto import processor
 
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
-    return {"threads": torch.get_num_threads(), "torch": torch.__version__, "processor": name}
+    return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "processor": name}
 
 
-def free_bytes() -> int:
+def free_bytes(device: str = "cpu") -> int:
     """Read how much memory is free for new processes, or all of it where the system does not say."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

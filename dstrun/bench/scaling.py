@@ -1,7 +1,8 @@
 """``dstrun bench scaling``: time and memory of a training step as layers widen at a constant number of connections.
 
-Each implementation has a process of its own (``point``); they take steps in turns. What would not fit into memory is
-not tried, and after an implementation has exceeded the limit of seconds at one width it is not tried at wider ones.
+Each implementation has a process of its own (``point``), on a GPU too; they take steps in turns. What would not fit
+into memory is not tried, and after an implementation has exceeded the limit of seconds at one width it is not tried at
+wider ones.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class Point:
 
 def measure(settings: Scaling) -> Iterator[list[dict[str, Any]]]:
     """Time every width; yields its rows, with the reason where an implementation was not measured."""
-    where = machine("cpu", settings.threads)
-    free = settings.memory * 1e9 if settings.memory is not None else 0.75 * free_bytes()
+    where = machine(settings.device, settings.threads)
+    free = settings.memory * 1e9 if settings.memory is not None else 0.75 * free_bytes(settings.device)
     left = list(SCALED)
     for n in sorted(settings.sizes):
         if not left:
@@ -111,7 +112,8 @@ def width(settings: Scaling, n: int, names: list[str], notes: dict[str, str]) ->
     try:
         for name in names:
             case = {"implementation": name, "n": n, "degree": settings.degree, "batch": settings.batch}
-            points[name] = Point(case | {"threads": settings.threads}, settings.limit)
+            case |= {"device": settings.device, "threads": settings.threads}
+            points[name] = Point(case, settings.limit)
             try:
                 held[name] = points[name].start()
                 say(f"n={n}: {name} holds {in_bytes(held[name])}")

@@ -85,8 +85,10 @@ def scaling(found: Rows) -> Table:
     for name in names:
         columns += [Column(f"{name} ms", kind="number"), Column(f"{name} bytes", f"{name} holds", "bytes")]
         columns += [Column(f"{name} resident", f"{name} process", "bytes")]
+    on_gpu = found[0].get("device") == "cuda"
+    peak = "peak of what PyTorch allocates on the GPU in a step" if on_gpu else "peak resident memory"
     notes = [
-        "holds: weights, gradients, optimizer state, positions and activations; process: peak resident memory",
+        f"holds: weights, gradients, optimizer state, positions and activations; process: {peak}",
         *(f"{name}: {said}" for name in names if (said := growth([r for r in found if r["implementation"] == name]))),
     ]
     return shown, columns, notes + remarks

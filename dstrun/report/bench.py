@@ -37,7 +37,7 @@ IMPLEMENTATIONS: dict[str, Look] = {
 """The same in every figure; no two share a marker or a line."""
 FORMATS = ("dense", "torch coo", "torch csr", "sparse")
 """What is drawn over sparsity and width: ways to store a weight, of which ``masked`` is none."""
-TEXT = ("bench", "layer", "implementation", "pass", "model", "allocation", "note", "torch", "processor")
+TEXT = ("bench", "layer", "implementation", "pass", "model", "allocation", "note", "device", "torch", "processor")
 
 
 def read(file: Path) -> list[Row]:
@@ -194,7 +194,8 @@ def draw_scaling(rows: Sequence[Row]) -> Figure:
         axis.set_yscale("log")
         axis.set_xlabel("width n")
     _legend(axes[0], loc="best")
-    axes[1].set_title("solid: held by training; dotted: process peak")
+    peak = "the GPU's peak" if rows[0].get("device") == "cuda" else "process peak"
+    axes[1].set_title(f"solid: held by training; dotted: {peak}")
     axes[0].set_title(f"three layers n to n, {rows[0]['degree']:g} connections a unit")
     return figure
 

@@ -8,6 +8,8 @@ import torch
 
 from dstrun.bench import point, scaling
 from dstrun.bench.arguments import SCALED, Scaling
+from dstrun.initial import initial
+from dstrun.option import ConfigError
 
 TINY = {"n": 48, "degree": 4, "batch": 5}
 
@@ -43,6 +45,30 @@ def test_bytes_follow_what_is_stored() -> None:
     assert held["torch csr"] < held["masked"] / 10
 
 
+@pytest.mark.parametrize("name", SCALED)
+def test_starts_may_be_given_and_products_be_of_bfloat16(name: str) -> None:
+    starts = [initial((48, 48), 100, 1, index) for index in range(point.LAYERS)]
+    network = point.Network(name, **TINY, bf16=name != "torch csr", starts=starts)
+    network.step()
+    weights = [w.values() if w.layout == torch.sparse_csr else w for w in map(torch.detach, network.model.parameters())]
+    assert [int(w.count_nonzero()) for w in weights] == [100] * 3
+    assert {w.dtype for w in weights} == {torch.float32}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_none_is_measured() -> None:
+    with pytest.raises(ConfigError, match="--device cuda is not available on this machine"):
+        next(scaling.measure(Scaling(sizes=(64,), device="cuda")))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_same_is_measured() -> None:
+    (rows,) = scaling.measure(Scaling(sizes=(256,), degree=4, batch=4, rounds=2, threads=1, device="cuda"))
+    assert [row["implementation"] for row in rows] == list(SCALED)
+    assert all(row["median"] > 0 and row["bytes"] > 0 and row["resident_bytes"] > 0 for row in rows)
+    assert {row["device"] for row in rows} == {"cuda"}
+
+
 def test_masked_is_predicted_to_grow_with_the_square() -> None:
     masked = [point.predict("masked", n, 128, 128) for n in (16384, 32768)]
     sparse = [point.predict("sparse", n, 128, 128) for n in (16384, 32768)]
@@ -52,7 +78,7 @@ def test_masked_is_predicted_to_grow_with_the_square() -> None:
 
 def test_serving_answers_every_line() -> None:
     said = []
-    case = {"implementation": "sparse", **TINY, "threads": None}
+    case = {"implementation": "sparse", **TINY, "threads": None, "device": "cpu"}
     point.serve(iter(io.StringIO(f"{json.dumps(case)}\nstep\nstep\n").readline, ""), said.append)
     assert [set(each) for each in said] == [{"bytes"}, {"seconds", "resident"}, {"seconds", "resident"}]
 
@@ -61,6 +87,7 @@ def test_a_tiny_run_in_processes_of_their_own() -> None:
     (rows,) = scaling.measure(Scaling(sizes=(64,), degree=4, batch=4, rounds=2, threads=1))
     assert [row["implementation"] for row in rows] == list(SCALED)
     assert all((row["n"], row["active"], row["rounds"]) == (64, 3 * 64 * 4, 2) for row in rows)
+    assert {row["device"] for row in rows} == {"cpu"}
     assert all(row["median"] > 0 and row["bytes"] > 0 and row["resident_bytes"] > 50e6 for row in rows)
 
 

@@ -64,6 +64,12 @@ def test_scaling_fits_exponents_and_says_what_was_left_out() -> None:
     assert render(shown, columns).splitlines()[-1].startswith("| 4096 | 1572864 |         - |")
 
 
+@pytest.mark.parametrize(("device", "peak"), [("cpu", "resident memory"), ("cuda", "PyTorch allocates on the GPU")])
+def test_scaling_says_what_a_peak_is(device: str, peak: str) -> None:
+    rows = [row | {"device": device} for row in scaling_rows()]
+    assert peak in table.scaling(rows)[2][0]
+
+
 def test_exponent_is_the_least_squares_slope() -> None:
     assert table.exponent([(1, 5), (10, 5), (100, 5)]) == pytest.approx(0)
     assert table.exponent([(1, 1), (10, 1000)]) == pytest.approx(3)
@@ -94,5 +100,5 @@ def test_a_file_that_cannot_be_written_is_said() -> None:
 
 def test_the_machine_is_named_without_a_date() -> None:
     where = result.machine()
-    assert set(where) == {"threads", "torch", "processor"}
+    assert set(where) == {"device", "threads", "torch", "processor"}
     assert where["processor"] == auto.processor() != ""
