@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from dstrun.layer import SparseLayer
 from dstrun.method.procedure import Change
+from dstrun.method.upload import upload
 from dstrun.selection import highest
 
 log = logging.getLogger("dstrun")
@@ -44,23 +46,30 @@ def keep_best(
     chosen = best(scores, counts, budget)
     emptied = [x.name for x, keep in zip(layers, chosen, strict=True) if x.count and not keep.numel()]
     guard(emptied, len(layers), strict)
-    return [drop(layer, _others(layer.count, keep)) for layer, keep in zip(layers, chosen, strict=True)]
+    masks = [
+        torch.zeros(layer.count, dtype=torch.bool, device=keep.device).index_fill_(0, keep, True)
+        for layer, keep in zip(layers, chosen, strict=True)
+    ]
+    return [drop(layer, others(m, k.numel())) for layer, m, k in zip(layers, masks, chosen, strict=True)]
 
 
 def best(scores: Sequence[Tensor], counts: Sequence[int] | None, budget: int) -> list[Tensor]:
-    """Give the indices of the highest scores of each layer: ``counts`` of them, or ``budget`` among all layers."""
+    """Give the indices of the highest scores of each layer: ``counts`` of them, or ``budget`` among all layers.
+
+    These are in no order that means anything.
+    """
     if counts is not None:
         return [highest(s, min(count, s.numel())) for s, count in zip(scores, counts, strict=True)]
-    kept = highest(torch.cat([s.flatten() for s in scores]), budget)
-    ends = torch.tensor([s.numel() for s in scores], device=kept.device).cumsum(0)
-    owner = torch.searchsorted(ends, kept, right=True)
-    return [kept[owner == i] - (ends[i] - s.numel()) for i, s in enumerate(scores)]
+    kept = highest(torch.cat([s.flatten() for s in scores]), budget).sort().values
+    starts = list(accumulate((s.numel() for s in scores), initial=0))
+    cuts = torch.searchsorted(kept, upload(torch.tensor(starts[1:-1]), kept.device)).tolist()
+    return [part - start for part, start in zip(kept.tensor_split(cuts), starts, strict=False)]
 
 
 def drop(layer: SparseLayer, indices: Tensor) -> Change:
     """Prune the active connections at these indices of a layer's positions."""
     positions = layer.topology.positions
-    layer.rewire(positions[indices], positions[:0])
+    layer.rewire(positions[upload(indices, positions.device)], positions[:0])
     return Change(layer.name, layer.count, indices.numel(), 0, 0, layer.explored())
 
 
@@ -79,7 +88,13 @@ def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:
     log.warning("no connection is left in %s: nothing passes there but biases and shortcuts", names)
 
 
-def _others(count: int, kept: Tensor) -> Tensor:
-    out = torch.ones(count, dtype=torch.bool, device=kept.device)
-    out[kept] = False
-    return out.nonzero().flatten()
+def others(kept: Tensor, count: int) -> Tensor:
+    """Give the indices that are not kept, sorted, without waiting for a GPU.
+
+    Args:
+        kept: (A,) bool.
+        count: how many are.
+    """
+    if kept.is_cuda and kept.numel():
+        return torch.nonzero_static(~kept, size=kept.numel() - count).flatten()
+    return (~kept).nonzero().flatten()

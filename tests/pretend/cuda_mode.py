@@ -17,6 +17,7 @@ import torch._dynamo  # what optimizers import; it looks for a real GPU
 from cuda_tensor import CUDA, CudaTensor, MixedDevices, plain, tensors, wrapped
 from torch import Tensor
 from torch.autograd import _engine_run_backward as run_backward
+from torch.optim import optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
 
@@ -94,9 +95,16 @@ def move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError("Cannot copy out of meta tensor; no data!")
     if tensor.requires_grad and torch.is_grad_enabled() and not tensor.is_leaf:
         raise NotImplementedError("the pretend device takes no gradient back over a copy")
-    tally.copy("to the CPU" if here else "to the GPU", waits=not (pinned and tensor.is_pinned()))
+    tally.copy("to the CPU" if here else "to the GPU", waits=not (pinned and hasattr(tensor, "pinned")))
     moved = Tensor.to(plain(tensor).detach(), **how | {"copy": True})
     return moved if here else CudaTensor(moved)
+
+
+def pin(tensor: Tensor) -> Tensor:
+    """Stand in for ``Tensor.pin_memory``, which this machine lacks: copy a tensor, and mark the copy."""
+    copied: Any = tensor.clone()
+    copied.pinned = True
+    return copied
 
 
 def _listed(tensor: Tensor) -> Any:
@@ -122,6 +130,7 @@ ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.to: move,
     Tensor.cpu: lambda tensor, **kwargs: move(tensor, "cpu", **kwargs),
     Tensor.cuda: lambda tensor, device=None, **kwargs: move(tensor, CUDA, **kwargs),
+    Tensor.pin_memory: pin,
     Tensor.tolist: _listed,
     Tensor.numpy: _refused(Tensor.numpy),
     Tensor.__array__: _refused(Tensor.__array__),
@@ -208,16 +217,16 @@ def pretend() -> Iterator[None]:
         with mode:  # left while a function runs, and hooks of the backward pass are Python code
             return run_backward(*args, **kwargs)
 
-    kinds = _foreach_utils._foreach_supported_types  # a list that others have imported
-    kinds.append(CudaTensor)
     with ExitStack() as stack:
+        for kinds in (_foreach_utils._foreach_supported_types, optimizer._foreach_supported_types):
+            kinds.append(CudaTensor)  # lists that others have imported
+            stack.callback(kinds.remove, CudaTensor)
         stack.enter_context(same_settings())
         for name, stand_in in STAND_INS.items():
             stack.enter_context(patch.object(torch.cuda, name, stand_in))
         stack.enter_context(patch.object(torch.accelerator, "current_stream", STAND_INS["current_stream"]))
         stack.enter_context(patch.object(torch, "Generator", Generator))
         stack.enter_context(patch.object(torch.autograd, "_engine_run_backward", backward))
-        stack.callback(kinds.remove, CudaTensor)
         stack.enter_context(mode)
         yield
 

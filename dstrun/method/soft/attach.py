@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from dstrun.layer import DenseLayer, sharing
 from dstrun.method.procedure import Change
-from dstrun.method.pruning import drop, guard
+from dstrun.method.pruning import drop, guard, others
 
 Kind = TypeVar("Kind", bound=nn.Module)
 
@@ -75,6 +75,7 @@ def settle(layers: Sequence[DenseLayer], active: Sequence[Tensor], strict: bool)
         EmptyLayer: so that nothing is pruned.
     """
     kept = [mask.flatten()[layer.topology.positions] for layer, mask in zip(layers, active, strict=True)]
-    emptied = [layer.name for layer, keep in zip(layers, kept, strict=True) if layer.count and not keep.any()]
+    counts = torch.stack([keep.count_nonzero() for keep in kept]).tolist()
+    emptied = [layer.name for layer, count in zip(layers, counts, strict=True) if layer.count and not count]
     guard(emptied, len(layers), strict)
-    return [drop(layer, (~keep).nonzero().flatten()) for layer, keep in zip(layers, kept, strict=True)]
+    return [drop(layer, others(keep, count)) for layer, keep, count in zip(layers, kept, counts, strict=True)]
