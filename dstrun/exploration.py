@@ -26,7 +26,7 @@ class Exploration:
     Attributes:
         geometry: how connections relate to inputs and outputs.
         active: A, the layer's number of active connections.
-        blocked: sorted positions that may not grow.
+        blocked: sorted positions that may not grow; on the CPU.
         limit: no more than this many candidates are of use; the best ``limit`` are kept.
         generator: on the CPU, so that every device draws the same.
         x: the layer's input in this pass; ``None`` where the criterion needs no gradient.
@@ -85,7 +85,7 @@ class Proposal:
     """Candidates of one layer, the highest score first.
 
     Attributes:
-        positions: (M,) int64, none of them blocked.
+        positions: (M,) int64, none of them blocked; where the scores are.
         scores: (M,) float, descending.
         drawn: how many candidates were scored to find these; their gradients are what growth costs.
         finite: whether all gradients looked at were; ``None`` where none was.
@@ -102,7 +102,8 @@ def best(scores: Tensor, positions: Tensor | None, exploration: Exploration, fin
 
     Args:
         scores: (M,) of the candidates.
-        positions: (M,) the candidates, or ``None`` where all N positions are scored, blocked ones too.
+        positions: (M,) the candidates, where the scores are; ``None`` where all N positions are scored, blocked ones
+            too.
         exploration: names the limit and what is blocked.
         finite: whether the gradients behind the scores are, if there are any.
     """

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from dstrun.ranks import ALONE, Ranks
+from dstrun.transfer import sent
 
 
 @contextmanager
@@ -200,4 +201,4 @@ def _signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator, ran
     """
     whole = shape[0] * ranks.parts
     bits = torch.randint(2, (whole, *shape[1:]), generator=generator, dtype=torch.int8)[ranks.mine(whole)]
-    return bits.to(like.device).float().mul_(2).sub_(1)
+    return sent(bits, like.device).float().mul_(2).sub_(1)

@@ -37,7 +37,7 @@ class SparseLayer(Protocol):
 
     @property
     def topology(self) -> Topology:
-        """The active connections."""
+        """The active connections; on the CPU."""
         ...
 
     @property
@@ -75,7 +75,7 @@ class SparseLayer(Protocol):
 
         Args:
             criterion: chooses and scores candidates.
-            blocked: sorted positions that may not grow; those active when the backward runs if ``None``.
+            blocked: sorted positions that may not grow, on the CPU; those active when the backward runs if ``None``.
             limit: how many candidates are of use.
             generator: on the CPU.
         """
@@ -99,16 +99,19 @@ class SparseLayer(Protocol):
         """Replace connections at once in topology, weights and optimizer state; grown weights and their state are 0.
 
         Args:
-            prune: active positions.
-            grow: inactive positions.
+            prune: active positions, on the CPU.
+            grow: inactive positions, on the CPU.
 
         Raises:
             ConfigError: the optimizer keeps state that this would leave stale; nothing has changed.
         """
         ...
 
-    def explored(self) -> float:
-        """Give the share of all connections that have been active at any time (R_s: Liu et al. 2021)."""
+    def explored(self) -> float | Tensor:
+        """Return the share of all connections that have been active at any time (R_s: Liu et al. 2021).
+
+        A number, or float64 () on the layer's device, so that those of all layers are read together.
+        """
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -131,6 +134,8 @@ class DenseLayer(SparseLayer, Protocol):
     """
 
     module: Layer
+    at: Tensor
+    """The active positions on the weight's device: (A,) int64."""
     ever: Tensor
     """Which connections have been active at any time: bool, of the weight's shape."""
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dstrun.topology import contains
+from dstrun.transfer import sent
 
 INDEX = np.uint64(0xFFFFFFFF)
 """The lower half of a key."""
@@ -29,10 +30,10 @@ def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tenso
     Args:
         scores: (M,) floating point; -0 equals 0.
         count: K, at most M less those excluded.
-        excluded: sorted indices that are not to be chosen.
+        excluded: sorted indices that are not to be chosen; each in [0, M).
 
     Returns:
-        (K,) int64.
+        (K,) int64, where the scores are.
     """
     exact = scores.dtype != torch.float64 and scores.numel() <= 1 << 32
     if scores.device.type == "cpu" and exact:
@@ -40,7 +41,8 @@ def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tenso
         return torch.from_numpy((kept & INDEX).astype(np.int64))
     order = scores.detach().nan_to_num(-math.inf, math.inf, -math.inf).sort(descending=True, stable=True).indices
     if excluded is not None:
-        order = order[~contains(excluded, order)]
+        out = contains(sent(excluded, order.device), order)
+        order = order[out.to(torch.uint8).sort(stable=True).indices]  # a mask would make the host wait for its size
     return order[:count]
 
 
@@ -51,7 +53,7 @@ def lowest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tensor
 
 def _lowest_keys(scores: Tensor, count: int, excluded: Tensor | None) -> NDArray[np.uint64]:
     """Give the ``count`` lowest keys, sorted, in memory of the order of ``count``."""
-    out = np.empty(0, np.int64) if excluded is None else excluded.numpy()
+    out = np.empty(0, np.int64) if excluded is None else excluded.cpu().numpy()
     kept, waiting, bound = np.empty(0, np.uint64), [], None
     for start in range(0, scores.numel() if count else 0, BLOCK):
         waiting.append(_keys(scores[start : start + BLOCK].float().numpy(), start, out, bound))

@@ -1,7 +1,8 @@
 """Which connections of a layer are active: sorted flat positions, an exact count.
 
 A position is an index into the flattened weight of shape (O, I): ``position = o * I + i``, where I is in / groups
-times the kernel area. Nothing here allocates a tensor of the dense size.
+times the kernel area. Topologies are kept on the CPU whatever the device: what changes them is small, and its size is
+known there. Nothing here allocates a tensor of the dense size.
 
 Shape letters: N connections of the dense layer, A active (the field's nnz), K drawn.
 """
@@ -22,7 +23,7 @@ class Topology:
 
     Attributes:
         shape: dense shape of the weight, (out, in) or (out, in / groups, kh, kw).
-        positions: (A,) int64, sorted, unique, each in [0, N).
+        positions: (A,) int64, sorted, unique, each in [0, N); on the CPU.
     """
 
     shape: tuple[int, ...]
@@ -52,12 +53,8 @@ class Topology:
         """Active share, A / N."""
         return self.count / self.size
 
-    def to(self, device: torch.device) -> Topology:
-        """Give it with its positions on a device."""
-        return Topology(self.shape, self.positions.to(device))
-
     def checksum(self) -> int:
-        """Give a number that two topologies of one shape share by accident only."""
+        """Return a number that two topologies of one shape share by accident only."""
         mixed = self.positions * 0x5851F42D4C957F2D + 0x14057B7EF767814F  # wraps around, as a sum of int64 does
         return int((mixed ^ (mixed >> 29)).sum())
 
@@ -96,8 +93,6 @@ def without(sorted_positions: Tensor, dropped: Tensor) -> Tensor:
     """Leave out those of the sorted positions that are among ``dropped``, which may be in any order."""
     if sorted_positions.numel() == 0:
         return sorted_positions
-    if sorted_positions.device.type != "cpu":
-        return sorted_positions[~contains(dropped.sort().values, sorted_positions)]
     known, out = sorted_positions.numpy(), np.sort(dropped.numpy())
     at = np.searchsorted(known, out)
     at[at == known.size] = 0
@@ -111,8 +106,6 @@ def merged(one: Tensor, other: Tensor) -> Tensor:
     if one.numel() == 0 or other.numel() == 0:
         return other if one.numel() == 0 else one
     both = torch.cat([one, other])
-    if both.device.type != "cpu":
-        return both.sort().values
     both.numpy().sort(kind="stable")  # finds the two sorted stretches and merges them
     return both
 

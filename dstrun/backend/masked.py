@@ -20,6 +20,7 @@ from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
 from dstrun.ranks import ALONE, Ranks
 from dstrun.topology import Topology
+from dstrun.transfer import sent
 
 if TYPE_CHECKING:
     from dstrun.grow.criterion import GrowCriterion
@@ -31,7 +32,12 @@ class MaskedLayer:
     Args:
         name: the module's path in the network.
         module: left in place; its weight is overwritten.
-        topology: which connections are active; on the weight's device.
+        topology: which connections are active.
+
+    Attributes:
+        at: (A,) int64, their positions on the weight's device.
+        idle: bool, of the weight's shape: which connections are inactive.
+        ever: bool, of the weight's shape: which have been active at any time.
     """
 
     backend = "masked"
@@ -62,33 +68,38 @@ class MaskedLayer:
         """A, active connections."""
         return self._topology.count
 
+    @property
+    def mask(self) -> Tensor:
+        """Which connections are active: bool, of the weight's shape."""
+        return ~self.idle
+
     def _set_topology(self, topology: Topology) -> None:
-        self._topology = topology
-        self.mask = torch.zeros(self.weight.shape, dtype=torch.bool, device=self.weight.device)
-        self.mask.view(-1)[topology.positions] = True
-        self.ever |= self.mask
+        self._topology, self.at = topology, sent(topology.positions, self.weight.device)
+        self.idle = torch.ones(self.weight.shape, dtype=torch.bool, device=self.weight.device)
+        self.idle.view(-1)[self.at] = False
+        self.ever.view(-1)[self.at] = True
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
-        return self.weight.detach().view(-1)[self.topology.positions]
+        return self.weight.detach().view(-1)[self.at]
 
     def set_values(self, values: Tensor) -> None:
         """Set the weights of the active connections, (A,), and zero all others."""
         with torch.no_grad():
-            self.weight.zero_().view(-1)[self.topology.positions] = values.to(self.weight)
+            self.weight.zero_().view(-1)[self.at] = values.to(self.weight)
 
     def grad(self) -> Tensor:
         """Give the gradient on the active connections: (A,)."""
-        return self.dense_grad()[self.topology.positions]
+        return self.dense_grad()[self.at]
 
     def add_gradient(self, change: Tensor) -> None:
         """Add to the gradient on the active connections: (A,)."""
-        self.dense_grad()[self.topology.positions] += change
+        self.dense_grad()[self.at] += change
 
     def confine_gradient(self) -> None:
         """Zero the gradient of inactive connections."""
         if self.weight.grad is not None:
-            self.weight.grad.masked_fill_(~self.mask, 0)  # a product would keep what is not finite
+            self.weight.grad.masked_fill_(self.idle, 0)  # a product would keep what is not finite
 
     def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn inside it, then scored by the weight's gradient."""
@@ -123,6 +134,7 @@ class MaskedLayer:
 
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
         gradient = self.ranks.average(self.dense_grad())
+        positions = None if positions is None else sent(positions, gradient.device)
         chosen = gradient if positions is None else gradient[positions]
         finite = chosen.isfinite().all()
         return best(criterion.score(chosen, positions, exploration), positions, exploration, finite)
@@ -138,9 +150,10 @@ class MaskedLayer:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
         topology = self.topology.rewired(prune, grow)
         state = carried(self, grow.numel() > 0)
-        self._topology = topology
-        self.mask.view(-1)[prune] = False
-        self.mask.view(-1)[grow] = True
+        self._topology, self.at = topology, sent(topology.positions, self.weight.device)
+        prune, grow = (sent(positions, self.weight.device) for positions in (prune, grow))
+        self.idle.view(-1)[prune] = True
+        self.idle.view(-1)[grow] = False
         self.ever.view(-1)[grow] = True
         changed = torch.cat([prune, grow])
         for tensor in [self.weight.detach(), *state.values()]:
@@ -148,11 +161,11 @@ class MaskedLayer:
 
     def index(self) -> list[Tensor]:
         """List positions and masks."""
-        return [self.topology.positions, self.mask, self.ever]
+        return [self.at, self.idle, self.ever]
 
-    def explored(self) -> float:
-        """Give the share of all connections that have been active at any time."""
-        return self.ever.sum().item() / self.ever.numel()
+    def explored(self) -> Tensor:
+        """Return the share of all connections that have been active at any time: float64 ()."""
+        return self.ever.sum().double() / self.ever.numel()
 
     def state(self) -> dict[str, Tensor]:
         """Give the positions and the mask of connections ever active."""
@@ -160,7 +173,7 @@ class MaskedLayer:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take the topology of a checkpoint; the weight is loaded with the network."""
-        self._set_topology(Topology(self.topology.shape, state["positions"].to(self.weight.device)))
+        self._set_topology(Topology(self.topology.shape, state["positions"].cpu()))
         self.ever = state["ever"].to(self.weight.device)
 
     def dense_grad(self) -> Tensor:
@@ -206,7 +219,7 @@ def replace(
         one.weight = module.weight
         if isinstance(one, Layer) and one.bias is not None:
             one.bias.data.copy_(start.bias)
-    layer = MaskedLayer(name, module, start.topology.to(device))
+    layer = MaskedLayer(name, module, start.topology)
     layer.set_values(start.values)
     return layer
 
@@ -215,8 +228,6 @@ def wrap(model: nn.Module, device: torch.device) -> list[SparseLayer]:
     """Take over every linear and convolution layer as it is, all connections active, on a device."""
     model.to(device)
     return [
-        MaskedLayer(
-            name, module, Topology(tuple(module.weight.shape), torch.arange(module.weight.numel(), device=device))
-        )
+        MaskedLayer(name, module, Topology(tuple(module.weight.shape), torch.arange(module.weight.numel())))
         for name, module in prunable(model)
     ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dstrun.geometry import Geometry
 from dstrun.topology import Topology
+from dstrun.transfer import sent
 
 
 class Pattern(nn.Module):
@@ -33,13 +34,13 @@ class Pattern(nn.Module):
     outputs: Tensor
     order: Tensor
 
-    def __init__(self, geometry: Geometry, topology: Topology) -> None:
+    def __init__(self, geometry: Geometry, topology: Topology, device: torch.device | None = None) -> None:
         super().__init__()
         self.shape = geometry.shape
         self.groups = geometry.groups
         self.taps = math.prod(geometry.shape[2:])
         for name in ("rows", "inputs"):
-            self.register_buffer(name, torch.empty(0))
+            self.register_buffer(name, torch.empty(0, device=device))
         for name in ("columns", "outputs", "order"):
             self.register_buffer(name, torch.empty(0), persistent=False)
         self.set(topology)
@@ -61,7 +62,7 @@ class Pattern(nn.Module):
 
     def set(self, topology: Topology) -> None:
         """Take the positions of a topology."""
-        self.rows, self.inputs = rows_of(topology.positions, self.shape[0], self.per_output)
+        self.rows, self.inputs = rows_of(sent(topology.positions, self.rows.device), self.shape[0], self.per_output)
         self.transpose()
 
     def transpose(self) -> None:
@@ -76,7 +77,8 @@ class Pattern(nn.Module):
         """Give the positions as a topology."""
         counts = self.rows.long().diff()
         first = torch.arange(self.shape[0], device=counts.device) * self.per_output
-        return Topology(self.shape, first.repeat_interleave(counts).add_(self.inputs.to(torch.int64)))
+        starts = first.repeat_interleave(counts, output_size=self.count)
+        return Topology(self.shape, starts.add_(self.inputs.to(torch.int64)).cpu())
 
     def _load_from_state_dict(
         self,

@@ -9,6 +9,7 @@ import torch
 
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.topology import contains
+from dstrun.transfer import sent
 
 if TYPE_CHECKING:
     from dstrun.grow.criterion import GrowCriterion
@@ -22,12 +23,14 @@ def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
     geometry = exploration.geometry
     outputs, inputs = geometry.shape[0] // geometry.groups, exploration.size // geometry.shape[0]
     together = max(1, min(BLOCK // inputs, outputs // 2))
-    found, finite = Proposal(exploration.blocked[:0], exploration.blocked[:0].float(), 0), []
+    assert exploration.x is not None
+    blocked = sent(exploration.blocked, exploration.x.device)
+    found, finite = Proposal(blocked[:0], blocked[:0].float(), 0), []
     for group in range(geometry.groups):
         for first in range(group * outputs, (group + 1) * outputs, together):
             last = min(first + together, (group + 1) * outputs)
-            positions = torch.arange(first * inputs, last * inputs, device=exploration.blocked.device)
-            free = ~contains(exploration.blocked, positions)
+            positions = torch.arange(first * inputs, last * inputs, device=blocked.device)
+            free = ~contains(blocked, positions)
             gradient = exploration.weight_gradient(group, first, last)
             finite.append(gradient.isfinite().all())
             positions = positions[free]

@@ -31,6 +31,7 @@ from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
 from dstrun.ranks import ALONE, Ranks
 from dstrun.topology import Topology, contains
+from dstrun.transfer import sent
 
 if TYPE_CHECKING:
     from dstrun.grow.criterion import GrowCriterion
@@ -71,14 +72,13 @@ class Sparse(nn.Module):
             raise ValueError(f"{tuple(values.shape)} values, {topology.count} of {topology.shape}: {geometry.shape}")
         if bias_shape not in (None, geometry.shape[:1]):
             raise ValueError(f"{bias_shape} biases for a weight {geometry.shape}")
-        self.name = ""
-        self.geometry = geometry
+        self.name, self.geometry = "", geometry
         self.kernel: str | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.ranks: Ranks = ALONE
         self.weight = nn.Parameter(values)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
-        self.pattern = Pattern(geometry, topology)
+        self.pattern = Pattern(geometry, topology, values.device)
         self.ever = Explored(topology, self.pattern.per_output)
         self._order: _Order | None = None
         self._found: Proposal | None = None
@@ -142,13 +142,14 @@ class Sparse(nn.Module):
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
         old = self.topology
         new = old.rewired(prune, grow)
-        kept, place = ~contains(prune.sort().values, old.positions), ~contains(grow.sort().values, new.positions)
+        kept, place = (
+            sent((~contains(changed.sort().values, topology.positions)).nonzero()[:, 0], self.weight.device)
+            for changed, topology in ((prune, old), (grow, new))
+        )
         state = carried(self, grow.numel() > 0)
 
         def moved(tensor: Tensor) -> Tensor:
-            result = tensor.new_zeros(new.count)
-            result[place] = tensor[kept]
-            return result
+            return tensor.new_zeros(new.count).index_put_((place,), tensor[kept])
 
         for key, tensor in state.items():
             assert self.optimizer is not None
@@ -183,7 +184,7 @@ class Sparse(nn.Module):
             raise TypeError(f"no sparse {cls.__name__} is made of {module}")
         weight = module.weight.detach()
         if topology is None:
-            topology = Topology(tuple(weight.shape), weight.flatten().nonzero().flatten())
+            topology = Topology(tuple(weight.shape), weight.flatten().nonzero().flatten().cpu())
         bias = None if module.bias is None else module.bias.detach().clone()
         return cls(geometry(module), topology, weight.flatten()[topology.positions], bias)
 
@@ -230,6 +231,7 @@ class Sparse(nn.Module):
             return
         if not bool((positions[1:] > positions[:-1]).all()):  # a criterion may name them in any order
             positions = positions.sort().values
+        positions = sent(positions, x.device)
         rows, inputs = rows_of(positions, self.geometry.shape[0], self.pattern.per_output)
         gradient = self.ranks.average(kernel.weight_gradient(self.convolution, rows, inputs, x, delta))
         finite = gradient.isfinite().all()
@@ -389,7 +391,7 @@ def replace(model: nn.Module, name: str, module: Layer, start: Initial, device: 
         raise TypeError(f"{name} shares its weight with another layer: tied weights need backend=masked")
     device, dtype = device or home(module.weight), module.weight.dtype
     bias = None if module.bias is None else start.bias.to(device, dtype)
-    layer = kind(geometry(module), start.topology.to(device), start.values.to(device, dtype), bias)
+    layer = kind(geometry(module), start.topology, start.values.to(device, dtype), bias)
     layer.name = name
     for parent in list(model.modules()):
         for leaf, child in list(parent._modules.items()):

@@ -75,7 +75,7 @@ def problem(shape: Shape, sparsity: float, batch: int, device: torch.device) -> 
         lead, sides = (batch,), (shape.side, shape.side)
     generator = torch.Generator().manual_seed(0)
     x, delta = (torch.randn(*lead, n, *sides, generator=generator) for n in (shape.inputs, shape.outputs))
-    return Problem(geometry, start.topology.to(device), start.values.to(device), x.to(device), delta.to(device))
+    return Problem(geometry, start.topology, start.values.to(device), x.to(device), delta.to(device))
 
 
 def products(geometry: Geometry, x: Tensor, delta: Tensor) -> tuple[Callable[[Tensor], Tensor], ...]:

@@ -35,7 +35,7 @@ class GrowCriterion(Protocol):
         ...
 
     def candidates(self, exploration: Exploration) -> Tensor | None:
-        """Choose candidates: (M,) positions outside ``exploration.blocked``, or ``None`` for all of these.
+        """Choose candidates: (M,) positions outside ``exploration.blocked``, on the CPU; ``None``: all of these.
 
         Called inside the layer's backward where ``cost`` asks for gradients, with ``x`` and ``delta`` of that pass.
         """
@@ -46,7 +46,8 @@ class GrowCriterion(Protocol):
 
         Args:
             gradient: (M,) loss gradient at the candidates; ``None`` where ``cost`` is ``NONE``.
-            positions: (M,) the candidates; ``None`` where all positions of the layer are given in order, M = N.
+            positions: (M,) the candidates, where the gradient is; ``None`` where all positions of the layer are given
+                in order, M = N.
             exploration: what the candidates were chosen from.
         """
         ...

@@ -34,8 +34,7 @@ class Random:
         from dstrun.topology import draw_distinct, inactive
 
         count = min(exploration.limit, exploration.free)
-        ranks = draw_distinct(exploration.free, count, exploration.generator)
-        return inactive(exploration.blocked, ranks.to(exploration.blocked.device))
+        return inactive(exploration.blocked, draw_distinct(exploration.free, count, exploration.generator))
 
     def score(self, gradient: Tensor | None, positions: Tensor | None, exploration: Exploration) -> Tensor:
         """Draw the highest order statistics of the scores of all inactive connections."""
@@ -45,4 +44,4 @@ class Random:
         count = positions.numel()
         uniform = torch.rand(count, generator=exploration.generator, dtype=torch.float64)
         left = exploration.free - torch.arange(count, dtype=torch.float64)
-        return (uniform.log() / left).cumsum(0).float().to(positions.device)
+        return (uniform.log() / left).cumsum(0).float()

@@ -6,7 +6,7 @@ Shape letters: A active connections of a layer, N those of the dense layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dstrun.grow.criterion import Cost
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """What one update did to one layer."""
+    """What one update did to one layer; ``explored`` as the layer gives it, a float once it is part of an update."""
 
     layer: str
     active: int
     pruned: int
     grown: int
     candidates: int
-    explored: float
+    explored: float | Tensor
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,13 @@ class Update:
     samples: int
     changes: list[Change]
     skipped: bool = False
+
+    def __post_init__(self) -> None:
+        from dstrun.transfer import numbers
+
+        shares = numbers([change.explored for change in self.changes])
+        changes = [replace(change, explored=share) for change, share in zip(self.changes, shares, strict=True)]
+        object.__setattr__(self, "changes", changes)
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from dstrun.layer import SparseLayer
 from dstrun.method.procedure import Change
-from dstrun.method.upload import upload
 from dstrun.selection import highest
+from dstrun.transfer import fetched
 
 log = logging.getLogger("dstrun")
 
@@ -46,30 +45,26 @@ def keep_best(
     chosen = best(scores, counts, budget)
     emptied = [x.name for x, keep in zip(layers, chosen, strict=True) if x.count and not keep.numel()]
     guard(emptied, len(layers), strict)
-    masks = [
-        torch.zeros(layer.count, dtype=torch.bool, device=keep.device).index_fill_(0, keep, True)
-        for layer, keep in zip(layers, chosen, strict=True)
-    ]
-    return [drop(layer, others(m, k.numel())) for layer, m, k in zip(layers, masks, chosen, strict=True)]
+    return [drop(layer, _others(layer.count, keep)) for layer, keep in zip(layers, chosen, strict=True)]
 
 
 def best(scores: Sequence[Tensor], counts: Sequence[int] | None, budget: int) -> list[Tensor]:
-    """Give the indices of the highest scores of each layer: ``counts`` of them, or ``budget`` among all layers.
+    """Return the indices of the highest scores of each layer: ``counts`` of them, or ``budget`` among all layers.
 
-    These are in no order that means anything.
+    On the CPU.
     """
     if counts is not None:
-        return [highest(s, min(count, s.numel())) for s, count in zip(scores, counts, strict=True)]
-    kept = highest(torch.cat([s.flatten() for s in scores]), budget).sort().values
-    starts = list(accumulate((s.numel() for s in scores), initial=0))
-    cuts = torch.searchsorted(kept, upload(torch.tensor(starts[1:-1]), kept.device)).tolist()
-    return [part - start for part, start in zip(kept.tensor_split(cuts), starts, strict=False)]
+        return fetched([highest(s, min(count, s.numel())) for s, count in zip(scores, counts, strict=True)])
+    kept = highest(torch.cat([s.flatten() for s in scores]), budget).cpu()
+    ends = torch.tensor([s.numel() for s in scores]).cumsum(0)
+    owner = torch.searchsorted(ends, kept, right=True)
+    return [kept[owner == i] - (ends[i] - s.numel()) for i, s in enumerate(scores)]
 
 
 def drop(layer: SparseLayer, indices: Tensor) -> Change:
-    """Prune the active connections at these indices of a layer's positions."""
+    """Prune the active connections at these indices of a layer's positions; on the CPU."""
     positions = layer.topology.positions
-    layer.rewire(positions[upload(indices, positions.device)], positions[:0])
+    layer.rewire(positions[indices], positions[:0])
     return Change(layer.name, layer.count, indices.numel(), 0, 0, layer.explored())
 
 
@@ -88,13 +83,7 @@ def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:
     log.warning("no connection is left in %s: nothing passes there but biases and shortcuts", names)
 
 
-def others(kept: Tensor, count: int) -> Tensor:
-    """Give the indices that are not kept, sorted, without waiting for a GPU.
-
-    Args:
-        kept: (A,) bool.
-        count: how many are.
-    """
-    if kept.is_cuda and kept.numel():
-        return torch.nonzero_static(~kept, size=kept.numel() - count).flatten()
-    return (~kept).nonzero().flatten()
+def _others(count: int, kept: Tensor) -> Tensor:
+    out = torch.ones(count, dtype=torch.bool)
+    out[kept] = False
+    return out.nonzero().flatten()

@@ -18,5 +18,5 @@ class PruneCriterion(Protocol):
     """Whether it reads the gradient of the active connections, which is there after the optimizer's step."""
 
     def score(self, layer: SparseLayer, generator: torch.Generator) -> Tensor:
-        """Score the active connections: (A,), in the order of ``layer.topology.positions``."""
+        """Score the active connections: (A,), in the order of ``layer.topology.positions``; on any device."""
         ...

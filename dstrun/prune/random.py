@@ -23,5 +23,4 @@ class Random:
         """Draw a score for every active connection: (A,)."""
         import torch
 
-        values = layer.values()
-        return torch.rand(values.numel(), generator=generator).to(values.device)
+        return torch.rand(layer.count, generator=generator)

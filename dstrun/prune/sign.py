@@ -27,10 +27,10 @@ class Sign:
         """Score the active connections by their rank within their sign: (A,), in [0, 1]."""
         import torch
 
-        values = layer.values()
-        scores = torch.zeros(values.shape, device=values.device)
+        values = layer.values().cpu()  # how many there are of each sign has to be known there
+        scores = torch.zeros(values.shape)
         for side in (values > 0, values < 0):
             own = side.nonzero().flatten()
             order = own[values[own].abs().sort(stable=True).indices]
-            scores[order] = torch.arange(1, own.numel() + 1, device=values.device) / max(1, own.numel())
+            scores[order] = torch.arange(1, own.numel() + 1) / max(1, own.numel())
         return scores

@@ -20,6 +20,7 @@ import torch
 from dstrun.selection import lowest
 from dstrun.subset.rows import Arrivals, alias_tables
 from dstrun.topology import contains, inactive, merged
+from dstrun.transfer import fetched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,17 +52,16 @@ def draw(f: Tensor, g: Tensor, exploration: Exploration, wanted: int, exact: boo
             replacement; else draw ``wanted`` with replacement once and drop repeated and blocked ones.
 
     Returns:
-        (M,) int64 positions, sorted.
+        (M,) int64 positions, sorted; on the CPU.
     """
-    blocked, generator = exploration.blocked.cpu(), exploration.generator
+    blocked, generator = exploration.blocked, exploration.generator
     if exact and wanted >= exploration.free:
-        drawn = inactive(blocked, torch.arange(exploration.free))
-    elif exact:
-        drawn = _Pairs(f, g).first(blocked, wanted, generator)
-    else:
-        drawn = _Pairs(f, g).draw(wanted, generator).sort().values.unique_consecutive()
-        drawn = drawn[~contains(blocked, drawn)]
-    return drawn.to(exploration.blocked.device)
+        return inactive(blocked, torch.arange(exploration.free))
+    pairs = _Pairs(*(t.view(s.shape) for t, s in zip(fetched([f, g]), (f, g), strict=True)))
+    if exact:
+        return pairs.first(blocked, wanted, generator)
+    drawn = pairs.draw(wanted, generator).sort().values.unique_consecutive()
+    return drawn[~contains(blocked, drawn)]
 
 
 def _floored(weights: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class _Pairs:
     """The factored distribution in float64; a clock runs so that one arrival is expected in a unit of time."""
 
     def __init__(self, f: Tensor, g: Tensor) -> None:
-        f, g = f.detach().cpu().double(), g.detach().cpu().double()
+        f, g = f.double(), g.double()
         if not (bool(f.isfinite().all()) and bool(g.isfinite().all())):  # a diverging run: its loss will say so
             f, g = torch.ones_like(f), torch.ones_like(g)
         self.f, self.g = _floored(f), _floored(g)

@@ -23,5 +23,4 @@ class Uniform:
         import torch
 
         out, groups = exploration.geometry.shape[0], exploration.geometry.groups
-        device = exploration.blocked.device
-        return torch.ones(groups, exploration.size // out, device=device), torch.ones(out, device=device)
+        return torch.ones(groups, exploration.size // out), torch.ones(out)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Step = Callable[[Tensor, Tensor], None]
 
@@ -13,7 +14,7 @@ WARM = 3
 """Steps that a process takes kernel by kernel first: libraries choose their kernels, the optimizer makes its state."""
 
 
-def capture(step: Step, x: Tensor, y: Tensor) -> Step:
+def capture(step: Step, x: Tensor, y: Tensor, counters: Sequence[Tensor] = ()) -> Step:
     """Record what a step does on the current stream, which is not the default one; nothing is computed yet.
 
     All that changes between steps has to be in tensors that stay where they are: the batch is copied into those that
@@ -23,6 +24,7 @@ def capture(step: Step, x: Tensor, y: Tensor) -> Step:
         step: of images and labels.
         x: images (B, C, H, W) to record it with.
         y: labels (B,).
+        counters: (), on the host, that a step raises by one.
 
     Returns:
         The same step, for batches of the same shape.
@@ -31,13 +33,33 @@ def capture(step: Step, x: Tensor, y: Tensor) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         step(images, labels)
+    _count(counters, -1)  # nothing but they has changed
 
     def replay(x: Tensor, y: Tensor) -> None:
         images.copy_(x)
         labels.copy_(y)
         graph.replay()
+        _count(counters, 1)
 
     return replay
+
+
+def counters_on_host(model: nn.Module) -> list[Tensor]:
+    """Have a network's normalization layers count their batches on the host, which saves a kernel each; return these.
+
+    Those stay where they are that average over all batches, and so compute with the number.
+    """
+    counters = []
+    for norm in model.modules():
+        if isinstance(norm, _BatchNorm) and norm.momentum is not None and norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.cpu()
+            counters.append(norm.num_batches_tracked)
+    return counters
+
+
+def _count(counters: Sequence[Tensor], by: int) -> None:
+    for counter in counters:
+        counter += by
 
 
 def fuse(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

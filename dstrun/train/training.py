@@ -24,8 +24,9 @@ from dstrun.stream import stream
 from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
-from dstrun.train.graph import WARM, Step, capture, fuse
+from dstrun.train.graph import WARM, Step, capture, counters_on_host, fuse
 from dstrun.train.precision import Precision
+from dstrun.transfer import numbers
 
 log = logging.getLogger("dstrun")
 
@@ -73,6 +74,7 @@ class Training:
         self._warm = 0
         self._repeatable: bool | None = None
         self._replay: Step | None = None
+        self._counters = counters_on_host(self.model) if self.device.type == "cuda" and self.ranks.size == 1 else []
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -97,12 +99,14 @@ class Training:
     def explored(self) -> float:
         """Give the share of all layers' connections that have been active at any time; 1 where no layer is sparse."""
         sizes = [math.prod(layer.geometry.shape) for layer in self.layers]
-        ever = sum(layer.explored() * size for layer, size in zip(self.layers, sizes, strict=True))
+        shares = numbers([layer.explored() for layer in self.layers])
+        ever = sum(share * size for share, size in zip(shares, sizes, strict=True))
         return ever / sum(sizes) if sizes else 1.0
 
     def topology(self) -> list[dict[str, Any]]:
         """Give the connections of every prunable layer for the record: all, active at first and last, ever active."""
-        explored = {layer.name: layer.explored() for layer in self.layers}
+        shares = numbers([layer.explored() for layer in self.layers])
+        explored = {layer.name: share for layer, share in zip(self.layers, shares, strict=True)}
         return [
             {
                 "name": layer.name,
@@ -195,7 +199,7 @@ class Training:
     def _capture(self, x: Tensor, y: Tensor) -> Step:
         """Record an ordinary step; where that fails, go on without."""
         try:
-            self._replay = capture(self._ordinary_step, x, y)
+            self._replay = capture(self._ordinary_step, x, y, self._counters)
         except RuntimeError as error:
             log.warning("no CUDA graph of a step can be made (%s): its kernels are launched one by one", error)
             self._replay = self._ordinary_step

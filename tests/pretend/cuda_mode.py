@@ -95,16 +95,22 @@ def move(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         raise NotImplementedError("Cannot copy out of meta tensor; no data!")
     if tensor.requires_grad and torch.is_grad_enabled() and not tensor.is_leaf:
         raise NotImplementedError("the pretend device takes no gradient back over a copy")
-    tally.copy("to the CPU" if here else "to the GPU", waits=not (pinned and hasattr(tensor, "pinned")))
+    tally.copy("to the CPU" if here else "to the GPU", waits=not (pinned and _is_pinned(tensor)))
     moved = Tensor.to(plain(tensor).detach(), **how | {"copy": True})
     return moved if here else CudaTensor(moved)
 
 
-def pin(tensor: Tensor) -> Tensor:
-    """Stand in for ``Tensor.pin_memory``, which this machine lacks: copy a tensor, and mark the copy."""
-    copied: Any = tensor.clone()
-    copied.pinned = True
-    return copied
+def _pin(tensor: Tensor) -> Tensor:
+    """Return a copy in memory that a GPU can read by itself."""
+    if isinstance(tensor, CudaTensor):
+        raise MixedDevices(f"only tensors of the CPU can be pinned ({tally.place()})")
+    made: Any = tensor.clone()
+    made.pinned = True
+    return made
+
+
+def _is_pinned(tensor: Tensor) -> bool:
+    return getattr(tensor, "pinned", False)
 
 
 def _listed(tensor: Tensor) -> Any:
@@ -130,7 +136,8 @@ ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.to: move,
     Tensor.cpu: lambda tensor, **kwargs: move(tensor, "cpu", **kwargs),
     Tensor.cuda: lambda tensor, device=None, **kwargs: move(tensor, CUDA, **kwargs),
-    Tensor.pin_memory: pin,
+    Tensor.pin_memory: _pin,
+    Tensor.is_pinned: _is_pinned,
     Tensor.tolist: _listed,
     Tensor.numpy: _refused(Tensor.numpy),
     Tensor.__array__: _refused(Tensor.__array__),

@@ -135,12 +135,12 @@ def test_what_cuda_takes_without_a_word(name: str, t: Any) -> None:
 
 def _mask_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
     for layer in run.layers:
-        layer.mask = host(layer.mask)
+        layer.idle = host(layer.idle)
 
 
-def _topology_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
+def _topology_on_the_gpu(run: Training, patch: pytest.MonkeyPatch) -> None:
     for layer in run.layers:
-        layer._topology = type(layer.topology)(layer.topology.shape, host(layer.topology.positions))
+        layer._topology = type(layer.topology)(layer.topology.shape, layer.at)
 
 
 def _images_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def _rate_made_anew(run: Training, patch: pytest.MonkeyPatch) -> None:
 
 def _masked_by_indices(run: Training, patch: pytest.MonkeyPatch) -> None:
     def confine(self: MaskedLayer) -> None:
-        self.weight.grad[~self.mask] *= 0
+        self.weight.grad[self.idle] *= 0
 
     patch.setattr(MaskedLayer, "confine_gradient", confine)
 
@@ -225,7 +225,7 @@ def _order_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
 Plant = Callable[[Training, pytest.MonkeyPatch], None]
 MIXES: list[Plant] = [
     _mask_on_the_cpu,
-    _topology_on_the_cpu,
+    _topology_on_the_gpu,
     _images_on_the_cpu,
     _batch_not_moved,
     _labels_not_moved,

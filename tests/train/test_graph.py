@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dstrun import config
 from dstrun.run import assemble
@@ -42,7 +45,7 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 def standing_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """What replays a step on the tensors that it was recorded with, as a graph does."""
 
-    def capture(step: graph.Step, x: Tensor, y: Tensor) -> graph.Step:
+    def capture(step: graph.Step, x: Tensor, y: Tensor, counters: list[Tensor]) -> graph.Step:
         images, labels = x.clone(), y.clone()
 
         def replay(x: Tensor, y: Tensor) -> None:
@@ -67,6 +70,24 @@ def test_replayed_steps_equal(method: str, standing_in: None) -> None:
 @pytest.mark.parametrize("method", OTHERS)
 def test_steps_with_more_in_them_are_not_replayed(method: str, standing_in: None) -> None:
     assert trained(method, "cpu", graphs=True)[1] == 0
+
+
+def test_batches_are_counted_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[str] = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: recorded.append("replayed")))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
+    average = nn.BatchNorm1d(3, momentum=None)
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False), average)
+    counters = graph.counters_on_host(model)
+    assert [c.data_ptr() for c in counters] == [model[0].num_batches_tracked.data_ptr()]
+    x, y = torch.randn(4, 3), torch.zeros(4)
+    model(x)
+    replay = graph.capture(lambda x, y: model(x), x, y, counters)
+    assert counters[0] == 1
+    replay(x, y), replay(x, y)
+    assert counters[0] == 3
+    assert recorded == ["replayed"] * 2
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from dstrun.method.procedure import Setting
 from dstrun.method.pruning import best
+from dstrun.transfer import sent
 
 
 def flow_after(rounds: int, setting: Setting) -> list[Tensor]:
@@ -39,7 +40,7 @@ def flow_after(rounds: int, setting: Setting) -> list[Tensor]:
         for weight, out, kept in zip(
             weights, pruned, best(scores, counts, left(sum(sizes), setting.budget, share)), strict=True
         ):
-            out.fill_(True)[kept] = False
+            out.fill_(True)[sent(kept, out.device)] = False
             weight.detach().view(-1)[out] = 0
     return scores
 

@@ -1,8 +1,7 @@
 """Deep rewiring, step by step: noise, signs, and which connections come for those that go.
 
 Layers are looked at as one: values, signs and noise of all are one tensor, layer after layer, and positions go on
-counting from layer to layer. So a step launches few kernels on a GPU and waits for it once, to read which weights have
-changed their sign, as growth is drawn on the CPU.
+counting from layer to layer. All but the values is on the CPU; a GPU is waited for once a step, to read their signs.
 
 Shape letters: A active connections of all layers together, K grown in one.
 """
@@ -23,10 +22,10 @@ from dstrun.grow.criterion import Cost
 from dstrun.method.dynamic.deepr import DeepR
 from dstrun.method.dynamic.replacement import Replacement, choose
 from dstrun.method.procedure import Change, Procedure, Setting, Update
-from dstrun.method.upload import upload
 from dstrun.selection import highest
 from dstrun.stream import generator
 from dstrun.topology import contains, inactive
+from dstrun.transfer import sent
 
 NOISE_RATE = 0.01
 """eta in the noise on gradients: a constant in the code of Mostafa and Wang 2019."""
@@ -51,7 +50,7 @@ class DeepRewiring(Procedure):
         self.pools = [list(places)] if setting.scope == "global" else [[place] for place in places]
         self._signs = torch.empty(0, dtype=torch.int8)
         if self.layers:
-            self._signs = torch.where(self._values() < 0, -1, 1).to(torch.int8)
+            self._signs = torch.where(self._values() < 0, -1, 1).to(torch.int8).cpu()
         self.replaced = [(0, 0) for _ in setting.layers]
 
     @property
@@ -91,7 +90,7 @@ class DeepRewiring(Procedure):
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue with a checkpoint's signs."""
         if self.layers:
-            self._signs = torch.cat([state["signs"][i] for i in self.indices]).to(self._signs.device)
+            self._signs = torch.cat([state["signs"][i] for i in self.indices]).cpu()
         self.replaced = [(pruned, grown) for pruned, grown in state["replaced"]]
 
     def _temperature(self, step: int) -> float:
@@ -104,60 +103,57 @@ class DeepRewiring(Procedure):
         return torch.cat([layer.values() for layer in self.layers])
 
     def _pull(self, step: int, l1: float, spread: float) -> Tensor:
-        """Give s l1 + spread nu: (A,), nu drawn on the CPU, for each layer by itself."""
-        pull = l1 * self._signs.to(self.layers[0].weight.dtype)
+        """Give s l1 + spread nu on the layers' device: (A,), nu drawn for each layer by itself."""
+        weight = self.layers[0].weight
+        pull = l1 * self._signs.to(weight.dtype)
         if spread:
             noise = torch.empty(pull.shape)
             for index, part in zip(self.indices, noise.split(self._counts()), strict=True):
                 part.normal_(generator=generator(self.setting.seed, "noise", step, index))
-            pull += spread * upload(noise, pull.device).to(pull.dtype)
-        return pull
+            pull += spread * noise.to(pull.dtype)
+        return sent(pull, weight.device)
 
     def _replace(self, step: int, values: Tensor) -> None:
         """Prune what has the wrong sign, and grow as many at random; one that first moves gets its sign."""
+        now = values.sign().to(torch.int8).cpu()
         if self.option.signs == "first":
-            self._signs = torch.where(self._signs == 0, values.sign().to(torch.int8), self._signs)
-        sizes = values * self._signs
-        wrong = sizes < 0
-        pruned, counts = np.flatnonzero(wrong.cpu().numpy()), self._counts()
+            self._signs = torch.where(self._signs == 0, now, self._signs)
+        pruned, counts = np.flatnonzero((now * self._signs < 0).numpy()), self._counts()
         if not pruned.size:
             return
         lost = np.diff(np.searchsorted(pruned, np.cumsum(counts)), prepend=0).tolist()
         free = [size - count for size, count in zip(self.sizes, counts, strict=True)]
-        spared = self._spared(sizes, counts, lost)
+        spared = self._spared(values, counts, lost)
         draws = partial(generator, self.setting.seed, "grow", step)
-        self._rewire(step, wrong, choose(pruned, lost, spared, free, self.pools, draws))
+        self._rewire(step, choose(pruned, lost, spared, free, self.pools, draws))
 
-    def _spared(self, sizes: Tensor, counts: Sequence[int], lost: Sequence[int]) -> dict[int, int]:
+    def _spared(self, values: Tensor, counts: Sequence[int], lost: Sequence[int]) -> dict[int, int]:
         """Name the connection that starts again at 0 in a layer that would lose all to others: the least wrong one."""
         spared = {}
         for layer in self.pools[0] if len(self.pools[0]) > 1 else ():
             if lost[layer] == counts[layer] > 0:
                 first = sum(counts[:layer])
-                spared[layer] = first + int(highest(sizes[first : first + counts[layer]], 1))
+                part = slice(first, first + counts[layer])
+                spared[layer] = first + int(highest(values[part] * sent(self._signs[part], values.device), 1))
         return spared
 
-    def _rewire(self, step: int, wrong: Tensor, new: Replacement) -> None:
+    def _rewire(self, step: int, new: Replacement) -> None:
         """Rewire the layers, and keep signs in the order of their positions."""
-        parts = [self._fresh(step, index, count) for index, count in zip(self.indices, new.grown, strict=True) if count]
-        host = [torch.from_numpy(new.pruned), new.ranks, torch.cat(parts), torch.tensor(new.spared, dtype=torch.int64)]
-        sent = upload(torch.cat(host), wrong.device).split([part.numel() for part in host])
-        active = torch.cat(_shifted([layer.topology.positions for layer in self.layers], self.starts))
-        blocked = new.blocked(active.numel())
-        out = active[sent[0]]
-        come = inactive(active if blocked is None else active[upload(torch.from_numpy(blocked), wrong.device)], sent[1])
-        if new.spared:
-            come = torch.cat([come, active[sent[3]]]).sort().values
-        order = torch.cat([active.masked_fill(wrong, sum(self.sizes)), come]).argsort()[: active.numel()]
-        self._signs = torch.cat([self._signs, sent[2].to(torch.int8)])[order]
-        ends = [-start for start in self.starts]
-        outs, news = (_shifted(p.split(n), ends) for p, n in ((out, new.lost), (come, new.grown)))
-        for place, (layer, old, fresh) in enumerate(zip(self.layers, outs, news, strict=True)):
-            if old.numel() or fresh.numel():
-                layer.rewire(old, fresh)
-                back = int(contains(old, fresh).sum()) if new.spared or place in new.returning else 0
-                pruned, grown = self.replaced[self.indices[place]]
-                self.replaced[self.indices[place]] = pruned + old.numel() - back, grown + fresh.numel() - back
+        placed = zip(self.layers, self.starts, strict=True)
+        active = np.concatenate([layer.topology.positions.numpy() + start for layer, start in placed])
+        come = inactive(torch.from_numpy(new.blocked(active)), new.ranks).numpy()
+        come = np.sort(np.concatenate([come, active[new.spared]]))
+        at = np.searchsorted(np.delete(active, new.pruned), come)
+        grown = zip(self.indices, new.grown, strict=True)
+        fresh = np.concatenate([self._fresh(step, index, count) for index, count in grown if count])
+        self._signs = torch.from_numpy(np.insert(np.delete(self._signs.numpy(), new.pruned), at, fresh))
+        outs, news = torch.from_numpy(active[new.pruned]).split(new.lost), torch.from_numpy(come).split(new.grown)
+        for place, (layer, start, out, grow) in enumerate(zip(self.layers, self.starts, outs, news, strict=True)):
+            if out.numel() or grow.numel():
+                layer.rewire(out - start, grow - start)
+                back = int(contains(out, grow).sum()) if new.spared or new.returning else 0
+                gone, come = self.replaced[self.indices[place]]
+                self.replaced[self.indices[place]] = gone + out.numel() - back, come + grow.numel() - back
 
     def _fresh(self, step: int, index: int, count: int) -> Tensor:
         """Give the signs of grown connections: (K,) int64."""
@@ -174,9 +170,3 @@ class DeepRewiring(Procedure):
         ]
         self.replaced = [(0, 0) for _ in layers]
         return Update(step, Cost.NONE, False, 0, changes)
-
-
-def _shifted(parts: Sequence[Tensor], by: Sequence[int]) -> list[Tensor]:
-    """Add a number to all of each tensor, in one kernel."""
-    each: Any = torch
-    return each._foreach_add(parts, by)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dstrun.method.upload import upload
 from dstrun.topology import draw_distinct, inactive, without
 
 
@@ -31,7 +30,7 @@ def draw(sizes: Sequence[int], blocked: Sequence[Tensor], count: int, generator:
     free = [size - out.numel() for size, out in zip(sizes, blocked, strict=True)]
     ranks, drawn = draw_ranks(free, count, generator)
     parts = zip(blocked, ranks.split(drawn), accumulate(free, initial=0), strict=False)
-    return [inactive(out, upload(part - first, out.device)) for out, part, first in parts]
+    return [inactive(out, part - first) for out, part, first in parts]
 
 
 def draw_ranks(free: Sequence[int], count: int, generator: torch.Generator) -> tuple[Tensor, list[int]]:

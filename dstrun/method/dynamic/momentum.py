@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from dstrun.grow.criterion import Cost
-from dstrun.layer import DenseLayer
+from dstrun.layer import DenseLayer, SparseLayer
 from dstrun.method.dynamic.regrowth import regrowth
 from dstrun.method.dynamic.snfs import update_steps
 from dstrun.method.procedure import Change, Procedure, Products, Setting, Update
 from dstrun.selection import highest, lowest
 from dstrun.stream import generator
-from dstrun.topology import contains, without
+from dstrun.topology import without
+from dstrun.transfer import fetched
 
 CROWDED = 0.8
 """A layer of higher density that grows is spared: it loses no larger share than is inactive of it."""
@@ -54,12 +55,16 @@ class Momentum(Procedure):
         if self.redistribution:
             free = [n - x.count + out for n, x, out in zip(self.sizes, self.layers, removed, strict=True)]
             grown = regrowth(need, sum(removed), free)
-        counts = enumerate(zip(removed, grown, strict=True))
-        return Update(step, Cost.NONE, False, 0, [self._rewire(step, index, *pair) for index, pair in counts])
+        active = [layer.topology.positions for layer in self.layers]
+        orders = fetched([lowest(self._scores(step, index), count) for index, count in enumerate(removed)])
+        gone = [positions[order] for positions, order in zip(active, orders, strict=True)]
+        left = [without(positions, out) for positions, out in zip(active, gone, strict=True)]
+        come = fetched([highest(m.abs(), n, out) for m, n, out in zip(self.mean, grown, left, strict=True)])
+        return Update(step, Cost.NONE, False, 0, list(map(self._rewire, self.layers, gone, come, left)))
 
     def need(self) -> list[float]:
         """Give the mean |M| over the active connections of each layer, as a share of the layers' sum."""
-        means = [mean[x.topology.positions].abs().mean() for mean, x in zip(self.mean, self.layers, strict=True)]
+        means = [mean[x.at].abs().mean() for mean, x in zip(self.mean, self.layers, strict=True)]
         values = torch.stack(means).double()
         return (values / values.sum()).nan_to_num(1 / len(means)).tolist()
 
@@ -85,14 +90,13 @@ class Momentum(Procedure):
         """Continue with a checkpoint's M."""
         self.mean = [saved.to(mean.device) for saved, mean in zip(state["mean"], self.mean, strict=True)]
 
-    def _rewire(self, step: int, index: int, removed: int, grown: int) -> Change:
+    def _scores(self, step: int, index: int) -> Tensor:
+        return self.setting.prune.score(self.layers[index], generator(self.setting.seed, "prune", step, index))
+
+    def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, survivors: Tensor) -> Change:
         """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
-        layer, positions = self.layers[index], self.layers[index].topology.positions
-        scores = self.setting.prune.score(layer, generator(self.setting.seed, "prune", step, index))
-        out = positions[lowest(scores, removed)].sort().values
-        survivors: Tensor = without(positions, out)
-        new = highest(self.mean[index].abs(), grown, survivors).sort().values
-        went, came = out[~contains(new, out)], new[~contains(out, new)]
+        out, new = out.sort().values, new.sort().values
+        went, came = without(out, new), without(new, out)
         layer.rewire(went, came)
-        candidates = self.sizes[index] - survivors.numel()
+        candidates = layer.topology.size - survivors.numel()
         return Change(layer.name, layer.count, went.numel(), came.numel(), candidates, layer.explored())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
 
 from dstrun.grow.criterion import Cost
 from dstrun.grow.random import Random
@@ -13,6 +15,7 @@ from dstrun.method.procedure import Change, Procedure, Setting, Update
 from dstrun.selection import lowest
 from dstrun.stream import generator
 from dstrun.topology import contains
+from dstrun.transfer import fetched
 
 GROW: Any = Random()
 
@@ -38,18 +41,28 @@ class Mutation(Procedure):
         return self._update(step) if step in self.steps else None
 
     def _update(self, step: int) -> Update:
-        changes = [self._mutate(step, index, layer) for index, layer in enumerate(self.setting.layers)]
+        worst = fetched([self._worst(step, index, layer) for index, layer in enumerate(self.setting.layers)])
+        changes = [self._mutate(step, index, out) for index, out in enumerate(worst)]
         return Update(step, Cost.NONE, False, 0, changes)
 
-    def _mutate(self, step: int, index: int, layer: SparseLayer) -> Change:
+    def _mutating(self, step: int, index: int) -> int:
+        """Count the connections of a layer that go and come."""
+        setting, size = self.setting, self.setting.layers[index].topology.size
+        return mutating(setting.schedule, step, setting.total_steps, self.counts[index], size)
+
+    def _worst(self, step: int, index: int, layer: SparseLayer) -> Tensor:
+        """Return which of a layer's active connections go, by their index: (K,)."""
+        gone = layer.count - self.counts[index] + (0 if self.soft else self._mutating(step, index))
+        if not gone:
+            return torch.empty(0, dtype=torch.int64)
+        return lowest(self.setting.prune.score(layer, generator(self.setting.seed, "prune", step, index)), gone)
+
+    def _mutate(self, step: int, index: int, worst: Tensor) -> Change:
         """Prune one layer, then grow among all that are inactive: what was just pruned may come back, at 0."""
-        setting, count, size = self.setting, self.counts[index], math.prod(layer.geometry.shape)
-        mutate = mutating(setting.schedule, step, setting.total_steps, count, size)
+        setting, layer, mutate = self.setting, self.setting.layers[index], self._mutating(step, index)
         before = layer.topology.positions
-        gone = layer.count - (count if self.soft else count - mutate)
-        if gone:
-            scores = setting.prune.score(layer, generator(setting.seed, "prune", step, index))
-            layer.rewire(before[lowest(scores, gone)], before[:0])
+        if worst.numel():
+            layer.rewire(before[worst], before[:0])
         found = layer.propose(GROW, None, mutate, generator(setting.seed, "grow", step, index))
         layer.rewire(before[:0], found.positions)
         after = layer.topology.positions

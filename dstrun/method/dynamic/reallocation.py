@@ -20,6 +20,7 @@ from dstrun.method.procedure import Change, Procedure, Setting, Update
 from dstrun.selection import highest
 from dstrun.stream import generator
 from dstrun.topology import contains
+from dstrun.transfer import fetched
 
 
 class Reallocation(Procedure):
@@ -41,7 +42,8 @@ class Reallocation(Procedure):
             return None
         layers = [self.setting.layers[i] for i in self.indices]
         active = [layer.topology.positions for layer in layers]
-        pruned = [small(layer, p, self.threshold) for layer, p in zip(layers, active, strict=True)]
+        small = fetched([below(layer, self.threshold) for layer in layers])
+        pruned = [positions[mask] for positions, mask in zip(active, small, strict=True)]
         count = sum(p.numel() for p in pruned)
         changes = dict(zip(self.indices, self._reallocate(step, layers, active, pruned, count), strict=True))
         self._adjust(count, sum(p.numel() for p in active))
@@ -82,12 +84,12 @@ class Reallocation(Procedure):
             self.threshold *= 2
 
 
-def small(layer: SparseLayer, positions: Tensor, threshold: float) -> Tensor:
-    """List the positions, sorted, whose weights are smaller than the threshold; never the largest weight's."""
+def below(layer: SparseLayer, threshold: float) -> Tensor:
+    """Return which weights are smaller than the threshold, (A,) bool; never the largest."""
     magnitudes = layer.values().abs()
-    below = magnitudes < threshold
-    below[highest(magnitudes, 1)] = False
-    return positions[below]
+    small = magnitudes < threshold
+    small[highest(magnitudes, 1)] = False
+    return small
 
 
 def share_out(count: int, weights: Sequence[int], room: Sequence[int]) -> list[int]:

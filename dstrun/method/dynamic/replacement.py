@@ -36,15 +36,15 @@ class Replacement:
     grown: list[int]
     returning: set[int]
 
-    def blocked(self, active: int) -> NDArray[np.int64] | None:
-        """List which of ``active`` connections may not grow, as indices; ``None``: all of them may not."""
-        if not any(self.lost[layer] for layer in self.returning):
-            return None
-        stays = np.ones(active, bool)
+    def blocked(self, active: NDArray[np.int64]) -> NDArray[np.int64]:
+        """List which positions may not grow: the active ones, but for those that may return."""
+        if not self.returning:
+            return active
+        stays = np.ones(active.size, bool)
         owner = np.repeat(np.arange(len(self.lost)), self.lost)
         stays[self.pruned[np.isin(owner, list(self.returning))]] = False
         stays[self.spared] = True
-        return np.flatnonzero(stays)
+        return active[stays]
 
 
 def choose(

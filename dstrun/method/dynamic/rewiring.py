@@ -20,7 +20,8 @@ from dstrun.layer import SparseLayer
 from dstrun.method.procedure import Change, Procedure, Setting, Update
 from dstrun.selection import highest, lowest
 from dstrun.stream import generator
-from dstrun.topology import contains, without
+from dstrun.topology import without
+from dstrun.transfer import fetched
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Ranking:
     @classmethod
     def of_pool(cls, order: Tensor, positions: Sequence[Tensor]) -> Ranking:
         """Name what an order of a pool's entries, layer after layer, puts first; ``positions`` are each layer's."""
-        ends = torch.tensor([part.numel() for part in positions], device=order.device).cumsum(0)
+        ends = torch.tensor([part.numel() for part in positions]).cumsum(0)
         owner = torch.searchsorted(ends, order, right=True)
         position = torch.empty_like(order)
         for index, part in enumerate(positions):
@@ -104,7 +105,7 @@ class Rewiring(Procedure):
 
     def _rank_for_pruning(self, step: int) -> list[Ranking]:
         """Rank each pool's K worst active connections, worst first; the best of every layer is never pruned."""
-        rankings = []
+        orders = []
         for pool in self.pools:
             layers = [self.layers[index] for index in pool]
             active = sum(layer.topology.count for layer in layers)
@@ -116,9 +117,11 @@ class Rewiring(Procedure):
                 scores.append(self.setting.prune.score(layer, self._stream("prune", step, index)))
                 best.append(scores[-1].argmax() + before)
                 before += layer.topology.count
-            order = lowest(_joined(scores), wanted, torch.stack(best))
-            rankings.append(Ranking.of_pool(order, [layer.topology.positions for layer in layers]))
-        return rankings
+            orders.append(lowest(_joined(scores), wanted, torch.stack(best)))
+        return [self._ranking(pool, order) for pool, order in zip(self.pools, fetched(orders), strict=True)]
+
+    def _ranking(self, pool: Sequence[int], order: Tensor) -> Ranking:
+        return Ranking.of_pool(order, [self.layers[index].topology.positions for index in pool])
 
     def _request(self, index: int) -> tuple[Tensor | None, int]:
         """Say which positions of a layer may not grow (``None``: active ones), and how many candidates are of use."""
@@ -138,10 +141,11 @@ class Rewiring(Procedure):
             self.pruned = []
             same = [_unchanged(x, proposal.drawn) for x, proposal in zip(self.layers, proposals, strict=True)]
             return Update(step, cost, replaces, samples, same, skipped=True)
+        positions, scored = fetched([p.positions for p in proposals]), fetched([p.scores for p in proposals])
         for pool, pruned in zip(self.pools, self.pruned, strict=True):
-            scores = [proposals[index].scores for index in pool]
+            scores = [scored[index] for index in pool]
             order = highest(_joined(scores), len(pruned))
-            grown = Ranking.of_pool(order, [proposals[index].positions for index in pool])
+            grown = Ranking.of_pool(order, [positions[index] for index in pool])
             replaced = len(grown)  # fewer than wanted where candidates run out: then as many fewer are pruned
             for place, index in enumerate(pool):
                 out, new = pruned.of(place, replaced), grown.of(place, replaced)
@@ -153,7 +157,7 @@ class Rewiring(Procedure):
         """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
         if self.setting.grow.regrow:
             out, new = out.sort().values, new.sort().values
-            out, new = out[~contains(new, out)], new[~contains(out, new)]
+            out, new = without(out, new), without(new, out)
         layer.rewire(out, new)
         return Change(layer.name, layer.topology.count, out.numel(), new.numel(), drawn, layer.explored())
 

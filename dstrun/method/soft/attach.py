@@ -11,7 +11,8 @@ from torch.nn.utils import parametrize
 
 from dstrun.layer import DenseLayer, sharing
 from dstrun.method.procedure import Change
-from dstrun.method.pruning import drop, guard, others
+from dstrun.method.pruning import drop, guard
+from dstrun.transfer import fetched
 
 Kind = TypeVar("Kind", bound=nn.Module)
 
@@ -74,8 +75,7 @@ def settle(layers: Sequence[DenseLayer], active: Sequence[Tensor], strict: bool)
     Raises:
         EmptyLayer: so that nothing is pruned.
     """
-    kept = [mask.flatten()[layer.topology.positions] for layer, mask in zip(layers, active, strict=True)]
-    counts = torch.stack([keep.count_nonzero() for keep in kept]).tolist()
-    emptied = [layer.name for layer, count in zip(layers, counts, strict=True) if layer.count and not count]
+    kept = fetched([mask.flatten()[layer.at] for layer, mask in zip(layers, active, strict=True)])
+    emptied = [layer.name for layer, keep in zip(layers, kept, strict=True) if layer.count and not keep.any()]
     guard(emptied, len(layers), strict)
-    return [drop(layer, others(keep, count)) for layer, keep, count in zip(layers, kept, counts, strict=True)]
+    return [drop(layer, (~keep).nonzero().flatten()) for layer, keep in zip(layers, kept, strict=True)]

@@ -220,7 +220,7 @@ class Channels:
             channel = place(positions, fan_in)
             if layer is consumer:
                 channel = channel // (fan_in // pair.channels)
-            layer.rewire(positions[torch.isin(channel, channels)], positions[:0])
+            layer.rewire(positions[torch.isin(channel, channels.cpu())], positions[:0])
         for name in (pair.producer, *pair.norms):
             for parameter in self._per_channel(name):
                 state = producer.optimizer.state.get(parameter, {}) if producer.optimizer is not None else {}
