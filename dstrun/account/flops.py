@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dstrun.account.survey import Survey, survey
 from dstrun.account.unpruned import Unpruned, unpruned
@@ -191,9 +191,20 @@ class FlopMeter:
         self.cost, self.built = cost, built or cost
         self.backends = backends or ["masked"] * len(cost.layers)
         self.aggregates = grow is not None and grow.aggregates
-        self.train = 0
+        self._train = 0
         self.executed = 0
         self.samples = 0
+        self._unread: Tensor | None = None
+        self._unread_samples = 0
+
+    @property
+    def train(self) -> int:
+        """Count the FLOPs so far; reads what a device has counted."""
+        if self._unread is not None:
+            sums, samples = self._unread.tolist(), self._unread_samples
+            self._train += sum(map(self.cost.forward, sums)) + len(sums) * (samples - 1) * self.cost.fixed
+            self._unread, self._unread_samples = None, 0
+        return self._train
 
     def scored(self, update: Update, products: Products) -> None:
         """Add samples passed forward and backward to score active connections, before these were pruned.
@@ -203,18 +214,24 @@ class FlopMeter:
             products: what is computed where the update tells of no layer.
         """
         before = _before(update) or products.forward
-        self.train += 3 * update.samples * self.cost.forward(before)
+        self._train += 3 * update.samples * self.cost.forward(before)
         self.executed += update.samples * self.built.executed(self.backends, Products.of(before))
 
-    def step(self, samples: int, products: Products, updates: Sequence[Update]) -> None:
+    def step(self, samples: int, products: Products | Tensor, updates: Sequence[Update]) -> None:
         """Add one step.
 
         Args:
             samples: in the batch.
-            products: connections of each layer in each of the step's products.
+            products: connections of each layer in each of the step's products; counted on a device, (3, L) int64, they
+                are read when somebody asks, if there is no update and no layer whose executed FLOPs follow from them.
             updates: of the topology in this step.
         """
         self.samples += samples
+        if isinstance(products, Tensor):
+            if not updates and "sparse" not in self.backends:
+                self._read_later(samples, products)
+                return
+            products = Products(*products.tolist())
         weight_gradient = self.cost.forward(products.weight_gradient)
         for update in updates:
             candidates = self._scored(update)
@@ -227,11 +244,18 @@ class FlopMeter:
                 self.scored(update, products)
             elif update.samples:
                 fresh = Products.of(_before(update), candidates)
-                self.train += update.samples * (2 * self.cost.forward(fresh.forward) + extra)
+                self._train += update.samples * (2 * self.cost.forward(fresh.forward) + extra)
                 self.executed += update.samples * (self.built.executed(self.backends, fresh) + sums)
         passes = self.cost.forward(products.forward) + self.cost.forward(products.input_gradient)
-        self.train += samples * (passes + weight_gradient)
+        self._train += samples * (passes + weight_gradient)
         self.executed += samples * self.built.executed(self.backends, products)
+
+    def _read_later(self, samples: int, products: Tensor) -> None:
+        """Add a step's products to the sums that stay on the device."""
+        self._unread = samples * products if self._unread is None else self._unread.add_(products, alpha=samples)
+        self._unread_samples += samples
+        dense = Products.of([layer.size for layer in self.built.layers])
+        self.executed += samples * self.built.executed(self.backends, dense)
 
     def _scored(self, update: Update) -> list[int]:
         """Count the connections of each layer whose gradients an update takes; the dense gradient has blocked ones."""
@@ -249,7 +273,8 @@ class FlopMeter:
 
     def load_state(self, state: dict[str, int]) -> None:
         """Continue from a checkpoint's sums."""
-        self.train, self.executed, self.samples = state["train"], state["executed"], state["samples"]
+        self._train, self.executed, self.samples = state["train"], state["executed"], state["samples"]
+        self._unread, self._unread_samples = None, 0
 
 
 def _before(update: Update) -> list[int]:

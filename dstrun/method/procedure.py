@@ -118,6 +118,13 @@ class Procedure:
     def products(self) -> Products | None:
         """Count what the next step computes; ``None``: the active connections of every layer in all three products."""
 
+    def counted(self) -> Tensor | None:
+        """Count on the device what the step computes, after its forward pass; ``None``: ``products`` says it for free.
+
+        Returns:
+            (3, L) int64: the connections of each layer in each of the three products.
+        """
+
     def state(self) -> dict[str, Any]:
         """Give what a checkpoint needs besides network, layers and optimizer; plain containers and tensors only."""
         return {}

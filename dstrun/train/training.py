@@ -153,8 +153,9 @@ class Training:
         if not self.procedure.updates_at(step):  # its backward pass may look for candidates in place of gradients
             model = self.ranks.overlapped(model, lambda tried: self._forward(tried, x, y))
         seed_device(self.device, stream(self.seed, "dropout", step))
-        products = self.products()
         loss = self._forward(model, x, y)
+        counted = self.procedure.counted()
+        products = self.products() if counted is None else counted
         self.loss_sum += self.ranks.average(loss.detach().clone())
         penalty = self.procedure.penalty(step)
         self.precision.backward(loss if penalty is None else loss + penalty)

@@ -57,6 +57,21 @@ ACTIVE = [6, 2]
 SPARSE = 2 * (6 * 10 + 2 * 5)
 
 
+def test_counts_of_a_device_are_read_when_somebody_asks() -> None:
+    """The same sums, however many steps come before a look; what is not prunable is in every step."""
+    cost = NetworkCost(COST.layers, 0, fixed=7, fixed_executed=20)
+    known, waiting = FlopMeter(cost, None), FlopMeter(cost, None)
+    last = update(Cost.NONE, False, 0, [0, 0])
+    for step, counts in enumerate(([6, 2], [5, 2], [5, 1], [0, 0], [3, 3]), 1):
+        for meter, products in (
+            (known, Products.of(counts, [12, 8])),
+            (waiting, torch.tensor([counts, counts, [12, 8]])),
+        ):
+            meter.step(10 + step, products, [last] if step == 5 else [])
+        assert step % 2 or waiting.train == known.train
+    assert waiting.state() == known.state()
+
+
 def update(cost: Cost, replaces: bool, samples: int, candidates: list[int]) -> Update:
     changes = [Change(n, a, 1, 1, c, 0.0) for n, a, c in zip("ab", ACTIVE, candidates, strict=True)]
     return Update(1, cost, replaces, samples, changes)

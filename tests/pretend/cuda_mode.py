@@ -17,6 +17,7 @@ import torch._dynamo  # what optimizers import; it looks for a real GPU
 from cuda_tensor import CUDA, CudaTensor, MixedDevices, is_mask, plain, tensors, wrapped
 from torch import Tensor
 from torch.autograd import _engine_run_backward as run_backward
+from torch.optim import optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
 
@@ -238,16 +239,16 @@ def pretend() -> Iterator[None]:
         with mode:  # left while a function runs, and hooks of the backward pass are Python code
             return run_backward(*args, **kwargs)
 
-    kinds = _foreach_utils._foreach_supported_types  # a list that others have imported
-    kinds.append(CudaTensor)
     with ExitStack() as stack:
+        for kinds in (_foreach_utils._foreach_supported_types, optimizer._foreach_supported_types):
+            kinds.append(CudaTensor)  # lists that others have imported
+            stack.callback(kinds.remove, CudaTensor)
         stack.enter_context(same_settings())
         for name, stand_in in STAND_INS.items():
             stack.enter_context(patch.object(torch.cuda, name, stand_in))
         stack.enter_context(patch.object(torch.accelerator, "current_stream", STAND_INS["current_stream"]))
         stack.enter_context(patch.object(torch, "Generator", Generator))
         stack.enter_context(patch.object(torch.autograd, "_engine_run_backward", backward))
-        stack.callback(kinds.remove, CudaTensor)
         stack.enter_context(mode)
         yield
 

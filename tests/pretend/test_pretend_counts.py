@@ -9,16 +9,20 @@ import pytest
 from cuda_mode import pretend
 from pretend_run import SMALL, SOON, Taken, advance, begin, noise
 from tally import counting
+from test_pretend_runs import words
+
+from dstrun.help import options
+from dstrun.train.training import Training
 
 __all__ = ["noise"]
 
 PLAIN = ("dense", "static", "set", "rigl", "gse")
 
 
-def steps(words: list[str], count: int) -> list[Taken]:
+def steps(given: list[str], count: int) -> list[Taken]:
     """Return what steps did, but for the first, in which the optimizer gets its rate onto the device."""
     with pretend():
-        run = begin(words, "cuda")
+        run = begin(given, "cuda")
         run.prepare()
         return advance(run, count)[1:]
 
@@ -82,15 +86,46 @@ def test_kernels_of_a_step(network: str, noise: tuple[str, ...]) -> None:
     assert taken.tally.totals == (NETWORKS[network], 0, 0), taken.tally.told()
 
 
-OTHERS = {"snfs": 0, "dsr": 0, "topk_ga": 0, "sss": 0, "str": 1, "autosparse": 1}
-"""Waits of a step that is not an update, by method: STR and AutoSparse count their weights in every step."""
+RARE = {"topkast": ("method.refresh_steps=16000",)}
+"""Words with which not every step is an update."""
+OTHERS = [method for method in options("method") if method not in PLAIN]
+WAITS = {"deepr": 1}
+"""Waits of a step that is not an update, where there are any: DeepR rewires in every step. Others copy nothing."""
+PREPARING = {"random": 3, "snip": 6, "grasp": 8, "synflow": 13, "str": 1, "autosparse": 1}
+"""Waits before the first step; two of the first four's are for measuring memory. SynFlow has five rounds here."""
+KERNELS = {"deepr": [301], "str": [528, 528]}
+"""Kernels of steps that are not updates, resnet20."""
+
+
+def begun(network: str, method: str) -> Training:
+    """Return a run of a method, on the pretend device, that is yet to be prepared."""
+    return begin([*words(network, method), *RARE.get(method, ())], "cuda")
 
 
 @pytest.mark.parametrize("method", OTHERS)
-def test_steps_of_other_methods_wait_no_more_than_they_did(method: str) -> None:
-    words = [*SMALL["mlp"], f"method={method}", *(SOON if method == "snfs" else ())]
-    for step in steps(words, 2):
-        assert step.updated or step.tally.totals[1:] == (OTHERS[method], 0), step.tally.told()
+def test_steps_of_other_methods_wait_no_more_than_they_must(method: str) -> None:
+    with pretend():
+        run = begun("mlp", method)
+        with counting() as tally:
+            run.prepare()
+        taken = advance(run, 4)[1:]
+    assert tally.totals[1] == PREPARING.get(method, 0), tally.told()
+    assert not all(step.updated for step in taken)
+    for step in taken:
+        waits, copies = step.tally.totals[1:]
+        assert step.updated or waits == WAITS.get(method, 0), step.tally.told()
+        assert step.updated or copies == 0 or method == "deepr", step.tally.told()
+        assert not step.updated or method != "topkast" or (waits, copies) == (1, 0), step.tally.told()
+
+
+@counted
+@pytest.mark.parametrize("method", KERNELS)
+def test_kernels_of_a_step_of_other_methods(method: str) -> None:
+    with pretend():
+        run = begun("resnet20", method)
+        run.prepare()
+        taken = [step.tally for step in advance(run, 3)[1:] if not step.updated]
+    assert [tally.totals[0] for tally in taken] == KERNELS[method]
 
 
 def test_an_evaluation_waits_once(noise: tuple[str, ...]) -> None:

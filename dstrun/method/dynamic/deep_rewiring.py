@@ -1,25 +1,31 @@
 """Deep rewiring, step by step: noise, signs, and which connections come for those that go.
 
-Shape letters: A active connections of a layer, K grown.
+Layers are looked at as one: values, signs and noise of all are one tensor, layer after layer, and positions go on
+counting from layer to layer. All but the values is on the CPU; a GPU is waited for once a step, to read their signs.
+
+Shape letters: A active connections of all layers together, K grown in one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dstrun.grow.criterion import Cost
 from dstrun.method.dynamic.deepr import DeepR
-from dstrun.method.dynamic.drawing import barred, draw
+from dstrun.method.dynamic.replacement import Replacement, choose
 from dstrun.method.procedure import Change, Procedure, Setting, Update
 from dstrun.selection import highest
 from dstrun.stream import generator
-from dstrun.topology import contains, without
-from dstrun.transfer import fetched, sent
+from dstrun.topology import contains, inactive
+from dstrun.transfer import sent
 
 NOISE_RATE = 0.01
 """eta in the noise on gradients: a constant in the code of Mostafa and Wang 2019."""
@@ -29,17 +35,28 @@ class DeepRewiring(Procedure):
     """Rewires after every step of the optimizer; ``DeepR`` says what its settings mean.
 
     Attributes:
-        signs: (A,) int8 of each layer, in the order of its positions: 1, -1, or 0 where a connection has not moved yet.
-        replaced: connections of each layer that went and that came since the last report.
+        layers: those that are rewired; the others start dense.
+        replaced: connections of each layer, dense ones too, that went and that came since the last report.
     """
 
     def __init__(self, setting: Setting, option: DeepR) -> None:
-        self.setting, self.option, self.layers = setting, option, setting.layers
+        self.setting, self.option = setting, option
         self.last, self.reports = option.last(setting.total_steps), set(option.reports(setting.total_steps))
-        rewired = [i for i, layer in enumerate(self.layers) if layer.count < layer.topology.size]
-        self.pools = [rewired] if setting.scope == "global" else [[i] for i in rewired]
-        self.signs = {i: torch.where(self.layers[i].values() < 0, -1, 1).to(torch.int8) for i in rewired}
-        self.replaced = [(0, 0) for _ in self.layers]
+        self.indices = [i for i, layer in enumerate(setting.layers) if layer.count < layer.topology.size]
+        self.layers = [setting.layers[i] for i in self.indices]
+        self.sizes = [layer.topology.size for layer in self.layers]
+        self.starts = [0, *accumulate(self.sizes)][:-1]
+        places = range(len(self.layers))
+        self.pools = [list(places)] if setting.scope == "global" else [[place] for place in places]
+        self._signs = torch.empty(0, dtype=torch.int8)
+        if self.layers:
+            self._signs = torch.where(self._values() < 0, -1, 1).to(torch.int8).cpu()
+        self.replaced = [(0, 0) for _ in setting.layers]
+
+    @property
+    def signs(self) -> dict[int, Tensor]:
+        """int8 of each layer, in the order of its positions: 1, -1, or 0 where a connection has not moved yet."""
+        return dict(zip(self.indices, self._signs.split(self._counts()), strict=True))
 
     def updates_at(self, step: int) -> bool:
         """Say whether a step reports: every one rewires, up to the last."""
@@ -47,108 +64,109 @@ class DeepRewiring(Procedure):
 
     def after_backward(self, step: int) -> None:
         """Add the L1 term and noise to the gradients."""
-        if self.option.noise == "gradients" and step <= self.last:
-            spread = math.sqrt(2 * NOISE_RATE * self._temperature(step))
-            for index in self.signs:
-                self.layers[index].add_gradient(self._pull(step, index, self.option.l1, spread))
+        if self.option.noise == "gradients" and step <= self.last and self.layers:
+            pull = self._pull(step, self.option.l1, math.sqrt(2 * NOISE_RATE * self._temperature(step)))
+            for layer, part in zip(self.layers, pull.split(self._counts()), strict=True):
+                layer.add_gradient(part)
 
     def after_step(self, step: int) -> Update | None:
         """Add the L1 term and noise to the weights, if not to the gradients; then rewire."""
         if step > self.last:
             return None
-        if self.option.noise == "weights":
-            rate = self.setting.optimizer.param_groups[0]["lr"]
-            spread = math.sqrt(2 * rate * self._temperature(step))
-            for index in self.signs:
-                layer = self.layers[index]
-                layer.set_values(layer.values() - self._pull(step, index, rate * self.option.l1, spread))
-        for place, pool in enumerate(self.pools):
-            self._replace(step, place, pool)
+        if self.layers:
+            values = self._values()
+            if self.option.noise == "weights":
+                rate = self.setting.optimizer.param_groups[0]["lr"]
+                values -= self._pull(step, rate * self.option.l1, math.sqrt(2 * rate * self._temperature(step)))
+                for layer, part in zip(self.layers, values.split(self._counts()), strict=True):
+                    layer.set_values(part)
+            self._replace(step, values)
         return self._report(step) if step in self.reports else None
 
     def state(self) -> dict[str, Any]:
         """Give the signs, and what has not been reported."""
-        return {"signs": dict(self.signs), "replaced": list(self.replaced)}
+        return {"signs": self.signs, "replaced": list(self.replaced)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue with a checkpoint's signs."""
-        self.signs = {i: signs.to(self.signs[i].device) for i, signs in state["signs"].items()}
+        if self.layers:
+            self._signs = torch.cat([state["signs"][i] for i in self.indices]).cpu()
         self.replaced = [(pruned, grown) for pruned, grown in state["replaced"]]
 
     def _temperature(self, step: int) -> float:
         return self.option.temperature(step, self.setting.total_steps)
 
-    def _pull(self, step: int, index: int, l1: float, spread: float) -> Tensor:
-        """Give s l1 + spread nu of a layer's connections: (A,), nu drawn on the CPU in the order of positions."""
-        values = self.layers[index].values()
-        pull = l1 * self.signs[index].to(values.dtype)
+    def _counts(self) -> list[int]:
+        return [layer.count for layer in self.layers]
+
+    def _values(self) -> Tensor:
+        return torch.cat([layer.values() for layer in self.layers])
+
+    def _pull(self, step: int, l1: float, spread: float) -> Tensor:
+        """Give s l1 + spread nu on the layers' device: (A,), nu drawn for each layer by itself."""
+        weight = self.layers[0].weight
+        pull = l1 * self._signs.to(weight.dtype)
         if spread:
-            draws = generator(self.setting.seed, "noise", step, index)
-            pull += spread * torch.randn(values.numel(), generator=draws).to(pull)
-        return pull
+            noise = torch.empty(pull.shape)
+            for index, part in zip(self.indices, noise.split(self._counts()), strict=True):
+                part.normal_(generator=generator(self.setting.seed, "noise", step, index))
+            pull += spread * noise.to(pull.dtype)
+        return sent(pull, weight.device)
 
-    def _replace(self, step: int, place: int, pool: Sequence[int]) -> None:
-        """Prune what has the wrong sign in the layers of a pool, and grow as many at random."""
-        wrong = fetched([self._wrong(index) for index in pool])
-        count = sum(int(w.sum()) for w in wrong)
-        if not count:
+    def _replace(self, step: int, values: Tensor) -> None:
+        """Prune what has the wrong sign, and grow as many at random; one that first moves gets its sign."""
+        now = values.sign().to(torch.int8).cpu()
+        if self.option.signs == "first":
+            self._signs = torch.where(self._signs == 0, now, self._signs)
+        pruned, counts = np.flatnonzero((now * self._signs < 0).numpy()), self._counts()
+        if not pruned.size:
             return
-        active = [self.layers[index].topology.positions for index in pool]
-        pruned = [a[w] for a, w in zip(active, wrong, strict=True)]
-        returned = [
-            self._spared(i, a, w) if len(pool) > 1 else a[:0] for i, a, w in zip(pool, active, wrong, strict=True)
-        ]
-        count -= sum(r.numel() for r in returned)
-        sizes = [self.layers[index].topology.size for index in pool]
-        going = [without(p, r) for p, r in zip(pruned, returned, strict=True)]
-        blocked = barred(active, going, sizes, count)
-        drawn = draw(sizes, blocked, count, generator(self.setting.seed, "grow", step, place))
-        for index, old, out, new, back in zip(pool, active, pruned, drawn, returned, strict=True):
-            self._rewire(step, index, old, out, torch.cat([new, back]).sort().values)
+        lost = np.diff(np.searchsorted(pruned, np.cumsum(counts)), prepend=0).tolist()
+        free = [size - count for size, count in zip(self.sizes, counts, strict=True)]
+        spared = self._spared(values, counts, lost)
+        draws = partial(generator, self.setting.seed, "grow", step)
+        self._rewire(step, choose(pruned, lost, spared, free, self.pools, draws))
 
-    def _wrong(self, index: int) -> Tensor:
-        """Say which weights of a layer have changed their sign, (A,) bool; one that first moves gets its sign."""
-        values, signs = self.layers[index].values(), self.signs[index]
-        self.signs[index] = torch.where(signs == 0, values.sign().to(torch.int8), signs)
-        return values * signs < 0
+    def _spared(self, values: Tensor, counts: Sequence[int], lost: Sequence[int]) -> dict[int, int]:
+        """Name the connection that starts again at 0 in a layer that would lose all to others: the least wrong one."""
+        spared = {}
+        for layer in self.pools[0] if len(self.pools[0]) > 1 else ():
+            if lost[layer] == counts[layer] > 0:
+                first = sum(counts[:layer])
+                part = slice(first, first + counts[layer])
+                spared[layer] = first + int(highest(values[part] * sent(self._signs[part], values.device), 1))
+        return spared
 
-    def _spared(self, index: int, active: Tensor, wrong: Tensor) -> Tensor:
-        """Give the position that starts again at 0 where a layer would lose all to others: the least wrong one."""
-        if self.setting.scope == "layer" or not wrong.all():
-            return active[:0]
-        return active[highest(self.layers[index].values() * self.signs[index], 1).cpu()]
-
-    def _rewire(self, step: int, index: int, old: Tensor, out: Tensor, new: Tensor) -> None:
-        """Rewire one layer, signs along with it; ``old``, ``out`` and ``new`` are sorted positions."""
-        if not out.numel() and not new.numel():
-            return
-        stays = ~contains(out, old)
-        kept = old[stays]
-        places = torch.searchsorted(kept, new) + torch.arange(new.numel())
-        others = torch.ones(kept.numel() + new.numel(), dtype=torch.bool)
-        others[places] = False
-        before, device = self.signs[index], self.signs[index].device
-        stayed, others, places = (sent(at, device) for at in (stays.nonzero()[:, 0], others.nonzero()[:, 0], places))
-        signs = before.new_empty(kept.numel() + new.numel())
-        signs[others] = before[stayed]
-        signs[places] = sent(self._fresh(step, index, new.numel()).to(signs.dtype), device)
-        self.layers[index].rewire(out, new)
-        self.signs[index] = signs
-        back = int(contains(out, new).sum())
-        pruned, grown = self.replaced[index]
-        self.replaced[index] = (pruned + out.numel() - back, grown + new.numel() - back)
+    def _rewire(self, step: int, new: Replacement) -> None:
+        """Rewire the layers, and keep signs in the order of their positions."""
+        placed = zip(self.layers, self.starts, strict=True)
+        active = np.concatenate([layer.topology.positions.numpy() + start for layer, start in placed])
+        come = inactive(torch.from_numpy(new.blocked(active)), new.ranks).numpy()
+        come = np.sort(np.concatenate([come, active[new.spared]]))
+        at = np.searchsorted(np.delete(active, new.pruned), come)
+        grown = zip(self.indices, new.grown, strict=True)
+        fresh = np.concatenate([self._fresh(step, index, count) for index, count in grown if count])
+        self._signs = torch.from_numpy(np.insert(np.delete(self._signs.numpy(), new.pruned), at, fresh))
+        outs, news = torch.from_numpy(active[new.pruned]).split(new.lost), torch.from_numpy(come).split(new.grown)
+        for place, (layer, start, out, grow) in enumerate(zip(self.layers, self.starts, outs, news, strict=True)):
+            if out.numel() or grow.numel():
+                layer.rewire(out - start, grow - start)
+                back = int(contains(out, grow).sum()) if new.spared or new.returning else 0
+                gone, come = self.replaced[self.indices[place]]
+                self.replaced[self.indices[place]] = gone + out.numel() - back, come + grow.numel() - back
 
     def _fresh(self, step: int, index: int, count: int) -> Tensor:
-        """Give the signs of grown connections: (K,)."""
+        """Give the signs of grown connections: (K,) int64."""
         if self.option.signs == "first":
-            return torch.zeros(count)
+            return torch.zeros(count, dtype=torch.int64)
         return 2 * torch.randint(2, (count,), generator=generator(self.setting.seed, "sign", step, index)) - 1
 
     def _report(self, step: int) -> Update:
         """Tell what was replaced since the last report."""
+        layers = self.setting.layers
         changes = [
             Change(layer.name, layer.count, pruned, grown, 0, layer.explored())
-            for layer, (pruned, grown) in zip(self.layers, self.replaced, strict=True)
+            for layer, (pruned, grown) in zip(layers, self.replaced, strict=True)
         ]
-        self.replaced = [(0, 0) for _ in self.layers]
+        self.replaced = [(0, 0) for _ in layers]
         return Update(step, Cost.NONE, False, 0, changes)

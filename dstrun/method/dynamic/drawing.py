@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,11 +28,29 @@ def draw(sizes: Sequence[int], blocked: Sequence[Tensor], count: int, generator:
         ValueError: fewer than ``count`` are not blocked.
     """
     free = [size - out.numel() for size, out in zip(sizes, blocked, strict=True)]
+    ranks, drawn = draw_ranks(free, count, generator)
+    parts = zip(blocked, ranks.split(drawn), accumulate(free, initial=0), strict=False)
+    return [inactive(out, part - first) for out, part, first in parts]
+
+
+def draw_ranks(free: Sequence[int], count: int, generator: torch.Generator) -> tuple[Tensor, list[int]]:
+    """Draw uniformly without replacement among what is free in all layers.
+
+    Args:
+        free: how many connections of each layer may come.
+        count: of all layers together.
+        generator: on the CPU.
+
+    Returns:
+        Ranks, (count,) int64, sorted: those of the first layer are below ``free[0]``, those of the second follow. And
+        how many are of each layer.
+
+    Raises:
+        ValueError: fewer than ``count`` are free.
+    """
     ranks = draw_distinct(sum(free), count, generator).sort().values
-    ends = torch.tensor(free).cumsum(0)
-    parts = torch.tensor_split(ranks, torch.searchsorted(ranks, ends)[:-1])
-    firsts = (ends - torch.tensor(free)).tolist()
-    return [inactive(out, part - first) for out, part, first in zip(blocked, parts, firsts, strict=True)]
+    ends = np.searchsorted(ranks.numpy(), np.cumsum(free))
+    return ranks, np.diff(ends, prepend=0).tolist()
 
 
 def barred(active: Sequence[Tensor], pruned: Sequence[Tensor], sizes: Sequence[int], count: int) -> list[Tensor]:

@@ -61,7 +61,7 @@ class Exploring(Procedure):
                 chosen.reached.copy_(chosen.active)
             changes = settle(self.layers, [chosen.active for chosen in self.chosen], self.setting.strict)
         else:
-            changes = [self._choose(index) for index in range(len(self.layers))]
+            changes = self._refresh()
         return Update(step, Cost.NONE, False, 0, changes)
 
     def products(self) -> Products:
@@ -76,10 +76,18 @@ class Exploring(Procedure):
         """Continue from a checkpoint."""
         self.ended = state["ended"]
 
-    def _choose(self, index: int) -> Change:
+    def _refresh(self) -> list[Change]:
+        """Choose A and B of every layer anew, and read once what has come of it."""
+        entered = [self._choose(index) for index in range(len(self.layers))]
+        ever = [layer.ever.count_nonzero() for layer in self.layers]
+        read = zip(*torch.stack([*entered, *ever]).view(2, -1).tolist(), strict=True)
+        layers = zip(self.layers, self.sizes, self.active, self.reached, read, strict=True)
+        return [Change(x.name, a, new, new, b - a, seen / size) for x, size, a, b, (new, seen) in layers]
+
+    def _choose(self, index: int) -> Tensor:
+        """Choose A and B of a layer; give how many weights entered A, () int64."""
         layer, chosen, active, reached = self.layers[index], self.chosen[index], self.active[index], self.reached[index]
         before, trained = chosen.active.clone(), chosen.reached.clone()
         chosen.choose(layer, active, reached)
         clear_state(layer, chosen.reached & trained)
-        entered = int((chosen.active & ~before).sum())
-        return Change(layer.name, active, entered, entered, reached - active, layer.explored())
+        return (chosen.active & ~before).count_nonzero()

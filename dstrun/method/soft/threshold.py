@@ -16,12 +16,17 @@ class Threshold(nn.Module):
     In the backward pass relu' is 1 for active weights and ``alpha`` for pruned ones, and so both w and s hear of
     pruned weights: dL/dw = h' g, dL/ds = -T (1 - T) sum h' g sign(w), with g the gradient of the weights computed.
 
+    Attributes:
+        active: () int64, how many weights of the last pass in training mode were not 0.
+
     Args:
         like: the stored weight.
         start: of s.
         reached: how many weights have gradients while alpha > 0: the active ones, and of the pruned as many as fit,
             nearest to the threshold first; all if ``None``.
     """
+
+    active: Tensor
 
     def __init__(self, like: Tensor, start: float, reached: int | None = None) -> None:
         super().__init__()
@@ -35,22 +40,25 @@ class Threshold(nn.Module):
         if self.reached is not None and self.alpha > 0:
             reached = torch.zeros_like(w, dtype=torch.bool)
             reached.view(-1).index_fill_(0, highest(w.detach().abs().flatten(), self.reached), True)
-        return _SoftThreshold.apply(w, self.s, self.alpha, reached)  # type: ignore[return-value]
+        computed: Tensor = _SoftThreshold.apply(w, self.s, self.alpha, reached)  # type: ignore[assignment]
+        if self.training:
+            self.active = computed.detach().count_nonzero()
+        return computed
 
 
 class _SoftThreshold(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, s: Tensor, alpha: float, reached: Tensor | None) -> Tensor:
-        ctx.save_for_backward(w, s, reached)
+        threshold = s.sigmoid()
+        ctx.save_for_backward(w, threshold, reached)
         ctx.alpha = alpha
-        return w.sign() * (w.abs() - s.sigmoid()).relu()
+        return w.sign() * (w.abs() - threshold).relu()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (g,) = grads
-        w, s, reached = ctx.saved_tensors
-        threshold = s.sigmoid()
-        pruned = ctx.alpha * g if ctx.alpha else torch.zeros_like(g)
+        w, threshold, reached = ctx.saved_tensors
+        pruned = ctx.alpha * g if ctx.alpha else 0
         if reached is not None:
             pruned = torch.where(reached, pruned, 0)
         passed = torch.where(w.abs() > threshold, g, pruned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from dstrun.grow.criterion import Cost
 from dstrun.layer import DenseLayer
@@ -23,6 +24,10 @@ class Thresholding(Procedure):
         self.setting, self.method = setting, method
         self.layers: list[DenseLayer] = list(setting.layers)  # type: ignore[arg-type]
         self.thresholds = [attached(layer, Threshold) for layer in self.layers]
+        sizes = [layer.topology.size for layer in self.layers]
+        reached = [method.reached(size) for size in sizes]
+        self.reached = [size if r is None else r for size, r in zip(sizes, reached, strict=True)]
+        self.least = torch.tensor(self.reached).to(self.thresholds[0].s.device)
         group = {"params": [threshold.s for threshold in self.thresholds], "initial_lr": method.threshold_lr}
         decay = method.decay(setting.total_steps)
         self.own = [torch.optim.SGD([group], method.threshold_lr, method.threshold_momentum, weight_decay=decay)]
@@ -45,9 +50,14 @@ class Thresholding(Procedure):
         active = nonzero(self.layers)
         if not self.alpha:
             return Products.of(active)
-        reached = [self.method.reached(layer.topology.size) for layer in self.layers]
-        reached = [layer.topology.size if r is None else r for layer, r in zip(self.layers, reached, strict=True)]
-        return Products.of(active, [max(a, r) for a, r in zip(active, reached, strict=True)])
+        return Products.of(active, [max(a, r) for a, r in zip(active, self.reached, strict=True)])
+
+    def counted(self) -> Tensor:
+        """Count as ``products`` does, what the forward pass has used."""
+        active = torch.stack([threshold.active for threshold in self.thresholds])
+        if not self.alpha:
+            return active.expand(3, -1)
+        return torch.stack([active, active, torch.maximum(active, self.least)])
 
     def state(self) -> dict[str, Any]:
         """Give the step that comes next and the thresholds' momentum; they themselves are the network's parameters."""
