@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 from dstrun.layer import SparseLayer
 
@@ -161,7 +161,7 @@ def _peak(device: torch.device) -> Iterator[list[int]]:
         torch.cuda.synchronize(device)
         risen[0] = torch.cuda.max_memory_allocated(device) - start
     elif device.type == "cpu":
-        profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)  # or 2.11 warns
+        profiler = profile(profile_memory=True, use_kineto=True)  # that of torch.profiler, around it, warns in 2.11
         with _quiet():
             profiler.__enter__()
         try:
@@ -169,9 +169,8 @@ def _peak(device: torch.device) -> Iterator[list[int]]:
         finally:
             with _quiet():
                 profiler.__exit__(None, None, None)
-        assert profiler.profiler is not None
-        assert profiler.profiler.kineto_results is not None
-        events = profiler.profiler.kineto_results.events()
+        assert profiler.kineto_results is not None
+        events = profiler.kineto_results.events()
         held = 0
         sizes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]  # type: ignore[attr-defined]
         for _, size in sorted(sizes):
