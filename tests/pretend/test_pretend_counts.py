@@ -118,7 +118,6 @@ def test_steps_of_other_methods_wait_no_more_than_they_must(method: str) -> None
         assert not step.updated or method != "topkast" or (waits, copies) == (1, 0), step.tally.told()
 
 
-@counted
 @pytest.mark.parametrize("method", KERNELS)
 def test_kernels_of_a_step_of_other_methods(method: str) -> None:
     with pretend():
