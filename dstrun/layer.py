@@ -99,8 +99,8 @@ class SparseLayer(Protocol):
         """Replace connections at once in topology, weights and optimizer state; grown weights and their state are 0.
 
         Args:
-            prune: active positions, on the CPU.
-            grow: inactive positions, on the CPU.
+            prune: active positions, on any device.
+            grow: inactive positions, on any device.
 
         Raises:
             ConfigError: the optimizer keeps state that this would leave stale; nothing has changed.

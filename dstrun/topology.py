@@ -101,6 +101,11 @@ def without(sorted_positions: Tensor, dropped: Tensor) -> Tensor:
     return torch.from_numpy(known[stays])
 
 
+def others(sorted_positions: Tensor, named: Tensor) -> Tensor:
+    """Return where the sorted positions (A,) are that are not named (M,), which are all among them: (A - M,)."""
+    return (~contains(named.sort().values, sorted_positions)).nonzero().flatten()
+
+
 def merged(one: Tensor, other: Tensor) -> Tensor:
     """Merge two sorted tensors of positions."""
     if one.numel() == 0 or other.numel() == 0:

@@ -39,7 +39,7 @@ def test_a_slot_on_a_cpu(tmp_path: Path, phase: str) -> None:
     assert found["checks"]["machine"]["state"] == "passed"
     rows = {row["name"]: row for row in csv.DictReader((out / "bench.csv").read_text().splitlines())}
     assert float(rows["copy"]["value"]) > 0
-    assert ("packed/1" in rows) == (phase == "packed")
+    assert ("packed/1" in rows) == ("streams/mlp/2" in rows) == (phase == "packed")
     assert done.stdout.splitlines()[-1].endswith(", 0 skipped")
     assert not [path for path in (tmp_path / "temporary").iterdir() if path.name.startswith("dstrun-gpu")]
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from dstrun.topology import Topology, contains, draw_distinct, first_of_each, inactive, merged, without
+from dstrun.topology import Topology, contains, draw_distinct, first_of_each, inactive, merged, others, without
 
 
 def seeded(seed):
@@ -147,6 +147,8 @@ def test_merged_and_without(one, other, order):
     )
     assert merged(sorted_one, sorted_other).tolist() == sorted([*one, *other])
     assert without(sorted_one, any_other).tolist() == sorted(one - other)
+    both = torch.tensor([x for x in shuffled if x in one], dtype=torch.int64)
+    assert sorted_one[others(sorted_one, both)].tolist() == sorted(one - other)
 
 
 def test_a_nearly_full_topology_needs_random_numbers_for_the_inactive_alone(monkeypatch):

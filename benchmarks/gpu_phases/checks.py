@@ -28,7 +28,7 @@ Verdict = tuple[bool | None, str]
 def begin(words: Sequence[str], device: str, graphs: bool = True) -> Training:
     """Put a run together that is ready for its first step; on a CPU, what a graph would replay is called."""
     if device == "cpu":
-        training.capture = lambda step, x, y: step
+        training.capture = lambda step, x, y, counters: step
     run = step_graph.start(list(words), graphs, device)
     step_graph.wait(run.device)  # every run is put together on a stream of its own
     return run

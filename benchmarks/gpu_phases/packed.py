@@ -1,4 +1,4 @@
-"""How many steps a second several runs take together, a process each."""
+"""How many steps a second several runs take together: a process each, and a stream each in one process."""
 
 from __future__ import annotations
 
@@ -50,6 +50,9 @@ def packed(slot: Slot, deadline: float) -> bool:
         for run in runs:
             run.kill()
     slot.say(f"{slot.best} at once from here on")
+    arguments = {"device": slot.device, "root": str(slot.root)}
+    job = jobs.Job("packed-streams", "gpu_phases.packed:streams", arguments, timeout=600)
+    jobs.run(slot, [job], 1, deadline)
     return True
 
 
@@ -96,6 +99,40 @@ def beside(device: str, root: str, folder: str, index: int) -> Iterator[Found]:
             step_graph.wait(run.device)
             done += 20
         yield {"rate": done / took}
+
+
+def streams(device: str, root: str) -> Iterator[Found]:
+    """Yield the steps a second of several runs of one process together, which take turns, on a stream each.
+
+    They are not right where networks drop units: PyTorch has one generator for all graphs of a device.
+    """
+    import step_graph
+    import torch
+
+    from gpu_phases.checks import advance, begin
+
+    size = scale(device, root)
+    use = torch.cuda.set_stream if device == "cuda" else lambda _: None
+    for network in size.packed:
+        runs = []
+        for seed in range(max(size.together)):
+            words = size.words(network, "method=gse", "sparsity=0.98", f"seed={seed}", *every_never())
+            runs.append((begin(words, device), torch.cuda.current_stream() if device == "cuda" else None))
+            advance(runs[-1][0], 10)
+        rates: dict[int, float] = {}
+        for count in size.together:
+            step_graph.wait(runs[0][0].device)
+            began, done = time.perf_counter(), 0
+            while (took := time.perf_counter() - began) < size.beside_s / 2:
+                for _ in range(20):
+                    for run, stream in runs[:count]:
+                        use(stream)
+                        advance(run, 1)
+                step_graph.wait(runs[0][0].device)
+                done += 20 * count
+            rates[count] = done / took
+            note = f"{rates[count] / rates[1]:.2f} x one alone"
+            yield row(f"streams/{network}/{count}", rates[count], "steps/s", note)
 
 
 def every_never() -> tuple[str, ...]:

@@ -24,6 +24,7 @@ class Scale:
         margin_s: in which a network is timed: none is begun with less.
         together: how many processes are tried side by side.
         beside_s: seconds that they train.
+        packed: names of the networks of which several are trained on a stream each.
         workers: processes of checks at once.
         threads: of a CPU that the GPU is compared with.
     """
@@ -40,6 +41,7 @@ class Scale:
     margin_s: float = 10.0
     together: tuple[int, ...] = (1, 2, 4, 8)
     beside_s: float = 3.0
+    packed: tuple[str, ...] = ("vgg16_small", "resnet56")
     workers: int = 12
     threads: int = 4
 
@@ -81,6 +83,7 @@ def scale(device: str, root: str) -> Scale:
         margin_s=2.0,
         together=(1, 2),
         beside_s=0.5,
+        packed=("mlp",),
         workers=2,
         threads=1,
     )

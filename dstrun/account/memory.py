@@ -161,7 +161,7 @@ def _peak(device: torch.device) -> Iterator[list[int]]:
         torch.cuda.synchronize(device)
         risen[0] = torch.cuda.max_memory_allocated(device) - start
     elif device.type == "cpu":
-        profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)  # or 2.11 warns
         with _quiet():
             profiler.__enter__()
         try:

@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from dstrun.backend import masked, sparse
+from dstrun.backend.kernel import NO_TRITON
 from dstrun.bounded import content
 from dstrun.geometry import Layer
 from dstrun.initial import initial
@@ -53,6 +55,9 @@ def choose(
     known = _known(cache)
     chosen = []
     for (_, module), count, shape in zip(prunable(model), counts, inputs, strict=True):
+        if not has_kernel(module, device):
+            chosen.append("masked")
+            continue
         if module.weight.numel() > LARGEST:
             chosen.append("sparse")
             continue
@@ -120,18 +125,26 @@ def _liked(x: Tensor, backend: str, linear: bool) -> Tensor:
 
 
 def check_kernels(model: nn.Module, device: torch.device) -> None:
-    """Refuse sparse convolutions on a GPU, where the reference would compute them, many times slower than dense ones.
+    """Refuse sparse layers on a GPU that has no kernel for them.
 
     Raises:
         ConfigError: the network has one.
     """
-    if device.type == "cpu":
-        return
-    if name := next((name for name, module in prunable(model) if not isinstance(module, nn.Linear)), None):
+    without = [(name, module) for name, module in prunable(model) if not has_kernel(module, device)]
+    if without and isinstance(without[0][1], nn.Linear):
+        raise ConfigError(NO_TRITON)
+    if without:
         raise ConfigError(
-            f"backend=sparse has no kernel for convolutions on a GPU, and the network has one ({name}): "
-            "set backend=masked or device=cpu"
+            f"backend=sparse has no kernel for convolutions on a GPU, and the network has one ({without[0][0]}): "
+            "set backend=masked, which is faster there, or device=cpu"
         )
+
+
+def has_kernel(module: Layer, device: torch.device) -> bool:
+    """Return whether a sparse layer may be computed on a device: on CUDA, whether by compiled kernels."""
+    if device.type == "cpu":
+        return True
+    return isinstance(module, nn.Linear) and (device.type != "cuda" or find_spec("triton") is not None)
 
 
 def _key(module: Layer, count: int, shape: tuple[int, ...], device: torch.device) -> str:

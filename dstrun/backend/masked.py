@@ -76,8 +76,8 @@ class MaskedLayer:
     def _set_topology(self, topology: Topology) -> None:
         self._topology, self.at = topology, sent(topology.positions, self.weight.device)
         self.idle = torch.ones(self.weight.shape, dtype=torch.bool, device=self.weight.device)
-        self.idle.view(-1)[self.at] = False
-        self.ever.view(-1)[self.at] = True
+        self.idle.view(-1).index_fill_(0, self.at, False)
+        self.ever.view(-1).index_fill_(0, self.at, True)
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
@@ -148,16 +148,16 @@ class MaskedLayer:
 
     def rewire(self, prune: Tensor, grow: Tensor) -> None:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
-        topology = self.topology.rewired(prune, grow)
+        topology = self.topology.rewired(prune.cpu(), grow.cpu())
         state = carried(self, grow.numel() > 0)
         self._topology, self.at = topology, sent(topology.positions, self.weight.device)
         prune, grow = (sent(positions, self.weight.device) for positions in (prune, grow))
-        self.idle.view(-1)[prune] = True
-        self.idle.view(-1)[grow] = False
-        self.ever.view(-1)[grow] = True
+        self.idle.view(-1).index_fill_(0, prune, True)
+        self.idle.view(-1).index_fill_(0, grow, False)
+        self.ever.view(-1).index_fill_(0, grow, True)
         changed = torch.cat([prune, grow])
         for tensor in [self.weight.detach(), *state.values()]:
-            tensor.view(-1)[changed] = 0
+            tensor.view(-1).index_fill_(0, changed, 0)
 
     def index(self) -> list[Tensor]:
         """List positions and masks."""

@@ -77,8 +77,8 @@ class Pattern(nn.Module):
         """Give the positions as a topology."""
         counts = self.rows.long().diff()
         first = torch.arange(self.shape[0], device=counts.device) * self.per_output
-        starts = first.repeat_interleave(counts, output_size=self.count)
-        return Topology(self.shape, starts.add_(self.inputs.to(torch.int64)).cpu())
+        positions = first.repeat_interleave(counts, output_size=self.count)
+        return Topology(self.shape, positions.add_(self.inputs.to(torch.int64)).cpu())
 
     def _load_from_state_dict(
         self,

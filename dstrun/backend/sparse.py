@@ -30,7 +30,7 @@ from dstrun.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geome
 from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
 from dstrun.ranks import ALONE, Ranks
-from dstrun.topology import Topology, contains
+from dstrun.topology import Topology, others
 from dstrun.transfer import sent
 
 if TYPE_CHECKING:
@@ -140,12 +140,10 @@ class Sparse(nn.Module):
 
     def rewire(self, prune: Tensor, grow: Tensor) -> None:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
-        old = self.topology
+        old, prune, grow = self.topology, prune.cpu(), grow.cpu()
         new = old.rewired(prune, grow)
-        kept, place = (
-            sent((~contains(changed.sort().values, topology.positions)).nonzero()[:, 0], self.weight.device)
-            for changed, topology in ((prune, old), (grow, new))
-        )
+        device = self.weight.device
+        kept, place = sent(others(old.positions, prune), device), sent(others(new.positions, grow), device)
         state = carried(self, grow.numel() > 0)
 
         def moved(tensor: Tensor) -> Tensor:
@@ -317,7 +315,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: Sparse) -> Tensor:
-        ctx.layer, ctx.kernel, x = layer, kernel_for(x, layer.kernel), batch_innermost(x)
+        ctx.layer, ctx.kernel, x = layer, kernel_for(layer.convolution, x, layer.kernel), batch_innermost(x)
         ctx.save_for_backward(x, weight)
         return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
 

@@ -152,14 +152,14 @@ def torch_csr(given: Problem) -> Implementation:
 
 def sparse(given: Problem, name: str | None = None) -> Implementation:
     """Use the kernels of the sparse backend, by name or the fastest; activations lie batch-innermost."""
-    pattern, values = Pattern(given.geometry, given.topology), given.values
+    pattern, values = Pattern(given.geometry, given.topology, given.values.device), given.values
     if isinstance(given.geometry, ConvGeometry):
         geometry = given.geometry
         x, delta = (tensor.permute(1, 2, 3, 0).contiguous() for tensor in (given.x, given.delta))
     else:
         geometry = given.geometry.as_convolution()
         x, delta = (tensor.t().contiguous()[:, None, None] for tensor in (given.x, given.delta))
-    kernel = kernel_for(x, name)
+    kernel = kernel_for(geometry, x, name)
     size = (x.shape[1], x.shape[2])
     passes = {
         FORWARD: lambda: kernel.forward(geometry, pattern, values, None, x),

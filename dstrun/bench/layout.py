@@ -6,24 +6,27 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.sparse import check_sparse_tensor_invariants  # a call's own check_invariants=False warns in 2.11
 
 from dstrun.topology import Topology
+from dstrun.transfer import sent
 
 
 def coo(topology: Topology, values: Tensor, transposed: bool = False) -> Tensor:
     """Put the weights of a linear layer, (A,), into a coalesced COO matrix: (O, I), or (I, O) transposed."""
     rows, columns, values, shape = _sorted(topology, values, transposed)
     indices = torch.stack((rows, columns))
-    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False, is_coalesced=True)
+    with check_sparse_tensor_invariants(False):
+        return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True)
 
 
 def csr(topology: Topology, values: Tensor, transposed: bool = False) -> Tensor:
     """Put the weights of a linear layer, (A,), into a CSR matrix: (O, I), or (I, O) transposed."""
     rows, columns, values, shape = _sorted(topology, values, transposed)
     starts = torch.searchsorted(rows, torch.arange(shape[0] + 1, device=rows.device))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), check_sparse_tensor_invariants(False):
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(starts.int(), columns.int(), values, shape, check_invariants=False)
+        return torch.sparse_csr_tensor(starts.int(), columns.int(), values, shape)
 
 
 def parts(tensor: Tensor) -> list[Tensor]:
@@ -38,7 +41,8 @@ def parts(tensor: Tensor) -> list[Tensor]:
 
 def _sorted(topology: Topology, values: Tensor, transposed: bool) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
     """Give rows, columns and values, (A,) each, in the order of rows, and the shape of the matrix."""
-    rows, columns = topology.positions // topology.shape[1], topology.positions % topology.shape[1]
+    positions = sent(topology.positions, values.device)
+    rows, columns = positions // topology.shape[1], positions % topology.shape[1]
     if not transposed:
         return rows, columns, values, topology.shape
     order = columns.argsort(stable=True)

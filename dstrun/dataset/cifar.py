@@ -173,13 +173,15 @@ class CIFAR10(Dataset):
 
     def _download(self, root: Path) -> None:
         """Download the original pickles into ``root``; leave nothing behind where that fails."""
+        import tarfile
+
         import torchvision.datasets
 
         # A folder that exists already, so that a failure need not remove one it made; on the same disk, so that
         # moving is a rename.
         beside = next(p for p in (root, *root.absolute().parents) if p.is_dir())
         try:
-            with _timeout(), tempfile.TemporaryDirectory(dir=beside, prefix=".download-") as temporary:
+            with _limited(), tempfile.TemporaryDirectory(dir=beside, prefix=".download-") as temporary:
                 getattr(torchvision.datasets, self.reader)(temporary, download=True)
                 root.mkdir(parents=True, exist_ok=True)
                 try:
@@ -188,7 +190,7 @@ class CIFAR10(Dataset):
                     # Another run that downloaded at the same time was first.
                     if self._pickles(root) is None:
                         raise
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
+        except (OSError, RuntimeError, http.client.HTTPException, tarfile.TarError) as error:
             reason = getattr(error, "reason", None) or error
             raise ConfigError(
                 f"{self.name} could not be downloaded into {root} ({reason}): dataset=digits works offline, "
@@ -210,11 +212,17 @@ class CIFAR100(CIFAR10):
 
 
 @contextmanager
-def _timeout() -> Iterator[None]:
-    """Limit how long a connection may stay silent: torchvision has no setting for it."""
-    before = socket.getdefaulttimeout()
+def _limited() -> Iterator[None]:
+    """Limit what a download may do where torchvision has no setting: stay silent, and write outside its folder."""
+    import tarfile
+
+    tar: Any = tarfile.TarFile
+    before = socket.getdefaulttimeout(), getattr(tar, "extraction_filter", None)
     socket.setdefaulttimeout(TIMEOUT_S)
+    if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on; torchvision 0.26 names none
+        tar.extraction_filter = staticmethod(tarfile.data_filter)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(before[0])
+        tar.extraction_filter = before[1]

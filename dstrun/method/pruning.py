@@ -84,6 +84,5 @@ def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:
 
 
 def _others(count: int, kept: Tensor) -> Tensor:
-    out = torch.ones(count, dtype=torch.bool)
-    out[kept] = False
+    out = torch.ones(count, dtype=torch.bool).index_fill_(0, kept, False)
     return out.nonzero().flatten()

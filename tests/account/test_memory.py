@@ -25,6 +25,15 @@ def test_peak_counts_what_is_held_at_once() -> None:
     assert peak == [8 * MB]
 
 
+def test_the_profiler_has_nothing_to_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch 2.11 warns once in a process, of events that one measurement does not have."""
+    monkeypatch.setattr("torch.profiler.profiler._WARNINGS_SHOWN", set())
+    for _ in range(2):
+        with _peak(CPU) as peak:
+            torch.empty(MB, dtype=torch.uint8)
+        assert peak == [MB]
+
+
 def test_saved_for_backward_counts_each_storage_once_and_no_parameter() -> None:
     layer = torch.nn.Linear(10, 20)
     x = torch.randn(4, 10)

@@ -36,7 +36,7 @@ class Case:
 
     @property
     def pattern(self) -> Pattern:
-        return Pattern(self.geometry, self.topology)
+        return Pattern(self.geometry, self.topology, self.weight.device)
 
     def to(self, dtype: torch.dtype) -> Case:
         """Round activations to a type; weights stay in at least float32."""

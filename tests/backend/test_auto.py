@@ -9,6 +9,7 @@ from torch import nn
 from dstrun import config, run
 from dstrun.backend import auto, masked, sparse
 from dstrun.layer import skeleton
+from dstrun.option import ConfigError
 from dstrun.train import checkpoint
 
 CPU = torch.device("cpu")
@@ -75,6 +76,22 @@ def test_what_is_measured_is_both_backends():
 def test_a_layer_too_large_to_measure_is_sparse(tmp_path, monkeypatch):
     monkeypatch.setattr(auto, "LARGEST", 1)
     assert auto.choose(network(), [50, 10], INPUTS, CPU, tmp_path / "none.json") == ["sparse", "sparse"]
+
+
+@pytest.mark.parametrize(("triton", "linear"), [(True, "sparse"), (False, "masked")])
+def test_what_has_no_kernel_on_a_gpu_is_masked(triton, linear, tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, "find_spec", lambda name: triton or None)
+    monkeypatch.setattr(auto, "measure", lambda *_: {"masked": 1.0, "sparse": 0.5})
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "card")
+    gpu, cache = torch.device("cuda", 0), tmp_path / "backend.json"
+    assert auto.choose(network(), [50, 10], INPUTS, gpu, cache) == ["masked", linear]
+
+
+def test_a_gpu_without_triton_is_told(monkeypatch):
+    monkeypatch.setattr(auto, "find_spec", lambda name: None)
+    auto.check_kernels(network(), CPU)
+    with pytest.raises(ConfigError, match="takes Triton on a GPU, and it is not installed: install it"):
+        auto.check_kernels(network()[4:], torch.device("cuda"))
 
 
 @pytest.mark.parametrize("backends", [["masked", "sparse"], ["sparse", "masked"]])

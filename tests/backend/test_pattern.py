@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from product_case import EVEN, cases
 
+from dstrun.backend.kernel.transpose import by_sorting
 from dstrun.backend.pattern import Pattern, index_type, number_type
 from dstrun.geometry import LinearGeometry
 from dstrun.topology import Topology
@@ -27,6 +28,16 @@ def test_every_connection_is_named_once_by_output_and_once_by_input(layer):
     by_input = (output * channels + channel % channels) * taps + codes % taps
     assert torch.equal(by_input, positions[order])
     assert sorted(order.tolist()) == list(range(positions.numel()))
+
+
+@given(layer=cases())
+@settings(max_examples=100, **EVEN)
+def test_sorting_gives_what_counting_gives(layer):
+    g, pattern = layer.geometry, layer.pattern
+    sizes = g.shape[1], g.shape[0] // g.groups
+    found = by_sorting(pattern.rows, pattern.inputs, pattern.taps, pattern.channels, *sizes)
+    for ours, theirs in zip(found, (pattern.columns, pattern.outputs, pattern.order), strict=True):
+        assert torch.equal(ours.long(), theirs.long())
 
 
 def test_the_smallest_types():

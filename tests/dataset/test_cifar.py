@@ -271,6 +271,18 @@ def test_a_damaged_download_leaves_nothing_behind(archive: Path) -> None:
     assert os.listdir(".") == []
 
 
+def test_an_archive_writes_nowhere_else(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(tmp_path / "pickles/cifar-10-batches-py/test_batch", "../written")
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    before = tarfile.TarFile.extraction_filter
+    assert "could not be downloaded into data ('../written' would be extracted to" in refusal(Small())
+    assert os.listdir(".") == []
+    assert tarfile.TarFile.extraction_filter is before
+
+
 def test_no_network_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     import torchvision
 

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import tally
 import torch
 import torch._dynamo  # what optimizers import; it looks for a real GPU
-from cuda_tensor import CUDA, CudaTensor, MixedDevices, plain, tensors, wrapped
+from cuda_tensor import CUDA, CudaTensor, MixedDevices, is_mask, plain, tensors, wrapped
 from torch import Tensor
 from torch.autograd import _engine_run_backward as run_backward
 from torch.optim import optimizer
@@ -132,7 +132,22 @@ def _refused(what: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
+def _written(tensor: Tensor, index: Any, value: Any) -> None:
+    """Do what ``tensor[index] = value`` does.
+
+    Before some version later than 2.11 PyTorch has a number on the CPU there, which is copied unless it goes to a mask.
+    """
+    places = [i for i in (index if isinstance(index, tuple) else (index,)) if isinstance(i, Tensor) and i.dim()]
+    if isinstance(tensor, CudaTensor) and isinstance(value, int | float) and places:
+        value = torch.tensor(value, dtype=tensor.dtype)
+        if not any(map(is_mask, places)):
+            tally.copy("a number to where an index says")
+            value = CudaTensor(value)
+    Tensor.__setitem__(tensor, index, value)
+
+
 ANSWERS: dict[Any, Callable[..., Any]] = {
+    Tensor.__setitem__: _written,
     Tensor.to: move,
     Tensor.cpu: lambda tensor, **kwargs: move(tensor, "cpu", **kwargs),
     Tensor.cuda: lambda tensor, device=None, **kwargs: move(tensor, CUDA, **kwargs),

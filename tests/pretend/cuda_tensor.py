@@ -160,9 +160,9 @@ def dispatch(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         _check(func, name, args, given)
     if name in WAITING or (name == "repeat_interleave" and kwargs.get("output_size") is None):
         tally.wait(name)
-    if name in READING and any(_is_mask(i) for i in args[1]):
+    if name in READING and any(is_mask(i) for i in args[1]):
         tally.wait("boolean mask")
-    if name in WRITING and any(_is_mask(i) for i in args[1]) and not _is_host_scalar(args[2]):
+    if name in WRITING and any(is_mask(i) for i in args[1]) and not _is_host_scalar(args[2]):
         tally.wait("boolean mask")  # of a Python number the kernel is that of masked_fill
     if launches:
         tally.launch(name)
@@ -197,7 +197,7 @@ def _check(func: Any, name: str, args: Sequence[Any], given: Sequence[Tensor]) -
         if name in WRITING and not isinstance(args[2], CudaTensor):
             if args[2].dim():
                 raise MixedDevices(f"{name}: values on the CPU for a tensor on a GPU")
-            if not any(_is_mask(i) for i in args[1]):
+            if not any(is_mask(i) for i in args[1]):
                 tally.copy("a number to where an index says")
         if any(isinstance(i, Tensor) and not isinstance(i, CudaTensor) for i in args[1]):
             tally.copy("an index on the CPU")
@@ -212,7 +212,7 @@ def _check(func: Any, name: str, args: Sequence[Any], given: Sequence[Tensor]) -
             raise MixedDevices(f"{name}: all tensors must be on one device, and those of shape {shapes} are on the CPU")
 
 
-def _is_mask(index: Any) -> bool:
+def is_mask(index: Any) -> bool:
     return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
 
 

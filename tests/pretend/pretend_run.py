@@ -41,7 +41,7 @@ class Taken:
 def begin(words: Sequence[str], device: str, last: bool = False) -> Training:
     """Put a run together that is ready for its first step; its steps are launched one by one.
 
-    On the CPU layers have the products and the optimizer the kernels that a GPU would have had.
+    On the CPU the optimizer has the kernels that a GPU would have had.
 
     Args:
         words: of the command line.
@@ -51,10 +51,10 @@ def begin(words: Sequence[str], device: str, last: bool = False) -> Training:
     experiment = _composed((*WORDS, "optimizer.lr=0.05", *words))
     run = assemble(experiment, torch.device(device))
     run.graphs = False
+    for layer in run.layers:
+        layer.kernel = "reference"  # of the sparse ones: Triton takes no pretended tensors
     if device == "cpu":
         run.data.channels_last = last
-        for layer in run.layers:
-            layer.kernel = "reference"  # of the sparse ones
         if run._is_repeatable():
             fuse(run.optimizer, run.device)
         for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):

@@ -6,7 +6,6 @@ The tables are exact. Launches change on purpose only; waits and copies only fal
 from __future__ import annotations
 
 import pytest
-import torch
 from cuda_mode import pretend
 from pretend_run import SMALL, SOON, Taken, advance, begin, noise
 from tally import counting
@@ -18,7 +17,6 @@ from dstrun.train.training import Training
 __all__ = ["noise"]
 
 PLAIN = ("dense", "static", "set", "rigl", "gse")
-counted = pytest.mark.skipif(torch.__version__ < "2.15", reason="counted with 2.15: older ones index otherwise")
 
 
 def steps(given: list[str], count: int) -> list[Taken]:
@@ -41,7 +39,6 @@ UPDATE = {
 """Kernels, waits and copies of an update; resnet20's once were (1974, 360, 80), (2073, 340, 40), (1573, 318, 118)."""
 
 
-@counted
 @pytest.mark.parametrize("method", PLAIN)
 @pytest.mark.parametrize("network", SMALL)
 def test_a_step_never_waits_and_an_update_seldom(network: str, method: str) -> None:
@@ -83,7 +80,6 @@ NETWORKS = {"resnet56": 480, "vgg16_small": 156, "vit": 174}
 """Kernels of an ordinary step on CIFAR-10's augmented images, method=static."""
 
 
-@counted
 @pytest.mark.parametrize("network", NETWORKS)
 def test_kernels_of_a_step(network: str, noise: tuple[str, ...]) -> None:
     [taken] = steps([*noise, f"model={network}", "method=static"], 2)
@@ -122,7 +118,6 @@ def test_steps_of_other_methods_wait_no_more_than_they_must(method: str) -> None
         assert not step.updated or method != "topkast" or (waits, copies) == (1, 0), step.tally.told()
 
 
-@counted
 @pytest.mark.parametrize("method", KERNELS)
 def test_kernels_of_a_step_of_other_methods(method: str) -> None:
     with pretend():

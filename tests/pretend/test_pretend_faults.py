@@ -97,6 +97,9 @@ COUNTED: dict[str, tuple[Callable[[Any], Any], tuple[int, int]]] = {
     "copy_ to the CPU": (lambda t: t.h_x.copy_(t.x), (1, 1)),
     "a CPU index": (lambda t: t.x[t.h_i], (1, 1)),
     "a list as index": (lambda t: t.x[[0, 2]], (1, 1)),
+    "a number to where an index says": (lambda t: t.x.__setitem__(t.i, 0.0), (1, 1)),
+    "a truth value to where an index says": (lambda t: (t.x > 2).__setitem__(t.i, True), (1, 1)),
+    "a number to rows and columns": (lambda t: t.m.__setitem__((t.i, t.i), 0), (1, 1)),
 }
 
 
@@ -114,6 +117,9 @@ FREE: dict[str, Callable[[Any], Tensor]] = {
     "a CPU number": lambda t: t.x * t.h_s,
     "a CPU number and a GPU one": lambda t: t.h_s - t.s,
     "where with a CPU number": lambda t: torch.where(t.x > 0, t.x, t.h_s),
+    "a number filled in where an index says": lambda t: t.x.index_fill_(0, t.i, 0.0),
+    "a number written to a mask": lambda t: (t.x.__setitem__(t.x > 2, 0.0), t.x)[1],
+    "a number written to a slice": lambda t: (t.x.__setitem__(slice(1, 3), 0.0), t.x)[1],
     "a number to a mask": lambda t: t.x.index_put_((t.x > 2,), torch.tensor(0.0)),
     "slices": lambda t: t.m[1:, ::2].t().reshape(-1),
     "a GPU index": lambda t: t.m[:, t.i],

@@ -258,7 +258,7 @@ def test_memory_follows_what_is_wanted(exploration):
     side, wanted = 1_000_000, 100_000
     asked = exploration((side, side), range(0, 10**12, 10**8))
     for f in (torch.ones(1, side), 1.0 + torch.arange(side)[None] % 7):
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
             tracemalloc.start()
             found = draw(f, torch.ones(side), asked, wanted, exact=True)
             peak = tracemalloc.get_traced_memory()[1]

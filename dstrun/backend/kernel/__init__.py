@@ -1,7 +1,7 @@
 """What a sparse layer computes, one operation a file, behind one interface: ``Kernel``.
 
-``reference`` is plain PyTorch and defines what is right; ``fast`` is compiled for the CPU; ``shapes`` computes nothing,
-for tensors that hold no numbers. Activations are handed over
+``reference`` is plain PyTorch and defines what is right; ``fast`` is compiled for the CPU, ``gpu`` for GPUs and linear
+layers alone; ``shapes`` computes nothing, for tensors that hold no numbers. Activations are handed over
 batch-innermost: (C, H, W, N), contiguous; a linear layer's as (I, 1, 1, P), P items.
 """
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dstrun.backend.pattern import Pattern
     from dstrun.geometry import ConvGeometry
 
-NAMES = ("fast", "reference")
+NO_TRITON = (
+    "backend=sparse takes Triton on a GPU, and it is not installed: install it, set backend=masked or device=cpu"
+)
 
 
 class Kernel(Protocol):
@@ -41,16 +43,18 @@ class Kernel(Protocol):
         ...
 
 
-def kernel_for(x: Tensor, name: str | None = None) -> Kernel:
+def kernel_for(geometry: ConvGeometry, x: Tensor, name: str | None = None) -> Kernel:
     """Choose the kernels for activations.
 
     Args:
-        x: activations, whose device and type count.
+        geometry: of the layer.
+        x: activations, whose device, type and size count.
         name: ``fast`` or ``reference``; the fastest that there is if ``None``.
 
     Raises:
         TypeError: the one asked for does not work on that device and type, or the type is not a floating one; nothing
             is computed densely instead.
+        ImportError: a GPU is to compute, and Triton is not installed.
     """
     from torch._subclasses.fake_tensor import FakeTensor
 
@@ -61,6 +65,27 @@ def kernel_for(x: Tensor, name: str | None = None) -> Kernel:
         raise TypeError(f"sparse layers take floating-point activations, not {x.dtype}")
     if isinstance(x, FakeTensor):
         return shapes
-    if name == "fast" and not works(x):
-        raise TypeError(f"the fast sparse kernels take float32 and bfloat16 on the CPU, not {x.dtype} on {x.device}")
-    return fast if name != "reference" and works(x) else reference
+    if name != "reference" and works(x):
+        return fast
+    if name != "reference" and _linear_on_gpu(geometry, x):
+        return _gpu()
+    if name == "fast":
+        raise TypeError(
+            "the fast sparse kernels take float32 and bfloat16 on the CPU, and those and float16 in linear layers on a "
+            f"GPU, not {x.dtype} on {x.device}"
+        )
+    return reference
+
+
+def _linear_on_gpu(geometry: ConvGeometry, x: Tensor) -> bool:
+    """Return whether it is a linear layer on a GPU, in a type of at most 32 bits."""
+    linear = geometry.pointwise and geometry.groups == 1 and tuple(x.shape[1:3]) == (1, 1)
+    return linear and x.device.type == "cuda" and x.dtype.itemsize <= 4
+
+
+def _gpu() -> Kernel:
+    try:
+        from dstrun.backend.kernel import gpu
+    except ModuleNotFoundError as error:
+        raise ImportError(NO_TRITON) from error
+    return gpu

@@ -35,12 +35,40 @@ def transpose(
     from dstrun.backend.pattern import index_type, number_type
 
     count = inputs.numel()
-    columns = torch.zeros(channels + 1, dtype=number_type(count))
-    codes = torch.empty(count, dtype=index_type(outputs // groups * taps))
-    order = torch.empty(count, dtype=number_type(count))
-    arrays = [t.cpu().numpy() for t in (rows, inputs)]
-    _transpose(*arrays, taps, channels // groups, outputs // groups, columns.numpy(), codes.numpy(), order.numpy())
-    return columns.to(rows.device), codes.to(rows.device), order.to(rows.device)
+    types = number_type(count), index_type(outputs // groups * taps), number_type(count)
+    sizes = channels // groups, outputs // groups
+    if rows.device.type != "cpu":
+        columns, codes, order = by_sorting(rows, inputs, taps, channels, *sizes)
+        return columns.to(types[0]), codes.to(types[1]), order.to(types[2])
+    columns = torch.zeros(channels + 1, dtype=types[0])
+    codes, order = (torch.empty(count, dtype=dtype) for dtype in types[1:])
+    _transpose(rows.numpy(), inputs.numpy(), taps, *sizes, columns.numpy(), codes.numpy(), order.numpy())
+    return columns, codes, order
+
+
+def by_sorting(
+    rows: Tensor, inputs: Tensor, taps: int, channels: int, seen: int, outputs: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Do so in plain PyTorch, in which no host waits for a GPU.
+
+    Args:
+        rows: (O + 1,).
+        inputs: (A,).
+        taps: T.
+        channels: C.
+        seen: C / G, channels of a group.
+        outputs: O / G.
+
+    Returns:
+        (C + 1,), (A,) and (A,), of 32 or 64 bits.
+    """
+    numbers = torch.arange(rows.numel() - 1, dtype=torch.int32, device=rows.device)
+    output = numbers.repeat_interleave(rows.diff(), output_size=inputs.numel())
+    channel = output // outputs * seen + inputs // taps
+    channel, order = channel.sort(stable=True)
+    columns = torch.searchsorted(channel, torch.arange(channels + 1, dtype=channel.dtype, device=rows.device))
+    codes = output % outputs * taps + inputs % taps
+    return columns, codes[order], order
 
 
 @compiled()

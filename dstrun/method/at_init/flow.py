@@ -40,7 +40,7 @@ def flow_after(rounds: int, setting: Setting) -> list[Tensor]:
         for weight, out, kept in zip(
             weights, pruned, best(scores, counts, left(sum(sizes), setting.budget, share)), strict=True
         ):
-            out.fill_(True)[sent(kept, out.device)] = False
+            out.fill_(True).index_fill_(0, sent(kept, out.device), False)
             weight.detach().view(-1)[out] = 0
     return scores
 

@@ -87,9 +87,7 @@ class Reallocation(Procedure):
 def below(layer: SparseLayer, threshold: float) -> Tensor:
     """Return which weights are smaller than the threshold, (A,) bool; never the largest."""
     magnitudes = layer.values().abs()
-    small = magnitudes < threshold
-    small[highest(magnitudes, 1)] = False
-    return small
+    return (magnitudes < threshold).index_fill_(0, highest(magnitudes, 1), False)
 
 
 def share_out(count: int, weights: Sequence[int], room: Sequence[int]) -> list[int]:

@@ -36,10 +36,10 @@ class Selected(nn.Module):
     def choose(self, layer: DenseLayer, active: int, reached: int | None = None) -> None:
         """Take as A the ``active`` weights of largest magnitude, and as B the ``reached`` (all if ``None``)."""
         order = highest(layer.weight.detach().abs().flatten(), active if reached is None else reached)
-        self.active.zero_().view(-1)[order[:active]] = True
+        self.active.zero_().view(-1).index_fill_(0, order[:active], True)
         layer.ever |= self.active
         if reached is not None:
-            self.reached.zero_().view(-1)[order] = True
+            self.reached.zero_().view(-1).index_fill_(0, order, True)
 
 
 class _Select(torch.autograd.Function):

@@ -39,7 +39,7 @@ class Threshold(nn.Module):
         reached = None
         if self.reached is not None and self.alpha > 0:
             reached = torch.zeros_like(w, dtype=torch.bool)
-            reached.view(-1)[highest(w.detach().abs().flatten(), self.reached)] = True
+            reached.view(-1).index_fill_(0, highest(w.detach().abs().flatten(), self.reached), True)
         computed: Tensor = _SoftThreshold.apply(w, self.s, self.alpha, reached)  # type: ignore[assignment]
         if self.training:
             self.active = computed.detach().count_nonzero()

@@ -226,7 +226,7 @@ class Channels:
                 state = producer.optimizer.state.get(parameter, {}) if producer.optimizer is not None else {}
                 for tensor in (parameter.detach(), *state.values()):
                     if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
-                        tensor[channels] = 0
+                        tensor.index_fill_(0, channels, 0)
 
     def _per_channel(self, name: str) -> list[nn.Parameter]:
         """List a layer's bias, or a norm's weight and bias."""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from product_case import EVEN, assert_close, case, cases, linear
 
 from dstrun.backend.kernel import fast, kernel_for, reference
-from dstrun.geometry import ConvGeometry
+from dstrun.geometry import ConvGeometry, LinearGeometry
 from dstrun.topology import Topology
 
 LANES = [1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 79, 80, 100, 127, 128, 129, 191, 192, 200, 256, 300]
@@ -134,6 +134,7 @@ def _all_gradients(layer):
 
 
 CPU = torch.device("cpu")
+LINEAR = LinearGeometry((2, 3)).as_convolution()
 
 
 @pytest.mark.parametrize(
@@ -141,13 +142,13 @@ CPU = torch.device("cpu")
 )
 def test_what_the_fast_kernels_do_not_take_is_refused(device, dtype):
     with pytest.raises(TypeError, match=f"not {dtype} on {device.type}"):
-        kernel_for(torch.empty(0, dtype=dtype, device=device), "fast")
-    assert kernel_for(torch.empty(0, dtype=dtype, device=device)) is reference
-    assert kernel_for(torch.empty(0)) is kernel_for(torch.empty(0, dtype=torch.bfloat16)) is fast
-    assert kernel_for(torch.empty(0), "reference") is reference
+        kernel_for(LINEAR, torch.empty(0, dtype=dtype, device=device), "fast")
+    assert kernel_for(LINEAR, torch.empty(0, dtype=dtype, device=device)) is reference
+    assert kernel_for(LINEAR, torch.empty(0)) is kernel_for(LINEAR, torch.empty(0, dtype=torch.bfloat16)) is fast
+    assert kernel_for(LINEAR, torch.empty(0), "reference") is reference
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_only_floating_types(dtype):
     with pytest.raises(TypeError, match="floating-point"):
-        kernel_for(torch.empty(0, dtype=dtype))
+        kernel_for(LINEAR, torch.empty(0, dtype=dtype))
