@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dstrun.topology import contains
 from dstrun.transfer import sent
 
 INDEX = np.uint64(0xFFFFFFFF)
@@ -41,8 +40,9 @@ def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tenso
         return torch.from_numpy((kept & INDEX).astype(np.int64))
     order = scores.detach().nan_to_num(-math.inf, math.inf, -math.inf).sort(descending=True, stable=True).indices
     if excluded is not None:
-        out = contains(sent(excluded, order.device), order)
-        order = order[out.to(torch.uint8).sort(stable=True).indices]  # a mask would make the host wait for its size
+        out = torch.zeros(order.shape, dtype=torch.uint8, device=order.device)
+        out.index_fill_(0, sent(excluded, order.device), 1)
+        order = order[out[order].sort(stable=True).indices]  # a mask would make the host wait for its size
     return order[:count]
 
 

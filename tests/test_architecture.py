@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "geometry": {"transfer"},
     "initial": {"layer", "topology"},
     "attention": set(),
-    "selection": {"topology", "transfer"},
+    "selection": {"transfer"},
     "exploration": {"geometry", "selection"},
     "subset": {"compiled", "exploration", "selection", "topology", "transfer"},
     "grow": {"exploration", "subset"},

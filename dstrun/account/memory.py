@@ -84,8 +84,9 @@ class MemoryMeter:
         return tensor_bytes(t for state in states for t in state.values() if isinstance(t, Tensor))
 
     def index_bytes(self) -> int:
-        """Count what says which connections are active."""
-        return tensor_bytes(t for layer in self.layers for t in layer.index())
+        """Count what says on the device which connections are active."""
+        here = (t for layer in self.layers for t in layer.index() if t.device.type == self.device.type)
+        return tensor_bytes(here)
 
     def method_bytes(self) -> int:
         """Count what the method keeps on the device between steps: averages, signs, early weights."""

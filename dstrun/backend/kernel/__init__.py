@@ -49,11 +49,11 @@ def kernel_for(geometry: ConvGeometry, x: Tensor, name: str | None = None) -> Ke
     Args:
         geometry: of the layer.
         x: activations, whose device, type and size count.
-        name: ``fast`` or ``reference``; the fastest that there is if ``None``.
+        name: ``fast`` or ``reference``; ``fast`` if ``None``, but for a type that it does not take.
 
     Raises:
         TypeError: the one asked for does not work on that device and type, or the type is not a floating one; nothing
-            is computed densely instead.
+            is computed densely instead, and convolutions on a GPU by the reference on request alone.
         ImportError: a GPU is to compute, and Triton is not installed.
     """
     from torch._subclasses.fake_tensor import FakeTensor
@@ -67,7 +67,12 @@ def kernel_for(geometry: ConvGeometry, x: Tensor, name: str | None = None) -> Ke
         return shapes
     if name != "reference" and works(x):
         return fast
-    if name != "reference" and _linear_on_gpu(geometry, x):
+    if name != "reference" and x.device.type == "cuda" and x.dtype.itemsize <= 4:
+        if not _is_linear(geometry, x):
+            raise TypeError(
+                "sparse convolutions have no kernel on a GPU: masked ones are faster there (dstrun.backend.masked); "
+                "kernel = 'reference' on each layer computes them all the same, slowly"
+            )
         return _gpu()
     if name == "fast":
         raise TypeError(
@@ -77,10 +82,8 @@ def kernel_for(geometry: ConvGeometry, x: Tensor, name: str | None = None) -> Ke
     return reference
 
 
-def _linear_on_gpu(geometry: ConvGeometry, x: Tensor) -> bool:
-    """Return whether it is a linear layer on a GPU, in a type of at most 32 bits."""
-    linear = geometry.pointwise and geometry.groups == 1 and tuple(x.shape[1:3]) == (1, 1)
-    return linear and x.device.type == "cuda" and x.dtype.itemsize <= 4
+def _is_linear(geometry: ConvGeometry, x: Tensor) -> bool:
+    return geometry.pointwise and geometry.groups == 1 and tuple(x.shape[1:3]) == (1, 1)
 
 
 def _gpu() -> Kernel:
