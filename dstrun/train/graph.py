@@ -31,15 +31,20 @@ def capture(step: Step, x: Tensor, y: Tensor, counters: Sequence[Tensor] = ()) -
     """
     images, labels = x.clone(), y.clone()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-        step(images, labels)
-    _count(counters, -1)  # nothing but they has changed
+    before = [counter.clone() for counter in counters]
+    try:
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+            step(images, labels)
+    finally:
+        for counter, was in zip(counters, before, strict=True):
+            counter.copy_(was)  # nothing but they has changed
 
     def replay(x: Tensor, y: Tensor) -> None:
         images.copy_(x)
         labels.copy_(y)
         graph.replay()
-        _count(counters, 1)
+        for counter in counters:
+            counter += 1
 
     return replay
 
@@ -55,11 +60,6 @@ def counters_on_host(model: nn.Module) -> list[Tensor]:
             norm.num_batches_tracked = norm.num_batches_tracked.cpu()
             counters.append(norm.num_batches_tracked)
     return counters
-
-
-def _count(counters: Sequence[Tensor], by: int) -> None:
-    for counter in counters:
-        counter += by
 
 
 def fuse(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
