@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
 from dstrun.train.graph import WARM, Step, capture, counters_on_host, fuse
 from dstrun.train.precision import Precision
+from dstrun.train.working import Working
 from dstrun.transfer import numbers
 
 log = logging.getLogger("dstrun")
@@ -74,6 +75,7 @@ class Training:
         self._warm = 0
         self._repeatable: bool | None = None
         self._replay: Step | None = None
+        self._called: Callable[[Tensor], Tensor] = self.model
         self._counters = counters_on_host(self.model) if self.device.type == "cuda" and self.ranks.size == 1 else []
 
     @property
@@ -198,6 +200,8 @@ class Training:
 
     def _capture(self, x: Tensor, y: Tensor) -> Step:
         """Record an ordinary step; where that fails, go on without."""
+        if self.precision.dtype is not None:
+            self._called = Working(self.model, self.precision.dtype)
         try:
             self._replay = capture(self._ordinary_step, x, y, self._counters)
         except RuntimeError as error:
@@ -207,7 +211,7 @@ class Training:
 
     def _ordinary_step(self, x: Tensor, y: Tensor) -> None:
         """Do what ``take_step`` does with a batch where the method takes no part."""
-        loss = self._forward(self.model, x, y)
+        loss = self._forward(self._called, x, y)
         self.loss_sum += loss.detach()
         loss.backward()
         for layer in self.layers:
@@ -331,7 +335,7 @@ class Training:
         self.epoch_seconds = state["epoch_seconds"]
         self.last = state["last"]
 
-    def _forward(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def _forward(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
         with self.precision.autocast():
             return self.loss(model(x), y)
 

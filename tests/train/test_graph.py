@@ -67,6 +67,13 @@ def test_replayed_steps_equal(method: str, standing_in: None) -> None:
     assert same(expected, found)
 
 
+@pytest.mark.parametrize("method", ["gse", "dense"])
+def test_replayed_steps_equal_in_16_bits(method: str, standing_in: None) -> None:
+    """Weights are cast together then, and each by itself where steps are not replayed."""
+    words = ("precision=bf16", *PLAIN[method])
+    assert same(trained(method, "cpu", *words, graphs=False)[0], trained(method, "cpu", *words, graphs=True)[0])
+
+
 @pytest.mark.parametrize("method", OTHERS)
 def test_steps_with_more_in_them_are_not_replayed(method: str, standing_in: None) -> None:
     assert trained(method, "cpu", graphs=True)[1] == 0
