@@ -134,8 +134,6 @@ class DenseLayer(SparseLayer, Protocol):
     """
 
     module: Layer
-    at: Tensor
-    """The active positions on the weight's device: (A,) int64."""
     ever: Tensor
     """Which connections have been active at any time: bool, of the weight's shape."""
 

@@ -50,7 +50,7 @@ from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
 from dstrun.train.device import device_name, make_deterministic, pick_device
 from dstrun.train.fit import Diverged, Interrupted, Unsaved, fit
-from dstrun.train.precision import Precision, likes_channels_last, products, set_products
+from dstrun.train.precision import Precision, likes_channels_last, products, set_products, weights_innermost
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
 from dstrun.trouble import sentence, why
@@ -257,6 +257,8 @@ def assemble(
     build = builder(experiment, option, bare=sparse)
     torch.manual_seed(stream(seed, "model"))
     model = build()
+    if weights_innermost(config, experiment.choices["optimizer"], method.start, device, ranks):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if sparse:
         backends = backends or pick_backends(config, model, counts, cost, device, ranks)
         layers = sparsify(model, counts, backends, seed, device)

@@ -8,6 +8,7 @@ Shape letters: A active connections, M candidates, N connections of the dense la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ class MaskedLayer:
         topology: which connections are active.
 
     Attributes:
-        at: (A,) int64, their positions on the weight's device.
+        at: (A,) int64, on the weight's device: where they are in its memory.
         idle: bool, of the weight's shape: which connections are inactive.
         ever: bool, of the weight's shape: which have been active at any time.
     """
@@ -49,7 +50,7 @@ class MaskedLayer:
         self.optimizer: torch.optim.Optimizer | None = None
         self.ranks: Ranks = ALONE
         self._found: Proposal | None = None
-        self.ever = torch.zeros(self.weight.shape, dtype=torch.bool, device=self.weight.device)
+        self.ever = torch.zeros_like(self.weight, dtype=torch.bool, requires_grad=False)
         self._set_topology(topology)
 
     @property
@@ -74,27 +75,35 @@ class MaskedLayer:
         return ~self.idle
 
     def _set_topology(self, topology: Topology) -> None:
-        self._topology, self.at = topology, sent(topology.positions, self.weight.device)
-        self.idle = torch.ones(self.weight.shape, dtype=torch.bool, device=self.weight.device)
-        self.idle.view(-1).index_fill_(0, self.at, False)
-        self.ever.view(-1).index_fill_(0, self.at, True)
+        self._topology, self.at = topology, self._places(topology.positions)
+        self.idle = torch.ones_like(self.weight, dtype=torch.bool, requires_grad=False)
+        _flat(self.idle).index_fill_(0, self.at, False)
+        _flat(self.ever).index_fill_(0, self.at, True)
+
+    def _places(self, positions: Tensor) -> Tensor:
+        """Return where positions are in the memory of the weight, whose channels may be innermost; on its device."""
+        if not self.weight.is_contiguous():
+            _, channels, *kernel = self.weight.shape
+            inputs, taps = positions % (channels * math.prod(kernel)), math.prod(kernel)
+            positions = positions - inputs + inputs % taps * channels + inputs // taps
+        return sent(positions, self.weight.device)
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
-        return self.weight.detach().view(-1)[self.at]
+        return _flat(self.weight.detach())[self.at]
 
     def set_values(self, values: Tensor) -> None:
         """Set the weights of the active connections, (A,), and zero all others."""
         with torch.no_grad():
-            self.weight.zero_().view(-1)[self.at] = values.to(self.weight)
+            _flat(self.weight.zero_())[self.at] = values.to(self.weight)
 
     def grad(self) -> Tensor:
         """Give the gradient on the active connections: (A,)."""
-        return self.dense_grad()[self.at]
+        return _flat(self._grad())[self.at]
 
     def add_gradient(self, change: Tensor) -> None:
         """Add to the gradient on the active connections: (A,)."""
-        self.dense_grad()[self.at] += change
+        _flat(self._grad())[self.at] += change
 
     def confine_gradient(self) -> None:
         """Zero the gradient of inactive connections."""
@@ -133,9 +142,13 @@ class MaskedLayer:
         return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
 
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
-        gradient = self.ranks.average(self.dense_grad())
-        positions = None if positions is None else sent(positions, gradient.device)
-        chosen = gradient if positions is None else gradient[positions]
+        gradient = self.ranks.average(self._grad())
+        if positions is None:
+            chosen = gradient.reshape(-1)
+        else:
+            at = self._places(positions)
+            chosen = _flat(gradient)[at]
+            positions = at if self.weight.is_contiguous() else sent(positions, gradient.device)
         finite = chosen.isfinite().all()
         return best(criterion.score(chosen, positions, exploration), positions, exploration, finite)
 
@@ -150,14 +163,14 @@ class MaskedLayer:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
         topology = self.topology.rewired(prune.cpu(), grow.cpu())
         state = carried(self, grow.numel() > 0)
-        self._topology, self.at = topology, sent(topology.positions, self.weight.device)
-        prune, grow = (sent(positions, self.weight.device) for positions in (prune, grow))
-        self.idle.view(-1).index_fill_(0, prune, True)
-        self.idle.view(-1).index_fill_(0, grow, False)
-        self.ever.view(-1).index_fill_(0, grow, True)
+        self._topology, self.at = topology, self._places(topology.positions)
+        prune, grow = self._places(prune.cpu()), self._places(grow.cpu())
+        _flat(self.idle).index_fill_(0, prune, True)
+        _flat(self.idle).index_fill_(0, grow, False)
+        _flat(self.ever).index_fill_(0, grow, True)
         changed = torch.cat([prune, grow])
         for tensor in [self.weight.detach(), *state.values()]:
-            tensor.view(-1).index_fill_(0, changed, 0)
+            _flat(tensor).index_fill_(0, changed, 0)
 
     def index(self) -> list[Tensor]:
         """List positions and masks."""
@@ -174,13 +187,21 @@ class MaskedLayer:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take the topology of a checkpoint; the weight is loaded with the network."""
         self._set_topology(Topology(self.topology.shape, state["positions"].cpu()))
-        self.ever = state["ever"].to(self.weight.device)
+        self.ever.copy_(state["ever"])
 
     def dense_grad(self) -> Tensor:
         """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""
+        return self._grad().reshape(-1)
+
+    def _grad(self) -> Tensor:
         if self.weight.grad is None:
             raise RuntimeError(f"{self.name}: no gradient yet")
-        return self.weight.grad.view(-1)
+        return self.weight.grad
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """View a tensor without gaps in the order of its memory: (N,)."""
+    return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def sparsify(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dstrun.option import ConfigError
+from dstrun.ranks import Ranks
 from dstrun.train.device import device_name
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,6 +42,29 @@ def likes_channels_last(name: str, device: torch.device) -> bool:
     On one H200 a step of ResNet-56 took 0.73 (tf32) and 0.54 (bf16) of the time, and 1.22 in fp32 (``docs/gpu.md``).
     """
     return device.type == "cpu" or (device.type == "cuda" and name != "fp32")
+
+
+def weights_innermost(
+    config: dict[str, Any], optimizer: str | None, start: str, device: torch.device, ranks: Ranks
+) -> bool:
+    """Return whether convolutions' weights have their channels innermost, too: on a GPU where nothing flattens them.
+
+    cuDNN would turn each weight twice a step, and its gradient once.
+
+    Args:
+        config: of the run.
+        optimizer: its option.
+        start: what the method starts from (``Method.start``).
+        device: where the network trains.
+        ranks: the processes that train it.
+    """
+    plain = start != "all" and optimizer == "sgd" and config["powerprop"] == 1 and ranks.size == 1
+    return plain and device.type == "cuda" and likes_channels_last(config["precision"], device)
+
+
+def like(weight: Tensor, tensor: Tensor) -> Tensor:
+    """Return a tensor of a weight's shape, laid out in memory as the weight is."""
+    return tensor if tensor.stride() == weight.stride() else torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)
 
 
 def products(device: torch.device) -> dict[str, str]:

@@ -25,7 +25,7 @@ from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
 from dstrun.train.graph import WARM, Step, capture, counters_on_host, fuse
-from dstrun.train.precision import Precision
+from dstrun.train.precision import Precision, like
 from dstrun.train.working import Working
 from dstrun.transfer import numbers
 
@@ -323,7 +323,8 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # set in every step
-        for kept in self.optimizer.state.values():
+        for weight, kept in self.optimizer.state.items():
+            kept |= {key: like(weight, t) for key, t in kept.items() if getattr(t, "shape", None) == weight.shape}
             if isinstance(kept.get("step"), Tensor):
                 kept["step"] = kept["step"].cpu()  # where torch has it: read from a GPU, every step would wait for it
         self.procedure.load_state(state["procedure"])

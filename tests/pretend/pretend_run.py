@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -46,10 +47,12 @@ def begin(words: Sequence[str], device: str, last: bool = False) -> Training:
     Args:
         words: of the command line.
         device: ``cpu``, or ``cuda`` where that is pretended.
-        last: whether images on the CPU have their channels innermost, as on a GPU in any precision but fp32.
+        last: whether images and weights on the CPU have their channels innermost, as on a GPU in any precision but
+            fp32.
     """
     experiment = _composed((*WORDS, "optimizer.lr=0.05", *words))
-    run = assemble(experiment, torch.device(device))
+    with patch("dstrun.run.weights_innermost", lambda *_: True) if last else nullcontext():
+        run = assemble(experiment, torch.device(device))
     run.graphs = False
     for layer in run.layers:
         layer.kernel = "reference"  # of the sparse ones: Triton takes no pretended tensors

@@ -56,6 +56,19 @@ def test_images_with_their_channels_innermost(method: str) -> None:
     check(trained(given, "cpu", last=True), trained([*given, "precision=tf32"], "cuda"))
 
 
+LAYOUTS = {"gse": True, "dense": True, "gse precision=fp32": False, "gse optimizer=adamw": False, "gmp": False}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_weights_have_their_channels_innermost_where_nothing_flattens_them(name: str) -> None:
+    method, *more = name.split()
+    with pretend():
+        run = begin(words("resnet20", method, "precision=tf32", *more), "cuda")
+        weights = [p for p in run.model.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
+        assert weights
+        assert {not weight.is_contiguous() for weight in weights} == {LAYOUTS[name]}
+
+
 @pytest.mark.parametrize("method", ["set", "rigl", "gse"])
 def test_sparse_layers_train_as_on_the_cpu(method: str) -> None:
     check(*both(words("mlp", method, "backend=sparse")))
@@ -84,12 +97,13 @@ def test_augmented_images_and_attention(network: tuple[str, ...], noise: tuple[s
     check(*both([*noise, *network, "method=gse", *SOON]))
 
 
-@pytest.mark.parametrize("name", ["gse", "deepr", "gse optimizer=adamw"])
+@pytest.mark.parametrize("name", ["gse", "deepr", "gse optimizer=adamw", "gse precision=tf32"])
 def test_a_run_goes_on_from_a_file(name: str) -> None:
     """What is read to the CPU ends up where it was: else the next step mixes devices, or waits more often."""
     method, *more = name.split()
     with pretend():
-        whole, again = (begin(words("mlp", method, *more), "cuda") for _ in range(2))
+        network = "resnet20" if "precision=tf32" in more else "mlp"
+        whole, again = (begin(words(network, method, *more), "cuda") for _ in range(2))
         advance(whole, 3)
         saved = io.BytesIO()
         torch.save(whole.state(), saved)

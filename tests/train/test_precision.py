@@ -48,6 +48,17 @@ def test_sums_that_are_drawn_from_are_exact(ampere: None) -> None:
     assert modes() == ["tf32"] * 3
 
 
+def test_a_tensor_is_laid_out_as_its_weight() -> None:
+    """So that a state saved where weights were stored otherwise is one again that lies as they do."""
+    weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    saved = torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    found = precision.like(weight, saved)
+    assert torch.equal(found, saved)
+    assert found.stride() == weight.stride()
+    assert found.dtype == saved.dtype
+    assert precision.like(weight, found) is found
+
+
 def test_tf32_is_refused_where_there_is_none(ampere: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="precision=tf32 is of NVIDIA GPUs since Ampere, and this run trains on cpu"):
         run(config.compose([*WORDS, "precision=tf32"]))

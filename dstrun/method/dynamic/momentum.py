@@ -20,7 +20,7 @@ from dstrun.method.procedure import Change, Procedure, Products, Setting, Update
 from dstrun.selection import highest, lowest
 from dstrun.stream import generator
 from dstrun.topology import without
-from dstrun.transfer import fetched
+from dstrun.transfer import fetched, sent
 
 CROWDED = 0.8
 """A layer of higher density that grows is spared: it loses no larger share than is inactive of it."""
@@ -64,7 +64,8 @@ class Momentum(Procedure):
 
     def need(self) -> list[float]:
         """Give the mean |M| over the active connections of each layer, as a share of the layers' sum."""
-        means = [mean[x.at].abs().mean() for mean, x in zip(self.mean, self.layers, strict=True)]
+        active = [sent(x.topology.positions, mean.device) for mean, x in zip(self.mean, self.layers, strict=True)]
+        means = [mean[at].abs().mean() for mean, at in zip(self.mean, active, strict=True)]
         values = torch.stack(means).double()
         return (values / values.sum()).nan_to_num(1 / len(means)).tolist()
 

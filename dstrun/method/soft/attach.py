@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from dstrun.layer import DenseLayer, sharing
 from dstrun.method.procedure import Change
 from dstrun.method.pruning import drop, guard
-from dstrun.transfer import fetched
+from dstrun.transfer import fetched, sent
 
 Kind = TypeVar("Kind", bound=nn.Module)
 
@@ -75,7 +75,8 @@ def settle(layers: Sequence[DenseLayer], active: Sequence[Tensor], strict: bool)
     Raises:
         EmptyLayer: so that nothing is pruned.
     """
-    kept = fetched([mask.flatten()[layer.at] for layer, mask in zip(layers, active, strict=True)])
+    positions = [sent(layer.topology.positions, layer.weight.device) for layer in layers]
+    kept = fetched([mask.flatten()[at] for at, mask in zip(positions, active, strict=True)])
     emptied = [layer.name for layer, keep in zip(layers, kept, strict=True) if layer.count and not keep.any()]
     guard(emptied, len(layers), strict)
     return [drop(layer, (~keep).nonzero().flatten()) for layer, keep in zip(layers, kept, strict=True)]
