@@ -54,6 +54,7 @@ from dstrun.train.precision import Precision, likes_channels_last, products, set
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
 from dstrun.trouble import sentence, why
+from dstrun.turns import together
 
 log = logging.getLogger("dstrun")
 
@@ -357,6 +358,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
             "host": platform.node(),
             "threads": torch.get_num_threads(),
             "processes": training.ranks.size,
+            "together": together(),
         },
     }
 
