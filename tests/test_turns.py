@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections.abc import Callable
+import time
 from functools import partial
 
 import pytest
@@ -101,36 +100,37 @@ def test_one_that_fails_hands_its_turn_on(capfd: pytest.CaptureFixture[str]) -> 
     pause()  # which means nothing here
 
 
-@pytest.fixture
-def interruptible() -> Callable[[], None]:
-    """Give what interrupts this process."""
-    return lambda: os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_a_signal_asks_every_run_and_a_second_interrupt_makes_all_leave(interruptible: Callable[[], None]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGXCPU])
+def test_a_signal_asks_every_run(number: signal.Signals) -> None:
     heard: list[str | None] = []
-    left: list[int] = []
-    again = threading.Event()
 
     def train(run: int) -> None:
         with Stop() as stop:
-            pause()
             if run == 0:
-                interruptible()
-                while stop.requested is None:  # the main thread hears of it
-                    again.wait(0.01)
+                os.kill(os.getpid(), number)
+            while stop.requested is None:  # the main thread hears of it
+                time.sleep(0.01)
             pause()
-            heard.append(stop.requested)
-            if run == 0:
-                interruptible()
-                again.wait(0.2)
-            try:
-                pause()
-                pause()
-            except KeyboardInterrupt:
-                left.append(run)
+        heard.append(stop.requested)
 
     with Stop():
         take_turns([partial(train, run) for run in range(2)])
-    assert heard == ["SIGINT"] * 2
+    assert heard == [number.name] * 2
+
+
+def test_a_second_interrupt_makes_all_leave() -> None:
+    left: list[int] = []
+
+    def train(run: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            for _ in range(1000):
+                pause()
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            left.append(run)
+
+    with Stop() as stop:
+        take_turns([partial(train, run) for run in range(2)])
+    assert stop.requested == "SIGINT"
     assert sorted(left) == [0, 1]

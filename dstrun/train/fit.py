@@ -49,7 +49,7 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
         at = f"at step {training.step} of {training.total_steps}"
         ends, ends_epoch = training.step == training.total_steps, training.step % training.data.steps_per_epoch == 0
         if looks := ends_epoch or training.step % CHECK_STEPS == 0:
-            pause()
+            pause()  # as the loss is read next, which waits for the device
         asked = None if ends else training.ranks.any(stop.requested)
         saves = ends or asked or training.ranks.any("due" if checkpoints.due() else None)
         if (saves or looks) and not torch.isfinite(training.loss_sum):

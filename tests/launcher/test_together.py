@@ -104,12 +104,13 @@ def test_interrupting_the_client_saves_all(folder) -> None:
 
 def test_one_that_diverges_ends_alone_and_at_once(folder) -> None:
     output = folder.sweep(*WORDS, "epochs=20", "optimizer.lr=1e6,0.05", "hydra.launcher.together=2", code=1)
-    assert re.search(r"\[1/2\] .*: diverged, the loss is not finite at step \d+ of 240\n", output)
+    assert re.search(r"\[1/2\] .*: diverged, the loss is not finite at step \d+ of \d+\n", output)
     assert re.search(r"\[2/2\] .*: done, top-1 ", output)
     said = {run["state"]: (run["folder"] / "log.txt").read_text() for run in folder.runs()}
     assert "diverged: the loss is not finite" in said["diverged"]
     assert "diverged" not in said["done"]
-    assert "epoch 20/20" in said["done"] and "epoch 20/20" not in said["diverged"]
+    assert "epoch 20/20" in said["done"]
+    assert "epoch 20/20" not in said["diverged"]
 
 
 def test_runs_that_share_a_process_agree_on_what_it_has_once() -> None:
