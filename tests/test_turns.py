@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
 import torch
 
-from dstrun.train.stop import Stop
+from dstrun.train.stop import ASKS, Stop
 from dstrun.turns import pause, take_turns, together
 
 
@@ -100,6 +101,15 @@ def test_one_that_fails_hands_its_turn_on(capfd: pytest.CaptureFixture[str]) -> 
     pause()  # which means nothing here
 
 
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Put back the handlers that were there."""
+    before = {number: signal.getsignal(number) for number in ASKS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGXCPU])
 def test_a_signal_asks_every_run(number: signal.Signals) -> None:
     heard: list[str | None] = []
@@ -124,6 +134,8 @@ def test_a_second_interrupt_makes_all_leave() -> None:
     def train(run: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         try:
+            while stop.requested is None:
+                time.sleep(0.01)
             for _ in range(1000):
                 pause()
                 time.sleep(0.01)

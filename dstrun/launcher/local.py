@@ -162,7 +162,9 @@ class Worker:
             # The server that forks was killed: the next start has another. Whatever else it is, it comes again.
             self._start(context)
         self._started = started(self.process.pid)
-        self.over = self._orphan = False
+        self.over = False
+        self.orphan = False
+        """Whether nothing tells of its end, as its parent was killed."""
         self._said: dict[int, tuple[str | None, str, int | None]] = {}
 
     def _start(self, context: Any) -> None:
@@ -173,35 +175,30 @@ class Worker:
         with closing(tells):
             self.process.start()
 
-    @property
-    def orphan(self) -> bool:
-        """Return whether nothing tells of its end, as its parent was killed."""
-        return self._orphan
-
     def sources(self) -> list[Any]:
         """Return what becomes ready when the process ends or says something."""
-        return [*([] if self._orphan else [self.process.sentinel]), *([] if self._hears.closed else [self._hears])]
+        return [*([] if self.orphan else [self.process.sentinel]), *([] if self._hears.closed else [self._hears])]
 
     def look(self) -> None:
         """See whether it has ended, and hear what it says."""
         self.over = self.over or self._has_ended()
         try:
             while not self._hears.closed and self._hears.poll():
-                number, *said = self._hears.recv()
-                self._said[number] = tuple(said)
+                number, state, message, code = self._hears.recv()
+                self._said[number] = state, message, code
         except (OSError, EOFError):
             self._hears.close()
 
     def _has_ended(self) -> bool:
         """Return whether it has; the sentinel of one whose parent was killed says nothing."""
-        if not self._orphan:
+        if not self.orphan:
             self.process.join(0)
             if self.process.exitcode is None:
                 return False
-            self._orphan = self.process.exitcode == UNSEEN and self._started is not None
-            if self._orphan and not gone(self.process.pid, self._started):
+            self.orphan = self.process.exitcode == UNSEEN and self._started is not None
+            if self.orphan and not gone(self.process.pid, self._started):
                 say(f"the process that starts runs was killed; {self._name} goes on")
-        return not self._orphan or gone(self.process.pid, self._started)
+        return not self.orphan or gone(self.process.pid, self._started)
 
     def ends(self) -> Iterator[tuple[Task, Exit]]:
         """Yield each of its runs that has ended and was not told yet, and how: in its own words, or as seen."""
@@ -211,7 +208,7 @@ class Worker:
                 how = told(code)
             elif not self.over:
                 continue
-            elif self._orphan:
+            elif self.orphan:
                 how = "ended unseen, as the process that starts runs was killed"
             else:
                 how = told(self.process.exitcode)
