@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from multiprocessing import util
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -119,10 +120,12 @@ class Local:
 def taken(waiting: deque[Task], count: int) -> list[Task]:
     """Take the next of some tasks, and so many in all as can share its process."""
     first = waiting.popleft()
-    others = [task for task in waiting if all(task.experiment.config[k] == first.experiment.config[k] for k in ALIKE)]
-    for task in others[: count - 1]:
+    wanted = [first.experiment.config[key] for key in ALIKE]
+    alike = (task for task in waiting if [task.experiment.config[key] for key in ALIKE] == wanted)
+    others = list(islice(alike, count - 1))
+    for task in others:
         waiting.remove(task)
-    return [first, *others[: count - 1]]
+    return [first, *others]
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,8 @@ class Worker:
                 number, state, message, code = self._hears.recv()
                 self._said[number] = state, message, code
         except (OSError, EOFError):
+            self._hears.close()
+        if self.over:
             self._hears.close()
 
     def _has_ended(self) -> bool:
@@ -261,7 +266,6 @@ def child(
     experiments: Sequence[Experiment], place: Place, folder: str, environment: dict[str, str], tells: Any
 ) -> None:
     """Train in a process of its own, out of reach of the terminal's Ctrl-C, which its parent passes on."""
-    from dstrun.launcher.together import work_together
     from dstrun.launcher.work import work
 
     def tell(number: int, state: str | None, message: str, code: int | None = None) -> None:
@@ -279,6 +283,8 @@ def child(
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
     if len(experiments) > 1:
+        from dstrun.launcher.together import work_together
+
         sys.exit(work_together(experiments, place.threads, tell))
     sys.exit(work(experiments[0], place.threads, partial(tell, 0)))
 
