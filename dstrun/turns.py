@@ -14,9 +14,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import torch
+
+LOOK_SECONDS = 0.2
+"""How often the main thread wakes: a signal that comes just before it falls asleep does not wake it."""
 
 _here = threading.local()
 
@@ -30,7 +33,9 @@ def take_turns(parts: Sequence[Callable[[], None]]) -> None:
     turns.next()
     while turns.left:
         try:
-            turns.ended.get()
+            turns.ended.get(timeout=LOOK_SECONDS)
+        except Empty:
+            continue
         except KeyboardInterrupt:
             turns.leave = True
 

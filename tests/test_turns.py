@@ -85,6 +85,7 @@ def test_each_prints_where_it_did(capfd: pytest.CaptureFixture[str], tmp_path) -
     assert [(tmp_path / name).read_text() for name in "ab"] == ["aaa", "bbb"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_one_that_fails_hands_its_turn_on(capfd: pytest.CaptureFixture[str]) -> None:
     order: list[str] = []
 
