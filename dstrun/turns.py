@@ -38,6 +38,8 @@ def take_turns(parts: Sequence[Callable[[], None]]) -> None:
             continue
         except KeyboardInterrupt:
             turns.leave = True
+    for thread in threads:  # which Python would end in the middle of their last words
+        thread.join()
 
 
 def pause() -> None:

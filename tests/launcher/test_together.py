@@ -23,12 +23,12 @@ WORDS = [*SMALL, "method=set", "threads=1"]
 LONG = [*WORDS, "epochs=100000"]
 TOGETHER = "hydra.launcher.together=3"
 DROPS = [
-    *("model=vgg16_small", "model.width=0.125", "dataset=digits", "dataset.limit=96", "batch_size=32", "epochs=3"),
+    *("model=faulty", "model.how=drop", "dataset=digits", "dataset.limit=96", "batch_size=32", "epochs=3"),
     *("wandb=disabled", "threads=1", "method=gse", "sparsity=0.8", "optimizer.lr=0.05"),
-    *("schedule.interval_steps=4", "schedule.begin=0"),
+    *("schedule.interval_steps=4", "schedule.begin=0", "schedule.end=1"),
 ]
 """A network with dropout, whose topology is updated twice."""
-MEASURED = {"seconds", "env", "command", "config", "rows"}
+MEASURED = {"seconds", "env", "command", "config", "rows", "checksum"}
 """Of a record, what is measured, or says where it was."""
 
 
@@ -70,7 +70,7 @@ def test_three_in_a_process_leave_what_three_processes_do(folder) -> None:
 
 
 def test_killed_they_continue_each_from_its_checkpoint(folder) -> None:
-    words = [*WORDS, "epochs=100", "checkpoint.every_minutes=0.001"]
+    words = [*WORDS, "epochs=30", "checkpoint.every_minutes=0.005"]
     client = folder.start(*words, "seed=0,1,2", TOGETHER)
     runs = folder.wait(lambda: len(found := folder.at_work()) == 3 and found)
     folder.wait(lambda: all((run["folder"] / "checkpoint.pt").exists() for run in runs))
