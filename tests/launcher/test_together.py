@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten
 from dstrun import config
 from dstrun.launcher.local import taken
 from dstrun.launcher.task import Task
+from dstrun.run import run
 
 WORDS = [*SMALL, "method=set", "threads=1"]
 LONG = [*WORDS, "epochs=100000"]
@@ -73,18 +74,19 @@ def test_killed_they_continue_each_from_its_checkpoint(folder) -> None:
     words = [*WORDS, "epochs=30", "checkpoint.every_minutes=0.005"]
     client = folder.start(*words, "seed=0,1,2", TOGETHER)
     runs = folder.wait(lambda: len(found := folder.at_work()) == 3 and found)
-    folder.wait(lambda: all((run["folder"] / "checkpoint.pt").exists() for run in runs))
-    (process,) = {run["pid"] for run in runs}
+    folder.wait(lambda: all((each["folder"] / "checkpoint.pt").exists() for each in runs))
+    (process,) = {each["pid"] for each in runs}
     os.kill(process, signal.SIGKILL)
     output = folder.end(client)
     assert client.returncode == 1, output
     assert output.count(": lost: killed by SIGKILL") == 3
     again = folder.sweep(*words, "seed=0,1,2", TOGETHER)
     assert "3 of 3 runs done" in again
-    folder.sweep(*words, "seed=0,1,2", "results=alone", "hydra.launcher.workers=2")
-    for run in runs:
-        assert "continues after step" in (run["folder"] / "log.txt").read_text()
-        same(run["folder"], folder.path / "alone" / run["folder"].relative_to(folder.path / "results"))
+    for killed in runs:
+        assert "continues after step" in (killed["folder"] / "log.txt").read_text()
+        seed = json.loads((killed["folder"] / "record.json").read_text())["seed"]
+        alone = run(config.compose([*words, f"seed={seed}", f"results={folder.path / 'alone'}"]))
+        same(killed["folder"], alone.folder.path)
 
 
 def test_interrupting_the_client_saves_all(folder) -> None:
@@ -95,10 +97,10 @@ def test_interrupting_the_client_saves_all(folder) -> None:
     assert client.returncode == 130, output
     assert "interrupted: 0 of 4 runs done, 3 saved; the same command continues" in output
     assert folder.states() == ["interrupted"] * 3
-    for run in runs:
-        assert (run["folder"] / "checkpoint.pt").exists()
-        said = (run["folder"] / "log.txt").read_text()
-        assert f"{run['id']} interrupted: SIGTERM at step " in said
+    for saved in runs:
+        assert (saved["folder"] / "checkpoint.pt").exists()
+        said = (saved["folder"] / "log.txt").read_text()
+        assert f"{saved['id']} interrupted: SIGTERM at step " in said
         assert "the same command continues it" in said
 
 
@@ -106,7 +108,7 @@ def test_one_that_diverges_ends_alone_and_at_once(folder) -> None:
     output = folder.sweep(*WORDS, "epochs=20", "optimizer.lr=1e6,0.05", "hydra.launcher.together=2", code=1)
     assert re.search(r"\[1/2\] .*: diverged, the loss is not finite at step \d+ of \d+\n", output)
     assert re.search(r"\[2/2\] .*: done, top-1 ", output)
-    said = {run["state"]: (run["folder"] / "log.txt").read_text() for run in folder.runs()}
+    said = {each["state"]: (each["folder"] / "log.txt").read_text() for each in folder.runs()}
     assert "diverged: the loss is not finite" in said["diverged"]
     assert "diverged" not in said["done"]
     assert "epoch 20/20" in said["done"]
