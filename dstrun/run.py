@@ -54,6 +54,7 @@ from dstrun.train.precision import Precision, likes_channels_last, products, set
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
 from dstrun.trouble import sentence, why
+from dstrun.turns import together
 
 log = logging.getLogger("dstrun")
 
@@ -359,6 +360,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
             "host": platform.node(),
             "threads": torch.get_num_threads(),
             "processes": training.ranks.size,
+            "together": together(),
         },
     }
 
@@ -369,8 +371,7 @@ def report(outcome: Outcome) -> int:
     code = {"done": 0, "busy": BUSY_CODE, "interrupted": 130}.get(outcome.state, 1)
     if not outcome.leads:
         return code
-    if outcome.state == "done":
-        assert outcome.record is not None
+    if outcome.record is not None:
         record, note = outcome.record, f"  ({outcome.message})" if outcome.message else ""
         memory, flops = record["memory"], record["flops"]
         peak = f"{memory['peak_bytes'] / 1e6:.1f} MB" if memory["peak_bytes"] else "not measured"
@@ -382,8 +383,7 @@ def report(outcome: Outcome) -> int:
             f"peak memory {peak}, {record['seconds']['train']:.1f} s of training, {record['updates']} updates\n"
             f"record {path / 'record.json'}"
         )
-        found = record["parameters"]["sparsity"]
-        if record["config"]["sparsity"] == 0 and found > 0:
+        if record["config"]["sparsity"] == 0 and (found := record["parameters"]["sparsity"]) > 0:
             log.warning("training found the sparsity %.4f, which nobody asked for: compare at equal sparsity", found)
         if record["choices"]["grow"] and record["updates"] == 0:
             log.warning("this dynamic run never updated its topology: it trained as static (updates: 0)")

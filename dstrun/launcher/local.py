@@ -1,4 +1,4 @@
-"""Runs on this machine, several at once, one process each: a crash ends one run and no other.
+"""Runs on this machine, several at once: a process each, so that a crash ends one run and no other, or for several.
 
 Processes are forked from one that has imported PyTorch and done nothing else, so that each starts at once.
 """
@@ -13,9 +13,11 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from multiprocessing import util
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -37,6 +39,9 @@ LOOK_SECONDS = 0.2
 """How often it looks at processes whose end nobody tells it."""
 UNSEEN = 255
 """Exit code that multiprocessing makes up where the server that forks was killed."""
+ALIKE = ("device", "precision", "deterministic", "threads")
+"""Settings of what PyTorch has once a process: runs that share one agree on them, which is simpler than to change them
+at every turn."""
 SOCKET_BYTES = 104
 """A socket's path is shorter."""
 
@@ -45,12 +50,13 @@ SOCKET_BYTES = 104
 class Local:
     """Settings of ``hydra/launcher=local``.
 
-    ``workers`` is how many runs train at once; null is ``runs_per_gpu`` on each GPU, or one run where there is none.
-    The cores are divided among them, GPUs go round.
+    ``workers`` is how many processes train at once; null is ``runs_per_gpu`` on each GPU, or one where there is none.
+    The cores are divided among them, GPUs go round. Each trains up to ``together`` runs, which take turns.
     """
 
     workers: Annotated[int, AtLeast(1)] | None = None
     runs_per_gpu: Annotated[int, AtLeast(1)] = 1
+    together: Annotated[int, AtLeast(1)] = 1
 
     def check(self, tasks: Sequence[Task], plan: Plan) -> None:
         """Refuse what cannot be started.
@@ -75,34 +81,51 @@ class Local:
         try:
             while waiting or running:
                 while waiting and places:
-                    task, place = waiting.popleft(), places.popleft()
-                    task.begin()
+                    some = taken(waiting, min(self.together, -(-len(waiting) // len(places))))
+                    place = places.popleft()
+                    for task in some:
+                        task.begin()
                     try:
-                        running.append(Worker(context, task, place))
+                        running.append(Worker(context, some, place))
                     except (OSError, EOFError) as error:
                         places.append(place)
                         said = f"no process can be started for it: {sentence(error) or why(error)}"
-                        yield task, Exit(said, state="failed", message=said)
+                        for task in some:
+                            yield task, Exit(said, state="failed", message=said)
                 plan.beat()
-                for worker in ended(running):
-                    running.remove(worker)
-                    places.append(worker.place)
-                    try:
-                        yield worker.task, worker.exit()
-                    except Stopped:
-                        waiting.clear()
-                        for other in running:
-                            other.signal(signal.SIGTERM)
+                watch(running)
+                for worker in list(running):
+                    if worker.over:
+                        running.remove(worker)
+                        places.append(worker.place)
+                    for end in worker.ends():
+                        try:
+                            yield end
+                        except Stopped:
+                            waiting.clear()
+                            for other in running:
+                                other.signal(signal.SIGTERM)
         except (KeyboardInterrupt, GeneratorExit):
             stop(running)
             raise
 
     def places(self) -> list[Place]:
-        """List where runs can train at once."""
+        """List where processes can train at once; of the runs that share one, one at a time computes on the CPU."""
         gpus = visible_gpus()
         count = self.workers or max(1, len(gpus) * self.runs_per_gpu)
         threads = max(1, cores() // count) if count > 1 else None
         return [Place(threads, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
+
+
+def taken(waiting: deque[Task], count: int) -> list[Task]:
+    """Take the next of some tasks, and so many in all as can share its process."""
+    first = waiting.popleft()
+    wanted = [first.experiment.config[key] for key in ALIKE]
+    alike = (task for task in waiting if [task.experiment.config[key] for key in ALIKE] == wanted)
+    others = list(islice(alike, count - 1))
+    for task in others:
+        waiting.remove(task)
+    return [first, *others]
 
 
 @dataclass(frozen=True)
@@ -125,58 +148,77 @@ def visible_gpus() -> list[str]:
 
 
 class Worker:
-    """A process that trains a run.
+    """A process that trains a run, or several.
 
     Args:
         context: of multiprocessing.
-        task: to train.
+        tasks: to train.
         place: it takes.
     """
 
-    def __init__(self, context: Any, task: Task, place: Place) -> None:
-        self.task, self.place = task, place
+    def __init__(self, context: Any, tasks: Sequence[Task], place: Place) -> None:
+        self.place, self._tasks = place, dict(enumerate(tasks))
+        self._name = ", ".join(task.id for task in tasks)
         try:
             self._start(context)
         except (OSError, EOFError):
             # The server that forks was killed: the next start has another. Whatever else it is, it comes again.
             self._start(context)
         self._started = started(self.process.pid)
-        self._orphan = False
+        self.over = False
+        self.orphan = False
+        """Whether nothing tells of its end, as its parent was killed."""
+        self._said: dict[int, tuple[str | None, str, int | None]] = {}
 
     def _start(self, context: Any) -> None:
         self._hears, tells = context.Pipe(duplex=False)
-        arguments = (self.task.experiment, self.place, os.getcwd(), dict(os.environ), tells)
-        self.process = context.Process(target=child, args=arguments, name=self.task.id)
+        experiments = [task.experiment for task in self._tasks.values()]
+        arguments = (experiments, self.place, os.getcwd(), dict(os.environ), tells)
+        self.process = context.Process(target=child, args=arguments, name=self._tasks[0].id)
         with closing(tells):
             self.process.start()
 
-    @property
-    def sentinel(self) -> Any:
-        """What becomes ready when the process ends; ``None`` where nothing tells, as its parent was killed."""
-        return None if self._orphan else self.process.sentinel
+    def sources(self) -> list[Any]:
+        """Return what becomes ready when the process ends or says something."""
+        return [*([] if self.orphan else [self.process.sentinel]), *([] if self._hears.closed else [self._hears])]
 
-    def over(self) -> bool:
-        """Return whether it has ended, once its sentinel is ready; that of one whose parent was killed says nothing."""
-        if not self._orphan:
+    def look(self) -> None:
+        """See whether it has ended, and hear what it says."""
+        self.over = self.over or self._has_ended()
+        try:
+            while not self._hears.closed and self._hears.poll():
+                number, state, message, code = self._hears.recv()
+                self._said[number] = state, message, code
+        except (OSError, EOFError):
+            self._hears.close()
+        if self.over:
+            self._hears.close()
+
+    def _has_ended(self) -> bool:
+        """Return whether it has; the sentinel of one whose parent was killed says nothing."""
+        if not self.orphan:
             self.process.join(0)
             if self.process.exitcode is None:
                 return False
-            self._orphan = self.process.exitcode == UNSEEN and self._started is not None
-            if self._orphan and not gone(self.process.pid, self._started):
-                say(f"the process that starts runs was killed; {self.task.id} goes on")
-        return not self._orphan or gone(self.process.pid, self._started)
+            self.orphan = self.process.exitcode == UNSEEN and self._started is not None
+            if self.orphan and not gone(self.process.pid, self._started):
+                say(f"the process that starts runs was killed; {self._name} goes on")
+        return not self.orphan or gone(self.process.pid, self._started)
 
-    def exit(self) -> Exit:
-        """Return how it ended: in its own words, or as its parent saw it."""
-        how = (
-            "ended unseen, as the process that starts runs was killed" if self._orphan else told(self.process.exitcode)
-        )
-        try:
-            state, message = self._hears.recv() if self._hears.poll() else (None, "")
-        except (OSError, EOFError):
-            state, message = None, ""
-        self._hears.close()
-        return Exit(how, state=state, message=message)
+    def ends(self) -> Iterator[tuple[Task, Exit]]:
+        """Yield each of its runs that has ended and was not told yet, and how: in its own words, or as seen."""
+        for number, task in list(self._tasks.items()):
+            state, message, code = self._said.get(number, (None, "", None))
+            if code is not None:
+                how = told(code)
+            elif not self.over:
+                continue
+            elif self.orphan:
+                how = "ended unseen, as the process that starts runs was killed"
+            else:
+                how = told(self.process.exitcode)
+            del self._tasks[number]
+            yield task, Exit(how, state=state, message=message)
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -185,11 +227,12 @@ class Worker:
                 os.kill(self.process.pid, number)
 
 
-def ended(running: Sequence[Worker]) -> list[Worker]:
-    """Wait until some have ended, or for a while; return them."""
-    sentinels = [worker.sentinel for worker in running if worker.sentinel is not None]
-    ready = wait(sentinels, BEAT_SECONDS if len(sentinels) == len(running) else LOOK_SECONDS)
-    return [worker for worker in running if (worker.sentinel is None or worker.sentinel in ready) and worker.over()]
+def watch(workers: Sequence[Worker]) -> None:
+    """Wait until a process has ended or said something, or for a while; then look at all."""
+    sources = [source for worker in workers for source in worker.sources()]
+    wait(sources, LOOK_SECONDS if any(worker.orphan for worker in workers) else BEAT_SECONDS)
+    for worker in workers:
+        worker.look()
 
 
 def fork_server() -> Any:
@@ -219,24 +262,31 @@ def fork_server() -> Any:
     return context
 
 
-def child(experiment: Experiment, place: Place, folder: str, environment: dict[str, str], tells: Any) -> None:
-    """Train one run in a process of its own, out of reach of the terminal's Ctrl-C, which its parent passes on."""
+def child(
+    experiments: Sequence[Experiment], place: Place, folder: str, environment: dict[str, str], tells: Any
+) -> None:
+    """Train in a process of its own, out of reach of the terminal's Ctrl-C, which its parent passes on."""
     from dstrun.launcher.work import work
 
-    def tell(state: str, message: str) -> None:
+    def tell(number: int, state: str | None, message: str, code: int | None = None) -> None:
         with suppress(OSError):  # its parent may have gone
-            tells.send((state, message))
+            tells.send((number, state, message, code))
 
     os.setpgid(0, 0)
     try:
         os.chdir(folder)
     except OSError as error:
-        tell("failed", f"{folder} cannot be entered: {why(error)}")
+        for number in range(len(experiments)):
+            tell(number, "failed", f"{folder} cannot be entered: {why(error)}")
         sys.exit(1)
     os.environ.update(environment)
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
-    sys.exit(work(experiment, place.threads, tell))
+    if len(experiments) > 1:
+        from dstrun.launcher.together import work_together
+
+        sys.exit(work_together(experiments, place.threads, tell))
+    sys.exit(work(experiments[0], place.threads, partial(tell, 0)))
 
 
 def told(code: int) -> str:
@@ -254,9 +304,8 @@ def stop(workers: Sequence[Worker]) -> None:
         worker.signal(signal.SIGTERM)
     left = list(workers)
     try:
-        while left:
-            for worker in ended(left):
-                left.remove(worker)
+        while left := [worker for worker in left if not worker.over]:
+            watch(left)
     except KeyboardInterrupt:
         for worker in left:
             worker.signal(signal.SIGKILL)

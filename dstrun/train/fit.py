@@ -12,6 +12,7 @@ from dstrun.record.journal import Journal
 from dstrun.train.checkpoint import Checkpoints
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
+from dstrun.turns import pause, together
 
 CHECK_STEPS = 20
 """A loss that is no number is noticed within so many steps; reading it every step would stall a GPU."""
@@ -47,9 +48,11 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
         take_timed_step(training, journal)
         at = f"at step {training.step} of {training.total_steps}"
         ends, ends_epoch = training.step == training.total_steps, training.step % training.data.steps_per_epoch == 0
+        if looks := ends_epoch or training.step % CHECK_STEPS == 0:
+            pause()  # as the loss is read next, which waits for the device
         asked = None if ends else training.ranks.any(stop.requested)
         saves = ends or asked or training.ranks.any("due" if checkpoints.due() else None)
-        if (saves or ends_epoch or training.step % CHECK_STEPS == 0) and not torch.isfinite(training.loss_sum):
+        if (saves or looks) and not torch.isfinite(training.loss_sum):
             raise Diverged(f"the loss is not finite {at}")
         training.epoch_seconds += time.perf_counter() - started
         if ends_epoch:
@@ -74,7 +77,7 @@ def end_epoch(training: Training, journal: Journal) -> None:
         "seconds": training.epoch_seconds,
         "flops": training.flops.train,
         "peak_bytes": training.memory.record()["peak_bytes"],
-        "resident_peak_bytes": resident_peak_bytes(),
+        "resident_peak_bytes": resident_peak_bytes() if together() == 1 else None,
         "split": training.data.split,
     }
     training.loss_sum.zero_()

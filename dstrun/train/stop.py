@@ -28,12 +28,18 @@ class Stop:
 
     A second Ctrl-C ends it at once, which costs no checkpoint, as a file is replaced whole or not at all. Any other
     repeated signal changes nothing, so that saving is left in peace. SIGHUP stays ignored where it is (``nohup``), and
-    who handles one of ``TIMERS`` keeps it. Outside the main thread, where Python delivers no signals, it does nothing.
+    who handles one of ``TIMERS`` keeps it. In another thread than the main one, which alone Python tells of signals, it
+    is asked when the main thread's is.
     """
 
     def __init__(self) -> None:
-        self.requested: str | None = None
+        self._asked: list[str] = []
         self._before: dict[int, object] = {}
+
+    @property
+    def requested(self) -> str | None:
+        """Name the signal that asked first; ``None`` before any has."""
+        return self._asked[0] if self._asked else None
 
     def __enter__(self) -> Stop:
         for number in ASKS:
@@ -43,13 +49,14 @@ class Stop:
             try:
                 self._before[number] = signal.signal(number, self._handle)
             except ValueError:
+                self._asked = _active[0]._asked if _active else self._asked
                 break
         _active.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         _active.remove(self)
-        if number := next((n for n in TIMERS if n.name == self.requested), None):
+        if self._before and (number := next((n for n in TIMERS if n.name == self.requested), None)):
             self._before[number] = signal.SIG_IGN  # it may come again, SIGXCPU every second, before the end is told
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
@@ -66,7 +73,7 @@ class Stop:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.requested is None:
-            self.requested = signal.Signals(number).name
+            self._asked.append(signal.Signals(number).name)
             if number == signal.SIGINT and os.isatty(2):
                 with suppress(OSError):  # the terminal may close this very moment
                     os.write(2, HINT)  # not print, which a handler may interrupt
@@ -79,7 +86,7 @@ _active: list[Stop] = []
 
 def _let_go() -> None:
     """Give a forked child the plain signals: it must neither outlive its run nor act as if it were the run."""
-    for number in _active[-1]._before if _active else ():
+    for number in {number for stop in _active for number in stop._before}:
         warns = number in (signal.SIGUSR1, signal.SIGUSR2)
         signal.signal(number, signal.SIG_IGN if warns else signal.SIG_DFL)
 

@@ -18,10 +18,10 @@ YAML = "_target_: faulty.Faulty\nhow: none\n"
 class Faulty:
     """A layer whose process raises, is killed, or ends; ``once`` raises only at the first attempt.
 
-    ``worse`` raises at the first attempt and is killed at the next.
+    ``worse`` raises at the first attempt and is killed at the next. ``drop`` survives, and has two layers with dropout.
     """
 
-    how: Annotated[str, OneOf("none", "raise", "kill", "exit", "once", "worse")] = "none"
+    how: Annotated[str, OneOf("none", "raise", "kill", "exit", "once", "worse", "drop")] = "none"
     width: float = 1.0
 
     def build(self, image: tuple[int, int, int], classes: int) -> nn.Module:
@@ -35,4 +35,7 @@ class Faulty:
         if self.how in ("once", "worse") and not Path("tried").exists():
             Path("tried").touch()
             raise RuntimeError("the first attempt fails")
+        if self.how == "drop":
+            size = image[0] * image[1] * image[2]
+            return nn.Sequential(nn.Flatten(), nn.Linear(size, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, classes))
         return nn.Sequential(nn.Flatten(), nn.Linear(image[0] * image[1] * image[2], classes))

@@ -209,6 +209,8 @@ def test_the_socket_of_the_fork_server_is_where_its_path_fits(folder: str, monke
 def test_wrong_settings_are_refused(folder) -> None:
     with pytest.raises(ConfigError, match=r"launcher.workers=0 must be at least 1"):
         Local(workers=0)
+    with pytest.raises(ConfigError, match=r"launcher.together=0 must be at least 1"):
+        Local(together=0)
     said = folder.sweep(*WORDS, "hydra.launcher.workers=0", code=2)
     assert said == "dstrun: launcher.workers=0 must be at least 1\n"
     assert not Path(folder.path / "results").exists()

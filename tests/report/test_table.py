@@ -212,7 +212,7 @@ def test_an_unknown_preset_is_named() -> None:
         table.build([], "acuracy")
 
 
-@pytest.mark.parametrize("change", [{"device": "NVIDIA H100"}, {"threads": 8}, {"processes": 4}])
+@pytest.mark.parametrize("change", [{"device": "NVIDIA H100"}, {"threads": 8}, {"processes": 4}, {"together": 4}])
 def test_seconds_of_several_devices_are_not_averaged_and_accuracies_are(tmp_path: Path, change: dict[str, Any]) -> None:
     for seed, env in enumerate(({}, change)):
         record = record_of("gse", 0.98, seed, 87.0)

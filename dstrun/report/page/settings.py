@@ -14,7 +14,8 @@ from dstrun.report.style import order
 
 ENVIRONMENT = {
     "env.torch": "PyTorch", "env.python": "Python", "env.device": "device", "env.host": "host",
-    "env.threads": "threads", "env.processes": "processes", "code.version": "dstrun", "code.git_commit": "commit",
+    "env.threads": "threads", "env.processes": "processes", "env.together": "runs in its process",
+    "code.version": "dstrun", "code.git_commit": "commit",
     "data.source": "data (SHA-256)", "memory.how": "memory measured as", "flops.convention": "FLOPs counted as",
 }  # fmt: skip
 HASHES = ("code.git_commit", "data.source")

@@ -109,11 +109,12 @@ class Measure:
 
 
 def timed(run: Run) -> str:
-    """Say on what a run's seconds were measured: device, CPU threads, and processes where there were several."""
-    threads, processes = run.get("env.threads"), run.get("env.processes", 1)
+    """Say on what a run's seconds were measured: device, CPU threads, processes if several, runs that took turns."""
+    threads, processes, together = run.get("env.threads"), run.get("env.processes", 1), run.get("env.together", 1)
     said = [str(run.get("env.device", "an unknown device"))]
     said += [f"{threads} thread{'' if threads == 1 else 's'}"] if threads is not None else []
-    return ", ".join(said + ([f"{processes} processes"] if processes != 1 else []))
+    said += [f"{processes} processes"] if processes != 1 else []
+    return ", ".join(said + ([f"{together} runs in turns"] if together != 1 else []))
 
 
 def measure(name: str, runs: Sequence[Run]) -> Measure:
