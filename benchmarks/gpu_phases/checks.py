@@ -18,6 +18,7 @@ from torch import Tensor
 from dstrun.config import compose
 from dstrun.train import checkpoint, training
 from dstrun.train.training import Training
+from dstrun.turns import pause, take_turns
 from gpu_phases.child import Found, check
 from gpu_phases.kit import ROOT
 from gpu_phases.scale import Scale, every, scale
@@ -128,6 +129,32 @@ def _twice(size: Scale, network: str, precision: str) -> Verdict:
     for run in both:
         advance(run, 30)
     return same(*both)
+
+
+def in_turns(device: str, root: str) -> Iterator[Found]:
+    """Yield whether runs that share a process leave what each leaves alone, over two updates."""
+    yield check("turns: three runs", partial(_in_turns, scale(device, root)))
+
+
+def _in_turns(size: Scale) -> Verdict:
+    given = ("method=gse", "sparsity=0.98", *every(20))
+    words = [size.words(size.main, *given, f"seed={seed}", few=True) for seed in range(3)]
+    found: dict[int, Training] = {}
+
+    def train(seed: int) -> None:
+        run = begin(words[seed], size.device)
+        for _ in range(3):
+            advance(run, 15)
+            pause()
+        found[seed] = run
+
+    take_turns([partial(train, seed) for seed in range(3)])
+    verdicts = []
+    for seed in range(3):
+        alone = begin(words[seed], size.device)
+        advance(alone, 45)
+        verdicts.append(same(alone, found[seed]))
+    return all(right for right, _ in verdicts), "; ".join(told for _, told in verdicts)
 
 
 def replayed(device: str, root: str, names: Sequence[str]) -> Iterator[Found]:

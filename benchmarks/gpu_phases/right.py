@@ -65,6 +65,7 @@ def planned(slot: Slot) -> list[jobs.Job]:
         compared(2, FIRST[3:]),
         job("resume", "resumed", ["resume: sgd", "resume: adamw"], optimizers=["sgd", "adamw"]),
         job("waiting", "quiet", waiting),
+        job("turns", "in_turns", ["turns: three runs"]),
         job("memory", "memory", ["memory: step", "memory: update"]),
         job("tests", "marked", ["tests marked gpu"]),
         *(short(number, every[number::3]) for number in range(3)),
