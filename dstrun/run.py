@@ -53,8 +53,8 @@ from dstrun.train.fit import Diverged, Interrupted, Unsaved, fit
 from dstrun.train.precision import Precision, likes_channels_last, products, set_products, weights_innermost
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
+from dstrun.train.turns import together
 from dstrun.trouble import sentence, why
-from dstrun.turns import together
 
 log = logging.getLogger("dstrun")
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from dstrun.config import compose
 from dstrun.train import checkpoint, training
 from dstrun.train.training import Training
-from dstrun.turns import pause, take_turns
+from dstrun.train.turns import pause, take_turns
 from gpu_phases.child import Found, check
 from gpu_phases.kit import ROOT
 from gpu_phases.scale import Scale, every, scale

@@ -118,7 +118,7 @@ class Local:
 
 
 def taken(waiting: deque[Task], count: int) -> list[Task]:
-    """Take the next of some tasks, and so many in all as can share its process."""
+    """Remove the next of some tasks, and as many in all as can share its process; return them."""
     first = waiting.popleft()
     wanted = [first.experiment.config[key] for key in ALIKE]
     alike = (task for task in waiting if [task.experiment.config[key] for key in ALIKE] == wanted)

@@ -11,7 +11,7 @@ from dstrun.launcher.work import work
 from dstrun.output import outlast
 from dstrun.progress import say
 from dstrun.train.stop import Stop
-from dstrun.turns import take_turns
+from dstrun.train.turns import take_turns
 
 LEFT = 130
 """Exit code of what left at once."""

@@ -12,7 +12,7 @@ from dstrun.record.journal import Journal
 from dstrun.train.checkpoint import Checkpoints
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
-from dstrun.turns import pause, together
+from dstrun.train.turns import pause, together
 
 CHECK_STEPS = 20
 """A loss that is no number is noticed within so many steps; reading it every step would stall a GPU."""

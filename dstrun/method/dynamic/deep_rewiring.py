@@ -103,7 +103,7 @@ class DeepRewiring(Procedure):
         return torch.cat([layer.values() for layer in self.layers])
 
     def _pull(self, step: int, l1: float, spread: float) -> Tensor:
-        """Give s l1 + spread nu on the layers' device: (A,), nu drawn for each layer by itself."""
+        """Return s l1 + spread nu on the layers' device: (A,), nu drawn for each layer by itself."""
         weight = self.layers[0].weight
         pull = l1 * self._signs.to(weight.dtype)
         if spread:
@@ -156,7 +156,7 @@ class DeepRewiring(Procedure):
                 self.replaced[self.indices[place]] = gone + out.numel() - back, come + grow.numel() - back
 
     def _fresh(self, step: int, index: int, count: int) -> Tensor:
-        """Give the signs of grown connections: (K,) int64."""
+        """Draw the signs of grown connections: (K,) int64."""
         if self.option.signs == "first":
             return torch.zeros(count, dtype=torch.int64)
         return 2 * torch.randint(2, (count,), generator=generator(self.setting.seed, "sign", step, index)) - 1

@@ -109,7 +109,7 @@ class Measure:
 
 
 def timed(run: Run) -> str:
-    """Say on what a run's seconds were measured: device, CPU threads, processes if several, runs that took turns."""
+    """Return on what a run's seconds were measured: device, CPU threads, processes if several, runs that took turns."""
     threads, processes, together = run.get("env.threads"), run.get("env.processes", 1), run.get("env.together", 1)
     said = [str(run.get("env.device", "an unknown device"))]
     said += [f"{threads} thread{'' if threads == 1 else 's'}"] if threads is not None else []

@@ -84,7 +84,7 @@ def widened(case: Case, dtype: torch.dtype) -> Pattern:
 
 
 def nothing(device: torch.device) -> None:
-    """Give the bias, or zeros, without connections, and nothing without items."""
+    """Check that there is the bias, or zeros, without connections, and nothing without items."""
     none = torch.empty(0, dtype=torch.int64)
     for bias in (True, False):
         case = moved(linear(5, 3, 20, none, bias).to(torch.float32), device)
@@ -99,7 +99,7 @@ def nothing(device: torch.device) -> None:
 
 
 def not_finite(device: torch.device) -> None:
-    """Take what is not finite where connections take it, and nowhere else."""
+    """Check that what is not finite goes where connections take it, and nowhere else."""
     for value in (float("nan"), float("inf")):
         case = linear(INPUTS, OUTPUTS, 21, some()).to(torch.float32)
         case.x[2, 0, 0, 20], case.delta[5, 0, 0, 20], case.weight[9] = value, value, value
@@ -109,7 +109,7 @@ def not_finite(device: torch.device) -> None:
 
 
 def twice(device: torch.device) -> None:
-    """Give the same bits twice."""
+    """Check that the same bits come twice."""
     case = moved(linear(INPUTS, OUTPUTS, 40, some()).to(torch.float32), device)
     first, second = case.products(gpu), case.products(gpu)
     assert all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in zip(first, second, strict=True))

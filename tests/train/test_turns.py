@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dstrun.train.stop import ASKS, Stop
-from dstrun.turns import pause, take_turns, together
+from dstrun.train.turns import pause, take_turns, together
 
 
 def test_each_draws_as_if_alone() -> None:

@@ -43,7 +43,7 @@ def take_turns(parts: Sequence[Callable[[], None]]) -> None:
 
 
 def pause() -> None:
-    """Let the other runs of this process have a turn each, where there are any.
+    """Wait while the other runs of this process have a turn each, where there are any.
 
     Raises:
         KeyboardInterrupt: all are to leave at once.
@@ -79,7 +79,7 @@ class Turns:
         return turn
 
     def next(self) -> None:
-        """Give the turn to who has waited longest."""
+        """Pass the turn to who has waited longest."""
         if self._waiting:
             self._waiting.popleft().release()
 
@@ -104,7 +104,7 @@ class Turns:
             self.next()
 
     def pause(self) -> None:
-        """Let each of the others have a turn."""
+        """Wait while each of the others has a turn."""
         if self._waiting:
             own, turn = Own(), self.wait()
             self.next()
