@@ -50,6 +50,8 @@ class MaskedLayer:
         self.optimizer: torch.optim.Optimizer | None = None
         self.ranks: Ranks = ALONE
         self._found: Proposal | None = None
+        if not _is_laid_out(self.weight):
+            self.weight.data = self.weight.detach().contiguous()
         self.ever = torch.zeros_like(self.weight, dtype=torch.bool, requires_grad=False)
         self._set_topology(topology)
 
@@ -197,6 +199,12 @@ class MaskedLayer:
         if self.weight.grad is None:
             raise RuntimeError(f"{self.name}: no gradient yet")
         return self.weight.grad
+
+
+def _is_laid_out(weight: Tensor) -> bool:
+    """Return whether a weight lies in memory without gaps, in one of the two orders that ``_places`` knows."""
+    innermost = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    return weight.is_contiguous() or innermost
 
 
 def _flat(tensor: Tensor) -> Tensor:

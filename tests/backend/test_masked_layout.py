@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from test_masked import CRITERIA, MODULES, OPTIMIZERS
+from torch import nn
 
-from dstrun.backend.masked import sparsify
+from dstrun.backend.masked import sparsify, wrap
 from dstrun.stream import generator
 
 
@@ -50,3 +51,29 @@ def test_channels_innermost_change_nothing(name, criterion):
     assert len(one) == len(other)
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a.contiguous(), b.contiguous())
+
+
+STORED = {
+    "transposed": lambda: torch.randn(5, 3).t(),
+    "with gaps": lambda: torch.randn(3, 10)[:, ::2],
+    "from the middle": lambda: torch.randn(5, 5)[1:4],
+    "a convolution's, turned": lambda: torch.randn(2, 2, 4, 3).permute(3, 2, 1, 0),
+    "a convolution's, with gaps": lambda: torch.randn(3, 8, 2, 2)[:, ::2],
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_weights_that_a_network_stores_otherwise(name):
+    """Nothing is read from, or written to, where another weight is."""
+    torch.manual_seed(0)
+    weight = STORED[name]()
+    module = nn.Linear(5, 3, bias=False) if weight.dim() == 2 else nn.Conv2d(4, 3, 2, bias=False)
+    module.weight = nn.Parameter(weight)
+    (layer,) = wrap(module, torch.device("cpu"))
+    assert torch.equal(layer.values(), weight.flatten())
+    gone = layer.topology.positions[[1, 7]]
+    layer.rewire(gone, gone[:0])
+    expected = weight.flatten().index_fill(0, gone, 0)
+    assert torch.equal(layer.weight.flatten(), expected)
+    assert layer.mask.flatten().logical_not().nonzero().flatten().tolist() == gone.tolist()
+    assert torch.equal(layer.values(), expected[layer.topology.positions])
