@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.layer import SparseLayer
 from dstrun.optimizer import aged
-from dstrun.run import assemble
 from dstrun.train.training import Training
 
 WORDS = [

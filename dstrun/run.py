@@ -1,4 +1,4 @@
-"""From a configuration to a record: the one module that knows every package."""
+"""From a configuration to a record."""
 
 from __future__ import annotations
 
@@ -13,30 +13,18 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import nn
 
 from dstrun import __version__
-from dstrun.account.flops import FlopMeter, NetworkCost
-from dstrun.account.memory import MemoryMeter
-from dstrun.backend import masked
-from dstrun.backend.auto import check_kernels, choose, sparsify
-from dstrun.backend.kernel.fast import announce
-from dstrun.backend.synchronized import synchronize
+from dstrun.assemble import assemble
 from dstrun.config import Experiment
-from dstrun.dataset.cache import cache_folder
-from dstrun.dataset.loader import Resident
 from dstrun.heap import keep_freed
 from dstrun.identity import code
-from dstrun.initial import scale_by_fan_in
 from dstrun.introduce import introduce
-from dstrun.method.procedure import Setting
 from dstrun.method.pruning import EmptyLayer
-from dstrun.method.soft import powerprop
-from dstrun.network import allocate, builder, count_network, parameters_record, shapes, trained, unpruned_record
-from dstrun.optimizer.decay import groups
+from dstrun.network import parameters_record, shapes, unpruned_record
 from dstrun.option import ConfigError
 from dstrun.progress import Progress, human, muted, say
-from dstrun.ranks import ALONE, Ranks
+from dstrun.ranks import Ranks
 from dstrun.record import wandb
 from dstrun.record.commit import commit
 from dstrun.record.folder import RunFolder, label, lasting
@@ -45,12 +33,10 @@ from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.record.page import page, summary
 from dstrun.record.writer import write_atomic
 from dstrun.safe import without_secrets
-from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
-from dstrun.train.clock import Clock
-from dstrun.train.device import device_name, make_deterministic, pick_device
+from dstrun.train.device import device_name, pick_device
 from dstrun.train.fit import Diverged, Interrupted, Unsaved, fit
-from dstrun.train.precision import Precision, likes_channels_last, products, set_products, weights_innermost
+from dstrun.train.precision import products
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
 from dstrun.train.turns import together
@@ -210,119 +196,6 @@ def _leave(outcome: Outcome, error_text: str | None) -> None:
             write_atomic(folder.path / "error.txt", without_secrets(error_text))
     except OSError as error:
         log.warning("%s cannot be written (%s)", folder.path, why(error))
-
-
-def pick_backends(
-    config: dict[str, Any],
-    model: nn.Module,
-    counts: list[int],
-    cost: NetworkCost,
-    device: torch.device,
-    ranks: Ranks = ALONE,
-) -> list[str]:
-    """Give the backend of every prunable layer; ``auto`` measures where it has not yet."""
-    if config["backend"] == "sparse":
-        check_kernels(model, device)
-    if config["backend"] != "masked" and device.type == "cpu":
-        announce(say)
-    if config["backend"] != "auto":
-        return [config["backend"]] * len(counts)
-    inputs = [(config["batch_size"] // ranks.size, *layer.sees) for layer in cost.layers]
-    return ranks.first(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
-
-
-def assemble(
-    experiment: Experiment, device: torch.device, backends: list[str] | None = None, ranks: Ranks = ALONE
-) -> Training:
-    """Build everything a run trains with.
-
-    Args:
-        experiment: checked.
-        device: where it trains.
-        backends: of each prunable layer, where they were chosen before; else as ``backend`` says.
-        ranks: the processes that train it together.
-
-    Raises:
-        ConfigError: the data set is missing or damaged, or parts do not fit together.
-    """
-    config = experiment.config
-    make_deterministic(device, config["threads"], config["deterministic"])
-    set_products(config["precision"], device)
-    seed, dataset = config["seed"], experiment.build("dataset")
-    cost = count_network(experiment)
-    counts = allocate(experiment, cost)
-    last = likes_channels_last(config["precision"], device)
-    data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, dataset.augment, ranks, last)
-    method = experiment.build("method")
-    sparse, option = method.start == "sparse", trained(experiment, cost)
-    build = builder(experiment, option, bare=sparse)
-    torch.manual_seed(stream(seed, "model"))
-    model = build()
-    if weights_innermost(config, experiment.choices["optimizer"], method.start, device, ranks):
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if sparse:
-        backends = backends or pick_backends(config, model, counts, cost, device, ranks)
-        layers = sparsify(model, counts, backends, seed, device)
-    else:
-        if config["initialization"] == "fan_in":
-            scale_by_fan_in(model, seed)
-        layers = masked.wrap(model, device) if method.start == "all" else []
-    model.to(device)
-    synchronize(model, ranks, device)
-    powerprop.reparametrize(model, config["powerprop"])
-    method.reparametrize(model, layers)
-    rate = experiment.build("optimizer")
-    optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
-    for layer in layers:
-        layer.optimizer, layer.ranks = optimizer, ranks
-    grow = experiment.build("grow")
-    training = Training(
-        model=model,
-        layers=layers,
-        optimizer=optimizer,
-        rate=rate,
-        precision=Precision(config["precision"], device),
-        data=data,
-        device=device,
-        seed=seed,
-        label_smoothing=config["label_smoothing"],
-        total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
-        nominal_steps=config["epochs"] * data.steps_per_epoch,
-        flops=FlopMeter(cost, grow, [layer.backend for layer in layers], count_network(experiment, option)),
-        memory=MemoryMeter(model, optimizer, layers, device),
-        clock=Clock(device),
-        ranks=ranks,
-        grows=method.grows_at_zero,
-        graphs=config["step"] == "graph" and device.type == "cuda",
-    )
-    training.procedure = method.procedure(
-        Setting(
-            layers=layers,
-            prune=experiment.build("prune"),
-            grow=grow,
-            schedule=experiment.build("schedule"),
-            scope=config["scope"],
-            counts=counts if method.allocates(config["scope"]) else None,
-            budget=sum(counts),
-            sparsity=config["sparsity"],
-            total_steps=training.total_steps,
-            nominal_steps=training.nominal_steps,
-            steps_per_epoch=data.steps_per_epoch,
-            image=dataset.image,
-            classes=dataset.classes,
-            seed=seed,
-            strict=config["strict"],
-            model=model,
-            optimizer=optimizer,
-            fresh_pass=training.fresh_pass,
-            overflowed=training.overflowed,
-            samples=data.balanced,
-            loss=training.loss,
-            rate=rate.lr_at,
-        )
-    )
-    training.memory.method, training.memory.buckets = training.procedure.state, ranks.bucket_bytes
-    return training
 
 
 def make_record(experiment: Experiment, folder: RunFolder, training: Training) -> dict[str, Any]:

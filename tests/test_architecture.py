@@ -82,6 +82,7 @@ MAY_IMPORT = {
     "doctor": {"report"},
     "methods": {"account", "config", "help", "report"},
     "introduce": None,
+    "assemble": None,
     "run": None,
     "plan": None,
     "start": {"config", "launcher"},

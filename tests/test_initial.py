@@ -5,10 +5,10 @@ import torch
 from scipy.stats import kstest
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.backend import masked
 from dstrun.initial import bound, initial_bias, initial_values, scale_by_fan_in
 from dstrun.option import ConfigError
-from dstrun.run import assemble
 from dstrun.stream import generator
 from dstrun.topology import Topology
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.bench.arguments import GROWS, Step
 from dstrun.bench.kernel import waiter
 from dstrun.bench.measure import Passes, interleaved, rows
@@ -23,7 +24,6 @@ from dstrun.config import Experiment
 from dstrun.dataset.images import Images
 from dstrun.option import ConfigError
 from dstrun.progress import say
-from dstrun.run import assemble
 from dstrun.train.training import Training
 
 EPOCHS = 10_000

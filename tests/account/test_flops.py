@@ -38,7 +38,7 @@ def test_dense_counts_equal_pytorchs_counter(model: str) -> None:
 
 def test_training_executes_what_is_counted() -> None:
     """A masked training step, topology update included, under PyTorch's counter."""
-    from dstrun.run import assemble
+    from dstrun.assemble import assemble
 
     words = ["model=resnet20", "dataset=digits", "sparsity=0.9", "batch_size=4", "schedule.interval_steps=2"]
     training = assemble(config.compose([*words, "epochs=1", "grow=gradient"]), torch.device("cpu"))
@@ -121,8 +121,8 @@ def test_samples_that_score_active_connections_cost_three_passes_of_the_network_
 
 def test_plan_counts_what_training_counts() -> None:
     """The plan of a run and the record of that run agree to the last FLOP."""
+    from dstrun.assemble import assemble
     from dstrun.plan import plan
-    from dstrun.run import assemble
 
     fresh = "method=gse method.batch=fresh subset=grabo"
     layers = "sparsity=0.9 scope=layer allocation=erk"

@@ -49,7 +49,7 @@ def test_tensor_bytes_counts_shared_storage_once() -> None:
 
 
 def training(*words: str):
-    from dstrun.run import assemble
+    from dstrun.assemble import assemble
 
     made = assemble(config.compose(["dataset=digits", "epochs=1", *words]), CPU)
     made.model.train()

@@ -14,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dstrun import config
 from dstrun.account.unpruned import FROZEN, OTHER, UNUSED
+from dstrun.assemble import assemble
 from dstrun.layer import prunable
 from dstrun.network import count_network, unpruned_record
 from dstrun.plan import plan
 from dstrun.report.unpruned import not_prunable
-from dstrun.run import assemble
 from dstrun.train.training import Training
 
 WORDS = ["model=mlp", "dataset=digits", "sparsity=0.8", "epochs=1", "batch_size=64", "optimizer.lr=0.01"]

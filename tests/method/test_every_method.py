@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from dstrun import config
+from dstrun.assemble import allocate, assemble
 from dstrun.help import options
 from dstrun.method.procedure import Setting
-from dstrun.run import allocate, assemble
 from dstrun.train.training import Training
 
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=3", "batch_size=256", "threads=1"]
@@ -34,7 +34,7 @@ def test_both_scopes_are_taken_only_where_they_make_a_difference(name: str, monk
             asked.append(key)
             return super().__getattribute__(key)
 
-    monkeypatch.setattr("dstrun.run.Setting", Asked)
+    monkeypatch.setattr("dstrun.assemble.Setting", Asked)
     made = config.compose(["dataset=digits", "model=mlp", "epochs=3", f"method={name}"])
     method = made.build("method")
     start(made)

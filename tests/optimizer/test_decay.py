@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.optimizer.decay import groups
-from dstrun.run import assemble
 
 
 def net() -> nn.Module:

@@ -17,9 +17,9 @@ from tally import Tally, counting
 from torch import Tensor
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.dataset.cifar import CIFAR10
 from dstrun.dataset.images import Images
-from dstrun.run import assemble
 from dstrun.train.graph import fuse
 from dstrun.train.training import Training
 
@@ -51,7 +51,7 @@ def begin(words: Sequence[str], device: str, last: bool = False) -> Training:
             fp32.
     """
     experiment = _composed((*WORDS, "optimizer.lr=0.05", *words))
-    with patch("dstrun.run.weights_innermost", lambda *_: True) if last else nullcontext():
+    with patch("dstrun.assemble.weights_innermost", lambda *_: True) if last else nullcontext():
         run = assemble(experiment, torch.device(device))
     run.graphs = False
     for layer in run.layers:

@@ -15,9 +15,10 @@ import torch
 from small_run import SMALL
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.option import ConfigError
 from dstrun.record.folder import RunFolder
-from dstrun.run import assemble, run
+from dstrun.run import run
 from dstrun.train import checkpoint
 from dstrun.train.checkpoint import Checkpoints
 from dstrun.train.training import Training

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.help import options
-from dstrun.run import assemble
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STEPS = 30

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dstrun import config
-from dstrun.run import assemble
+from dstrun.assemble import assemble
 from dstrun.train import graph, training
 from dstrun.train.device import make_deterministic
 

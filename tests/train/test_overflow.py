@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.optimizer.adamw import AdamW
 from dstrun.option import ConfigError
-from dstrun.run import assemble
 from dstrun.train.training import Training
 
 CPU = torch.device("cpu")

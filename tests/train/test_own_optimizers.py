@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dstrun import config
-from dstrun.run import assemble
+from dstrun.assemble import assemble
 from dstrun.train.training import Training
 
 SMALL = ["dataset=digits", "model=mlp", "epochs=3", "batch_size=256", "threads=1"]

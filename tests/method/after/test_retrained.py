@@ -10,12 +10,12 @@ from method_setting import setting
 from torch import nn
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.backend import masked
 from dstrun.method.after.magnitude import MagnitudePruning
 from dstrun.method.rounds import survivors
 from dstrun.option import ConfigError
 from dstrun.prune.magnitude import Magnitude
-from dstrun.run import assemble
 
 WORDS = ["dataset=digits", "model=mlp", "batch_size=256", "threads=1", "optimizer.lr=0.05"]
 

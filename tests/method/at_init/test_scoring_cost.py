@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.plan import plan
-from dstrun.run import assemble
 
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=1", "batch_size=256", "sparsity=0.8"]
 SAMPLES = {"snip": 100, "random": 0, "grasp": 300, "synflow": 100}

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.grow.random import Random
-from dstrun.run import assemble
 from dstrun.schedule.cosine import Cosine
 
 CPU = torch.device("cpu")

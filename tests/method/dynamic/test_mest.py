@@ -8,11 +8,11 @@ from method_setting import setting
 from scipy.stats import chisquare
 
 from dstrun import config
+from dstrun.assemble import assemble, count_network
 from dstrun.method.dynamic.mest import MEST
 from dstrun.option import ConfigError
 from dstrun.plan import plan_flops
 from dstrun.prune.importance import Importance
-from dstrun.run import assemble, count_network
 from dstrun.schedule.stepwise import Stepwise
 
 CPU = torch.device("cpu")

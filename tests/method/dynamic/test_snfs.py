@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from method_setting import setting
 
 from dstrun import config
+from dstrun.assemble import assemble, count_network
 from dstrun.method.dynamic.snfs import SNFS
 from dstrun.option import ConfigError
 from dstrun.plan import plan_flops
 from dstrun.prune.magnitude import Magnitude
-from dstrun.run import assemble, count_network
 from dstrun.schedule.constant import Constant
 
 # Eight weights: half active. At fraction 0.5 the two of smallest magnitude, 1 and 4, are pruned.

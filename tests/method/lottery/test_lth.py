@@ -12,12 +12,12 @@ from method_setting import setting
 from torch import nn
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.backend import masked
 from dstrun.method.lottery.lth import LTH
 from dstrun.method.rounds import survivors
 from dstrun.option import ConfigError
 from dstrun.prune.magnitude import Magnitude
-from dstrun.run import assemble
 from dstrun.topology import contains
 from dstrun.train.training import Training
 

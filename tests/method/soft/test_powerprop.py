@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.method.soft.powerprop import Power, reparametrize
-from dstrun.run import assemble
 
 COMMON = ["dataset=digits", "model=mlp", "epochs=2", "threads=1", "optimizer.lr=0.05"]
 

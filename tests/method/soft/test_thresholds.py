@@ -10,13 +10,13 @@ import torch
 from soft_bench import Soft
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.method.procedure import Products
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft.autosparse import AutoSparse
 from dstrun.method.soft.str import STR
 from dstrun.method.soft.threshold import Threshold
 from dstrun.plan import EMERGES, plan
-from dstrun.run import assemble
 
 G = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
 HALF = math.log(0.45 / 0.55)

@@ -4,11 +4,11 @@ from method_setting import setting
 from torch import nn
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.backend import masked
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.structured.factors import Factors, proximal_step
 from dstrun.option import ConfigError
-from dstrun.run import assemble
 
 WORDS = ["method=sss", "dataset=digits", "model=resnet20", "model.width=0.25", "epochs=4", "threads=1"]
 WITH = "makes no sense with method=sss"

@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.method.structured.thin import Thin
 from dstrun.model.mlp import MLP
 from dstrun.model.resnet50 import ResNet50
 from dstrun.network import allocate, count_network, outline, trained
 from dstrun.option import ConfigError
 from dstrun.plan import plan
-from dstrun.run import assemble
 
 WORDS = ["method=thin", "dataset=digits", "model=resnet20", "model.width=0.5", "epochs=2", "threads=1"]
 WHY = "makes no sense with method=thin, which trains a dense network of less width"

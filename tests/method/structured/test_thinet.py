@@ -6,12 +6,12 @@ from method_setting import setting
 from torch import nn
 
 from dstrun import config
+from dstrun.assemble import assemble
 from dstrun.backend import masked
 from dstrun.method.structured.reconstruction import Reconstruction, choose, contributions, rescale
 from dstrun.method.structured.thinet import ThiNet
 from dstrun.option import ConfigError
 from dstrun.plan import plan
-from dstrun.run import assemble
 from dstrun.stream import generator
 
 WORDS = ["method=thinet", "dataset=digits", "model=resnet20", "model.width=0.25", "epochs=2", "threads=1"]
