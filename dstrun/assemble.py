@@ -1,0 +1,143 @@
+"""From a configuration to the objects of a training; with ``run``, the module that knows every package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from dstrun.account.flops import FlopMeter, NetworkCost
+from dstrun.account.memory import MemoryMeter
+from dstrun.backend import masked
+from dstrun.backend.auto import check_kernels, choose, sparsify
+from dstrun.backend.kernel.fast import announce
+from dstrun.backend.synchronized import synchronize
+from dstrun.config import Experiment
+from dstrun.dataset.cache import cache_folder
+from dstrun.dataset.loader import Resident
+from dstrun.initial import scale_by_fan_in
+from dstrun.method.procedure import Setting
+from dstrun.method.soft import powerprop
+from dstrun.network import allocate, builder, count_network, trained
+from dstrun.optimizer.decay import groups
+from dstrun.progress import say
+from dstrun.ranks import ALONE, Ranks
+from dstrun.stream import stream
+from dstrun.train.clock import Clock
+from dstrun.train.device import make_deterministic
+from dstrun.train.precision import Precision, likes_channels_last, set_products, weights_innermost
+from dstrun.train.training import Training
+
+
+def pick_backends(
+    config: dict[str, Any],
+    model: nn.Module,
+    counts: list[int],
+    cost: NetworkCost,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> list[str]:
+    """Give the backend of every prunable layer; ``auto`` measures where it has not yet."""
+    if config["backend"] == "sparse":
+        check_kernels(model, device)
+    if config["backend"] != "masked" and device.type == "cpu":
+        announce(say)
+    if config["backend"] != "auto":
+        return [config["backend"]] * len(counts)
+    inputs = [(config["batch_size"] // ranks.size, *layer.sees) for layer in cost.layers]
+    return ranks.first(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
+
+
+def assemble(
+    experiment: Experiment, device: torch.device, backends: list[str] | None = None, ranks: Ranks = ALONE
+) -> Training:
+    """Build everything a run trains with.
+
+    Args:
+        experiment: checked.
+        device: where it trains.
+        backends: of each prunable layer, where they were chosen before; else as ``backend`` says.
+        ranks: the processes that train it together.
+
+    Raises:
+        ConfigError: the data set is missing or damaged, or parts do not fit together.
+    """
+    config = experiment.config
+    make_deterministic(device, config["threads"], config["deterministic"])
+    set_products(config["precision"], device)
+    seed, dataset = config["seed"], experiment.build("dataset")
+    cost = count_network(experiment)
+    counts = allocate(experiment, cost)
+    last = likes_channels_last(config["precision"], device)
+    data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, dataset.augment, ranks, last)
+    method = experiment.build("method")
+    sparse, option = method.start == "sparse", trained(experiment, cost)
+    build = builder(experiment, option, bare=sparse)
+    torch.manual_seed(stream(seed, "model"))
+    model = build()
+    if weights_innermost(config, experiment.choices["optimizer"], method.start, device, ranks):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if sparse:
+        backends = backends or pick_backends(config, model, counts, cost, device, ranks)
+        layers = sparsify(model, counts, backends, seed, device)
+    else:
+        if config["initialization"] == "fan_in":
+            scale_by_fan_in(model, seed)
+        layers = masked.wrap(model, device) if method.start == "all" else []
+    model.to(device)
+    synchronize(model, ranks, device)
+    powerprop.reparametrize(model, config["powerprop"])
+    method.reparametrize(model, layers)
+    rate = experiment.build("optimizer")
+    optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
+    for layer in layers:
+        layer.optimizer, layer.ranks = optimizer, ranks
+    grow = experiment.build("grow")
+    training = Training(
+        model=model,
+        layers=layers,
+        optimizer=optimizer,
+        rate=rate,
+        precision=Precision(config["precision"], device),
+        data=data,
+        device=device,
+        seed=seed,
+        label_smoothing=config["label_smoothing"],
+        total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
+        nominal_steps=config["epochs"] * data.steps_per_epoch,
+        flops=FlopMeter(cost, grow, [layer.backend for layer in layers], count_network(experiment, option)),
+        memory=MemoryMeter(model, optimizer, layers, device),
+        clock=Clock(device),
+        ranks=ranks,
+        grows=method.grows_at_zero,
+        graphs=config["step"] == "graph" and device.type == "cuda",
+    )
+    training.procedure = method.procedure(
+        Setting(
+            layers=layers,
+            prune=experiment.build("prune"),
+            grow=grow,
+            schedule=experiment.build("schedule"),
+            scope=config["scope"],
+            counts=counts if method.allocates(config["scope"]) else None,
+            budget=sum(counts),
+            sparsity=config["sparsity"],
+            total_steps=training.total_steps,
+            nominal_steps=training.nominal_steps,
+            steps_per_epoch=data.steps_per_epoch,
+            image=dataset.image,
+            classes=dataset.classes,
+            seed=seed,
+            strict=config["strict"],
+            model=model,
+            optimizer=optimizer,
+            fresh_pass=training.fresh_pass,
+            overflowed=training.overflowed,
+            samples=data.balanced,
+            loss=training.loss,
+            rate=rate.lr_at,
+        )
+    )
+    training.memory.method, training.memory.buckets = training.procedure.state, ranks.bucket_bytes
+    return training
