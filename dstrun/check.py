@@ -35,6 +35,10 @@ def check(experiment: Experiment) -> None:
         experiment.build(group)
     _check_gradients(experiment)
     count = experiment.build("dataset").train_images
+    if config["microbatch"] is not None and config["batch_size"] % config["microbatch"]:
+        size, whole = config["microbatch"], config["batch_size"]
+        near = max(n for n in range(1, min(size, whole) + 1) if whole % n == 0)
+        raise ConfigError(f"microbatch={size} must divide batch_size={whole}: the nearest below is {near}")
     if config["batch_size"] > count:
         raise ConfigError(f"batch_size={config['batch_size']} must be at most {count}, the number of training images")
 

@@ -29,7 +29,8 @@ class Exploration:
         blocked: sorted positions that may not grow; on the CPU.
         limit: no more than this many candidates are of use; the best ``limit`` are kept.
         generator: on the CPU, so that every device draws the same.
-        x: the layer's input in this pass; ``None`` where the criterion needs no gradient.
+        x: the layer's input in this pass; ``None`` where the criterion needs no gradient, or where the batch takes
+            several passes and nothing is summed over them.
         delta: the gradient of its output in this pass.
         ranks: the processes that share the batch; what is asked of it below is of the whole.
     """

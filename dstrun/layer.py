@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dstrun.exploration import Exploration, Proposal
     from dstrun.geometry import Geometry, Layer
     from dstrun.grow.criterion import GrowCriterion
-    from dstrun.ranks import Ranks
+    from dstrun.ranks import Passes, Ranks
     from dstrun.topology import Topology
 
 
@@ -34,6 +34,8 @@ class SparseLayer(Protocol):
     """Whose state ``rewire`` carries over; set once the optimizer exists."""
     ranks: Ranks
     """The processes that share every batch; set where there are several."""
+    passes: Passes
+    """The passes that a batch takes; set where there are several."""
 
     @property
     def topology(self) -> Topology:
@@ -72,6 +74,8 @@ class SparseLayer(Protocol):
 
     def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn inside it, from that pass's input and output gradient.
+
+        Where a batch takes several passes (``passes``), all of them are armed, and what is found is of the batch.
 
         Args:
             criterion: chooses and scores candidates.

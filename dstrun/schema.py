@@ -36,6 +36,12 @@ class Schema:
     seed: int = setting(0, AtLeast(0), "of topology, initial weights, order and augmentation")
     epochs: int = setting(200, AtLeast(1), "passes over the training images")
     batch_size: int = setting(128, AtLeast(1), "images a step")
+    microbatch: int | None = setting(
+        None, AtLeast(1), "images a pass: the batch's gradient is summed over passes; null: one pass"
+    )
+    checkpointing: str = setting(
+        "none", OneOf("none", "block", "sqrt"), "parts of the network computed again in the backward pass, not kept"
+    )
     label_smoothing: float = setting(0.0, Within(0, 1, high_open=True), "of the cross-entropy")
     scope: str = setting("layer", OneOf("layer", "global"), "where prune and grow rank connections")
     initialization: str = setting(

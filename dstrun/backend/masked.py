@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from dstrun.backend.search import Search
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import Layer, geometry
 from dstrun.initial import Initial, home, initial
 from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
-from dstrun.ranks import ALONE, Ranks
+from dstrun.ranks import ALONE, Passes, Ranks
 from dstrun.topology import Topology
 from dstrun.transfer import sent
 
@@ -49,6 +50,7 @@ class MaskedLayer:
         self.geometry = geometry(module)
         self.optimizer: torch.optim.Optimizer | None = None
         self.ranks: Ranks = ALONE
+        self.passes = Passes()
         self._found: Proposal | None = None
         if not _is_laid_out(self.weight):
             self.weight.data = self.weight.detach().contiguous()
@@ -114,10 +116,12 @@ class MaskedLayer:
 
     def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn inside it, then scored by the weight's gradient."""
+        search = Search(criterion, blocked, limit, generator, self.passes)
         seen: list[Exploration] = []
-        candidates: list[Tensor | None] = []
 
         def on_forward(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if not output.requires_grad:  # computed again in the backward pass, where it is looked at
+                return
             x = inputs[0].detach()
             output.register_hook(lambda delta: on_delta(x, delta))
 
@@ -125,13 +129,14 @@ class MaskedLayer:
             out = self.topology.positions if blocked is None else blocked
             looked = x, delta.to(x.dtype)
             exploration = Exploration(self.geometry, self.count, out, limit, generator, *looked, self.ranks)
-            candidates.append(criterion.candidates(exploration))
-            seen.append(exploration)
+            if search.draw(exploration) and self.passes.last:
+                seen.append(exploration)
 
         def on_gradient(_weight: Tensor) -> None:
-            forward_hook.remove()
-            gradient_hook.remove()
-            self._found = self._score(criterion, seen.pop(), candidates.pop())
+            if seen:  # the gradient is that of the whole batch now
+                forward_hook.remove()
+                gradient_hook.remove()
+                self._found = self._score(criterion, seen.pop(), search.candidates)
 
         forward_hook = self.module.register_forward_hook(on_forward)
         gradient_hook = self.weight.register_post_accumulate_grad_hook(on_gradient)

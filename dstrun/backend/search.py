@@ -1,4 +1,7 @@
-"""The best of all inactive connections without their dense gradient: block by block, keeping the best so far."""
+"""The search for candidates inside a backward pass, or inside the several that a batch takes.
+
+Shape letters: M candidates, N connections of the dense layer.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from dstrun.exploration import Exploration, Proposal, best
+from dstrun.ranks import Passes, Sums
 from dstrun.topology import contains
 from dstrun.transfer import sent
 
@@ -16,6 +21,78 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 """Entries of the dense gradient that exist at once; half of an output group's at most."""
+
+
+class Search:
+    """What an armed layer looks for: candidates drawn once, scored by their gradient over the whole batch.
+
+    Where the batch takes several passes, a criterion that draws from sums over the batch has a round of passes that
+    sum, and candidates are drawn at its end; others draw in the first pass.
+
+    Args:
+        criterion: chooses and scores candidates.
+        blocked: sorted positions that may not grow, on the CPU; those active when the backward runs if ``None``.
+        limit: how many candidates are of use.
+        generator: on the CPU.
+        passes: in which the batch is passed.
+    """
+
+    def __init__(
+        self,
+        criterion: GrowCriterion,
+        blocked: Tensor | None,
+        limit: int,
+        generator: torch.Generator,
+        passes: Passes,
+    ) -> None:
+        self.criterion, self.blocked, self.limit = criterion, blocked, limit
+        self.generator, self.passes = generator, passes
+        self._candidates: list[Tensor | None] = []
+        self._sums: list[Tensor] = []
+        self._gradient: Tensor | None = None
+        passes.wanted |= criterion.aggregates
+
+    def draw(self, exploration: Exploration) -> bool:
+        """Draw candidates where it is time; return whether this pass is one that scores them."""
+        passes, criterion = self.passes, self.criterion
+        if passes.summing:
+            draws = torch.Generator()
+            draws.set_state(self.generator.get_state())  # every pass has its part of the same draws
+            sums = Sums(exploration.ranks, passes, self._sums)
+            partial = dataclasses.replace(exploration, ranks=sums, generator=draws)
+            if passes.last:
+                self._candidates.append(criterion.candidates(partial))
+                self._sums.clear()
+            else:
+                criterion.look(partial)
+            return False
+        if not self._candidates:
+            seen = exploration if passes.count == 1 else dataclasses.replace(exploration, x=None, delta=None)
+            self._candidates.append(criterion.candidates(seen))
+        return True
+
+    @property
+    def candidates(self) -> Tensor | None:
+        """The candidates drawn, (M,) on the CPU; ``None``: all that are free."""
+        return self._candidates[0]
+
+    def add(self, gradient: Tensor) -> Tensor:
+        """Add a pass's gradient of the candidates to those of the passes before; return the sum."""
+        self._gradient = gradient if self._gradient is None else self._gradient.add_(gradient)
+        return self._gradient
+
+
+def dense_gradient(exploration: Exploration) -> Tensor:
+    """Compute the gradient of all connections in the exploration's pass here: (N,)."""
+    geometry = exploration.geometry
+    assert exploration.x is not None
+    assert exploration.delta is not None
+    outputs = geometry.shape[0] // geometry.groups
+    groups = [
+        geometry.weight_gradient(exploration.x, exploration.delta, group, group * outputs, (group + 1) * outputs)
+        for group in range(geometry.groups)
+    ]
+    return torch.cat([gradient.flatten() for gradient in groups])
 
 
 def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,17 +21,21 @@ from dstrun.layer import SparseLayer, carried
 from dstrun.method.procedure import Procedure, Products, Update
 from dstrun.method.statistics import frozen_statistics
 from dstrun.optimizer.rate import Rate
-from dstrun.ranks import ALONE, Ranks
+from dstrun.ranks import ALONE, Passes, Ranks
+from dstrun.storage.recompute import Recompute
 from dstrun.stream import stream
 from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
 from dstrun.train.graph import WARM, Step, capture, counters_on_host, fuse
-from dstrun.train.precision import Precision, like
+from dstrun.train.precision import Precision, lay_out
 from dstrun.train.working import Working
 from dstrun.transfer import numbers
 
 log = logging.getLogger("dstrun")
+
+Batch = Callable[[slice], tuple[Tensor, Tensor]]
+Counted = Products | Tensor
 
 
 @dataclass
@@ -57,6 +63,8 @@ class Training:
     clock: Clock
     nominal_steps: int
     ranks: Ranks = ALONE
+    passes: Passes = field(default_factory=Passes)
+    recompute: Recompute = field(default_factory=Recompute)
     grows: bool = False
     graphs: bool = False
     lr: float = 0.0
@@ -140,27 +148,26 @@ class Training:
     def take_step(self) -> list[Update]:
         """Train on the next batch: one step of the optimizer, or the topology update that replaces it."""
         step = self.step + 1
-        x, y = self.data.batch(step - 1)
         self._set_rate(self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps)))
         with self.ranks.alone():
             before = self._heeded(self.procedure.before_step(step))
         if self._repeats(step):
             seed_device(self.device, stream(self.seed, "dropout", step))
             products = self.products()
+            x, y = self.data.batch(step - 1)
             (self._replay or self._capture(x, y))(x, y)
             self.flops.step(len(y), products, [])
             self.step = step
             return []
         model = self.model
         if not self.procedure.updates_at(step):  # its backward pass may look for candidates in place of gradients
-            model = self.ranks.overlapped(model, lambda tried: self._forward(tried, x, y))
-        seed_device(self.device, stream(self.seed, "dropout", step))
-        loss = self._forward(model, x, y)
-        counted = self.procedure.counted()
-        products = self.products() if counted is None else counted
-        self.loss_sum += self.ranks.average(loss.detach().clone())
-        penalty = self.procedure.penalty(step)
-        self.precision.backward(loss if penalty is None else loss + penalty)
+            few = slice(self.passes.size)
+            model = self.ranks.overlapped(model, lambda tried: self._forward(tried, *self.data.batch(step - 1, few)))
+        here = self.data.batch_size // self.ranks.size
+        batch = partial(self.data.batch, step - 1)
+        self._sum(here, batch, step, "dropout")
+        loss, products = self._pass(model, here, batch, step, "dropout")
+        self.loss_sum += self.ranks.average(loss)
         if model is self.model:
             self.ranks.average_gradients(model)
         if self.procedure.updates_at(step):
@@ -175,7 +182,7 @@ class Training:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         updates = [update for update in (before, replaced, after) if update is not None]
-        self.flops.step(len(y) * self.ranks.size, products, updates)
+        self.flops.step(self.data.batch_size, products, updates)
         self.updates += sum(not update.skipped for update in updates)
         self.step = step
         self._warm += not updates
@@ -183,6 +190,47 @@ class Training:
         if updates:
             self.compare()
         return updates
+
+    def _pass(self, model: nn.Module, samples: int, batch: Batch, step: int, what: str) -> tuple[Tensor, Counted]:
+        """Pass samples forward and backward, in parts where that takes several passes; gradients add up.
+
+        Args:
+            model: the network, or what averages its gradients over processes.
+            samples: how many there are here.
+            batch: gives a part of them, images and labels.
+            step: under way.
+            what: names the random numbers of dropout.
+
+        Returns:
+            The loss, (), without the method's penalty, and what was computed (``FlopMeter.step``).
+        """
+        losses: list[Tensor] = []
+        counted: Counted | None = None
+        for part in self.passes.over(samples):
+            last, several = self.passes.last, self.passes.count > 1
+            with nullcontext() if last else self.ranks.deferred(model):
+                seed_device(self.device, stream(self.seed, what, step, *([self.passes.index] if several else [])))
+                loss = self._forward(model, *batch(part))
+                if several:
+                    loss = loss / self.passes.count
+                if counted is None:
+                    counted = self.procedure.counted()
+                    counted = self.products() if counted is None else counted
+                losses.append(loss.detach().clone())
+                penalty = self.procedure.penalty(step) if last else None
+                self.precision.backward(loss if penalty is None else loss + penalty)
+        assert counted is not None
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), counted
+
+    def _sum(self, samples: int, batch: Batch, step: int, what: str) -> None:
+        """Pass samples once more beforehand where candidates are drawn from sums that a single pass does not see."""
+        wanted, self.passes.wanted = self.passes.wanted, False
+        if wanted and self.passes.size is not None and self.passes.size < samples:
+            self.passes.summing = True
+            with frozen_statistics(self.model):
+                self._pass(self.model, samples, batch, step, what)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.passes.summing = False
 
     def _repeats(self, step: int) -> bool:
         """Return whether a step is one that a graph replays."""
@@ -195,8 +243,9 @@ class Training:
     def _is_repeatable(self) -> bool:
         """Return whether all ordinary steps launch the same kernels on the same tensors."""
         alone = self.ranks.size == 1 and all(layer.backend == "masked" for layer in self.layers)
+        whole = self.passes.size is None and self.recompute.chains == 0
         fixed = self.procedure.plain and not self.precision.scales
-        return alone and fixed and type(self.optimizer) is torch.optim.SGD
+        return alone and whole and fixed and type(self.optimizer) is torch.optim.SGD
 
     def _capture(self, x: Tensor, y: Tensor) -> Step:
         """Record an ordinary step; where that fails, go on without."""
@@ -277,15 +326,17 @@ class Training:
     def fresh_pass(self, step: int, samples: int | None) -> int:
         """Run a forward and backward over samples drawn for the step, without touching normalization statistics."""
         x, y = self.data.sample(step, samples or self.data.batch_size)
+        self._sum(len(y), lambda part: (x[part], y[part]), step, "fresh dropout")
         with frozen_statistics(self.model):
-            self.precision.backward(self._forward(self.model, x, y))
+            self._pass(self.model, len(y), lambda part: (x[part], y[part]), step, "fresh dropout")
         self._overflowed = self._overflows()
         self.optimizer.zero_grad(set_to_none=True)
         return len(y)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the held-out split; the network is left in training mode."""
-        found = evaluate(self.model, self.data.eval_batches(self.data.batch_size), self.precision, self.ranks)
+        together = self.data.batch_size if self.passes.size is None else self.passes.size * self.ranks.size
+        found = evaluate(self.model, self.data.eval_batches(together), self.precision, self.ranks)
         self.model.train()
         return found
 
@@ -323,10 +374,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # set in every step
-        for weight, kept in self.optimizer.state.items():
-            kept |= {key: like(weight, t) for key, t in kept.items() if getattr(t, "shape", None) == weight.shape}
-            if isinstance(kept.get("step"), Tensor):
-                kept["step"] = kept["step"].cpu()  # where torch has it: read from a GPU, every step would wait for it
+        lay_out(self.optimizer)
         self.procedure.load_state(state["procedure"])
         self.precision.load_state(state["precision"])
         self.flops.load_state(state["flops"])
@@ -337,7 +385,7 @@ class Training:
         self.last = state["last"]
 
     def _forward(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        with self.precision.autocast():
+        with self.recompute.active(), self.precision.autocast():
             return self.loss(model(x), y)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ MORE = {
     "grasp": ["method=grasp"],
     "synflow": ["method=synflow"],
     "fisher": ["method=fisher", "optimizer.lr=0.02"],
+    "microbatch": ["method=gse", "subset=graest", "backend=sparse", "microbatch=8", UPDATES],
     "lth": ["method=lth", "method.levels=1", "optimizer.lr=0.02"],
 }
 BOTH = ("masked", "sparse")
