@@ -6,6 +6,7 @@ Shape letters: M candidates, N connections of the dense layer.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,10 +18,11 @@ from dstrun.topology import contains
 from dstrun.transfer import sent
 
 if TYPE_CHECKING:
+    from dstrun.geometry import Geometry
     from dstrun.grow.criterion import GrowCriterion
 
 BLOCK = 1 << 20
-"""Entries of the dense gradient that exist at once; half of an output group's at most."""
+"""Entries of the dense gradient that exist at once; half of the layer's at most."""
 
 
 class Search:
@@ -97,22 +99,26 @@ def dense_gradient(exploration: Exploration) -> Tensor:
 
 def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
     """Score every free connection by its gradient in the exploration's pass, some outputs at a time."""
-    geometry = exploration.geometry
-    outputs, inputs = geometry.shape[0] // geometry.groups, exploration.size // geometry.shape[0]
-    together = max(1, min(BLOCK // inputs, outputs // 2))
+    inputs = exploration.size // exploration.geometry.shape[0]
     assert exploration.x is not None
     blocked = sent(exploration.blocked, exploration.x.device)
     found, finite = Proposal(blocked[:0], blocked[:0].float(), 0), []
-    for group in range(geometry.groups):
-        for first in range(group * outputs, (group + 1) * outputs, together):
-            last = min(first + together, (group + 1) * outputs)
-            positions = torch.arange(first * inputs, last * inputs, device=blocked.device)
-            free = ~contains(blocked, positions)
-            gradient = exploration.weight_gradient(group, first, last)
-            finite.append(gradient.isfinite().all())
-            positions = positions[free]
-            scores = criterion.score(gradient.flatten()[free], positions, exploration)
-            found = best(
-                torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions]), exploration
-            )
+    for first, last in _blocks(exploration.geometry, inputs):
+        positions = torch.arange(first * inputs, last * inputs, device=blocked.device)
+        free = ~contains(blocked, positions)
+        gradient = exploration.weight_gradient(first, last)
+        finite.append(gradient.isfinite().all())
+        positions = positions[free]
+        scores = criterion.score(gradient.flatten()[free], positions, exploration)
+        found = best(torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions]), exploration)
     return dataclasses.replace(found, drawn=exploration.free, finite=torch.stack(finite).all())
+
+
+def _blocks(geometry: Geometry, inputs: int) -> Iterator[tuple[int, int]]:
+    """Yield the outputs to look at together, from first to last: some of one group, or several whole groups."""
+    outputs, group = geometry.shape[0], geometry.shape[0] // geometry.groups
+    together = max(1, min(BLOCK // inputs, outputs // 2))
+    span, together = (outputs, together // group * group) if together >= group else (group, together)
+    for start in range(0, outputs, span):
+        for first in range(start, start + span, together):
+            yield first, min(first + together, start + span)
