@@ -85,7 +85,9 @@ def main() -> None:
         warnings.simplefilter("ignore")
         print(json.dumps(one(json.loads(asked.one), asked.steps)))
         return
-    rows = {name: words for name, words in ROWS.items() if not asked.only or asked.only in name or name == next(iter(ROWS))}
+    rows = {
+        name: words for name, words in ROWS.items() if not asked.only or asked.only in name or name == next(iter(ROWS))
+    }
     found: dict[str, list[dict]] = {name: [] for name in rows}
     for turn in range(max(1, asked.rounds)):
         for name, words in rows.items():

@@ -86,15 +86,10 @@ class Search:
 
 def dense_gradient(exploration: Exploration) -> Tensor:
     """Compute the gradient of all connections in the exploration's pass here: (N,)."""
-    geometry = exploration.geometry
-    assert exploration.x is not None
-    assert exploration.delta is not None
-    outputs = geometry.shape[0] // geometry.groups
-    groups = [
-        geometry.weight_gradient(exploration.x, exploration.delta, group, group * outputs, (group + 1) * outputs)
-        for group in range(geometry.groups)
-    ]
-    return torch.cat([gradient.flatten() for gradient in groups])
+    geometry, x, delta = exploration.geometry, exploration.x, exploration.delta
+    assert x is not None
+    assert delta is not None
+    return geometry.weight_gradient(x, delta, 0, geometry.shape[0]).flatten()
 
 
 def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
