@@ -249,11 +249,10 @@ def assemble(
     make_deterministic(device, config["threads"], config["deterministic"])
     set_products(config["precision"], device)
     seed, dataset = config["seed"], experiment.build("dataset")
-    cost = count_network(experiment)
+    cost, method = count_network(experiment), experiment.build("method")
     counts = allocate(experiment, cost)
     last = likes_channels_last(config["precision"], device)
     data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, dataset.augment, ranks, last)
-    method = experiment.build("method")
     sparse, option = method.start == "sparse", trained(experiment, cost)
     build = builder(experiment, option, bare=sparse)
     torch.manual_seed(stream(seed, "model"))
@@ -290,6 +289,7 @@ def assemble(
         nominal_steps=config["epochs"] * data.steps_per_epoch,
         flops=FlopMeter(cost, grow, [layer.backend for layer in layers], count_network(experiment, option)),
         memory=MemoryMeter(model, optimizer, layers, device),
+        activations=config["activations"],
         clock=Clock(device),
         ranks=ranks,
         grows=method.grows_at_zero,

@@ -20,6 +20,7 @@ from dstrun.method.procedure import Procedure, Products, Update
 from dstrun.method.statistics import frozen_statistics
 from dstrun.optimizer.rate import Rate
 from dstrun.ranks import ALONE, Ranks
+from dstrun.storage.activations import Kept
 from dstrun.stream import stream
 from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
@@ -39,7 +40,8 @@ class Training:
     ``step`` counts the steps done, ``total_steps`` those of the run, ``nominal_steps`` those of one training, of which
     a method may make several; ``initial`` the active connections of every prunable layer at the first step. ``grows``
     says whether connections appear in training, ``skipped`` how many updates were left out, which ``updates`` lacks,
-    ``graphs`` whether ordinary steps are replayed as a CUDA graph where they can be, ``lr`` the rate of the last step.
+    ``graphs`` whether ordinary steps are replayed as a CUDA graph where they can be and all ``activations`` are kept
+    in full, ``lr`` the rate of the last step.
     """
 
     model: nn.Module
@@ -59,6 +61,7 @@ class Training:
     ranks: Ranks = ALONE
     grows: bool = False
     graphs: bool = False
+    activations: str = "full"
     lr: float = 0.0
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
@@ -70,6 +73,8 @@ class Training:
 
     def __post_init__(self) -> None:
         self.loss_sum = torch.zeros((), device=self.device)
+        self.kept = Kept(self.activations, self.seed, self.model, self.ranks.rank)
+        self.memory.kept = lambda: self.kept.nbytes
         self.sizes = [layer.size for layer in self.flops.cost.layers]
         self._overflowed = self._state_checked = False
         self._warm = 0
@@ -187,7 +192,7 @@ class Training:
     def _repeats(self, step: int) -> bool:
         """Return whether a step is one that a graph replays."""
         if self._repeatable is None:
-            self._repeatable = self.graphs and self._is_repeatable()
+            self._repeatable = self.graphs and self.activations == "full" and self._is_repeatable()
             if self.device.type == "cuda" and self._is_repeatable():
                 fuse(self.optimizer, self.device)  # replayed or not, so that both compute the same
         return self._repeatable and self._warm >= WARM and not self.procedure.updates_at(step)
@@ -278,7 +283,7 @@ class Training:
         """Run a forward and backward over samples drawn for the step, without touching normalization statistics."""
         x, y = self.data.sample(step, samples or self.data.batch_size)
         with frozen_statistics(self.model):
-            self.precision.backward(self._forward(self.model, x, y))
+            self.precision.backward(self._forward(self.model, x, y, "fresh"))
         self._overflowed = self._overflows()
         self.optimizer.zero_grad(set_to_none=True)
         return len(y)
@@ -336,9 +341,12 @@ class Training:
         self.epoch_seconds = state["epoch_seconds"]
         self.last = state["last"]
 
-    def _forward(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def _forward(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, part: str | int = 0) -> Tensor:
+        """Return the loss of a batch, or part, of the next step."""
         with self.precision.autocast():
-            return self.loss(model(x), y)
+            with self.kept.forward(self.step + 1, part):
+                logits = model(x)
+            return self.loss(logits, y)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Give the loss that training minimises, the mean over samples.

@@ -1,0 +1,1 @@
+"""In which form training keeps its numbers: ``activations`` between the forward pass and the backward one."""
