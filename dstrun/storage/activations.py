@@ -77,13 +77,13 @@ class Kept:
 
     @contextmanager
     def forward(self, step: int, part: str | int = 0) -> Iterator[None]:
-        """Keep what passes inside save; around a forward pass, or a part of one that the backward pass runs again.
+        """Enter a forward pass, or a piece of one that the backward pass runs again.
 
-        Noise is drawn by step and part, and goes on where they are the same as before.
+        Noise is drawn by step and part; where both are as before it goes on, as no two pieces may have the same.
 
         Args:
             step: of the run.
-            part: of the step: which microbatch.
+            part: of the step: which microbatch, or what else is passed for its gradients.
         """
         if self.kind == "full":
             yield

@@ -158,7 +158,7 @@ class Training:
             return []
         model = self.model
         if not self.procedure.updates_at(step):  # its backward pass may look for candidates in place of gradients
-            model = self.ranks.overlapped(model, lambda tried: self._forward(tried, x, y))
+            model = self.ranks.overlapped(model, lambda tried: self._forward(tried, x, y, "trial"))
         seed_device(self.device, stream(self.seed, "dropout", step))
         loss = self._forward(model, x, y)
         counted = self.procedure.counted()

@@ -75,13 +75,14 @@ def sparsified(name: str, backend: str) -> nn.Module:
     return model
 
 
-def passed(model: nn.Module, kind: str, seed: int = 0, dtype: torch.dtype | None = None) -> tuple[list[Tensor], int]:
+def passed(model: nn.Module, kind: str, dtype: torch.dtype | None = None) -> tuple[list[Tensor], int]:
     """Return a pass's output, gradients and buffers, and the bytes kept; the network is as before."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    x, y = images()
-    kept = Kept(kind, seed, model)
+    device = next(model.parameters()).device
+    x, y = (each.to(device) for each in images())
+    kept = Kept(kind, 0, model)
     torch.manual_seed(1)
-    with torch.autocast("cpu", dtype, enabled=dtype is not None), kept.forward(1):
+    with torch.autocast(device.type, dtype, enabled=dtype is not None), kept.forward(1):
         logits = model(x)
     model.zero_grad()
     F.cross_entropy(logits.float(), y).backward()
@@ -115,8 +116,25 @@ def test_lean_changes_no_bit_and_all_keep_less(name: str, backend: str) -> None:
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_lean_changes_no_bit_under_autocast(name: str) -> None:
     model = sparsified(name, "masked")
-    plain, lean = (passed(model, kind, dtype=torch.bfloat16)[0] for kind in ("full", "lean"))
+    plain, lean = (passed(model, kind, torch.bfloat16)[0] for kind in ("full", "lean"))
     assert all(map(torch.equal, lean, plain))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_lean_changes_no_bit_on_a_gpu(name: str, dtype: torch.dtype | None) -> None:
+    model = sparsified(name, "masked").cuda()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        plain, lean, int4 = (passed(model, kind, dtype) for kind in ("full", "lean", "int4"))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(map(torch.equal, lean[0], plain[0]))
+    assert torch.equal(int4[0][0], plain[0][0])
+    assert int4[1] < 0.5 * lean[1]
+    total = sum(g.float().square().sum() for g in plain[0][1:])
+    assert 0 < sum((a.float() - b).square().sum() for a, b in zip(int4[0][1:], plain[0][1:], strict=True)) < total
 
 
 class Fragment(nn.Module):
