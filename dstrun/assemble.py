@@ -112,7 +112,7 @@ def assemble(
     model.to(device)
     synchronize(model, ranks, device)
     precision = Precision(config["precision"], device)
-    passes, recompute = Passes(microbatch(config, model, ranks)), Recompute(precision.autocast)
+    passes, recompute = Passes(microbatch(config, model, ranks)), Recompute()
     if config["checkpointing"] != "none":
         checkpoint(model, config["checkpointing"], recompute)
     powerprop.reparametrize(model, config["powerprop"])
@@ -143,6 +143,7 @@ def assemble(
         clock=Clock(device),
         ranks=ranks,
         passes=passes,
+        activations=config["activations"],
         recompute=recompute,
         grows=method.grows_at_zero,
         graphs=config["step"] == "graph" and device.type == "cuda",

@@ -34,6 +34,7 @@ def check(experiment: Experiment) -> None:
     for group in ("allocation", "schedule", "optimizer", "dataset"):
         experiment.build(group)
     _check_gradients(experiment)
+    _check_activations(config)
     count = experiment.build("dataset").train_images
     if config["microbatch"] is not None and config["batch_size"] % config["microbatch"]:
         size, whole = config["microbatch"], config["batch_size"]
@@ -103,6 +104,16 @@ def _check_gradients(experiment: Experiment) -> None:
         raise ConfigError(
             f"prune={chosen['prune']} makes no sense with grow={chosen['grow']}: both need the gradient of an update, "
             "which is taken for growth"
+        )
+
+
+def _check_activations(config: dict[str, Any]) -> None:
+    """Check that activations are not rounded from one kind of 16 bits to the other."""
+    kept, precision = config["activations"], config["precision"]
+    if {kept, precision} == {"bf16", "fp16"}:
+        raise ConfigError(
+            f"activations={kept} makes no sense with precision={precision}, whose 16 bits are others: "
+            f"set activations={precision} or lean"
         )
 
 

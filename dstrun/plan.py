@@ -29,6 +29,7 @@ from dstrun.network import (
     unmet,
     unpruned_record,
 )
+from dstrun.storage.activations import Kept
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
@@ -170,6 +171,7 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         optimizer = experiment.build("optimizer").build(model.parameters())
         weights = [layer.weight for layer in layers] or [module.weight for _, module in prunable(model)]
         precision = Precision(config["precision"], torch.device("cpu"))
+        kept = Kept(config["activations"], 0, model)
         tracker = MemTracker()
         tracker.track_external(model, optimizer)
         indices = {id(t) for layer in layers for t in layer.index()}
@@ -179,15 +181,17 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
                 x = torch.empty(config["batch_size"], *dataset.image)
                 y = torch.empty(config["batch_size"], dtype=torch.int64)
                 with saved_for_backward(known) as saved, precision.autocast():
-                    loss = functional.cross_entropy(model(x).float(), y)
-                activations = sum(saved.values())
+                    with kept.forward(1):
+                        logits = model(x)
+                    loss = functional.cross_entropy(logits.float(), y)
+                activations = sum(saved.values()) + kept.nbytes
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 if method.grows_at_zero and hasattr(optimizer, "before_growth"):
                     for weight in weights:
                         optimizer.before_growth(weight)
-                del loss
+                del loss, logits
                 tracker.reset_mod_stats()
         peak = sum(totals["Total"] for totals in tracker.get_tracker_snapshot("peak").values())
         parameters = list(model.parameters())

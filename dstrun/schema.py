@@ -59,6 +59,11 @@ class Schema:
     precision: str = setting(
         "fp32", OneOf("fp32", "tf32", "bf16", "fp16"), "of the forward and backward pass; tf32 is of NVIDIA GPUs"
     )
+    activations: str = setting(
+        "full",
+        OneOf("full", "lean", "bf16", "fp16", "int8", "int4"),
+        "kept for the backward pass: as PyTorch does; the same numbers in less; rounded to 16, 8 or 4 bits",
+    )
     deterministic: bool = setting(True, None, "refuse operations that no GPU repeats bit for bit; false: say so")
     distributed: str | None = setting(None, OneOf("ddp"), "ddp: one run over the processes of torchrun or srun")
     experiment: str = setting("default", None, "folder under results")

@@ -42,7 +42,7 @@ class MemoryMeter:
     """Measures the peak of chosen steps of a run, in this process.
 
     ``method`` gives the state its method keeps, set once there is one; ``buckets`` the bytes of gradients that are kept
-    between steps where several processes exchange them.
+    between steps where several processes exchange them; ``kept`` those of activations that ``dstrun.storage`` keeps.
 
     Args:
         model: the network trained.
@@ -57,6 +57,7 @@ class MemoryMeter:
         self.model, self.optimizer, self.layers, self.device = model, optimizer, layers, device
         self.method: Callable[[], dict[str, Any]] = dict
         self.buckets: Callable[[], int] = int
+        self.kept: Callable[[], int] = int
         self.peaks: dict[str, int] = {}
         self.activations = 0
 
@@ -125,7 +126,7 @@ class MemoryMeter:
         with saved_for_backward([*self.model.parameters(), *self.model.buffers()]) as saved:
             yield
         if phase == "step" or not self.activations:
-            self.activations = sum(saved.values())
+            self.activations = sum(saved.values()) + self.kept()
 
 
 _HOW = {

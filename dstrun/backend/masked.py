@@ -9,11 +9,12 @@ Shape letters: A active connections, M candidates, N connections of the dense la
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from dstrun.backend.search import Search
 from dstrun.exploration import Exploration, Proposal, best
@@ -119,11 +120,8 @@ class MaskedLayer:
         search = Search(criterion, blocked, limit, generator, self.passes)
         seen: list[Exploration] = []
 
-        def on_forward(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if not output.requires_grad:  # computed again in the backward pass, where it is looked at
-                return
-            x = inputs[0].detach()
-            output.register_hook(lambda delta: on_delta(x, delta))
+        def on_forward(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            return _Look.apply(output, inputs[0].detach(), on_delta) if torch.is_grad_enabled() else None
 
         def on_delta(x: Tensor, delta: Tensor) -> None:
             out = self.topology.positions if blocked is None else blocked
@@ -204,6 +202,26 @@ class MaskedLayer:
         if self.weight.grad is None:
             raise RuntimeError(f"{self.name}: no gradient yet")
         return self.weight.grad
+
+
+class _Look(torch.autograd.Function):
+    """A layer's output as it is; its gradient is shown to a function with the layer's input.
+
+    Autograd keeps the input as it keeps the layer's own, once for both, and in the same form.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, x: Tensor, show: Callable[[Tensor, Tensor], None]) -> Tensor:
+        ctx.mark_dirty(output)  # so that it is no view, and what follows may work in place
+        ctx.save_for_backward(x)
+        ctx.show = show
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.show(*ctx.saved_tensors, delta)
+        return delta, None, None
 
 
 def _is_laid_out(weight: Tensor) -> bool:

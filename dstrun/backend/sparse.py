@@ -322,10 +322,8 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        layer, kernel, delta = ctx.layer, ctx.kernel, batch_innermost(delta)
+        layer, kernel, delta, size = ctx.layer, ctx.kernel, batch_innermost(delta), x.shape[1:3]
         dx = dw = db = None
-        if ctx.needs_input_grad[0]:
-            dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, x.shape[1:3])
         if layer._search is not None:
             layer._look(x, delta, kernel)
         elif layer._found is not None:
@@ -333,6 +331,9 @@ class _Product(torch.autograd.Function):
         elif ctx.needs_input_grad[1]:
             pattern = layer.pattern
             dw = kernel.weight_gradient(layer.convolution, pattern.rows, pattern.inputs, x, delta).to(weight.dtype)
+        del x  # before its gradient comes: it may be a copy made for this pass
+        if ctx.needs_input_grad[0]:
+            dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, size)
         if ctx.needs_input_grad[2]:
             db = delta.sum((1, 2, 3), dtype=torch.float64 if delta.dtype == torch.float64 else torch.float32)
         return dx, dw, db, None

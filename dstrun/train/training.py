@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,20 +21,19 @@ from dstrun.method.procedure import Procedure, Products, Update
 from dstrun.method.statistics import frozen_statistics
 from dstrun.optimizer.rate import Rate
 from dstrun.ranks import ALONE, Passes, Ranks
+from dstrun.storage.activations import Kept
 from dstrun.storage.recompute import Recompute
 from dstrun.stream import stream
 from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
 from dstrun.train.graph import WARM, Step, capture, counters_on_host, fuse
+from dstrun.train.passing import Batch, Passing
 from dstrun.train.precision import Precision, lay_out
 from dstrun.train.working import Working
 from dstrun.transfer import numbers
 
 log = logging.getLogger("dstrun")
-
-Batch = Callable[[slice], tuple[Tensor, Tensor]]
-Counted = Products | Tensor
 
 
 @dataclass
@@ -45,7 +43,8 @@ class Training:
     ``step`` counts the steps done, ``total_steps`` those of the run, ``nominal_steps`` those of one training, of which
     a method may make several; ``initial`` the active connections of every prunable layer at the first step. ``grows``
     says whether connections appear in training, ``skipped`` how many updates were left out, which ``updates`` lacks,
-    ``graphs`` whether ordinary steps are replayed as a CUDA graph where they can be, ``lr`` the rate of the last step.
+    ``graphs`` whether ordinary steps are replayed as a CUDA graph where they can be and all ``activations`` are kept
+    in full, ``lr`` the rate of the last step.
     """
 
     model: nn.Module
@@ -67,6 +66,7 @@ class Training:
     recompute: Recompute = field(default_factory=Recompute)
     grows: bool = False
     graphs: bool = False
+    activations: str = "full"
     lr: float = 0.0
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
@@ -78,6 +78,10 @@ class Training:
 
     def __post_init__(self) -> None:
         self.loss_sum = torch.zeros((), device=self.device)
+        kept = Kept(self.activations, self.seed, self.model, self.ranks.rank)
+        how = self.precision, self.passes, kept, self.recompute
+        self.passing = Passing(lambda *given: self.loss(*given), *how, self.ranks, self.device, self.seed)
+        self.memory.kept = lambda: kept.nbytes
         self.sizes = [layer.size for layer in self.flops.cost.layers]
         self._overflowed = self._state_checked = False
         self._warm = 0
@@ -161,12 +165,11 @@ class Training:
             return []
         model = self.model
         if not self.procedure.updates_at(step):  # its backward pass may look for candidates in place of gradients
-            few = slice(self.passes.size)
-            model = self.ranks.overlapped(model, lambda tried: self._forward(tried, *self.data.batch(step - 1, few)))
+            few = partial(self.data.batch, step - 1, slice(self.passes.size))
+            model = self.ranks.overlapped(model, lambda tried: self.passing.forward(tried, *few(), step, "trial"))
         here = self.data.batch_size // self.ranks.size
         batch = partial(self.data.batch, step - 1)
-        self._sum(here, batch, step, "dropout")
-        loss, products = self._pass(model, here, batch, step, "dropout")
+        loss, products = self._pass(model, here, batch, "dropout")
         self.loss_sum += self.ranks.average(loss)
         if model is self.model:
             self.ranks.average_gradients(model)
@@ -191,46 +194,26 @@ class Training:
             self.compare()
         return updates
 
-    def _pass(self, model: nn.Module, samples: int, batch: Batch, step: int, what: str) -> tuple[Tensor, Counted]:
-        """Pass samples forward and backward, in parts where that takes several passes; gradients add up.
-
-        Args:
-            model: the network, or what averages its gradients over processes.
-            samples: how many there are here.
-            batch: gives a part of them, images and labels.
-            step: under way.
-            what: names the random numbers of dropout.
+    def _pass(self, model: nn.Module, samples: int, batch: Batch, what: str) -> tuple[Tensor, Products | Tensor]:
+        """Pass samples of the next step forward and backward.
 
         Returns:
             The loss, (), without the method's penalty, and what was computed (``FlopMeter.step``).
         """
-        losses: list[Tensor] = []
-        counted: Counted | None = None
-        for part in self.passes.over(samples):
-            last, several = self.passes.last, self.passes.count > 1
-            with nullcontext() if last else self.ranks.deferred(model):
-                seed_device(self.device, stream(self.seed, what, step, *([self.passes.index] if several else [])))
-                loss = self._forward(model, *batch(part))
-                if several:
-                    loss = loss / self.passes.count
-                if counted is None:
-                    counted = self.procedure.counted()
-                    counted = self.products() if counted is None else counted
-                losses.append(loss.detach().clone())
-                penalty = self.procedure.penalty(step) if last else None
-                self.precision.backward(loss if penalty is None else loss + penalty)
-        assert counted is not None
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), counted
+        step = self.step + 1
+        with self.passing.summing(samples) as wanted:
+            if wanted:
+                with frozen_statistics(self.model):
+                    self.passing.both(self.model, samples, batch, step, what)
+                self.optimizer.zero_grad(set_to_none=True)
+        counted: list[Products | Tensor] = []
 
-    def _sum(self, samples: int, batch: Batch, step: int, what: str) -> None:
-        """Pass samples once more beforehand where candidates are drawn from sums that a single pass does not see."""
-        wanted, self.passes.wanted = self.passes.wanted, False
-        if wanted and self.passes.size is not None and self.passes.size < samples:
-            self.passes.summing = True
-            with frozen_statistics(self.model):
-                self._pass(self.model, samples, batch, step, what)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.passes.summing = False
+        def penalty() -> Tensor | None:
+            found = self.procedure.counted()
+            counted.append(self.products() if found is None else found)
+            return self.procedure.penalty(step)
+
+        return self.passing.both(model, samples, batch, step, what, penalty), counted[0]
 
     def _repeats(self, step: int) -> bool:
         """Return whether a step is one that a graph replays."""
@@ -243,9 +226,8 @@ class Training:
     def _is_repeatable(self) -> bool:
         """Return whether all ordinary steps launch the same kernels on the same tensors."""
         alone = self.ranks.size == 1 and all(layer.backend == "masked" for layer in self.layers)
-        whole = self.passes.size is None and self.recompute.chains == 0
         fixed = self.procedure.plain and not self.precision.scales
-        return alone and whole and fixed and type(self.optimizer) is torch.optim.SGD
+        return alone and fixed and self.passing.plain and type(self.optimizer) is torch.optim.SGD
 
     def _capture(self, x: Tensor, y: Tensor) -> Step:
         """Record an ordinary step; where that fails, go on without."""
@@ -260,7 +242,7 @@ class Training:
 
     def _ordinary_step(self, x: Tensor, y: Tensor) -> None:
         """Do what ``take_step`` does with a batch where the method takes no part."""
-        loss = self._forward(self._called, x, y)
+        loss = self.passing.forward(self._called, x, y, self.step + 1, "")
         self.loss_sum += loss.detach()
         loss.backward()
         for layer in self.layers:
@@ -326,9 +308,8 @@ class Training:
     def fresh_pass(self, step: int, samples: int | None) -> int:
         """Run a forward and backward over samples drawn for the step, without touching normalization statistics."""
         x, y = self.data.sample(step, samples or self.data.batch_size)
-        self._sum(len(y), lambda part: (x[part], y[part]), step, "fresh dropout")
         with frozen_statistics(self.model):
-            self._pass(self.model, len(y), lambda part: (x[part], y[part]), step, "fresh dropout")
+            self._pass(self.model, len(y), lambda part: (x[part], y[part]), "fresh dropout")
         self._overflowed = self._overflows()
         self.optimizer.zero_grad(set_to_none=True)
         return len(y)
@@ -383,10 +364,6 @@ class Training:
         self.loss_sum = state["loss_sum"].to(self.device)
         self.epoch_seconds = state["epoch_seconds"]
         self.last = state["last"]
-
-    def _forward(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        with self.recompute.active(), self.precision.autocast():
-            return self.loss(model(x), y)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Give the loss that training minimises, the mean over samples.

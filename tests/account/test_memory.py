@@ -76,7 +76,16 @@ def test_parts_of_a_network_by_hand(optimizer: str) -> None:
     assert record["update_peak_bytes"] is None
 
 
-@pytest.mark.parametrize("words", [[], ["optimizer=adamw"], ["optimizer=adam", "backend=sparse"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optimizer=adamw"],
+        ["optimizer=adam", "backend=sparse"],
+        ["activations=lean"],
+        ["activations=int4", "backend=sparse"],
+    ],
+    ids=str,
+)
 def test_prediction_is_near_the_measurement(words: list[str]) -> None:
     from dstrun.plan import plan
 
