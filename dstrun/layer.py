@@ -6,7 +6,7 @@ Shape letters: A active connections of a layer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -169,6 +169,17 @@ def carried(layer: SparseLayer, grows: bool) -> dict[str, Tensor]:
                 "choose optimizer=sgd, adam or adamw, or give it a method before_growth(weight)"
             )
     return {key: value for key, value in state.items() if getattr(value, "shape", None) == weight.shape}
+
+
+def unpacked(layer: SparseLayer) -> AbstractContextManager[None]:
+    """Have the optimizer's state of a layer's weight as numbers while connections move, if it is kept otherwise."""
+    made = getattr(layer.optimizer, "unpacked", None)
+    return nullcontext() if made is None else made(layer.weight)
+
+
+def single(tensor: Tensor) -> Tensor:
+    """Return a tensor in at least single precision, the same one where it is: what methods compute with."""
+    return tensor if tensor.dtype.itemsize >= 4 else tensor.float()
 
 
 def _is_stale(value: Any, grows: bool, shape: tuple[int, ...] | None = None) -> bool:

@@ -45,6 +45,9 @@ from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.record.page import page, summary
 from dstrun.record.writer import write_atomic
 from dstrun.safe import without_secrets
+from dstrun.storage.packed import pack
+from dstrun.storage.product import store, weights_of
+from dstrun.storage.rounding import TYPES
 from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
@@ -269,10 +272,12 @@ def assemble(
         layers = masked.wrap(model, device) if method.start == "all" else []
     model.to(device)
     synchronize(model, ranks, device)
+    store(model, layers, TYPES[config["weights"]])
     powerprop.reparametrize(model, config["powerprop"])
     method.reparametrize(model, layers)
     rate = experiment.build("optimizer")
     optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
+    optimizer = pack(optimizer, weights_of(model, layers), config)
     for layer in layers:
         layer.optimizer, layer.ranks = optimizer, ranks
     grow = experiment.build("grow")

@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "account": {"geometry", "grow", "layer", "method"},
     "record": {"identity", "method", "upgrade"},
     "report": {"identity", "record", "upgrade"},
+    "storage": {"layer"},
     "train": {"account", "dataset", "layer", "method", "optimizer", "record", "transfer"},
     "schema": set(),
     "identity": {"schema"},

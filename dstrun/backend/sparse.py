@@ -28,7 +28,7 @@ from dstrun.backend.search import best_of_all
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
+from dstrun.layer import SparseLayer, carried, prunable, scored, sharing, single, unpacked
 from dstrun.ranks import ALONE, Ranks
 from dstrun.topology import Topology, others
 from dstrun.transfer import sent
@@ -53,7 +53,7 @@ class Sparse(nn.Module):
     Args:
         geometry: how connections relate to inputs and outputs.
         topology: which connections are active.
-        values: (A,) their weights; float32 or bfloat16, or float64 with the reference kernels.
+        values: (A,) their weights; float32, bfloat16 or float16, or float64 with the reference kernels.
         bias: (O,), or ``None``.
 
     Attributes:
@@ -100,7 +100,7 @@ class Sparse(nn.Module):
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
-        return self.weight.detach()
+        return single(self.weight.detach())
 
     def set_values(self, values: Tensor) -> None:
         """Set the weights of the active connections: (A,)."""
@@ -109,13 +109,11 @@ class Sparse(nn.Module):
 
     def grad(self) -> Tensor:
         """Give the gradient on the active connections: (A,)."""
-        if self.weight.grad is None:
-            raise RuntimeError(f"{self.name}: no gradient yet")
-        return self.weight.grad
+        return single(self._grad())
 
     def add_gradient(self, change: Tensor) -> None:
         """Add to the gradient on the active connections: (A,)."""
-        self.grad().add_(change)
+        self._grad().add_(change)
 
     def confine_gradient(self) -> None:
         """Leave the gradient as it is: there is none outside the topology."""
@@ -149,9 +147,11 @@ class Sparse(nn.Module):
         def moved(tensor: Tensor) -> Tensor:
             return tensor.new_zeros(new.count).index_put_((place,), tensor[kept])
 
-        for key, tensor in state.items():
-            assert self.optimizer is not None
-            self.optimizer.state[self.weight][key] = moved(tensor)
+        with unpacked(self):
+            for key in state:
+                assert self.optimizer is not None
+                old_state = self.optimizer.state[self.weight]
+                old_state[key] = moved(old_state[key])
         self.weight.data = moved(self.weight.data)
         self.weight.grad = None
         self.pattern.set(new)
@@ -201,6 +201,11 @@ class Sparse(nn.Module):
         """Say shape and density."""
         density = self.count / math.prod(self.geometry.shape)
         return f"{self.geometry.shape}, active={self.count}, density={density:.3%}, bias={self.bias is not None}"
+
+    def _grad(self) -> Tensor:
+        if self.weight.grad is None:
+            raise RuntimeError(f"{self.name}: no gradient yet")
+        return self.weight.grad
 
     def _dense(self) -> Layer:
         raise NotImplementedError

@@ -1,0 +1,1 @@
+"""In which form training keeps its numbers between the moments in which it computes with them."""
