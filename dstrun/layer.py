@@ -5,8 +5,8 @@ Shape letters: A active connections of a layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -171,10 +171,21 @@ def carried(layer: SparseLayer, grows: bool) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if getattr(value, "shape", None) == weight.shape}
 
 
-def unpacked(layer: SparseLayer) -> AbstractContextManager[None]:
-    """Have the optimizer's state of a layer's weight as numbers while connections move, if it is kept otherwise."""
-    made = getattr(layer.optimizer, "unpacked", None)
-    return nullcontext() if made is None else made(layer.weight)
+def carry(layer: SparseLayer, grows: bool, move: Callable[[Tensor], Tensor]) -> None:
+    """Replace what ``carried`` finds by what ``move`` makes of it; an optimizer that packs state shows it as numbers.
+
+    Args:
+        layer: about to be rewired.
+        grows: whether connections are about to grow in it.
+        move: makes a tensor of the new weight's shape of one of the old one's.
+    """
+    optimizer, found = layer.optimizer, carried(layer, grows)
+    if optimizer is None:
+        return
+    with getattr(optimizer, "unpacked", nullcontext)(layer.weight):
+        state = optimizer.state[layer.weight]
+        for key in found:
+            state[key] = move(state[key])
 
 
 def single(tensor: Tensor) -> Tensor:

@@ -21,8 +21,7 @@ from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Change, Products, Update
 from dstrun.network import allocate, count_network, outline, parameters_record, trained, unmet, unpruned_record
 from dstrun.storage.packed import pack
-from dstrun.storage.product import store, weights_of
-from dstrun.storage.rounding import TYPES
+from dstrun.storage.product import store, stored_weights
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
@@ -160,9 +159,9 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         method = experiment.build("method")
         always = method.start == "sparse" and config["backend"] != "masked"
         layers = _hollow(model, active) if always else []
-        store(model, layers, TYPES[config["weights"]])
-        weights = weights_of(model, layers)
-        optimizer = pack(experiment.build("optimizer").build(model.parameters()), weights, config)
+        store(model, layers, config["weights"])
+        weights = stored_weights(model, layers)
+        optimizer: Any = pack(experiment.build("optimizer").build(model.parameters()), weights, config)
         precision = Precision(config["precision"], torch.device("cpu"))
         tracker = MemTracker()
         tracker.track_external(model, optimizer)

@@ -46,8 +46,7 @@ from dstrun.record.page import page, summary
 from dstrun.record.writer import write_atomic
 from dstrun.safe import without_secrets
 from dstrun.storage.packed import pack
-from dstrun.storage.product import store, weights_of
-from dstrun.storage.rounding import TYPES
+from dstrun.storage.product import store, stored_weights
 from dstrun.stream import stream
 from dstrun.train import checkpoint, distributed
 from dstrun.train.clock import Clock
@@ -178,12 +177,8 @@ def _attempt(
         record = make_record(experiment, folder, training)
         folder.finish(record)
         return Outcome("done", folder, record), None
-    except Interrupted as event:
-        return Outcome("interrupted", folder, None, str(event)), None
-    except Diverged as event:
-        return Outcome("diverged", folder, None, str(event)), None
-    except Busy as event:
-        return Outcome("busy", folder, None, str(event)), None
+    except (Interrupted, Diverged, Busy) as event:
+        return Outcome(type(event).__name__.lower(), folder, None, str(event)), None
     except (EmptyLayer, ConfigError, Unsaved) as event:
         return Outcome("failed", folder, None, str(event)), f"{event}\n"
     except (Exception, SystemExit) as error:
@@ -272,12 +267,12 @@ def assemble(
         layers = masked.wrap(model, device) if method.start == "all" else []
     model.to(device)
     synchronize(model, ranks, device)
-    store(model, layers, TYPES[config["weights"]])
+    store(model, layers, config["weights"])
     powerprop.reparametrize(model, config["powerprop"])
     method.reparametrize(model, layers)
     rate = experiment.build("optimizer")
     optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
-    optimizer = pack(optimizer, weights_of(model, layers), config)
+    optimizer = pack(optimizer, stored_weights(model, layers), config)
     for layer in layers:
         layer.optimizer, layer.ranks = optimizer, ranks
     grow = experiment.build("grow")

@@ -28,7 +28,7 @@ from dstrun.backend.search import best_of_all
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, carried, prunable, scored, sharing, single, unpacked
+from dstrun.layer import SparseLayer, carry, prunable, scored, sharing, single
 from dstrun.ranks import ALONE, Ranks
 from dstrun.topology import Topology, others
 from dstrun.transfer import sent
@@ -142,16 +142,11 @@ class Sparse(nn.Module):
         new = old.rewired(prune, grow)
         device = self.weight.device
         kept, place = sent(others(old.positions, prune), device), sent(others(new.positions, grow), device)
-        state = carried(self, grow.numel() > 0)
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.new_zeros(new.count).index_put_((place,), tensor[kept])
 
-        with unpacked(self):
-            for key in state:
-                assert self.optimizer is not None
-                old_state = self.optimizer.state[self.weight]
-                old_state[key] = moved(old_state[key])
+        carry(self, grow.numel() > 0, moved)
         self.weight.data = moved(self.weight.data)
         self.weight.grad = None
         self.pattern.set(new)

@@ -62,15 +62,15 @@ def packed(values: Tensor, grid: Grid, draws: Tensor | None) -> tuple[Tensor, Te
     count = values.numel()
     chance = 0.5 if draws is None else (draws + 0.5) / CHANCES
     size = values.abs()
-    below = size.log2().mul_(grid.steps).floor_().clamp_(-_BOUND, _BOUND)
-    share = (size / (below / grid.steps).exp2_() - 1) / (grid.ratio - 1)
+    below = size.log2().mul_(grid.steps).floor_().clamp_(-_BOUND, _BOUND).int()
+    share = (size / _level(below, grid) - 1) / (grid.ratio - 1)
     place = (below + (share > chance)).masked_fill_(size == 0, _EMPTY)
     blocks = functional.pad(place, (0, -count % BLOCK), value=_EMPTY).view(-1, BLOCK)
     top = blocks.amax(1)
     code = (blocks - top[:, None] + grid.levels).view(-1)[:count]
     if grid is SIGNED:
-        least = (top - grid.levels + 1).div_(grid.steps).exp2_().repeat_interleave(BLOCK)[:count]
-        code = torch.where(code < 1, (size > least * chance).to(code.dtype), code) * values.sign()
+        least = _level(top - grid.levels + 1, grid).repeat_interleave(BLOCK)[:count]
+        code = torch.where(code < 1, (size > least * chance).int(), code) * values.sign()
     else:
         code = code.clamp_(min=1).masked_fill_(size == 0, 0)
     return code.to(grid.dtype), top.to(torch.int16)
@@ -78,7 +78,19 @@ def packed(values: Tensor, grid: Grid, draws: Tensor | None) -> tuple[Tensor, Te
 
 def unpacked(codes: Tensor, exponents: Tensor, grid: Grid) -> Tensor:
     """Return the numbers, (n,) float32, of codes (n,) and block exponents (K,)."""
-    place = codes.float()
-    top = exponents.float().repeat_interleave(BLOCK)[: codes.numel()]
-    size = (place.abs() + (top - grid.levels)).div_(grid.steps).exp2_()
-    return size.mul_(place.sign_())
+    place = codes.int()
+    top = exponents.int().repeat_interleave(BLOCK)[: codes.numel()]
+    return _level(place.abs() + (top - grid.levels), grid) * place.sign_()
+
+
+def _level(place: Tensor, grid: Grid) -> Tensor:
+    """Return a grid's power of its ratio, float32: the same bits wherever it stands, which ``exp2`` does not promise.
+
+    Args:
+        place: int32.
+        grid: of levels.
+    """
+    octave = [2 ** (step / grid.steps) for step in range(grid.steps)]
+    within = torch.tensor(octave, dtype=torch.float32, device=place.device)[place & (grid.steps - 1)]
+    power = (place >> grid.steps.bit_length() - 1).add_(127).clamp_(0, 254).bitwise_left_shift_(23)
+    return within * power.view(torch.float32)

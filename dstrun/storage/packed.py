@@ -79,7 +79,7 @@ class Packed(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Take a step, on so many numbers at a time; none where a ``GradScaler`` has found what is not finite."""
-        if getattr(self, "found_inf", None) is not None and bool(self.found_inf):
+        if getattr(self, "found_inf", False):
             return
         self.steps += 1
         groups = self.param_groups
@@ -150,37 +150,19 @@ class Packed(torch.optim.Optimizer):
                 continue
             parameter.grad = _laid_out(parameter.grad, parameter)
             values, gradient = _flat(parameter), _flat(parameter.grad)
+            before = dict(self.state[parameter])  # without what the first part of a first step brings in
             for start in range(0, parameter.numel(), PART):
                 here = slice(start, start + PART)
                 weight = values[here].float()
-                if REST in self.state[parameter]:
-                    weight += _flat(self.state[parameter][REST])[here]
-                weight.grad = gradient[here].float()
+                if REST in before:
+                    weight += _flat(before[REST])[here]
+                numbers = gradient[here].float()
                 if scale is not None:
-                    weight.grad = weight.grad / scale.to(weight.device)
-                    gradient[here] = weight.grad
-                self.inner.state[weight] = self._unpacked_state(parameter, here)
+                    numbers = numbers / scale.to(weight.device)
+                    gradient[here] = numbers  # criteria read it after the step
+                weight.grad = numbers
+                self.inner.state[weight] = _unpacked(before, parameter.shape, here)
                 yield _Part(parameter, here, weight)
-
-    def _unpacked_state(self, parameter: Tensor, here: slice) -> dict[str, Any]:
-        """Return the state of a part: float32, or as it is stored where that is no smaller."""
-        state = self.state[parameter]
-        found: dict[str, Any] = {}
-        for key, value in state.items():
-            if not isinstance(value, Tensor) or value.shape != parameter.shape:
-                if not key.endswith(EXPONENTS):
-                    found[key] = value.clone() if isinstance(value, Tensor) else value
-            elif key != REST:
-                part = _flat(value)[here]
-                if (exponents := state.get(_exponents(key))) is not None:
-                    part = unpacked(part, exponents[_blocks(here)], _grid(key))
-                elif value.dtype in (torch.bfloat16, torch.float16):
-                    part = part.float()
-                else:
-                    found[key] = part
-                    continue
-                found[key] = part.square_() if key in SQUARES else part
-        return found
 
     def _put_back(self, part: _Part) -> None:
         """Pack what a step has changed."""
@@ -236,6 +218,33 @@ def pack(optimizer: torch.optim.Optimizer, weights: Iterable[Tensor], config: di
     if config["weights"] == config["state"] == "fp32":
         return optimizer
     return Packed(optimizer, weights, TYPES[config["state"]], config["rounding"] == "kahan", config["seed"])
+
+
+def _unpacked(state: dict[str, Any], shape: torch.Size, here: slice) -> dict[str, Any]:
+    """Return a part of what a weight's state stands for: in float32, or as it is stored where that is no smaller.
+
+    Args:
+        state: as it is kept.
+        shape: of the weight.
+        here: which numbers of it.
+    """
+    found: dict[str, Any] = {}
+    for key, value in state.items():
+        if key == REST or key.endswith(EXPONENTS):
+            continue
+        if not isinstance(value, Tensor) or value.shape != shape:
+            found[key] = value.clone() if isinstance(value, Tensor) else value
+            continue
+        part = _flat(value)[here]
+        if (exponents := state.get(_exponents(key))) is not None:
+            part = unpacked(part, exponents[_blocks(here)], _grid(key))
+        elif value.dtype in (torch.bfloat16, torch.float16):
+            part = part.float()
+        else:
+            found[key] = part
+            continue
+        found[key] = part.square_() if key in SQUARES else part
+    return found
 
 
 def _exponents(key: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dstrun.layer import SparseLayer, prunable, sharing
+from dstrun.storage.rounding import TYPES
 
 
 class Linear(nn.Linear):
@@ -93,7 +94,7 @@ def _differ(weight: Tensor, x: Tensor) -> bool:
     return weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type)
 
 
-def weights_of(model: nn.Module, layers: Iterable[SparseLayer]) -> list[Tensor]:
+def stored_weights(model: nn.Module, layers: Iterable[SparseLayer]) -> list[Tensor]:
     """List the weights that are stored otherwise: those of the layers, or of all prunable ones where none is sparse.
 
     All else, biases and normalization above all, stays in float32: it is little.
@@ -101,12 +102,18 @@ def weights_of(model: nn.Module, layers: Iterable[SparseLayer]) -> list[Tensor]:
     return [layer.weight for layer in layers] or [module.weight for _, module in prunable(model)]
 
 
-def store(model: nn.Module, layers: Iterable[SparseLayer], dtype: torch.dtype) -> None:
+def store(model: nn.Module, layers: Iterable[SparseLayer], kind: str) -> None:
     """Round the weights of layers to 16 bits, to the nearest, and let the layers compute with them.
 
     Dense layers of a kind of their own keep float32, as what they compute is not known. To be called before weights
     are parametrized.
+
+    Args:
+        model: changed in place.
+        layers: its sparse layers.
+        kind: the setting ``weights``; with ``fp32`` nothing changes.
     """
+    dtype = TYPES[kind]
     if dtype == torch.float32:
         return
     for layer in layers:
