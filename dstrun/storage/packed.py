@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from dstrun.storage.blocks import BLOCK, POSITIVE, SIGNED, Grid, packed, unpacked
 from dstrun.storage.rounding import TYPES, Draws, stochastic
@@ -151,7 +152,7 @@ class Packed(torch.optim.Optimizer):
             parameter.grad = _laid_out(parameter.grad, parameter)
             values, gradient = _flat(parameter), _flat(parameter.grad)
             before = dict(self.state[parameter])  # without what the first part of a first step brings in
-            for start in range(0, parameter.numel(), PART):
+            for start in _starts(parameter):
                 here = slice(start, start + PART)
                 weight = values[here].float()
                 if REST in before:
@@ -258,6 +259,11 @@ def _grid(key: str) -> Grid:
 def _blocks(here: slice) -> slice:
     """Return which blocks a part has."""
     return slice(here.start // BLOCK, here.stop // BLOCK)
+
+
+def _starts(parameter: Tensor) -> range:
+    """Return where the parts of a parameter begin; one is all of them where no numbers are (``dstrun plan``)."""
+    return range(0, parameter.numel(), PART)[: 1 if isinstance(parameter, FakeTensor) else None]
 
 
 def _gathered(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
