@@ -25,6 +25,8 @@ from dstrun.optimizer.decay import groups
 from dstrun.option import ConfigError
 from dstrun.progress import say
 from dstrun.ranks import ALONE, Passes, Ranks
+from dstrun.storage.packed import pack
+from dstrun.storage.product import store, stored_weights
 from dstrun.storage.recompute import Recompute, checkpoint
 from dstrun.stream import stream
 from dstrun.train.clock import Clock
@@ -115,10 +117,12 @@ def assemble(
     passes, recompute = Passes(microbatch(config, model, ranks)), Recompute()
     if config["checkpointing"] != "none":
         checkpoint(model, config["checkpointing"], recompute)
+    store(model, layers, config["weights"])
     powerprop.reparametrize(model, config["powerprop"])
     method.reparametrize(model, layers)
     rate = experiment.build("optimizer")
     optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
+    optimizer = pack(optimizer, stored_weights(model, layers), config)
     for layer in layers:
         layer.optimizer, layer.ranks, layer.passes = optimizer, ranks, passes
     grow = experiment.build("grow")

@@ -35,6 +35,7 @@ def check(experiment: Experiment) -> None:
         experiment.build(group)
     _check_gradients(experiment)
     _check_activations(config)
+    _check_storage(experiment)
     count = experiment.build("dataset").train_images
     if config["microbatch"] is not None and config["batch_size"] % config["microbatch"]:
         size, whole = config["microbatch"], config["batch_size"]
@@ -92,6 +93,27 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
             raise ConfigError(f"{power} method={name}: a weight that starts at 0 gets no gradient and never moves")
         if config["backend"] != "masked":
             raise ConfigError(f"{power} backend={config['backend']}: only dense storage has it")
+
+
+def _check_storage(experiment: Experiment) -> None:
+    """Check that weights and state can be stored as asked."""
+    config, optimizer, name = experiment.config, experiment.build("optimizer"), experiment.choices["optimizer"]
+    weights, state, rounding = config["weights"], config["state"], config["rounding"]
+    if weights == "fp32" and rounding != "stochastic":
+        raise ConfigError(f"rounding={rounding} makes no sense with weights=fp32, which are not rounded")
+    for key, value in (("weights", weights), ("state", state)):
+        if value != "fp32" and not optimizer.elementwise:
+            raise ConfigError(
+                f"{key}={value} makes no sense with optimizer={name}, whose class does not say that it treats each "
+                "number alone (elementwise)"
+            )
+    if state != "fp32" and optimizer.stateless:
+        raise ConfigError(f"state={state} makes no sense with optimizer={name}, which keeps none as it is set")
+    if weights == "fp16" and config["precision"] != "fp16":
+        raise ConfigError(
+            f"weights=fp16 makes no sense with precision={config['precision']}: small gradients, which have the type "
+            "of weights, are lost unless precision=fp16 scales the loss"
+        )
 
 
 def _check_gradients(experiment: Experiment) -> None:

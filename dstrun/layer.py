@@ -5,8 +5,8 @@ Shape letters: A active connections of a layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -173,6 +173,28 @@ def carried(layer: SparseLayer, grows: bool) -> dict[str, Tensor]:
                 "choose optimizer=sgd, adam or adamw, or give it a method before_growth(weight)"
             )
     return {key: value for key, value in state.items() if getattr(value, "shape", None) == weight.shape}
+
+
+def carry(layer: SparseLayer, grows: bool, move: Callable[[Tensor], Tensor]) -> None:
+    """Replace what ``carried`` finds by what ``move`` makes of it; an optimizer that packs state shows it as numbers.
+
+    Args:
+        layer: about to be rewired.
+        grows: whether connections are about to grow in it.
+        move: makes a tensor of the new weight's shape of one of the old one's.
+    """
+    optimizer, found = layer.optimizer, carried(layer, grows)
+    if optimizer is None:
+        return
+    with getattr(optimizer, "unpacked", nullcontext)(layer.weight):
+        state = optimizer.state[layer.weight]
+        for key in found:
+            state[key] = move(state[key])
+
+
+def single(tensor: Tensor) -> Tensor:
+    """Return a tensor in at least single precision, the same one where it is: what methods compute with."""
+    return tensor if tensor.dtype.itemsize >= 4 else tensor.float()
 
 
 def _is_stale(value: Any, grows: bool, shape: tuple[int, ...] | None = None) -> bool:

@@ -30,6 +30,8 @@ from dstrun.network import (
     unpruned_record,
 )
 from dstrun.storage.activations import Kept
+from dstrun.storage.packed import pack
+from dstrun.storage.product import store, stored_weights
 from dstrun.topology import Topology
 from dstrun.train.precision import Precision
 
@@ -168,8 +170,9 @@ def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int])
         method = experiment.build("method")
         always = method.start == "sparse" and config["backend"] != "masked"
         layers = _hollow(model, active) if always else []
-        optimizer = experiment.build("optimizer").build(model.parameters())
-        weights = [layer.weight for layer in layers] or [module.weight for _, module in prunable(model)]
+        store(model, layers, config["weights"])
+        weights = stored_weights(model, layers)
+        optimizer: Any = pack(experiment.build("optimizer").build(model.parameters()), weights, config)
         precision = Precision(config["precision"], torch.device("cpu"))
         kept = Kept(config["activations"], 0, model)
         tracker = MemTracker()

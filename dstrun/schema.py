@@ -64,6 +64,13 @@ class Schema:
         OneOf("full", "lean", "bf16", "fp16", "int8", "int4"),
         "kept for the backward pass: as PyTorch does; the same numbers in less; rounded to 16, 8 or 4 bits",
     )
+    weights: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "in which the weights of layers are stored")
+    rounding: str = setting(
+        "stochastic", OneOf("stochastic", "kahan"), "of 16-bit weights: at random, or what is lost is kept beside them"
+    )
+    state: str = setting(
+        "fp32", OneOf("fp32", "bf16", "fp16", "int8"), "in which the optimizer's state of these weights is stored"
+    )
     deterministic: bool = setting(True, None, "refuse operations that no GPU repeats bit for bit; false: say so")
     distributed: str | None = setting(None, OneOf("ddp"), "ddp: one run over the processes of torchrun or srun")
     experiment: str = setting("default", None, "folder under results")

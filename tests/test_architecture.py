@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "optimizer": set(),
     "method": {"exploration", "grow", "layer", "selection", "topology", "transfer"},
     "backend": {"compiled", "exploration", "geometry", "grow", "initial", "layer", "topology", "transfer"},
-    "storage": {"backend", "compiled", "method"},
+    "storage": {"backend", "compiled", "layer", "method"},
     "model": set(),
     "dataset": set(),
     "account": {"geometry", "grow", "layer", "method"},

@@ -20,7 +20,7 @@ from dstrun.backend.search import Search
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import Layer, geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
+from dstrun.layer import SparseLayer, carried, prunable, scored, sharing, single
 from dstrun.ranks import ALONE, Passes, Ranks
 from dstrun.topology import Topology
 from dstrun.transfer import sent
@@ -95,7 +95,7 @@ class MaskedLayer:
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
-        return _flat(self.weight.detach())[self.at]
+        return single(_flat(self.weight.detach())[self.at])
 
     def set_values(self, values: Tensor) -> None:
         """Set the weights of the active connections, (A,), and zero all others."""
@@ -104,11 +104,11 @@ class MaskedLayer:
 
     def grad(self) -> Tensor:
         """Give the gradient on the active connections: (A,)."""
-        return _flat(self._grad())[self.at]
+        return single(_flat(self._grad())[self.at])
 
     def add_gradient(self, change: Tensor) -> None:
         """Add to the gradient on the active connections: (A,)."""
-        _flat(self._grad())[self.at] += change
+        _flat(self._grad())[self.at] += change.to(self.weight.dtype)
 
     def confine_gradient(self) -> None:
         """Zero the gradient of inactive connections."""
@@ -149,10 +149,10 @@ class MaskedLayer:
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
         gradient = self.ranks.average(self._grad())
         if positions is None:
-            chosen = gradient.reshape(-1)
+            chosen = single(gradient.reshape(-1))
         else:
             at = self._places(positions)
-            chosen = _flat(gradient)[at]
+            chosen = single(_flat(gradient)[at])
             positions = at if self.weight.is_contiguous() else sent(positions, gradient.device)
         finite = chosen.isfinite().all()
         return best(criterion.score(chosen, positions, exploration), positions, exploration, finite)
@@ -196,7 +196,7 @@ class MaskedLayer:
 
     def dense_grad(self) -> Tensor:
         """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""
-        return self._grad().reshape(-1)
+        return single(self._grad().reshape(-1))
 
     def _grad(self) -> Tensor:
         if self.weight.grad is None:

@@ -27,7 +27,7 @@ from dstrun.backend.search import Search, best_of_all, dense_gradient
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
+from dstrun.layer import SparseLayer, carry, prunable, scored, sharing, single
 from dstrun.ranks import ALONE, Passes, Ranks
 from dstrun.topology import Topology, others
 from dstrun.transfer import sent
@@ -42,7 +42,7 @@ class Sparse(nn.Module):
     Args:
         geometry: how connections relate to inputs and outputs.
         topology: which connections are active.
-        values: (A,) their weights; float32 or bfloat16, or float64 with the reference kernels.
+        values: (A,) their weights; float32, bfloat16 or float16, or float64 with the reference kernels.
         bias: (O,), or ``None``.
 
     Attributes:
@@ -90,7 +90,7 @@ class Sparse(nn.Module):
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
-        return self.weight.detach()
+        return single(self.weight.detach())
 
     def set_values(self, values: Tensor) -> None:
         """Set the weights of the active connections: (A,)."""
@@ -99,13 +99,11 @@ class Sparse(nn.Module):
 
     def grad(self) -> Tensor:
         """Give the gradient on the active connections: (A,)."""
-        if self.weight.grad is None:
-            raise RuntimeError(f"{self.name}: no gradient yet")
-        return self.weight.grad
+        return single(self._grad())
 
     def add_gradient(self, change: Tensor) -> None:
         """Add to the gradient on the active connections: (A,)."""
-        self.grad().add_(change)
+        self._grad().add_(change)
 
     def confine_gradient(self) -> None:
         """Leave the gradient as it is: there is none outside the topology."""
@@ -134,14 +132,11 @@ class Sparse(nn.Module):
         new = old.rewired(prune, grow)
         device = self.weight.device
         kept, place = sent(others(old.positions, prune), device), sent(others(new.positions, grow), device)
-        state = carried(self, grow.numel() > 0)
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.new_zeros(new.count).index_put_((place,), tensor[kept])
 
-        for key, tensor in state.items():
-            assert self.optimizer is not None
-            self.optimizer.state[self.weight][key] = moved(tensor)
+        carry(self, grow.numel() > 0, moved)
         self.weight.data = moved(self.weight.data)
         self.weight.grad = None
         self.pattern.set(new)
@@ -191,6 +186,11 @@ class Sparse(nn.Module):
         """Say shape and density."""
         density = self.count / math.prod(self.geometry.shape)
         return f"{self.geometry.shape}, active={self.count}, density={density:.3%}, bias={self.bias is not None}"
+
+    def _grad(self) -> Tensor:
+        if self.weight.grad is None:
+            raise RuntimeError(f"{self.name}: no gradient yet")
+        return self.weight.grad
 
     def _dense(self) -> Layer:
         raise NotImplementedError
