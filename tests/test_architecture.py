@@ -85,6 +85,7 @@ MAY_IMPORT = {
     "assemble": None,
     "run": None,
     "plan": None,
+    "predict": None,
     "start": {"config", "launcher"},
     "sync": {"record", "report"},
     "migrate": {"identity", "record", "report"},

@@ -1,0 +1,235 @@
+"""Training code run on tensors without numbers: nothing is computed, and every allocation is told.
+
+Tensors of floating point are fake ones (``torch._subclasses``), which have shapes and storages of the right size.
+Integers are real, and so are numbers drawn by a generator and those of 64 bits: topologies, drawn connections and the
+sums that these are drawn from are small, and how much is allocated depends on them. Where code asks for numbers that were never computed (the highest of some
+scores, say), random ones stand in. So an update of the topology runs as it does in training.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.autograd.function import FunctionCtx
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map
+
+from dstrun.account.recorded import marked
+from dstrun.account.scratch import scratch
+from dstrun.account.timeline import Event
+
+aten = torch.ops.aten
+ORDERS = {aten.sort, aten.topk, aten.argsort, aten.argmax, aten.argmin, aten.kthvalue, aten.multinomial, aten.nonzero}
+"""What ranks or picks: of stand-ins it gives real positions."""
+
+SMALL = 1 << 13
+"""Constants of so many numbers are real: what is drawn by equal weights is drawn so here."""
+
+READS = ("numpy", "tolist")
+"""Methods that hand numbers to Python without an operation of PyTorch."""
+
+
+class Hollow(TorchDispatchMode):
+    """Runs what is inside on tensors without numbers, and tells allocations and releases.
+
+    Attributes:
+        events: of the phase that is recorded now (``recorded``); none outside.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.draws = torch.Generator().manual_seed(0)
+        self.events: list[Event] | None = None
+        self._living: dict[int, weakref.ref[Any]] = {}
+        self._real: dict[int, int] = {}
+        self._spans: dict[tuple[int, int], int] = {}
+        self._count = 0
+
+    def __enter__(self) -> Hollow:
+        self._patched = ExitStack()
+        self._patched.callback(setattr, torch.utils, "swap_tensors", torch.utils.swap_tensors)
+        torch.utils.swap_tensors = _take_over  # which ``Module.to`` does with fake tensors, and weak references forbid
+        for name in READS:
+            self._patched.callback(delattr, Tensor, name)
+            setattr(Tensor, name, self._reading(getattr(Tensor, name)))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._patched.close()
+
+    def _reading(self, method: Any) -> Any:
+        return lambda tensor, *args, **how: method(self.numbers(tensor), *args, **how)
+
+    def address(self, tensor: Tensor) -> int:
+        """Return the key of a tensor's storage; a fake stand-in of a real tensor has that of the real one."""
+        key = tensor.untyped_storage()._cdata
+        return self._real.get(key, key)
+
+    @contextmanager
+    def recorded(
+        self, device: torch.device, parameters: Iterable[nn.Parameter] = (), lasting: Iterable[Tensor] = ()
+    ) -> Iterator[list[Event]]:
+        """Tell allocations and releases, as ``recorded.recorded`` does of real ones."""
+        for tensor in lasting:
+            self._watch(tensor)
+        self.events = events = []
+        try:
+            with marked(parameters, lambda gradient: self._tell(self.address(gradient), 0)):
+                yield events
+        finally:
+            self.events = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, on fake tensors where one of its inputs is, and tell what it allocates."""
+        kwargs = kwargs or {}
+        given: list[Tensor] = []
+        tree_map(lambda x: given.append(x) if isinstance(x, Tensor) else None, (args, kwargs))
+        if not any(isinstance(tensor, FakeTensor) for tensor in given):
+            out = func(*args, **kwargs)
+            if kwargs.get("generator") is None:
+                known = {tensor.untyped_storage()._cdata for tensor in given}
+                out = tree_map(lambda x: x if not given and _is_small(x) else self._emptied(x, known), out)
+        elif func.overloadpacket in ORDERS:
+            out = self._stood_in(func, args, kwargs)
+        else:
+            try:  # fake kernels take no generator
+                out = self._on_fakes(func, args, {key: x for key, x in kwargs.items() if key != "generator"})
+            except (DataDependentOutputException, DynamicOutputShapeException):
+                out = self._stood_in(func, args, kwargs)
+        made: list[Tensor] = []
+        tree_map(lambda x: made.append(x) if isinstance(x, Tensor) else None, out)
+        for tensor in made:
+            self._see(tensor)
+        if self.events is not None:
+            self._work(scratch(func, given, made))
+        return out
+
+    def numbers(self, tensor: Tensor) -> Tensor:
+        """Return random numbers of a tensor's shape and type; whole ones are 0, and truth values true."""
+        if not isinstance(tensor, FakeTensor):
+            return tensor
+        shape, dtype = tuple(tensor.shape), tensor.dtype
+        with _disable_current_modes():  # they are no part of the run
+            if dtype.is_floating_point:
+                return torch.rand(shape, generator=self.draws, dtype=dtype)
+            return torch.full(shape, dtype == torch.bool, dtype=dtype)
+
+    def _stood_in(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation on stand-ins; numbers of floating point that it gives are none again."""
+        args, kwargs = tree_map(lambda x: self.numbers(x) if isinstance(x, Tensor) else x, (args, kwargs))
+        return tree_map(lambda x: self._emptied(x, set()), func(*args, **kwargs))
+
+    def _on_fakes(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation on fake tensors; what it changes in place is given back as it was given."""
+        originals: dict[int, Tensor] = {}
+
+        def faked(x: Any) -> Any:
+            if not isinstance(x, Tensor) or isinstance(x, FakeTensor):
+                return x
+            made = self.fake.from_tensor(x)
+            stand, real = made.untyped_storage(), x.untyped_storage()._cdata
+            if stand._cdata not in self._real:
+                self._real[stand._cdata] = real
+                self._living[stand._cdata] = weakref.ref(stand, lambda _, key=stand._cdata: self._forget(key))
+            originals[id(made)] = x
+            return made
+
+        args, kwargs = tree_map(faked, (args, kwargs))
+        with self.fake:
+            out = func(*args, **kwargs)
+        return tree_map(lambda x: originals.get(id(x), x) if not _is_exact(x) else self.numbers(x), out)
+
+    def _emptied(self, out: Any, known: set[int]) -> Any:
+        """Replace new numbers of floating point by a fake tensor; single numbers stay."""
+        if not isinstance(out, Tensor) or isinstance(out, FakeTensor) or out.device.type == "meta":
+            return out
+        if not out.dtype.is_floating_point or out.numel() <= 1 or _is_exact(out):
+            return out
+        if out.untyped_storage()._cdata in known:
+            return out
+        with self.fake:
+            return torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=out.device)
+
+    def _see(self, tensor: Tensor) -> None:
+        """Tell the allocation of a tensor's storage, once, and its release when it comes."""
+        if not isinstance(tensor, FakeTensor) and tensor.device.type == "meta":
+            return
+        if self._watch(tensor):
+            storage = tensor.untyped_storage()
+            self._tell(storage._cdata, storage.nbytes())
+
+    def _watch(self, tensor: Tensor) -> bool:
+        """Be told when a tensor's storage is released; returns whether it was unknown."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._living:
+            return False
+        self._living[key] = weakref.ref(storage, lambda _: self._release(key, size))
+        return True
+
+    def _release(self, key: int, size: int) -> None:
+        del self._living[key]
+        self._tell(key, -size)
+
+    def _forget(self, key: int) -> None:
+        del self._living[key], self._real[key]
+
+    def _work(self, sizes: Iterable[int]) -> None:
+        """Tell what a kernel allocates for itself, all at once, and releases."""
+        sizes = [size for size in sizes if size]
+        self._count += len(sizes)
+        keys = range(-self._count, -self._count + len(sizes))
+        for sign in (1, -1):
+            for key, size in zip(keys, sizes, strict=True):
+                self._tell(key, sign * size)
+
+    def _tell(self, key: int, size: int) -> None:
+        if self.events is None:
+            return
+        node: Any = torch._C._current_autograd_node()
+        span = recording = 0
+        if node is not None:
+            place = torch._C._current_graph_task_id(), node._sequence_nr()
+            span = self._spans.setdefault(place, len(self._spans) + 1)
+            recording = torch.is_grad_enabled() or _in_forward()
+        self.events.append(Event(len(self.events), key, size, span, bool(recording)))
+
+
+def _is_small(out: Any) -> bool:
+    return isinstance(out, Tensor) and out.numel() <= SMALL
+
+
+def _is_exact(out: Any) -> bool:
+    return isinstance(out, Tensor) and out.dtype == torch.float64
+
+
+def _take_over(one: Tensor, other: Tensor) -> None:
+    one.data = other.data
+
+
+def _in_forward() -> bool:
+    """Return whether a function of Python's is in its forward pass, inside of a backward pass: a recomputation."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in ("forward", "backward") and code.co_argcount:
+            first = frame.f_locals.get(code.co_varnames[0])
+            if isinstance(first, FunctionCtx):
+                return code.co_name == "forward"
+        frame = frame.f_back
+    return False
