@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -24,7 +24,6 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.autograd.function import FunctionCtx
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_map
 
 from dstrun.account.recorded import marked
 from dstrun.account.scratch import scratch
@@ -36,6 +35,9 @@ ORDERS = {aten.sort, aten.topk, aten.argsort, aten.argmax, aten.argmin, aten.kth
 
 SMALL = 1 << 13
 """Constants of so many numbers are real: what is drawn by equal weights is drawn so here."""
+
+EXACT = torch.float64
+"""What has this type is computed: no network has it, and sums that connections are drawn by do."""
 
 READS = ("numpy", "tolist")
 """Methods that hand numbers to Python without an operation of PyTorch."""
@@ -94,16 +96,22 @@ class Hollow(TorchDispatchMode):
         finally:
             self.events = None
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # nothing is compiled here, and asking its compiler not to takes seconds
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, on fake tensors where one of its inputs is, and tell what it allocates."""
         kwargs = kwargs or {}
-        given: list[Tensor] = []
-        tree_map(lambda x: given.append(x) if isinstance(x, Tensor) else None, (args, kwargs))
-        if not any(isinstance(tensor, FakeTensor) for tensor in given):
-            out = func(*args, **kwargs)
+        if FakeTensor not in types:
+            out, known = func(*args, **kwargs), None
+            if isinstance(out, Tensor) and (not out.dtype.is_floating_point or out.is_meta or out.numel() <= 1):
+                self._see(out)
+                return out
             if kwargs.get("generator") is None:
+                given = list(_tensors((args, kwargs)))
                 known = {tensor.untyped_storage()._cdata for tensor in given}
-                out = tree_map(lambda x: x if not given and _is_small(x) else self._emptied(x, known), out)
+                out = _mapped(lambda x: x if not given and x.numel() <= SMALL else self._emptied(x, known), out)
         elif func.overloadpacket in ORDERS:
             out = self._stood_in(func, args, kwargs)
         else:
@@ -111,12 +119,11 @@ class Hollow(TorchDispatchMode):
                 out = self._on_fakes(func, args, {key: x for key, x in kwargs.items() if key != "generator"})
             except (DataDependentOutputException, DynamicOutputShapeException):
                 out = self._stood_in(func, args, kwargs)
-        made: list[Tensor] = []
-        tree_map(lambda x: made.append(x) if isinstance(x, Tensor) else None, out)
+        made = list(_tensors(out))
         for tensor in made:
             self._see(tensor)
-        if self.events is not None:
-            self._work(scratch(func, given, made))
+        if self.events is not None and FakeTensor in types:
+            self._work(scratch(func, list(_tensors((args, kwargs))), made))
         return out
 
     def numbers(self, tensor: Tensor) -> Tensor:
@@ -131,15 +138,15 @@ class Hollow(TorchDispatchMode):
 
     def _stood_in(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation on stand-ins; numbers of floating point that it gives are none again."""
-        args, kwargs = tree_map(lambda x: self.numbers(x) if isinstance(x, Tensor) else x, (args, kwargs))
-        return tree_map(lambda x: self._emptied(x, set()), func(*args, **kwargs))
+        args, kwargs = _mapped(self.numbers, (args, kwargs))
+        return _mapped(lambda x: self._emptied(x, set()), func(*args, **kwargs))
 
     def _on_fakes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation on fake tensors; what it changes in place is given back as it was given."""
         originals: dict[int, Tensor] = {}
 
-        def faked(x: Any) -> Any:
-            if not isinstance(x, Tensor) or isinstance(x, FakeTensor):
+        def faked(x: Tensor) -> Tensor:
+            if isinstance(x, FakeTensor):
                 return x
             made = self.fake.from_tensor(x)
             stand, real = made.untyped_storage(), x.untyped_storage()._cdata
@@ -149,25 +156,23 @@ class Hollow(TorchDispatchMode):
             originals[id(made)] = x
             return made
 
-        args, kwargs = tree_map(faked, (args, kwargs))
+        args, kwargs = _mapped(faked, (args, kwargs))
         with self.fake:
             out = func(*args, **kwargs)
-        return tree_map(lambda x: originals.get(id(x), x) if not _is_exact(x) else self.numbers(x), out)
+        return _mapped(lambda x: self.numbers(x) if x.dtype == EXACT else originals.get(id(x), x), out)
 
-    def _emptied(self, out: Any, known: set[int]) -> Any:
+    def _emptied(self, out: Tensor, known: set[int]) -> Tensor:
         """Replace new numbers of floating point by a fake tensor; single numbers stay."""
-        if not isinstance(out, Tensor) or isinstance(out, FakeTensor) or out.device.type == "meta":
+        if not out.dtype.is_floating_point or out.dtype == EXACT or out.numel() <= 1 or out.is_meta:
             return out
-        if not out.dtype.is_floating_point or out.numel() <= 1 or _is_exact(out):
-            return out
-        if out.untyped_storage()._cdata in known:
+        if isinstance(out, FakeTensor) or out.untyped_storage()._cdata in known:
             return out
         with self.fake:
             return torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=out.device)
 
     def _see(self, tensor: Tensor) -> None:
         """Tell the allocation of a tensor's storage, once, and its release when it comes."""
-        if not isinstance(tensor, FakeTensor) and tensor.device.type == "meta":
+        if tensor.is_meta:
             return
         if self._watch(tensor):
             storage = tensor.untyped_storage()
@@ -210,12 +215,27 @@ class Hollow(TorchDispatchMode):
         self.events.append(Event(len(self.events), key, size, span, bool(recording)))
 
 
-def _is_small(out: Any) -> bool:
-    return isinstance(out, Tensor) and out.numel() <= SMALL
+def _tensors(given: Any) -> Iterator[Tensor]:
+    """Go over the tensors among arguments or results of an operation, which nest lists at most."""
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, tuple | list):
+        for part in given:
+            yield from _tensors(part)
+    elif isinstance(given, dict):
+        for part in given.values():
+            yield from _tensors(part)
 
 
-def _is_exact(out: Any) -> bool:
-    return isinstance(out, Tensor) and out.dtype == torch.float64
+def _mapped(change: Callable[[Tensor], Tensor], given: Any) -> Any:
+    """Change the tensors among arguments or results of an operation."""
+    if isinstance(given, Tensor):
+        return change(given)
+    if isinstance(given, tuple | list):
+        return type(given)(_mapped(change, part) for part in given)
+    if isinstance(given, dict):
+        return {key: _mapped(change, part) for key, part in given.items()}
+    return given
 
 
 def _take_over(one: Tensor, other: Tensor) -> None:
