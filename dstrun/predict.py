@@ -27,7 +27,7 @@ def predict_memory(experiment: Experiment) -> dict[str, Any]:
     Raises:
         ConfigError: parts that do not fit together.
     """
-    backend = {"auto": "sparse"}.get(experiment.config["backend"], experiment.config["backend"])
+    backend = "masked" if experiment.config["backend"] == "masked" else "sparse"
     backends = [backend] * len(count_network(experiment).layers)
     hollow = Hollow()
     with warnings.catch_warnings(), hollow:

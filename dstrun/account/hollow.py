@@ -2,8 +2,9 @@
 
 Tensors of floating point are fake ones (``torch._subclasses``), which have shapes and storages of the right size.
 Integers are real, and so are numbers drawn by a generator and those of 64 bits: topologies, drawn connections and the
-sums that these are drawn from are small, and how much is allocated depends on them. Where code asks for numbers that were never computed (the highest of some
-scores, say), random ones stand in. So an update of the topology runs as it does in training.
+sums that these are drawn from are small, and how much is allocated depends on them. Where code asks for numbers that
+were never computed (the highest of some scores, say), random ones stand in. So an update of the topology runs as it
+does in training.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Hollow(TorchDispatchMode):
     def address(self, tensor: Tensor) -> int:
         """Return the key of a tensor's storage; a fake stand-in of a real tensor has that of the real one."""
         key = tensor.untyped_storage()._cdata
-        return self._real.get(key, key)
+        return self._real[key] if key in self._real else key
 
     @contextmanager
     def recorded(

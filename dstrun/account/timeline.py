@@ -1,13 +1,14 @@
 """Memory over one phase of training: every allocation and release, split by what it is for.
 
-Measurement (``recorded``) and prediction (``hollow``) give the same events, and are split by the same rules. Shape
-letters do not occur; all sizes are bytes.
+Measurement (``recorded``) and prediction (``hollow``) give the same events, and are split by the same rules. All
+sizes are bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 PARTS = ("model", "optimizer", "activation", "index", "method", "transient")
@@ -151,8 +152,8 @@ def _bounded(rows: list[list[float]]) -> list[list[float]]:
     if count <= ROWS:
         return rows
     cuts = [count * part // ROWS for part in range(ROWS + 1)]
-    kept = [max(rows[a:b], key=lambda row: sum(row[2:])) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
-    return [*([rows[0]] if kept[0] is not rows[0] else []), *kept, *([rows[-1]] if kept[-1] is not rows[-1] else [])]
+    kept = [max(rows[a:b], key=lambda row: sum(row[2:])) for a, b in pairwise(cuts)]
+    return [*([] if kept[0] is rows[0] else rows[:1]), *kept, *([] if kept[-1] is rows[-1] else rows[-1:])]
 
 
 def text(phases: Mapping[str, Iterable[Sequence[Any]]]) -> str:

@@ -28,6 +28,18 @@ SWEEP = [
 ]
 
 
+PHASES = {"prepare": "scoring before training", "step": "a step", "update": "an update of the topology"}
+PARTS = {
+    "model": "parameters, buffers",
+    "optimizer": "gradients, optimizer",
+    "activation": "saved for backward",
+    "index": "positions, masks",
+    "method": "the method's own",
+    "transient": "transient",
+}
+"""What each part of memory is, in a few words."""
+
+
 def render(plan: dict[str, Any], fmt: str) -> str:
     """Render a plan: ``json`` is the whole of it, ``csv`` and ``latex`` its layers, ``md`` layers and totals."""
     if fmt == "json":
@@ -53,10 +65,18 @@ def totals(plan: dict[str, Any]) -> str:
             f"            by the paper's formula with an update every {flops['paper_interval_steps']} steps: "
             f"{flops['train_x_dense_paper']:.4f} x dense"
         )
-    parts = ("model", "optimizer", "activation", "transient", "index")
-    split = ", ".join(f"{part} {in_bytes(memory[f'{part}_bytes'])}" for part in parts)
-    lines += [f"memory      {in_bytes(memory['peak_bytes'])} at the peak of a step, predicted: {split}"]
     lines += [f"{name:<12}{said}" for name, said in plan["rules"].items()]
     lines += not_prunable(plan["not_prunable"], parameters["dense"], flops["inference"] / flops["inference_x_dense"])
     lines += [f"note        {note}" for note in plan["notes"]]
-    return "\n".join([*lines, "", flops["convention"]])
+    return "\n".join([*lines, "", flops["convention"], "", memory_table(memory)])
+
+
+def memory_table(memory: dict[str, Any]) -> str:
+    """Lay out what is held at the peak of each phase: a row a phase, a column a part."""
+    rows = [
+        {"phase": PHASES.get(phase, phase), "peak": sum(parts.values()), **parts}
+        for phase, parts in memory["at_peak"].items()
+    ]
+    shown = [Column("phase", "memory at the peak of"), Column("peak", "in all", "bytes")]
+    shown += [Column(part, title, "bytes") for part, title in PARTS.items() if any(row[part] for row in rows)]
+    return f"{render_rows(rows, shown, 'md')}\n\n{memory['how']}"
