@@ -86,6 +86,8 @@ MAY_IMPORT = {
     "run": None,
     "plan": None,
     "predict": None,
+    "fitting": None,
+    "hours": None,
     "start": {"config", "launcher"},
     "sync": {"record", "report"},
     "migrate": {"identity", "record", "report"},

@@ -80,8 +80,8 @@ class Hollow(TorchDispatchMode):
 
     def address(self, tensor: Tensor) -> int:
         """Return the key of a tensor's storage; a fake stand-in of a real tensor has that of the real one."""
-        key = tensor.untyped_storage()._cdata
-        return self._real[key] if key in self._real else key
+        key = int(tensor.untyped_storage()._cdata)
+        return self._real.get(key, key)
 
     @contextmanager
     def recorded(
