@@ -195,14 +195,12 @@ class Hollow(TorchDispatchMode):
     def _forget(self, key: int) -> None:
         del self._living[key], self._real[key]
 
-    def _work(self, sizes: Iterable[int]) -> None:
-        """Tell what a kernel allocates for itself, all at once, and releases."""
-        sizes = [size for size in sizes if size]
-        self._count += len(sizes)
-        keys = range(-self._count, -self._count + len(sizes))
-        for sign in (1, -1):
-            for key, size in zip(keys, sizes, strict=True):
-                self._tell(key, sign * size)
+    def _work(self, size: int) -> None:
+        """Tell what a kernel allocates for itself, and releases."""
+        if size:
+            self._count += 1
+            self._tell(-self._count, size)
+            self._tell(-self._count, -size)
 
     def _tell(self, key: int, size: int) -> None:
         if self.events is None:
