@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dstrun.config import Experiment
-from dstrun.network import count_network
+from dstrun.network import allocate, count_network
 from dstrun.option import ConfigError
 from dstrun.predict import predict_memory
 from dstrun.schema import SETTINGS
@@ -93,18 +93,16 @@ def fit(given: Experiment, again: Again, limit: int) -> list[dict[str, Any]]:
     rows = [{"what": "as it is", "words": [], "peak_bytes": peak, "fits": peak <= room}]
     rows.append(_row("the largest batch", _largest(_batches(given), again, room)))
     if "width" in given.config["model"]:
-        active = sum(given_counts(given))
-        what = f"the widest network of {active:,} connections" if _is_sparse(given) else "the widest network"
-        rows.append(_row(what, _largest(_widths(given, active, again), again, room)))
+        count = sum(active(given))
+        what = f"the widest network of {count:,} connections" if _is_sparse(given) else "the widest network"
+        rows.append(_row(what, _largest(_widths(given, count, again), again, room)))
     if peak > room:
-        rows += _made_room(given, again, room, peak)
+        rows.append(made_room(given, again, room, peak))
     return rows
 
 
-def given_counts(experiment: Experiment) -> list[int]:
-    """Return the active connections of every layer."""
-    from dstrun.network import allocate
-
+def active(experiment: Experiment) -> list[int]:
+    """Return the active connections that every layer shall have."""
     return allocate(experiment, count_network(experiment))
 
 
@@ -136,7 +134,7 @@ def _batches(given: Experiment) -> Scale:
     return Scale(lambda size: [f"batch_size={int(size)}"], given.config["batch_size"], most, whole=True)
 
 
-def _widths(given: Experiment, active: int, again: Again) -> Scale:
+def _widths(given: Experiment, count: int, again: Again) -> Scale:
     """Return networks of other widths with as many active connections, where there are some that are not."""
 
     def words(width: float) -> list[str]:
@@ -144,7 +142,7 @@ def _widths(given: Experiment, active: int, again: Again) -> Scale:
         if not _is_sparse(given):
             return [word]
         size = sum(layer.size for layer in count_network(again([word])).layers)
-        return [word, f"sparsity={1 - active / size:.8g}"] if size > active else [word, "sparsity=0"]
+        return [word, f"sparsity={1 - count / size:.8g}"] if size > count else [word, "sparsity=0"]
 
     return Scale(words, given.config["model"]["width"], math.inf, whole=False)
 
@@ -198,8 +196,15 @@ def _rounded(value: float, scale: Scale) -> float:
     return float(int(value)) if scale.whole else float(f"{value:.4g}")
 
 
-def _made_room(given: Experiment, again: Again, room: float, peak: int) -> list[dict[str, Any]]:
-    """Add techniques until it fits, and leave out those again that it fits without."""
+def made_room(given: Experiment, again: Again, room: float, peak: int) -> dict[str, Any]:
+    """Add techniques until it fits, and leave out those again that it fits without.
+
+    Args:
+        given: the experiment.
+        again: composes it once more.
+        room: bytes that its peak may take.
+        peak: that it takes as it is.
+    """
     taken: dict[str, str] = {}
     for key, value in _trials(given):
         if peak <= room:
@@ -216,7 +221,7 @@ def _made_room(given: Experiment, again: Again, room: float, peak: int) -> list[
                 taken, peak = fewer, found
     exact = all(_is_exact(key, value) for key, value in taken.items())
     what = f"techniques{'' if exact else ', with other numbers'}"
-    return [{"what": what, "words": _words(taken), "peak_bytes": peak, "fits": peak <= room}]
+    return {"what": what, "words": _words(taken), "peak_bytes": peak, "fits": peak <= room}
 
 
 def _trials(given: Experiment) -> Iterator[tuple[str, str]]:
