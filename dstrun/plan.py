@@ -45,12 +45,25 @@ def plan(experiment: Experiment) -> dict[str, Any]:
     return {
         "parameters": parameters_record(experiment, cost, built, active),
         "flops": plan_flops(experiment, cost, active),
-        "memory": predict_memory(experiment),
+        "memory": foretell_memory(experiment),
         "layers": layers,
         "not_prunable": unpruned_record(cost),
         "rules": rules(experiment),
         "notes": [note for note in notes if note],
     }
+
+
+def foretell_memory(experiment: Experiment) -> dict[str, Any]:
+    """Predict memory; where PyTorch cannot run the network on tensors without numbers, say so in ``how``.
+
+    Raises:
+        ConfigError: parts that do not fit together.
+    """
+    try:
+        return predict_memory(experiment)
+    except (NotImplementedError, RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).strip().partition("\n")[0]
+        return {"peak_bytes": None, "at_peak": {}, "how": f"cannot be predicted ({type(error).__name__}: {why})"}
 
 
 def rules(experiment: Experiment) -> dict[str, str]:

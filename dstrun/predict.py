@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +32,7 @@ def predict_memory(experiment: Experiment) -> dict[str, Any]:
     backend = "masked" if experiment.config["backend"] == "masked" else "sparse"
     backends = [backend] * len(count_network(experiment).layers)
     hollow = Hollow()
-    with warnings.catch_warnings(), hollow:
-        warnings.simplefilter("ignore")
+    with _silent(), hollow:
         training = assemble(_Blank(experiment.config, experiment.choices), torch.device("cpu"), backends)
         meter = training.memory
         meter.record_events, meter.address = hollow.recorded, hollow.address
@@ -46,12 +47,25 @@ def predict_memory(experiment: Experiment) -> dict[str, Any]:
         return meter.record() | {"how": HOW}
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Let nothing be said: a run that is foretold has no connections of its own to warn of."""
+    log = logging.getLogger("dstrun")
+    before, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = before
+
+
 def steps_to_see(training: Any) -> list[int]:
-    """Return the steps to look at: the first, the next ordinary one, and the first update after it."""
+    """Return the steps to take: the first, the next ordinary one, the first update after it, and what that needs."""
     steps = range(2, training.total_steps + 1)
     updates = training.procedure.updates_at
     chosen = {next((s for s in steps if bool(updates(s)) is kind), None) for kind in (False, True)}
-    return sorted({1} | {step for step in chosen if step is not None})
+    return sorted({1, *training.procedure.remembered()} | {step for step in chosen if step is not None})
 
 
 class _Blank(Experiment):

@@ -37,6 +37,9 @@ ORDERS = {aten.sort, aten.topk, aten.argsort, aten.argmax, aten.argmin, aten.kth
 SMALL = 1 << 13
 """Constants of so many numbers are real: what is drawn by equal weights is drawn so here."""
 
+FEW = 1 / 8
+"""Of many truth values that were never computed, this share is true."""
+
 EXACT = torch.float64
 """What has this type is computed: no network has it, and sums that connections are drawn by do."""
 
@@ -64,7 +67,7 @@ class Hollow(TorchDispatchMode):
     def __enter__(self) -> Hollow:
         self._patched = ExitStack()
         self._patched.callback(setattr, torch.utils, "swap_tensors", torch.utils.swap_tensors)
-        torch.utils.swap_tensors = _take_over  # which ``Module.to`` does with fake tensors, and weak references forbid
+        torch.utils.swap_tensors = self._take_over  # as ``Module.to`` does with fake ones: weak references forbid it
         for name in READS:
             self._patched.callback(delattr, Tensor, name)
             setattr(Tensor, name, self._reading(getattr(Tensor, name)))
@@ -77,6 +80,10 @@ class Hollow(TorchDispatchMode):
 
     def _reading(self, method: Any) -> Any:
         return lambda tensor, *args, **how: method(self.numbers(tensor), *args, **how)
+
+    def _take_over(self, one: Tensor, other: Tensor) -> None:
+        with self.fake:
+            one.data = other.data if isinstance(other, FakeTensor) else self.fake.from_tensor(other.detach())
 
     def address(self, tensor: Tensor) -> int:
         """Return the key of a tensor's storage; a fake stand-in of a real tensor has that of the real one."""
@@ -128,13 +135,15 @@ class Hollow(TorchDispatchMode):
         return out
 
     def numbers(self, tensor: Tensor) -> Tensor:
-        """Return random numbers of a tensor's shape and type; whole ones are 0, and truth values true."""
+        """Return random numbers of a tensor's shape and type; whole ones are 0, few of many truth values true."""
         if not isinstance(tensor, FakeTensor):
             return tensor
         shape, dtype = tuple(tensor.shape), tensor.dtype
         with _disable_current_modes():  # they are no part of the run
             if dtype.is_floating_point:
                 return torch.rand(shape, generator=self.draws, dtype=dtype)
+            if dtype == torch.bool and tensor.numel() > 1:
+                return torch.rand(shape, generator=self.draws) < FEW
             return torch.full(shape, dtype == torch.bool, dtype=dtype)
 
     def _stood_in(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -235,10 +244,6 @@ def _mapped(change: Callable[[Tensor], Tensor], given: Any) -> Any:
     if isinstance(given, dict):
         return {key: _mapped(change, part) for key, part in given.items()}
     return given
-
-
-def _take_over(one: Tensor, other: Tensor) -> None:
-    one.data = other.data
 
 
 def _in_forward() -> bool:

@@ -102,6 +102,8 @@ def fit_table(fit: dict[str, Any]) -> str:
 
 def memory_table(memory: dict[str, Any]) -> str:
     """Lay out what is held at the peak of each phase: a row a phase, a column a part."""
+    if not memory["at_peak"]:
+        return f"memory {memory['how']}"
     rows = [
         {"phase": PHASES.get(phase, phase), "peak": sum(parts.values()), **parts}
         for phase, parts in memory["at_peak"].items()
