@@ -2,17 +2,20 @@
 
     python benchmarks/memory_fit.py LIMIT WORDS...        as in 300MB model=resnet20 dataset=cifar10 method=gse
 
-A child takes the steps that a prediction looks at, on noise. What it needs before (libraries, compiled kernels) is let
-grow first, by a run of the same words on two images; then its address space may grow by the limit (``RLIMIT_AS``: what
-the system takes for every allocation, used or not). Besides, the same words are run with a third more images a batch,
-which has to fail. Prints the predicted and the measured peak, by how much the resident memory has risen (``VmHWM``),
-and how it ended.
+A child takes the steps that a prediction looks at, on noise, and none of them is measured. What it needs before
+(libraries, compiled kernels) is let grow first, by a run of the same words on two images; then its address space may
+grow by the limit (``RLIMIT_AS``). Every block of more than 64 kB is mapped and given back by itself
+(``MALLOC_MMAP_THRESHOLD_``), so that the process holds what is allocated: the C library's heap, which runs keep for
+speed, holds up to twice as much. Besides, the largest batch is run with a third more images, which has to fail. Prints
+the predicted peak, the one that another child measures, by how much the resident memory has risen (``VmHWM``) where it
+was limited, and how that ended.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -25,20 +28,18 @@ from dstrun import config, fitting
 from dstrun.account.memory import resident_peak_bytes
 from dstrun.assemble import assemble
 from dstrun.bench.step import NoiseExperiment
-from dstrun.heap import keep_freed
 from dstrun.predict import steps_to_see
 from dstrun.train.training import Training
 from dstrun.trouble import out_of_memory
 
 CPU = torch.device("cpu")
 COMMON = ("wandb=disabled", "epochs=20")
-THREAD = 64 * 2**20
-"""Address space that the C library sets aside for each thread that allocates, in steps: no memory."""
+EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+"""Settings of the C library with which a process holds what is allocated, and no more."""
 
 
-def child(words: list[str], limit: int) -> None:
-    """Run one configuration within the limit, and tell what became of it."""
-    keep_freed()
+def limited(words: list[str], limit: int) -> dict[str, Any]:
+    """Run one configuration within the limit, and return what became of it."""
     steps(start([*(word for word in words if not word.startswith("batch_size=")), "batch_size=2"]))
     gc.collect()
     with open("/proc/self/status") as file:
@@ -46,19 +47,22 @@ def child(words: list[str], limit: int) -> None:
             line.split(":")[0]: int(line.split()[1]) * 1024 for line in file if line.startswith(("VmSize", "VmRSS"))
         }
     resident_peak_bytes()
-    allowed = size["VmSize"] + limit + torch.get_num_threads() * THREAD
-    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
-    told: dict[str, Any] = {"ended": "fits"}
+    resource.setrlimit(resource.RLIMIT_AS, (size["VmSize"] + limit,) * 2)
+    ended = "fits"
     try:
-        run = start(words)
-        steps(run)
-        told["measured"] = run.memory.record()["peak_bytes"]
+        steps(start(words))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        told["ended"] = "out of memory"
-    told["risen"] = (resident_peak_bytes() or 0) - size["VmRSS"]
-    print(json.dumps(told))
+        ended = "out of memory"
+    return {"ended": ended, "risen": (resident_peak_bytes() or 0) - size["VmRSS"]}
+
+
+def measured(words: list[str]) -> dict[str, Any]:
+    """Measure one configuration."""
+    run = start(words)
+    steps(run, measure=True)
+    return {"measured": run.memory.record()["peak_bytes"]}
 
 
 def start(words: list[str]) -> Training:
@@ -70,13 +74,21 @@ def start(words: list[str]) -> Training:
     return training
 
 
-def steps(run: Training) -> None:
+def steps(run: Training, measure: bool = False) -> None:
     """Take an ordinary step and an update."""
     for step in steps_to_see(run):
         run.step = step - 1
         run.data.begin(step - 1)
-        with run.memory.phase("update" if run.procedure.updates_at(step) else "step") if step > 1 else nullcontext():
+        kind = "update" if run.procedure.updates_at(step) else "step"
+        with run.memory.phase(kind) if measure and step > 1 else nullcontext():
             run.take_step()
+
+
+def in_child(*words: str) -> dict[str, Any]:
+    """Call this file in a process of its own."""
+    call = [sys.executable, __file__, *words]
+    done = subprocess.run(call, capture_output=True, text=True, check=True, env=os.environ | EXACT)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> int:
@@ -91,17 +103,15 @@ def main() -> int:
         if not row["fits"]:
             continue
         said = merged(words, row["words"])
-        size = config.compose([*COMMON, *said]).config["batch_size"]
-        for tried, expected in ((said, "fits"), (merged(said, [f"batch_size={4 * size // 3}"]), "")):
-            if row["what"] != "the largest batch" and not expected:
-                continue
-            call = [sys.executable, __file__, "--child", str(limit), *tried]
-            found = json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
-            wrong += found["ended"] != (expected or "out of memory")
-            print(row["what"], " ".join(row["words"] if expected else tried[-1:]), sep=": ")
-            for key in ("measured", "risen"):
-                print(f"    {key:<12}{found.get(key, 0):>16,}")
-            print(f"    {'predicted':<12}{row['peak_bytes'] if expected else 0:>16,}\n    {found['ended']}", flush=True)
+        found = in_child("--limited", str(limit), *said) | in_child("--measured", *said)
+        told = f"predicted {row['peak_bytes']:,}, measured {found['measured']:,}, risen {found['risen']:,}"
+        print(f"{row['what']} ({' '.join(row['words'])}): {told}: {found['ended']}", flush=True)
+        wrong += found["ended"] != "fits"
+        if row["what"] == "the largest batch":
+            more = [f"batch_size={4 * again(row['words']).config['batch_size'] // 3}"]
+            found = in_child("--limited", str(limit), *merged(words, more))
+            print(f"a third more ({more[0]}): risen {found['risen']:,}: {found['ended']}", flush=True)
+            wrong += found["ended"] == "fits"
     return wrong
 
 
@@ -112,7 +122,9 @@ def merged(words: list[str], more: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--child":
-        child(sys.argv[3:], int(sys.argv[2]))
+    if sys.argv[1] == "--limited":
+        print(json.dumps(limited(sys.argv[3:], int(sys.argv[2]))))
+    elif sys.argv[1] == "--measured":
+        print(json.dumps(measured(sys.argv[2:])))
     else:
         sys.exit(main())
