@@ -18,6 +18,7 @@ dstrun: train sparse networks, measure what they cost, table the results.
   dstrun -cn accuracy seed=0                                 a sweep file, and words that win over it
   dstrun methods [--format md|csv|json|latex]                every method: paper, FLOPs of a step, start, backends
   dstrun plan model=resnet50 dataset=imagenet sparsity=0.9   layers, parameters, FLOPs, memory; trains nothing
+  dstrun plan ... fit=8GiB --time                            what fits into that; hours of training on this machine
   dstrun plan -cn accuracy                                   FLOPs of a sweep file's runs
   dstrun status [RESULTS] [--watch]                          every run: state, epoch, accuracy, time left
   dstrun table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.nn import functional
-
 from dstrun.account.flops import FlopMeter, NetworkCost, flops_record, paper_ratio
-from dstrun.account.memory import saved_for_backward, tensor_bytes
-from dstrun.backend.sparse import replace
 from dstrun.config import Experiment
 from dstrun.grow.criterion import Cost
-from dstrun.initial import Initial
-from dstrun.layer import SparseLayer, prunable
 from dstrun.method.procedure import Change, Products, Update
-from dstrun.network import (
-    allocate,
-    count_network,
-    count_trained,
-    outline,
-    parameters_record,
-    trained,
-    unmet,
-    unpruned_record,
-)
-from dstrun.storage.activations import Kept
-from dstrun.storage.packed import pack
-from dstrun.storage.product import store, stored_weights
-from dstrun.topology import Topology
-from dstrun.train.precision import Precision
+from dstrun.network import allocate, count_network, count_trained, parameters_record, trained, unmet, unpruned_record
+from dstrun.predict import predict_memory
 
 EMERGES = "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
 
@@ -50,7 +28,6 @@ def plan(experiment: Experiment) -> dict[str, Any]:
     """
     cost = count_network(experiment)
     active = allocate(experiment, cost)
-    memory = predict_memory(experiment, cost, active)
     layers = [
         {
             "name": layer.name,
@@ -68,12 +45,25 @@ def plan(experiment: Experiment) -> dict[str, Any]:
     return {
         "parameters": parameters_record(experiment, cost, built, active),
         "flops": plan_flops(experiment, cost, active),
-        "memory": memory,
+        "memory": foretell_memory(experiment),
         "layers": layers,
         "not_prunable": unpruned_record(cost),
         "rules": rules(experiment),
         "notes": [note for note in notes if note],
     }
+
+
+def foretell_memory(experiment: Experiment) -> dict[str, Any]:
+    """Predict memory; where PyTorch cannot run the network on tensors without numbers, say so in ``how``.
+
+    Raises:
+        ConfigError: parts that do not fit together.
+    """
+    try:
+        return predict_memory(experiment)
+    except (NotImplementedError, RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).strip().partition("\n")[0]
+        return {"peak_bytes": None, "at_peak": {}, "how": f"cannot be predicted ({type(error).__name__}: {why})"}
 
 
 def rules(experiment: Experiment) -> dict[str, str]:
@@ -152,106 +142,3 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
         ratio = paper_ratio(grow.cost, sparse, dense, interval, getattr(grow, "gamma", 1.0))
         found |= {"paper_interval_steps": interval, "train_x_dense_paper": ratio}
     return found | {"steps": steps, "updates": len(update_steps) if grow is not None else len(stretches) - 1}
-
-
-def predict_memory(experiment: Experiment, cost: NetworkCost, active: list[int]) -> dict[str, Any]:
-    """Predict the peak of a step by running one on fake tensors, which compute nothing.
-
-    Temporaries inside kernels are unknown to it, so the measured peak is a little higher. ``backend=auto`` is predicted
-    as ``sparse``: what it chooses is measured when a run starts.
-    """
-    from torch.distributed._tools.mem_tracker import MemTracker
-
-    config, dataset = experiment.config, experiment.build("dataset")
-    outlined = outline(experiment, trained(experiment, cost))
-    with warnings.catch_warnings(), FakeTensorMode():
-        warnings.simplefilter("ignore")
-        model = _frozen_as_buffers(_filled(outlined)).train()
-        method = experiment.build("method")
-        always = method.start == "sparse" and config["backend"] != "masked"
-        layers = _hollow(model, active) if always else []
-        store(model, layers, config["weights"])
-        weights = stored_weights(model, layers)
-        optimizer: Any = pack(experiment.build("optimizer").build(model.parameters()), weights, config)
-        precision = Precision(config["precision"], torch.device("cpu"))
-        kept = Kept(config["activations"], 0, model)
-        tracker = MemTracker()
-        tracker.track_external(model, optimizer)
-        indices = {id(t) for layer in layers for t in layer.index()}
-        known = [t for t in [*model.parameters(), *model.buffers()] if id(t) not in indices]
-        with tracker:
-            for _ in range(2):  # optimizer state exists from the second step on
-                x = torch.empty(config["batch_size"], *dataset.image)
-                y = torch.empty(config["batch_size"], dtype=torch.int64)
-                with saved_for_backward(known) as saved, precision.autocast():
-                    with kept.forward(1):
-                        logits = model(x)
-                    loss = functional.cross_entropy(logits.float(), y)
-                activations = sum(saved.values()) + kept.nbytes
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                if method.grows_at_zero and hasattr(optimizer, "before_growth"):
-                    for weight in weights:
-                        optimizer.before_growth(weight)
-                del loss, logits
-                tracker.reset_mod_stats()
-        peak = sum(totals["Total"] for totals in tracker.get_tracker_snapshot("peak").values())
-        parameters = list(model.parameters())
-        state = [t for s in optimizer.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
-        model_bytes, optimizer_bytes = tensor_bytes(known), tensor_bytes(state) + tensor_bytes(parameters)
-    index = tensor_bytes(t for layer in layers for t in layer.index())
-    if method.start != "none" and not layers:
-        active = active if method.start == "sparse" else [layer.size for layer in cost.layers]
-        index = 8 * sum(active) + 2 * sum(layer.size for layer in cost.layers)  # positions, two masks
-    parts = model_bytes + optimizer_bytes + activations + index
-    return {
-        "peak_bytes": peak + index,
-        "model_bytes": model_bytes,
-        "optimizer_bytes": optimizer_bytes,
-        "activation_bytes": activations,
-        "transient_bytes": max(0, peak + index - parts),
-        "index_bytes": index,
-        "how": "predicted: one step on fake tensors; temporaries inside kernels excluded",
-    }
-
-
-def _filled(outlined: torch.nn.Module) -> torch.nn.Module:
-    """Give an outline tensors of the same shapes on the CPU, which are fake ones here; initialization draws nothing."""
-    made: dict[int, torch.Tensor] = {}
-    for module in outlined.modules():
-        plain = [(name, value) for name, value in vars(module).items() if isinstance(value, torch.Tensor)]
-        for name, old in (*module._parameters.items(), *module._buffers.items(), *plain):
-            if old is None:
-                continue
-            if id(old) not in made:
-                new = torch.empty(old.shape, dtype=old.dtype)
-                parameter = isinstance(old, torch.nn.Parameter)
-                made[id(old)] = torch.nn.Parameter(new, old.requires_grad) if parameter else new
-            setattr(module, name, made[id(old)])
-    return outlined
-
-
-def _frozen_as_buffers(model: torch.nn.Module) -> torch.nn.Module:
-    """Hold frozen parameters as buffers: the tracker asks every parameter for its gradient."""
-    for module in model.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None and not parameter.requires_grad:
-                del module._parameters[name]
-                module.register_buffer(name, parameter.data)
-    return model
-
-
-def _hollow(model: torch.nn.Module, active: list[int]) -> list[SparseLayer]:
-    """Store the layers sparsely, with evenly spaced positions and weights that hold no numbers."""
-    layers: list[SparseLayer] = []
-    for (name, module), count in zip(prunable(model), active, strict=True):
-        shape, size = tuple(module.weight.shape), module.weight.numel()
-        with unset_fake_temporarily():
-            topology = Topology(shape, torch.arange(count) * size // count)
-            start = Initial(topology, torch.zeros(count), torch.zeros(shape[0]))
-            layer = replace(model, name, module, start, torch.device("cpu"))
-        for key, parameter in list(layer.named_parameters(recurse=False)):
-            setattr(layer, key, torch.nn.Parameter(torch.empty(parameter.shape)))
-        layers.append(layer)
-    return layers

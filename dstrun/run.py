@@ -159,7 +159,7 @@ def _attempt(
         if not training.ranks.leads:
             return Outcome("done", folder), None
         record = make_record(experiment, folder, training)
-        folder.finish(record)
+        folder.finish(record, training.memory.timeline())
         return Outcome("done", folder, record), None
     except (Interrupted, Diverged, Busy) as event:
         return Outcome(type(event).__name__.lower(), folder, None, str(event)), None

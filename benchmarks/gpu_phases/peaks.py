@@ -6,10 +6,11 @@ import gc
 
 import torch
 
-from dstrun import plan
-from dstrun.account.memory import _peak, tensor_bytes
+from dstrun.account.memory import tensor_bytes
+from dstrun.account.recorded import recorded
+from dstrun.account.timeline import timeline
 from dstrun.config import compose
-from dstrun.network import allocate, count_network
+from dstrun.predict import predict_memory
 from dstrun.record.folder import RunFolder
 from dstrun.record.journal import Silence
 from dstrun.train.fit import take_timed_step
@@ -32,8 +33,7 @@ def compared(size: Scale, kind: str) -> Verdict:
     for _ in range(UPDATE):
         take_timed_step(measured, silence)
     recorded = measured.memory.peaks[kind]
-    cost = count_network(experiment)
-    planned = plan.predict_memory(experiment, cost, allocate(experiment, cost))["peak_bytes"]
+    planned = predict_memory(experiment)[f"{kind}_peak_bytes"]
     told = f"{recorded:,} bytes on record, {found:,} allocated ({recorded / found - 1:+.2%}), {planned:,} planned"
     return abs(recorded / found - 1) < 0.01, f"{told} ({planned / found - 1:+.1%}); {besides}"
 
@@ -61,9 +61,9 @@ def allocated(run: Training, step: int, before: int) -> tuple[int, str]:
         run.take_step()
     run.data.begin(run.step)
     if run.device.type != "cuda":
-        with _peak(run.device) as risen:
+        with recorded(run.device) as events:
             run.take_step()
-        return run.memory.at_rest() + risen[0], "the profiler's"
+        return run.memory.at_rest() + timeline(events, {}, {}, {}).peak, "the profiler's"
     resting = held("cuda") - before
     torch.cuda.reset_peak_memory_stats()
     run.take_step()

@@ -1,25 +1,23 @@
-"""Memory, measured: what a training step and a topology update hold at their peak.
+"""Memory, measured: what a training step and a topology update hold at their peak, and over time.
 
 Taxonomy (Sohoni et al. 2019): *model* is parameters and buffers; *optimizer* gradients and optimizer state;
 *activation* what the forward pass saves for the backward one, its input included; *index* what says which connections
-are active; *method* what a method keeps between steps; *transient* the rest of the peak. On a GPU the allocator
-reports the peak; on a CPU the profiler reports every allocation, temporaries inside kernels included. The resident
-data set is not part of it.
+are active; *method* what a method keeps between steps; *transient* the rest. It is what is held between steps and every
+allocation and release since (``recorded``), split by one set of rules (``timeline``). The resident data set is no part.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.autograd.profiler import profile
 
+from dstrun.account.recorded import address, recorded
+from dstrun.account.timeline import text, timeline
 from dstrun.layer import SparseLayer
 
 
@@ -39,16 +37,17 @@ def _tensors(state: Any) -> Iterator[Tensor]:
 
 
 class MemoryMeter:
-    """Measures the peak of chosen steps of a run, in this process.
+    """Measures chosen steps of a run, in this process: their peaks, and what is held over time.
 
     ``method`` gives the state its method keeps, set once there is one; ``buckets`` the bytes of gradients that are kept
-    between steps where several processes exchange them; ``kept`` those of activations that ``dstrun.storage`` keeps.
+    between steps where several processes exchange them. A prediction tells allocations itself: ``record_events`` of a
+    phase, ``address`` the key of a tensor's storage.
 
     Args:
         model: the network trained.
         optimizer: its optimizer.
         layers: its sparse layers.
-        device: where it trains; on ``mps`` no peak can be read, so only the parts at rest are reported.
+        device: where it trains; on ``mps`` no allocation is told, so only the parts at rest are reported.
     """
 
     def __init__(
@@ -57,16 +56,50 @@ class MemoryMeter:
         self.model, self.optimizer, self.layers, self.device = model, optimizer, layers, device
         self.method: Callable[[], dict[str, Any]] = dict
         self.buckets: Callable[[], int] = int
-        self.kept: Callable[[], int] = int
-        self.peaks: dict[str, int] = {}
-        self.activations = 0
+        self.record_events: Callable[..., Any] = recorded
+        self.address: Callable[[Tensor], int] = address
+        self.phases: dict[str, dict[str, Any]] = {}
+
+    @property
+    def peaks(self) -> dict[str, int]:
+        """The peak of every phase measured."""
+        return {name: phase["peak"] for name, phase in self.phases.items()}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure what happens inside as a phase: ``prepare``, ``step`` or ``update``; the first of each counts."""
-        with self._saved_for_backward(name), _peak(self.device) as peak:
+        if self.device.type not in _HOW:
             yield
-        self.peaks.setdefault(name, self.at_rest() + peak[0])
+            return
+        before = self._known()
+        besides = {"optimizer": self.buckets(), "method": self._unplaced(before)}
+        lasting = (tensor for _, tensor in self._lasting())
+        with self.record_events(self.device, self.model.parameters(), lasting) as events:
+            yield
+        if name not in self.phases:
+            self.phases[name] = asdict(timeline(events, before, self._known(), besides))
+
+    def _lasting(self) -> Iterator[tuple[str, Tensor]]:
+        """Go over what lasts between steps on the device: its part, and the tensor."""
+        groups: dict[str, Iterable[Tensor]] = {
+            "index": self._index(),
+            "model": [*self.model.parameters(), *self.model.buffers()],
+            "optimizer": self._state(),
+            "method": _tensors(self.method()),
+        }
+        for part, tensors in groups.items():
+            yield from ((part, tensor) for tensor in tensors if tensor.device.type == self.device.type)
+
+    def _known(self) -> dict[int, tuple[str, int]]:
+        """Return part and bytes of every storage that lasts; one that several parts use is of the first."""
+        found: dict[int, tuple[str, int]] = {}
+        for part, tensor in self._lasting():
+            found.setdefault(self.address(tensor), (part, tensor.untyped_storage().nbytes()))
+        return found
+
+    def _unplaced(self, known: dict[int, tuple[str, int]]) -> int:
+        """Count what the method keeps and hands out as copies, whose storages are none of its own."""
+        return max(0, self.method_bytes() - sum(size for part, size in known.values() if part == "method"))
 
     def at_rest(self) -> int:
         """Count the bytes held between steps: parameters, buffers, optimizer state, indices, the method's own state."""
@@ -81,119 +114,69 @@ class MemoryMeter:
 
     def state_bytes(self) -> int:
         """Count the optimizer's own state."""
-        states = self.optimizer.state.values()
-        return tensor_bytes(t for state in states for t in state.values() if isinstance(t, Tensor))
+        return tensor_bytes(self._state())
 
     def index_bytes(self) -> int:
         """Count what says on the device which connections are active."""
-        here = (t for layer in self.layers for t in layer.index() if t.device.type == self.device.type)
-        return tensor_bytes(here)
+        return tensor_bytes(t for t in self._index() if t.device.type == self.device.type)
 
     def method_bytes(self) -> int:
         """Count what the method keeps on the device between steps: averages, signs, early weights."""
         return sum(t.nbytes for t in _tensors(self.method()) if t.device.type == self.device.type)
 
+    def _state(self) -> list[Tensor]:
+        return [t for state in self.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+
+    def _index(self) -> list[Tensor]:
+        return [t for layer in self.layers for t in layer.index()]
+
+    @property
+    def activations(self) -> int:
+        """The most bytes saved for backward at once, in an ordinary step or in what else was measured."""
+        phase = self.phases.get("step") or next(iter(self.phases.values()), None)
+        return phase["activations"] if phase else 0
+
     def record(self) -> dict[str, Any]:
-        """Give the record's ``memory`` group."""
+        """Return the record's ``memory`` group."""
         model, index, method = self.model_bytes(), self.index_bytes(), self.method_bytes()
         optimizer = self.state_bytes() + tensor_bytes(p for p in self.model.parameters() if p.requires_grad)
-        peak = max(self.peaks.values(), default=None)
-        parts = model + optimizer + self.activations + index + method
+        peaks = self.peaks
+        fullest = max(peaks, key=peaks.__getitem__, default=None)
         return {
-            "peak_bytes": peak,
+            "peak_bytes": None if fullest is None else peaks[fullest],
             "model_bytes": model,
             "optimizer_bytes": optimizer,
             "activation_bytes": self.activations,
-            "transient_bytes": None if peak is None else max(0, peak - parts),
+            "transient_bytes": None
+            if fullest is None
+            else max(0, peaks[fullest] - (model + optimizer + self.activations + index + method)),
             "index_bytes": index,
             "method_bytes": method,
-            "prepare_peak_bytes": self.peaks.get("prepare"),
-            "step_peak_bytes": self.peaks.get("step"),
-            "update_peak_bytes": self.peaks.get("update"),
+            **{f"{name}_peak_bytes": peaks.get(name) for name in PHASES},
+            "at_peak": {name: dict(self.phases[name]["at_peak"]) for name in PHASES if name in self.phases},
             "how": _HOW.get(self.device.type, "no peak can be read on this device"),
         }
 
+    def timeline(self) -> str:
+        """Return what was held over each phase as CSV, for the run's folder."""
+        return text({name: self.phases[name]["rows"] for name in PHASES if name in self.phases})
+
     def state(self) -> dict[str, Any]:
-        """Give what was measured, for a checkpoint."""
-        return {"peaks": dict(self.peaks), "activations": self.activations}
+        """Return what was measured, for a checkpoint."""
+        return {"phases": dict(self.phases)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue with what was measured before."""
-        self.peaks, self.activations = dict(state["peaks"]), state["activations"]
+        self.phases = dict(state["phases"])
 
-    @contextmanager
-    def _saved_for_backward(self, phase: str) -> Iterator[None]:
-        with saved_for_backward([*self.model.parameters(), *self.model.buffers()]) as saved:
-            yield
-        if phase == "step" or not self.activations:
-            self.activations = sum(saved.values()) + self.kept()
 
+PHASES = ("prepare", "step", "update")
+"""What is measured: scoring before the first step, an ordinary step, a step that updates the topology."""
 
 _HOW = {
     "cpu": "every allocation of the CPU allocator over one step, from the profiler",
-    "cuda": "peak of the CUDA caching allocator over one step, data set excluded",
+    "cuda": "every allocation of the CUDA caching allocator over one step, from the profiler, data set excluded",
 }
-
-
-@contextmanager
-def saved_for_backward(besides: Iterable[Tensor]) -> Iterator[dict[int, int]]:
-    """Collect the bytes of each storage that the forward pass saves for backward, other than the given tensors'."""
-    known = {t.untyped_storage()._cdata for t in besides}
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            saved[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield saved
-
-
-@contextmanager
-def _peak(device: torch.device) -> Iterator[list[int]]:
-    """Measure how far allocations rise above where they start; the yielded list holds the bytes afterwards."""
-    risen = [0]
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        start = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        yield risen
-        torch.cuda.synchronize(device)
-        risen[0] = torch.cuda.max_memory_allocated(device) - start
-    elif device.type == "cpu":
-        profiler = profile(profile_memory=True, use_kineto=True)  # that of torch.profiler, around it, warns in 2.11
-        with _quiet():
-            profiler.__enter__()
-        try:
-            yield risen
-        finally:
-            with _quiet():
-                profiler.__exit__(None, None, None)
-        assert profiler.kineto_results is not None
-        events = profiler.kineto_results.events()
-        held = 0
-        sizes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]  # type: ignore[attr-defined]
-        for _, size in sorted(sizes):
-            held += size
-            risen[0] = max(risen[0], held)
-    else:
-        yield risen
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the notes that the profiler's C++ side writes to the error stream when it starts and stops."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def resident_peak_bytes() -> int | None:

@@ -99,6 +99,10 @@ class Procedure:
         """Say whether the topology is updated at a step."""
         return False
 
+    def remembered(self) -> list[int]:
+        """List the steps that later updates go back to: what foretells an update takes them before it."""
+        return []
+
     def rate_at(self, step: int, total: int) -> tuple[int, int]:
         """Say where a step, counted from 0, stands in the schedule of the learning rate: its step of how many."""
         return step, total

@@ -307,8 +307,15 @@ class RunFolder:
         if self._status:
             self.status()
 
-    def finish(self, record: dict[str, Any]) -> None:
-        """Write the record: the run is done, and the checkpoint before the last is not needed."""
+    def finish(self, record: dict[str, Any], timeline: str | None = None) -> None:
+        """Write the record: the run is done, and the checkpoint before the last is not needed.
+
+        Args:
+            record: of the run.
+            timeline: of its memory, as ``memory.csv``.
+        """
         self.check()
+        if timeline is not None:
+            write_atomic(self.path / "memory.csv", timeline)
         sealed.write(self.path / "record.json", record)
         previous(self.checkpoint).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from dstrun.progress import human
-from dstrun.report.format import Column, in_bytes
+from dstrun.report.format import Column, in_bytes, in_seconds
 from dstrun.report.format import render as render_rows
 from dstrun.report.unpruned import not_prunable
 
@@ -26,6 +26,18 @@ SWEEP = [
     Column("runs", "runs", "number", 0),
     Column("flops", "FLOPs to train", "flops"),
 ]
+
+
+PHASES = {"prepare": "scoring before training", "step": "a step", "update": "an update of the topology"}
+PARTS = {
+    "model": "parameters, buffers",
+    "optimizer": "gradients, optimizer",
+    "activation": "saved for backward",
+    "index": "positions, masks",
+    "method": "the method's own",
+    "transient": "transient",
+}
+"""What each part of memory is, in a few words."""
 
 
 def render(plan: dict[str, Any], fmt: str) -> str:
@@ -53,10 +65,49 @@ def totals(plan: dict[str, Any]) -> str:
             f"            by the paper's formula with an update every {flops['paper_interval_steps']} steps: "
             f"{flops['train_x_dense_paper']:.4f} x dense"
         )
-    parts = ("model", "optimizer", "activation", "transient", "index")
-    split = ", ".join(f"{part} {in_bytes(memory[f'{part}_bytes'])}" for part in parts)
-    lines += [f"memory      {in_bytes(memory['peak_bytes'])} at the peak of a step, predicted: {split}"]
     lines += [f"{name:<12}{said}" for name, said in plan["rules"].items()]
     lines += not_prunable(plan["not_prunable"], parameters["dense"], flops["inference"] / flops["inference_x_dense"])
     lines += [f"note        {note}" for note in plan["notes"]]
-    return "\n".join([*lines, "", flops["convention"]])
+    if "time" in plan:
+        lines.append(_hours(plan["time"]))
+    tables = [memory_table(memory), *([fit_table(plan["fit"])] if "fit" in plan else [])]
+    return "\n".join([*lines, "", flops["convention"], "", "\n\n".join(tables)])
+
+
+def _hours(time: dict[str, Any]) -> str:
+    """Say how long the run would take here."""
+    return (
+        f"time        {in_seconds(3600 * time['hours'])} of training on this machine ({time['device']}): "
+        f"{in_seconds(time['step_seconds'])} a step, {in_seconds(time['update_seconds'])} an update, measured now"
+    )
+
+
+def fit_table(fit: dict[str, Any]) -> str:
+    """Lay out what fits into so much memory: a row an answer, with the words to say."""
+    rows = [
+        {
+            "what": row["what"] + ("" if row["fits"] else ": does not fit" if row["peak_bytes"] else ": none fits"),
+            "words": " ".join(row["words"]),
+            "peak": row["peak_bytes"],
+        }
+        for row in fit["found"]
+    ]
+    limit = in_bytes(fit["limit_bytes"])
+    shown = [Column("what", f"what fits into {limit}"), Column("words", "words"), Column("peak", "predicted", "bytes")]
+    return (
+        f"{render_rows(rows, shown, 'md')}\n\n5 % of the limit are left free, as predictions are that good; libraries "
+        "and the data set are not counted"
+    )
+
+
+def memory_table(memory: dict[str, Any]) -> str:
+    """Lay out what is held at the peak of each phase: a row a phase, a column a part."""
+    if not memory["at_peak"]:
+        return f"memory {memory['how']}"
+    rows = [
+        {"phase": PHASES.get(phase, phase), "peak": sum(parts.values()), **parts}
+        for phase, parts in memory["at_peak"].items()
+    ]
+    shown = [Column("phase", "memory at the peak of"), Column("peak", "in all", "bytes")]
+    shown += [Column(part, title, "bytes") for part, title in PARTS.items() if any(row[part] for row in rows)]
+    return f"{render_rows(rows, shown, 'md')}\n\n{memory['how']}"

@@ -81,7 +81,6 @@ class Training:
         kept = Kept(self.activations, self.seed, self.model, self.ranks.rank)
         how = self.precision, self.passes, kept, self.recompute
         self.passing = Passing(lambda *given: self.loss(*given), *how, self.ranks, self.device, self.seed)
-        self.memory.kept = lambda: kept.nbytes
         self.sizes = [layer.size for layer in self.flops.cost.layers]
         self._overflowed = self._state_checked = False
         self._warm = 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from dstrun.option import ConfigError
 from dstrun.safe import put
 from dstrun.start import check_single, of_file, read
 from dstrun.verb.words import parser
@@ -10,7 +14,13 @@ from dstrun.verb.words import parser
 def main(words: list[str]) -> int:
     """Show layers, densities, parameters, FLOPs and predicted memory; train nothing."""
     made = parser("plan", "What a configuration would train and cost; trains nothing.", runs=False)
-    made.add_argument("overrides", nargs="*", help="as for a run, e.g. model=resnet50 dataset=imagenet sparsity=0.9")
+    made.add_argument(
+        "overrides", nargs="*",
+        help="as for a run, e.g. model=resnet50 dataset=imagenet sparsity=0.9; and fit=8GiB: what fits into that",
+    )  # fmt: skip
+    made.add_argument(
+        "--time", action="store_true", help="take a few steps on noise, and say the hours of the run here"
+    )
     made.add_argument("-cn", "--config-name", metavar="NAME", help="a sweep file: FLOPs of all its runs")
     made.add_argument(
         "-cd", "--config-dir", metavar="DIR", action="append", default=[],
@@ -20,8 +30,10 @@ def main(words: list[str]) -> int:
     name, directories = of_file(arguments)
     from dstrun import config
 
-    overrides = read(arguments.overrides)
+    overrides, limit = _limit(read(arguments.overrides))
     if name != "config" and config.is_sweep(overrides, directories, name):
+        if limit or arguments.time:
+            raise ConfigError(f"{limit or '--time'} is of a single run: name one, without -m and lists of values")
         experiments = config.compose_sweep(overrides, directories, name)
         from dstrun.plan import plan_sweep
         from dstrun.report import format, plan
@@ -33,5 +45,32 @@ def main(words: list[str]) -> int:
     from dstrun.plan import plan as make_plan
     from dstrun.report.plan import render
 
-    put(render(make_plan(experiment), arguments.format))
+    made_plan = make_plan(experiment)
+    if limit:
+        from dstrun import fitting
+
+        def again(more: Sequence[str]) -> Any:
+            keys = {word.partition("=")[0] for word in more}
+            kept = [word for word in overrides if word.lstrip("+").partition("=")[0] not in keys]
+            return config.compose([*kept, *more], directories, name)
+
+        size = fitting.parse(limit.removeprefix("fit="))
+        made_plan["fit"] = {"limit_bytes": size, "found": fitting.fit(experiment, again, size)}
+    if arguments.time:
+        from dstrun.hours import measure_hours
+
+        made_plan["time"] = measure_hours(experiment, made_plan)
+    put(render(made_plan, arguments.format))
     return 0
+
+
+def _limit(words: list[str]) -> tuple[list[str], str]:
+    """Part the words of a run from the one that says how much memory there is.
+
+    Raises:
+        ConfigError: several say so.
+    """
+    limits = [word for word in words if word.startswith("fit=")]
+    if len(limits) > 1:
+        raise ConfigError(f"{' '.join(limits)} are several limits: name one")
+    return [word for word in words if word not in limits], limits[0] if limits else ""

@@ -4,43 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 
 from dstrun import config
-from dstrun.account.memory import _peak, resident_peak_bytes, saved_for_backward, tensor_bytes
+from dstrun.account.memory import resident_peak_bytes, tensor_bytes
+from dstrun.account.recorded import recorded
+from dstrun.account.timeline import Event, timeline
+from dstrun.predict import predict_memory, steps_to_see
 
 CPU = torch.device("cpu")
 MB = 2**20
 
 
-def test_peak_counts_what_is_held_at_once() -> None:
-    with _peak(CPU) as peak:
-        a = torch.empty(3 * MB, dtype=torch.uint8)
-        b = torch.empty(5 * MB, dtype=torch.uint8)
-        del a
-        c = torch.empty(2 * MB, dtype=torch.uint8)
-        del b, c
-    assert peak == [8 * MB]
+def risen(events: list[Event]) -> int:
+    return timeline(events, {}, {}, {}).peak
 
 
 def test_the_profiler_has_nothing_to_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch 2.11 warns once in a process, of events that one measurement does not have."""
     monkeypatch.setattr("torch.profiler.profiler._WARNINGS_SHOWN", set())
     for _ in range(2):
-        with _peak(CPU) as peak:
+        with recorded(CPU) as events:
             torch.empty(MB, dtype=torch.uint8)
-        assert peak == [MB]
-
-
-def test_saved_for_backward_counts_each_storage_once_and_no_parameter() -> None:
-    layer = torch.nn.Linear(10, 20)
-    x = torch.randn(4, 10)
-    with saved_for_backward(layer.parameters()) as saved:
-        y = layer(x).relu()
-        y = y * y[:, :]
-    assert sum(saved.values()) == x.nbytes + y.nbytes  # relu and the product both save relu's output
+        assert risen(events) == MB
 
 
 def test_tensor_bytes_counts_shared_storage_once() -> None:
@@ -58,7 +48,7 @@ def training(*words: str):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_parts_of_a_network_by_hand(optimizer: str) -> None:
-    run = training("model=mlp", f"optimizer={optimizer}", "sparsity=0.9")
+    run = training("model=mlp", f"optimizer={optimizer}", "sparsity=0.9", "schedule.interval_steps=3")
     run.take_step()
     with run.memory.phase("step"):
         run.take_step()
@@ -76,31 +66,53 @@ def test_parts_of_a_network_by_hand(optimizer: str) -> None:
     assert record["update_peak_bytes"] is None
 
 
+SMALL = ["model=resnet20", "model.width=0.5", "batch_size=32"]
+SOON = "schedule.interval_steps=3"
+
+
+def measured(*words: str) -> dict[str, Any]:
+    """Take the steps that a prediction looks at, and return what is on record of their memory."""
+    run = training(*words)
+    run.prepare()
+    for step in steps_to_see(run):
+        run.step = step - 1
+        with run.memory.phase("update" if run.procedure.updates_at(step) else "step") if step > 1 else nullcontext():
+            run.take_step()
+    return run.memory.record()
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        ["optimizer=adamw"],
-        ["optimizer=adam", "backend=sparse"],
-        ["activations=lean"],
-        ["activations=int4", "backend=sparse"],
+        ["model=mlp", "method=gse", "optimizer=adam", SOON],
+        ["model=mlp", "method=snip", "method.samples_per_class=5"],
+        ["model=resnet20", "model.width=0.5", "method=rigl", "backend=sparse", "batch_size=32", SOON],
+        [*SMALL, "method=gse", "backend=sparse", "activations=lean", "checkpointing=block", "microbatch=16", SOON],
+        [*SMALL, "method=gse", "activations=int4", "weights=bf16", "state=int8", SOON],
     ],
-    ids=str,
+    ids=lambda words: " ".join(words[-6:-1]),
 )
 def test_prediction_is_near_the_measurement(words: list[str]) -> None:
-    from dstrun.plan import plan
-
-    words = ["model=resnet20", "sparsity=0.9", *words]
-    run = training(*words)
-    run.take_step()
-    with run.memory.phase("step"):
-        run.take_step()
-    measured = run.memory.record()
-    predicted = plan(config.compose(["dataset=digits", "epochs=1", *words]))["memory"]
+    """All phases and all parts: the same code tells and splits the allocations of both."""
+    found = measured(*words, "sparsity=0.9")
+    predicted = predict_memory(config.compose(["dataset=digits", "epochs=1", *words, "sparsity=0.9"]))
+    phases = {"prepare", "step"} if "method=snip" in words else {"step", "update"}
+    assert predicted["at_peak"].keys() == found["at_peak"].keys() == phases
     for part in ("model_bytes", "optimizer_bytes"):
-        assert predicted[part] == measured[part]
-    assert predicted["index_bytes"] == pytest.approx(measured["index_bytes"], rel=0.02)  # sparse: evenly spaced there
-    assert predicted["activation_bytes"] == pytest.approx(measured["activation_bytes"], rel=0.02)
-    assert predicted["peak_bytes"] == pytest.approx(measured["peak_bytes"], rel=0.15)
+        assert predicted[part] == found[part]
+    assert predicted["index_bytes"] == pytest.approx(found["index_bytes"], rel=0.02)  # other connections are active
+    assert predicted["activation_bytes"] == pytest.approx(found["activation_bytes"], rel=0.02)
+    for phase, parts in found["at_peak"].items():
+        assert sum(parts.values()) == found[f"{phase}_peak_bytes"]
+        assert sum(predicted["at_peak"][phase].values()) == pytest.approx(sum(parts.values()), rel=0.05)
+
+
+def test_the_dense_gradient_of_rigl_is_seen_and_gse_has_none() -> None:
+    """A layer of 3 million connections of which 1 % are active: RigL looks at all of them, some rows at a time."""
+    words = ["model=mlp", "model.width=10", "backend=sparse", "batch_size=16", "sparsity=0.99", SOON]
+    rigl, gse = (measured(*words, f"method={method}")["at_peak"]["update"] for method in ("rigl", "gse"))
+    assert rigl["transient"] > 4 * 2**20  # a block of the dense gradient
+    assert gse["transient"] < rigl["transient"] / 4
 
 
 def test_resident_memory_sees_what_the_allocator_sees() -> None:
@@ -111,7 +123,7 @@ def test_resident_memory_sees_what_the_allocator_sees() -> None:
     gc.collect()
     trim(0)
     resident_peak_bytes()  # what that has freed is no peak of the step
-    with _peak(CPU) as peak:
+    with recorded(CPU) as events:
         block = torch.ones(50 * MB)
         during = resident_peak_bytes()
         del block
@@ -122,5 +134,5 @@ def test_resident_memory_sees_what_the_allocator_sees() -> None:
     assert during is not None
     assert after is not None
     assert idle is not None
-    assert peak == [200 * MB]
+    assert risen(events) == 200 * MB
     assert max(during, after) - idle == pytest.approx(200 * MB, rel=0.1)

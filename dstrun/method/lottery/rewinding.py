@@ -19,9 +19,13 @@ class Rewinding(Repeated):
 
     def before_step(self, step: int) -> Update | None:
         """Keep the state after step k; prune and rewind where a level starts."""
-        if step == self.dense - self.length + 1:
+        if step in self.remembered():
             self._keep()
         return super().before_step(step)
+
+    def remembered(self) -> list[int]:
+        """List the step whose start levels go back to."""
+        return [self.dense - self.length + 1]
 
     def prune(self, step: int, scores: Sequence[Tensor]) -> list[Change]:
         """Go back, then prune by the scores of the trained weights."""

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dstrun import config
-from dstrun.account.memory import saved_for_backward
+from dstrun.account.recorded import recorded
 from dstrun.help import options
 from dstrun.method.at_init.grasp import GraSP
 from dstrun.option import ConfigError
@@ -124,7 +124,7 @@ def test_every_network_can_be_differentiated_twice(scored, name):
     scores, _ = GraSP().score(made.setting)
     assert [s.numel() for s in scores] == [layer.count for layer in made.layers]
     assert all(torch.isfinite(s).all() and s.any() for s in scores)
-    with saved_for_backward(net.parameters()):
+    with recorded(torch.device("cpu"), net.parameters()):
         measured, _ = GraSP().score(made.setting)
     for score, other in zip(scores, measured, strict=True):
         torch.testing.assert_close(score, other)

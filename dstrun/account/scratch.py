@@ -1,0 +1,67 @@
+"""What PyTorch's kernels allocate for themselves on a CPU, by formulas.
+
+They were read off the profiler for single operations of many sizes (PyTorch 2.11 to 2.15, oneDNN, AVX-512): operands
+that oneDNN wants in an order of its own are copied, and sums in 16 bits are gathered in 32. All sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+HALVES = (torch.bfloat16, torch.float16)
+PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm}
+TILES = 1.5
+"""Of a product in 16 bits, each thread packs so many times the smaller factor."""
+SUMS = 147_456
+"""Of the gradient of a convolution's weight in 16 bits, what is held besides a weight in 32 bits for each thread."""
+
+
+def scratch(func: Any, given: Sequence[Tensor], made: Sequence[Tensor]) -> int:
+    """Return the bytes that an operation holds at most besides its inputs and results.
+
+    Args:
+        func: the operation, an overload of ``torch.ops.aten``.
+        given: its tensors.
+        made: its results.
+    """
+    kind = func.overloadpacket
+    if not given or given[0].device.type != "cpu":
+        return 0
+    if kind is aten.convolution:
+        return _forward(given[0], given[1], made[0])
+    if kind is aten.convolution_backward:
+        return _backward(*given[:3])
+    if kind in PRODUCTS and given[-1].dtype in HALVES:
+        return int(torch.get_num_threads() * TILES * min(given[-2].nbytes, given[-1].nbytes))
+    return 0
+
+
+def _forward(x: Tensor, weight: Tensor, y: Tensor) -> int:
+    """Of channels last, the weight is turned and then blocked; else input and result are blocked, too."""
+    if _is_last(x):
+        return weight.nbytes * (1 + _has_taps(weight))
+    return max(_copies(x) + weight.nbytes, y.nbytes)
+
+
+def _backward(delta: Tensor, x: Tensor, weight: Tensor) -> int:
+    """The gradients of input and weight come one after the other; that of the weight holds more."""
+    held = weight.nbytes * (2 + _has_taps(weight)) + _copies(delta) + _copies(x)
+    return held + (torch.get_num_threads() * 4 * weight.numel() + SUMS if weight.dtype in HALVES else 0)
+
+
+def _has_taps(weight: Tensor) -> bool:
+    return weight[0, 0].numel() > 1
+
+
+def _is_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _copies(x: Tensor) -> int:
+    """Count what is copied of an activation: nothing of channels last, blocks of plain ones, else that of a copy."""
+    return 0 if _is_last(x) else x.nbytes * (1 if x.is_contiguous() else 2)
