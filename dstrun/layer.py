@@ -183,13 +183,11 @@ def carry(layer: SparseLayer, grows: bool, move: Callable[[Tensor], Tensor]) -> 
         grows: whether connections are about to grow in it.
         move: makes a tensor of the new weight's shape of one of the old one's.
     """
-    optimizer, found = layer.optimizer, carried(layer, grows)
-    if optimizer is None:
-        return
+    optimizer = layer.optimizer
     with getattr(optimizer, "unpacked", nullcontext)(layer.weight):
-        state = optimizer.state[layer.weight]
-        for key in found:
-            state[key] = move(state[key])
+        for key, value in carried(layer, grows).items():
+            assert optimizer is not None
+            optimizer.state[layer.weight][key] = move(value)
 
 
 def single(tensor: Tensor) -> Tensor:

@@ -43,8 +43,6 @@ class Pattern(nn.Module):
         for name in ("rows", "inputs"):
             self.register_buffer(name, torch.empty(0, device=device))
         self.keeps = len(geometry.shape) == 2
-        for name in KEPT if self.keeps else ():
-            self.register_buffer(name, torch.empty(0), persistent=False)
         self.set(topology)
 
     @property
@@ -82,7 +80,7 @@ class Pattern(nn.Module):
     def _keep(self) -> None:
         if self.keeps:
             for name, tensor in zip(KEPT, self._sorted(), strict=True):
-                setattr(self, name, tensor)
+                self.register_buffer(name, tensor, persistent=False)
 
     def _sorted(self) -> tuple[Tensor, Tensor, Tensor]:
         from dstrun.backend.kernel.transpose import transpose

@@ -18,8 +18,11 @@ from dstrun.storage.blocks import BLOCK, POSITIVE, SIGNED, Grid, packed, unpacke
 from dstrun.storage.rounding import TYPES, Draws, stochastic
 from dstrun.stream import stream
 
-PART = 1 << 16
-"""Numbers unpacked at once: their copies and what packing takes stay at 2 or 3 MB."""
+PART = 1 << 14
+"""Numbers unpacked at once on a CPU: their copies and what packing takes stay at about 1 MB."""
+
+LARGE_PART = 1 << 20
+"""The same elsewhere, where each of some 80 operations on a part is a launch."""
 
 SQUARES = ("exp_avg_sq", "max_exp_avg_sq")
 """State that is kept as its root: squares have twice the range of what is squared."""
@@ -152,8 +155,7 @@ class Packed(torch.optim.Optimizer):
             parameter.grad = _laid_out(parameter.grad, parameter)
             values, gradient = _flat(parameter), _flat(parameter.grad)
             before = dict(self.state[parameter])  # without what the first part of a first step brings in
-            for start in _starts(parameter):
-                here = slice(start, start + PART)
+            for here in _slices(parameter):
                 weight = values[here].float()
                 if REST in before:
                     weight += _flat(before[REST])[here]
@@ -172,22 +174,17 @@ class Packed(torch.optim.Optimizer):
             self.state[parameter] = self.inner.state.pop(parameter)
             return
         state, values = self.state[parameter], _flat(parameter)[here]
-        start = here.start
         seed = stream(self.seed, "rounding", self.steps, self._index[id(parameter)])
-        draws = Draws(seed, start, weight.numel(), weight.device)
-        if parameter.dtype == torch.float32:
-            pass  # the part was a view of it
-        elif self.compensated:
-            values.copy_(weight)
-            rest = state.setdefault(REST, torch.zeros_like(parameter))
-            _flat(rest)[here] = weight - values
-        else:
-            values.copy_(stochastic(weight, parameter.dtype, draws.next()))
+        draws = Draws(seed, here.start, weight.numel(), weight.device)
+        if parameter.dtype != torch.float32:  # else the part was a view of it
+            values.copy_(weight if self.compensated else stochastic(weight, parameter.dtype, draws.next()))
+            if self.compensated:
+                _room(state, REST, parameter, parameter.dtype)[here] = weight - values
         for key, value in self.inner.state.pop(weight).items():
             if not isinstance(value, Tensor) or value.shape != weight.shape:
                 state[key] = value
             elif not value.is_floating_point() or self.kind == torch.float32:
-                stored = _flat(state.setdefault(key, torch.empty_like(parameter, dtype=value.dtype)))[here]
+                stored = _room(state, key, parameter, value.dtype)[here]
                 if stored.data_ptr() != value.data_ptr():
                     stored.copy_(value)
             else:
@@ -197,7 +194,7 @@ class Packed(torch.optim.Optimizer):
         parameter, here, _ = part
         grid = _grid(key)
         kind = grid.dtype if self.kind == torch.int8 else self.kind
-        stored = _flat(state.setdefault(key, torch.empty_like(parameter, dtype=kind)))[here]
+        stored = _room(state, key, parameter, kind)[here]
         if self.kind != torch.int8:
             stored.copy_(stochastic(value, kind, draws))
             return
@@ -261,9 +258,18 @@ def _blocks(here: slice) -> slice:
     return slice(here.start // BLOCK, here.stop // BLOCK)
 
 
-def _starts(parameter: Tensor) -> range:
-    """Return where the parts of a parameter begin; one is all of them where no numbers are (``dstrun plan``)."""
-    return range(0, parameter.numel(), PART)[: 1 if isinstance(parameter, FakeTensor) else None]
+def _slices(parameter: Tensor) -> list[slice]:
+    """Return the parts of a parameter; the first stands for all where there are no numbers (``dstrun plan``)."""
+    size = PART if parameter.device.type == "cpu" else LARGE_PART
+    parts = [slice(start, start + size) for start in range(0, parameter.numel(), size)]
+    return parts[:1] if isinstance(parameter, FakeTensor) else parts
+
+
+def _room(state: dict[str, Any], key: str, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return where numbers of a weight's shape are kept, flat; made when it is first asked for."""
+    if key not in state:
+        state[key] = torch.empty_like(like, dtype=dtype)
+    return _flat(state[key])
 
 
 def _gathered(parts: Iterable[_Part]) -> Iterator[list[_Part]]:

@@ -132,7 +132,7 @@ def layers(dtype: torch.dtype, lead: tuple[int, ...], bias: bool, device: torch.
     torch.testing.assert_close(mine.grad.double(), true.grad, **tolerance)
     weights = dense.weight.grad.flatten()[layer.topology.positions]
     torch.testing.assert_close(layer.grad().double(), weights, **tolerance)
-    assert layer.grad().dtype == dtype
+    assert layer.weight.grad.dtype == dtype
     if bias:
         torch.testing.assert_close(layer.bias.grad.double(), dense.bias.grad, **tolerance)
 
