@@ -297,7 +297,7 @@ def normalize_layer(
         def linear(t: Tensor) -> Tensor:
             made = (t - mean) * inverse
             made = made if weight is None else made.mul_(weight)
-            return made if bias is None else made.add_(bias)
+            return (made if bias is None else made.add_(bias)).to(t.dtype)
 
         exact = lambda t: torch.native_layer_norm(t, normalized_shape, weight, bias, eps)[0]  # noqa: E731
         here.offer(y, parent, exact if here.exact else linear)
