@@ -141,9 +141,10 @@ class _Segment(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, segment: nn.Sequential, context: Context, x: Tensor, *trained: Tensor) -> Tensor:
-        ctx.segment, ctx.context, ctx.trained, ctx.draws = segment, context, trained, _draws(x)
-        version = x._version
+        draws, version = _draws(x), x._version
         y = segment(x)
+        drew = any(not torch.equal(*states) for states in zip(draws, _draws(x), strict=True))
+        ctx.segment, ctx.context, ctx.trained, ctx.draws = segment, context, trained, draws if drew else ()
         if x._version != version:
             raise RuntimeError(
                 f"checkpointing: {type(segment[0]).__name__} changes its input in place, so that it cannot be "
@@ -170,7 +171,10 @@ def _draws(x: Tensor) -> Sequence[Tensor]:
 
 @contextmanager
 def _drawn_again(states: Sequence[Tensor], x: Tensor) -> Iterator[None]:
-    """Draw what was drawn from these states; afterwards the generators are where they were."""
+    """Draw what was drawn from these states, if anything was; afterwards the generators are where they were."""
+    if not states:
+        yield
+        return
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         torch.set_rng_state(states[0])
         for state in states[1:]:

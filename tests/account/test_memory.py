@@ -101,7 +101,7 @@ def test_prediction_is_near_the_measurement(words: list[str]) -> None:
     for part in ("model_bytes", "optimizer_bytes"):
         assert predicted[part] == found[part]
     assert predicted["index_bytes"] == pytest.approx(found["index_bytes"], rel=0.02)  # other connections are active
-    assert predicted["activation_bytes"] == pytest.approx(found["activation_bytes"], rel=0.02)
+    assert predicted["activation_bytes"] == pytest.approx(found["activation_bytes"], rel=0.05)
     for phase, parts in found["at_peak"].items():
         assert sum(parts.values()) == found[f"{phase}_peak_bytes"]
         assert sum(predicted["at_peak"][phase].values()) == pytest.approx(sum(parts.values()), rel=0.05)
