@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
 import signal
 import tarfile
+import threading
 import warnings
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import connection
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from dstrun.bounded import piece
 from dstrun.dataset import parquet
@@ -94,6 +97,8 @@ class Reader:
 
 @lru_cache(maxsize=8)
 def _transform(reader: Reader, augmented: bool) -> Any:
+    from torchvision.transforms import v2
+
     if augmented:
         cut = [v2.RandomResizedCrop(reader.size), *([v2.RandomHorizontalFlip()] if reader.flip else [])]
     else:
@@ -192,6 +197,16 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def start_worker(_number: int) -> None:
-    """Leave signals to the process that trains: it finishes its step, and then ends its workers."""
+    """Leave signals to the process that trains, which finishes its step and then ends its workers; end when it does.
+
+    PyTorch's own watch looks at the parent, which is the process that forks workers: it lives as long as they do.
+    """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    if (trains := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(trains.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)

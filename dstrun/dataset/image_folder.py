@@ -10,7 +10,7 @@ import numpy as np
 from dstrun.dataset.cache import cached
 from dstrun.dataset.images import permutation
 from dstrun.dataset.listed import SAMPLED, Listed, statistics
-from dstrun.option import AtLeast, ConfigError, OneOf, Within, expanded, option
+from dstrun.option import ConfigError, OneOf, Within, expanded, option
 
 if TYPE_CHECKING:
     from dstrun.dataset.listing import Layout

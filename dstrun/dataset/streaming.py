@@ -32,7 +32,7 @@ AHEAD = 2
 """Chunks that every worker has ahead at least."""
 TRIES = 20
 """How many images in a row, drawn in place of a damaged one, may be damaged too."""
-STARTED_WITH = ["dstrun.dataset.decode"]
+STARTED_WITH = ["dstrun.dataset.decode", "torchvision.transforms.v2"]
 """What the process imports from which workers are forked; it has no threads, and none of our locks."""
 
 Augment = Literal["resized_crop", "shift", "none"]
