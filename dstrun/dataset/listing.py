@@ -224,12 +224,11 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
     """Yield name, first byte and length of every plain file in a shard."""
     try:
         with path.open("rb") as file, tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[arg-type]
-            size = os.fstat(file.fileno()).st_size
             for member in tar:
                 if member.isreg() and not member.issparse():
-                    if member.offset_data + member.size > size:
-                        raise ConfigError(f"{path} is cut off in {member.name}: fetch it again")
                     yield member.name, member.offset_data, member.size
+            if piece(path, tar.offset, tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # else it ends as it should
+                raise ConfigError(f"{path} is cut off, or damaged at byte {tar.offset:,}: fetch it again")
     except (OSError, tarfile.TarError, ValueError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
