@@ -188,6 +188,9 @@ def picture(found: bytes) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":  # which convert would copy
+        image.load()
+        return image
     if image.mode.startswith("I"):  # 16 bits of grey, which PIL would cut off at 255
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
