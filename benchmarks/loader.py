@@ -98,7 +98,9 @@ def main() -> None:
                 f"first batch after {statistics.median(s for _, s in rows):.2f} s"
             )
         ratios = [b[0] / a[0] for a, b in zip(found["plain"], found["dstrun"], strict=True)]
-        print(f"dstrun over plain: median {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f})")
+        print(
+            f"dstrun over plain: median {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f})"
+        )
     finally:
         shutil.rmtree(folder)
 

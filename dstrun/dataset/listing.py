@@ -18,6 +18,7 @@ import numpy as np
 
 from dstrun.bounded import piece
 from dstrun.dataset import parquet
+from dstrun.dataset.cache import remembered
 from dstrun.option import ConfigError, nearest
 from dstrun.trouble import why
 
@@ -183,6 +184,21 @@ def from_tars(folder: Path, files: Sequence[Path]) -> Listing:
     Raises:
         ConfigError: a shard cannot be read, or says of an image no class.
     """
+    key = sha256()
+    for path in files:
+        try:
+            told = path.stat()
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {why(error)}") from error
+        key.update(f"{path.name} {told.st_size} {told.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    # A million headers take minutes.
+    found = remembered("shards", key.hexdigest(), lambda: _tar_columns(files))
+    file, start, length, label = found["columns"]
+    return Listing(folder, _names(folder, files), file, start, length, label, tuple(found["classes"].tolist()))
+
+
+def _tar_columns(files: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Read the headers of tar shards: (4, N) shard, first byte, length and label of each image; names of classes."""
     found: list[tuple[int, int, int, str]] = []
     for number, path in enumerate(files):
         images: dict[str, tuple[int, int, str]] = {}
@@ -203,9 +219,8 @@ def from_tars(folder: Path, files: Sequence[Path]) -> Listing:
             found.append((number, start, length, label))
     classes = ordered(list({label for *_, label in found}))
     index = {name: i for i, name in enumerate(classes)}
-    columns = np.array([(file, start, length, index[label]) for file, start, length, label in found], np.int64)
-    file, start, length, label = columns.reshape(-1, 4).T.copy()
-    return Listing(folder, _names(folder, files), file, start, length, label, tuple(classes))
+    rows = np.array([(file, start, length, index[label]) for file, start, length, label in found], np.int64)
+    return {"columns": rows.reshape(-1, 4).T.copy(), "classes": np.array(classes, np.str_)}
 
 
 class _Headers:

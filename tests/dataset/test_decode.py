@@ -92,7 +92,8 @@ def test_a_file_that_is_gone_empty_or_shorter_is_said_by_name(tmp_path: Path) ->
         assert fault.sentence.startswith(places[fault.position].path)
 
 
-def test_a_member_of_a_shard_is_named(tmp_path: Path) -> None:
+def test_a_member_of_a_shard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSTRUN_CACHE", str(tmp_path / "cache"))
     files = of_two_classes(4)
     files[0] = "0", b"no image"
     found = listing.layout(as_tar(tmp_path / "set", {"train": files}), ("train",))

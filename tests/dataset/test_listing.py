@@ -11,6 +11,12 @@ from dstrun.dataset import listing
 from dstrun.dataset.decode import encoded
 from dstrun.option import ConfigError
 
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSTRUN_CACHE", str(tmp_path / "cache"))
+
+
 FILES = of_two_classes(10)
 
 
@@ -27,6 +33,18 @@ def test_every_layout_lists_the_same_images(layout: str, tmp_path: Path) -> None
     assert (found.classes, found.label.tolist()) == (("0", "1"), [0] * 5 + [1] * 5)
     assert [encoded(found.place(i)) for i in range(10)] == [data for _, data in FILES]
     assert (found.group is None) == (layout != "parquet")
+
+
+def test_headers_of_shards_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = as_tar(tmp_path / "set", {"train": FILES})
+    first = listed(root)
+    with monkeypatch.context() as patched:
+        patched.setattr(listing, "_members", lambda path: pytest.fail("read again"))
+        again = listed(root)
+    assert again.digest() == first.digest()
+    assert again.classes == first.classes
+    (root / "set-train-000001.tar").unlink()
+    assert len(listed(root)) == 5
 
 
 def test_classes_are_chosen_and_numbered_in_their_own_order(tmp_path: Path) -> None:
