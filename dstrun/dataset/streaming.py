@@ -250,7 +250,10 @@ class Streaming(Loader):
                 part[position], which[i] = self._instead(which[i], sentence, seed)
             x[first : first + len(part)].copy_(part, non_blocking=True)
         labels = self.eval_labels if held else self.labels
-        return x, labels[torch.tensor(which, dtype=torch.int64)].to(self.device)
+        y = labels[torch.tensor(which, dtype=torch.int64)]
+        if self.device.type == "cuda":
+            y = y.pin_memory()  # or the copy waits for the step before
+        return x, y.to(self.device, non_blocking=True)
 
     def _instead(self, index: int, sentence: str, seed: list[int] | None) -> tuple[Tensor, int]:
         """Decode the image that takes a damaged one's place, whatever the run and the step."""
