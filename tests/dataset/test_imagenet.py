@@ -41,7 +41,7 @@ def test_what_is_there_is_counted(root: Path, monkeypatch: pytest.MonkeyPatch) -
     option = ImageNet()
     assert (option.classes, option.train_images, option.test_count) == (2, 20, 6)
     assert option.found() == option.checksum() == ImageNet(root=str(root), limit=3).found()
-    words = ["dataset=imagenet", "model=resnet20", "batch_size=4", "epochs=3", "sparsity=0.5"]
+    words = ["dataset=imagenet", f"dataset.root={root}", "model=resnet20", "batch_size=4", "epochs=3", "sparsity=0.5"]
     assert plan.plan(config.compose(words))["flops"]["steps"] == 15
     with pytest.raises(ConfigError, match="batch_size=21 must be at most 20"):
         config.compose([*words, "batch_size=21"])
