@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class ImageFolder(Listed):
     ``mean`` and ``std`` are of each channel, in units of 0..1; where they are not given, they are those of 4,096
     training images, decoded once.
     """
+
+    splits: ClassVar[tuple[str, ...]] = ("test", "val", "validation")
 
     root: str | None = None
     size: Annotated[int, Within(8, 1024)] = 224  # type: ignore[misc]

@@ -71,6 +71,9 @@ def test_streamed_and_resident_images_are_the_same(augment: str, root: Path, mon
     assert type(streamed) is Streaming
     for step in (0, 3):
         assert same(streamed.batch(step), resident.batch(step))
+        part = slice(3, 6)
+        assert same(streamed.batch(step, part), tuple(t[part] for t in resident.batch(step)))  # type: ignore[arg-type]
+        assert same(resident.batch(step, part), streamed.batch(step, part))
     assert same(streamed.sample(4, 7), resident.sample(4, 7))
     assert same(streamed.balanced(4, 3), resident.balanced(4, 3))
     for found, expected in zip(streamed.eval_batches(4), resident.eval_batches(4), strict=True):
