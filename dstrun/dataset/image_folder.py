@@ -59,6 +59,11 @@ class ImageFolder(Listed):
         return 3, self.size, self.size
 
     @property
+    def shorter(self) -> int:
+        """Return to how many pixels the shorter side is resized: more than the size where training crops."""
+        return round(self.size * 256 / 224) if self.augment == "resized_crop" else self.size
+
+    @property
     def augmentation(self) -> str:
         """Return how training images are augmented."""
         return self.augment

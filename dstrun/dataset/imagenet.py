@@ -30,6 +30,8 @@ class ImageNet(Listed):
     std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
     flip: ClassVar[bool] = True
 
+    shorter: ClassVar[int] = 256  # type: ignore[assignment]
+
     root: str | None = None
     augment: bool = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -57,6 +58,11 @@ class Listed(Dataset):
         subset = self.class_subset
         if isinstance(subset, tuple) and len({str(name) for name in subset}) < max(1, len(subset)):
             raise ConfigError(f"dataset.class_subset={[*subset]} must name each class once, and one at least")
+
+    @property
+    def shorter(self) -> int:
+        """Return to how many pixels the shorter side is resized before the middle is cut out."""
+        raise NotImplementedError
 
     @property
     def augmentation(self) -> str:
@@ -169,8 +175,7 @@ class Listed(Dataset):
         from dstrun.dataset.streaming import Streaming, worker_count
 
         parts, augment = self._here(), self.augmentation
-        side = self.image[1]
-        reader = Reader(side, round(side * 256 / 224) if augment == "resized_crop" else side, self.flip)
+        reader = Reader(self.image[1], self.shorter, self.flip)
         return Streaming(
             parts.train,
             parts.held,
@@ -199,11 +204,12 @@ class Listed(Dataset):
         from dstrun.dataset.loader import Resident
 
         loader = self._streaming(device, batch_size, seed, ranks, channels_last)
-        loader.set_statistics(*self._statistics(loader))
+        found = self._statistics(loader)
+        loader.set_statistics(*found)
         count = loader.train_count + len(loader.held)
         if self.augmentation == "resized_crop" or count * int(np.prod(self.image)) > RESIDENT_BYTES:
             return loader
-        images = self._decoded(loader)
+        images = replace(self._decoded(loader), statistics=found)
         return Resident(images, self, device, batch_size, seed, loader.augment, ranks, channels_last)
 
     def _statistics(self, loader: Streaming) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -225,14 +231,12 @@ class Listed(Dataset):
 
         made = cached("images", key, shapes, decode)
         return Images(
-            made["train_x"], made["train_y"], made["eval_x"], parts.held.label, parts.split, parts.source,
-            self._statistics(loader),
+            made["train_x"], made["train_y"], made["eval_x"], parts.held.label, parts.split, parts.source
         )  # fmt: skip
 
     def _key(self, more: str) -> str:
         """Digest what decides how images look, besides the images themselves."""
-        crops = self.augmentation == "resized_crop"
-        return sha256(f"{self._here().source} {self.image} {crops} {more}".encode()).hexdigest()
+        return sha256(f"{self._here().source} {self.image} {self.shorter} {more}".encode()).hexdigest()
 
 
 def statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

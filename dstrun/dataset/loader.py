@@ -155,7 +155,7 @@ class Loader(ABC):
     def _training(self, chosen: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Return the training images (count,) int64 asked for, augmented as drawn."""
 
-    def _order(self, epoch: int) -> Tensor:
+    def _permutation(self, epoch: int) -> Tensor:
         """Draw the order of an epoch, (N,) int64."""
         return torch.randperm(self.train_count, generator=generator(self.seed, "order", epoch))
 
@@ -170,11 +170,14 @@ class Loader(ABC):
         mirror = torch.randint(2, (count,), generator=draws) * self.flip
         return torch.cat([offset, mirror[None]]).to(torch.uint8)
 
-    def _finish(self, x: Tensor, draws: Tensor | None = None) -> Tensor:
+    def _finish(self, x: Tensor, draws: Tensor | None) -> Tensor:
         """Pad, crop and mirror images (B, C, H, W) uint8 as drawn, and normalise them."""
         if self.augment and draws is not None:
             draws = draws.to(self.device, torch.int64)
             x = crop(x, draws[:2], draws[2].bool())
+        return self._normalise(x)
+
+    def _normalise(self, x: Tensor) -> Tensor:
         x = x.float().sub_(self._mean).div_(self._std)
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -220,7 +223,7 @@ class Resident(Loader):
             torch.from_numpy(array).to(self.device) for array in (images.train_x, images.eval_x)
         )
         self._train_y, self._eval_y = self.labels.to(self.device), self.eval_labels.to(self.device)
-        self._epoch, self._ordered, self._crops = -1, torch.empty(0), torch.empty(0)
+        self._epoch, self._order, self._crops = -1, torch.empty(0), torch.empty(0)
 
     @property
     def checksum(self) -> str:
@@ -235,7 +238,7 @@ class Resident(Loader):
         epoch = step // self.steps_per_epoch
         if epoch == self._epoch:
             return
-        self._epoch, self._ordered = epoch, self._order(epoch).to(self.device)
+        self._epoch, self._order = epoch, self._permutation(epoch).to(self.device)
         if self.augment:
             steps = range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch)
             self._crops = torch.stack([self._draws(s) for s in steps]).to(self.device)
@@ -244,7 +247,7 @@ class Resident(Loader):
         """Look a step's batch up."""
         self.begin(step)
         position = step % self.steps_per_epoch
-        chosen = self._ordered[position * self.batch_size : (position + 1) * self.batch_size]
+        chosen = self._order[position * self.batch_size : (position + 1) * self.batch_size]
         chosen = chosen[self.ranks.mine(self.batch_size)][part]
         return self._training(chosen, self._crops[position][:, part] if self.augment else None)
 
@@ -253,7 +256,7 @@ class Resident(Loader):
         rank, size = self.ranks.rank, self.ranks.size
         xs, ys = (whole.split(batch_size // size)[rank::size] for whole in (self._eval_x, self._eval_y))
         for x, y in zip(xs, ys, strict=True):
-            yield self._finish(x), y
+            yield self._normalise(x), y
 
     def _training(self, chosen: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
         chosen = chosen.to(self.device)

@@ -188,7 +188,8 @@ class Streaming(Loader):
         parts = torch.arange(len(self.held)).split(batch_size // size)[rank::size]
         found = self._answered(self.held, [(part, None) for part in parts])
         for part in parts:
-            yield self._finish(self._gather(found, part, None, held=True)[0]), self.eval_labels[part].to(self.device)
+            x, y = self._gather(found, part, None, held=True)
+            yield self._normalise(x), y
 
     def close(self) -> None:
         """End the workers."""
@@ -284,15 +285,15 @@ class Streaming(Loader):
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch not in self._orders:  # workers may be in the next one already
             self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1} | {
-                epoch: self._order(epoch)
+                epoch: self._permutation(epoch)
             }
         whole = self._orders[epoch][position * self.batch_size : (position + 1) * self.batch_size]
         return whole[self.ranks.mine(self.batch_size)]
 
-    def _order(self, epoch: int) -> Tensor:
+    def _permutation(self, epoch: int) -> Tensor:
         group = self.train.group
         if group is None or self.train.group_bytes is None:
-            return super()._order(epoch)
+            return super()._permutation(epoch)
         return window_order(group, self.train.group_bytes, self.seed, epoch)
 
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from image_files import as_folders, as_parquet, of_two_classes, picture
+from PIL import Image
 
 from dstrun import config, plan
 from dstrun.dataset.image_folder import ImageFolder
@@ -45,6 +47,19 @@ def test_what_is_there_is_counted(root: Path, monkeypatch: pytest.MonkeyPatch) -
     assert plan.plan(config.compose(words))["flops"]["steps"] == 15
     with pytest.raises(ConfigError, match="batch_size=21 must be at most 20"):
         config.compose([*words, "batch_size=21"])
+
+
+def test_without_augmentation_it_trains_on_what_is_evaluated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.transforms import v2
+
+    monkeypatch.setenv("DSTRUN_CACHE", str(root.parent / "cache"))
+    loader = ImageNet(root=str(root), augment=False, workers=0, limit=2).open("cpu", 2, 0)
+    assert isinstance(loader, Resident)
+    made = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
+    option = ImageNet(root=str(root), limit=2)
+    assert option.parts is not None
+    expected = [made(Image.open(option.parts.train.place(i).path)).numpy() for i in range(2)]
+    assert np.array_equal(loader.images.train_x, expected)
 
 
 def test_limit_and_validation_draw_from_all_classes(root: Path) -> None:
