@@ -16,7 +16,6 @@ from dstrun.backend.kernel.fast import announce
 from dstrun.backend.synchronized import synchronize
 from dstrun.config import Experiment
 from dstrun.dataset.cache import cache_folder
-from dstrun.dataset.loader import Resident
 from dstrun.initial import scale_by_fan_in
 from dstrun.method.procedure import Setting
 from dstrun.method.soft import powerprop
@@ -96,7 +95,7 @@ def assemble(
     cost = count_network(experiment)
     counts = allocate(experiment, cost)
     last = likes_channels_last(config["precision"], device)
-    data = Resident(dataset.load(), dataset, device, config["batch_size"], seed, dataset.augment, ranks, last)
+    data = dataset.open(device, config["batch_size"], seed, ranks, last)
     method = experiment.build("method")
     sparse, option = method.start == "sparse", trained(experiment, cost)
     build = builder(experiment, option, bare=sparse)

@@ -57,6 +57,29 @@ def content(path: Path | str, limit: int = YAML_BYTES, *, last: bool = False) ->
     return found
 
 
+def piece(path: Path | str, start: int, length: int) -> bytes:
+    """Read a part of a regular file; shorter where the file ends.
+
+    Args:
+        path: of the file; a pipe, a socket or a device is refused and not waited for.
+        start: its first byte.
+        length: of the part, which the caller bounds.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise NoFile(f"{path} is no regular file")
+        found = os.pread(number, length, start)
+        while len(found) < length and (more := os.pread(number, length - len(found), start + len(found))):
+            found += more
+    finally:
+        os.close(number)
+    return found
+
+
 def refuse_link(path: Path) -> None:
     """Refuse a symbolic link where a file or folder of ours is about to be written.
 

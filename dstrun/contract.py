@@ -17,8 +17,7 @@ from dstrun.option import ConfigError, nearest
 OFFERS = {
     "model": ("build",),
     "dataset": (
-        "load", "found", "train_images", "image", "classes", "train_count", "test_count", "mean", "std", "flip",
-        "augment",
+        "open", "found", "checksum", "train_images", "image", "classes", "train_count", "test_count", "flip", "augment",
     ),
     "method": ("procedure", "parts", "scopes", "start", "why", "network", "epochs", "course"),
     "prune": ("score", "needs_gradient"),

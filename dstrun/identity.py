@@ -20,7 +20,7 @@ from dstrun.schema import Schema
 
 VOLATILE = (
     "experiment", "results", "wandb", "threads", "devices", "distributed", "retry", "fail_fast", "checkpoint",
-    "step", "trusted", "dataset.root", "dataset.download",
+    "step", "trusted", "dataset.root", "dataset.download", "dataset.workers",
 )  # fmt: skip
 """Settings that cannot change a result."""
 

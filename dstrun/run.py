@@ -124,6 +124,8 @@ def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.de
             return _attempt(experiment, folder, training, Silence(folder), stop)[0]
     except Busy as busy:
         return Outcome("busy", folder, None, str(busy))
+    finally:
+        training.data.close()
 
 
 def _train(
@@ -217,7 +219,7 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
         "network": {"shapes": shapes(experiment)},
-        "data": {"source": training.data.source, "checksum": training.data.images.checksum},
+        "data": {"source": training.data.source, "checksum": training.data.checksum},
         "code": {"version": __version__, **commit(), "own": code(config)},
         "rows": folder.row_sums(),
         "continued": folder.continued,

@@ -121,7 +121,7 @@ def test_run_that_never_updates_says_so(dstrun, tmp_path: Path) -> None:
         (["dataset.root=nowhere"], "dataset.root=nowhere"),
         (["model=vgg16", "dataset=digits"], "model=vgg16 "),
         (["model=resnet20", "model.depth=21", "dataset=digits"], "model.depth=21"),
-        (["model=resnet20", "dataset=imagenet"], "dataset=imagenet can be planned but not trained yet"),
+        (["model=resnet20", "dataset=imagenet"], "data holds no images"),
         (["dataset=digits", "model=mlp", "batch_size=5000"], "batch_size=5000 must be at most 1437"),
         (["dataset=digits", "model=mlp", "sparsity=0.99999"], "sparsity=1e-05"),
         (["dataset=digits", "model=mlp", "wandb=online"], "wandb=online"),

@@ -177,7 +177,7 @@ REFUSED = {
     "-m model=mlp dataset=digits wandb=disabled,online": "wandb=online finds no API key",
     "-m model=resnet20 dataset=cifar10 dataset.root=nosuch wandb=disabled": "dataset.root=nosuch is no folder",
     "-m model=resnet20 dataset=cifar10 dataset.root=conf wandb=disabled": "conf holds no cifar10",
-    "-m model=resnet20 dataset=imagenet wandb=disabled": "dataset=imagenet can be planned but not trained yet",
+    "-m model=resnet20 dataset=imagenet wandb=disabled": "data holds no images",
     f"-m {D} results=ok,file": "results=file cannot be written: Not a directory",
     f"-m {D} device=cpu,mps": "device=mps is not available",
     # values

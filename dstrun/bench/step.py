@@ -21,7 +21,7 @@ from dstrun.bench.kernel import waiter
 from dstrun.bench.measure import Passes, interleaved, rows
 from dstrun.bench.result import machine
 from dstrun.config import Experiment
-from dstrun.dataset.images import Images
+from dstrun.dataset.images import Dataset, Images
 from dstrun.option import ConfigError
 from dstrun.progress import say
 from dstrun.train.training import Training
@@ -37,6 +37,8 @@ class Noise:
     like: Any
     count: int
     augment: bool = False
+
+    open = Dataset.open
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.like, name)

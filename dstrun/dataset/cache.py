@@ -105,6 +105,43 @@ def cached(
             shutil.rmtree(own, ignore_errors=True)
 
 
+def remembered(
+    name: str, source: str, make: Callable[[], Mapping[str, np.ndarray]], cache: Path | None = None
+) -> dict[str, np.ndarray]:
+    """Read arrays of any shape that were made before of the same source, or make and keep them; a zip has CRC-32.
+
+    Args:
+        name: of what they are.
+        source: checksum of what they are made of.
+        make: gives the arrays.
+        cache: as for ``cached``.
+
+    Raises:
+        ConfigError: whatever ``make`` raises.
+    """
+    cache = cache if cache is not None else cache_folder()
+    path = cache / f"{name}-{source[:16]}.npz"
+    believed = not unsafe(cache) and not unsafe(path)
+    try:
+        if believed and path.is_file():
+            with np.load(path, allow_pickle=False) as found:
+                return {key: found[key] for key in found.files}
+    except Exception:  # Damage can raise nearly anything, and all of it means: make it again.
+        log.warning("%s is damaged: it is made again", path)
+    arrays = dict(make())
+    if believed:
+        own = cache / f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with own.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            os.replace(own, path)
+        except OSError as error:
+            log.warning("the cache folder %s cannot be written (%s)", cache, why(error))
+            own.unlink(missing_ok=True)
+    return arrays
+
+
 def unsafe(path: Path) -> str:
     """Return why the contents of a folder are not to be believed; nothing where they may be, or where there is none."""
     try:

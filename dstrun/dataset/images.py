@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from dstrun.dataset.cache import Shapes
 from dstrun.option import AtLeast, ConfigError, option
+from dstrun.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    from dstrun.dataset.loader import Loader
 
 VALIDATION_SEED = 20240311
 """Of the permutation that takes out the validation images: the same images in every run, whatever its seed."""
@@ -28,6 +32,7 @@ class Images:
         eval_y: (M,) int64.
         split: what the evaluated images are.
         source: SHA-256 of the files (or arrays) that the images were decoded from, in hexadecimal.
+        statistics: mean and standard deviation of each channel, in units of 0..1, where they are not the option's.
     """
 
     train_x: np.ndarray
@@ -36,6 +41,7 @@ class Images:
     eval_y: np.ndarray
     split: Literal["test", "validation"]
     source: str
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @cached_property
     def checksum(self) -> str:
@@ -75,16 +81,7 @@ class Dataset:
     validation: Annotated[int, AtLeast(0)] = 0
 
     def __post_init__(self) -> None:
-        if self.validation >= self.train_count:
-            raise ConfigError(
-                f"dataset.validation={self.validation} must be below {self.train_count}, the number of training images"
-            )
-        left = self.train_count - self.validation
-        if self.limit is not None and self.limit > left:
-            after = f" that dataset.validation={self.validation} leaves" if self.validation else ""
-            raise ConfigError(
-                f"dataset.limit={self.limit} must be at most {left}, the number of training images{after}"
-            )
+        check_counts(self.train_count, self.limit, self.validation)
 
     def check(self) -> None:
         """Check that the images are here, or can be downloaded, without loading or downloading any.
@@ -92,6 +89,30 @@ class Dataset:
         Raises:
             ConfigError: in the words of ``load``.
         """
+
+    def load(self) -> Images:
+        """Decode the images, or find them decoded.
+
+        Raises:
+            ConfigError: they are not here, or damaged.
+        """
+        raise NotImplementedError
+
+    def open(
+        self, device: Any, batch_size: int, seed: int, ranks: Ranks = ALONE, channels_last: bool | None = None
+    ) -> Loader:
+        """Return what gives a run its images: here of a data set that is kept on the device whole.
+
+        Raises:
+            ConfigError: as ``load`` and ``Loader`` do.
+        """
+        from dstrun.dataset.loader import Resident
+
+        return Resident(self.load(), self, device, batch_size, seed, self.augment, ranks, channels_last)
+
+    def checksum(self) -> str:
+        """Return ``Loader.checksum`` of what is here."""
+        return self.load().checksum
 
     def found(self) -> str | None:
         """Return ``Images.source`` of what is here, without loading or downloading it; ``None``: that is not known."""
@@ -125,7 +146,26 @@ class Dataset:
         if not self.validation:
             n = self.limit
             return Images(train_x[:n], train_y[:n], arrays["test_x"], arrays["test_y"], "test", source)
-        # The legacy generator: its stream is frozen, that of numpy.random.Generator may change between versions.
-        order = np.random.RandomState(VALIDATION_SEED).permutation(self.train_count)
+        order = permutation(self.train_count)
         held, kept = np.sort(order[: self.validation]), np.sort(order[self.validation :])[: self.limit]
         return Images(train_x[kept], train_y[kept], train_x[held], train_y[held], "validation", source)
+
+
+def check_counts(count: int, limit: int | None, validation: int) -> None:
+    """Check how many of ``count`` training images are to be held out, and how many kept.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    if validation >= count:
+        raise ConfigError(f"dataset.validation={validation} must be below {count}, the number of training images")
+    left = count - validation
+    if limit is not None and limit > left:
+        after = f" that dataset.validation={validation} leaves" if validation else ""
+        raise ConfigError(f"dataset.limit={limit} must be at most {left}, the number of training images{after}")
+
+
+def permutation(count: int) -> np.ndarray:
+    """Draw the order in which training images are held out: the same for ever, (count,) int64."""
+    # The legacy generator: its stream is frozen, that of numpy.random.Generator may change between versions.
+    return np.random.RandomState(VALIDATION_SEED).permutation(count)

@@ -24,7 +24,9 @@ GROUP_BYTES = 1 << 31
 ENCODED = 1 << 16
 """Bytes that an encoded image may have besides four a value."""
 CHUNK = 1024
-"""Rows that are decoded at once."""
+"""Rows of small images that are decoded at once."""
+FEW = 16
+"""Rows of large images that are read at once."""
 
 
 def shards(folder: Path, split: str) -> list[Path]:
@@ -103,6 +105,27 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _row_groups(path: Path, label_columns: Sequence[str], limit: int) -> Iterator[tuple[list[Any], list[int | None]]]:
     """Give the encoded images and the labels of one row group after the other, so that memory stays bounded."""
+    file, picture, label = _opened(path, label_columns)
+    with file:
+        for number in range(file.num_row_groups):
+            _group_bytes(path, file, number)
+            with _reading(path):
+                batches = file.iter_batches(CHUNK, row_groups=[number], columns=[f"{picture}.bytes", label])
+            while True:
+                with _reading(path):
+                    batch = next(batches, None)
+                    if batch is None:
+                        break
+                    _check_sizes(path, batch.column(batch.schema.get_field_index(picture)), limit)
+                    pair = (
+                        batch.column(batch.schema.get_field_index(picture)).to_pylist(),
+                        batch.column(batch.schema.get_field_index(label)).to_pylist(),
+                    )
+                yield pair
+
+
+def _opened(path: Path, label_columns: Sequence[str]) -> tuple[Any, str, str]:
+    """Open a shard, and name its columns of images and labels."""
     import pyarrow
     import pyarrow.parquet
 
@@ -116,25 +139,59 @@ def _row_groups(path: Path, label_columns: Sequence[str], limit: int) -> Iterato
         raise ConfigError(f"{path}: the column {picture} is {kind}, not a struct of bytes and path")
     if not pyarrow.types.is_integer(schema.field(label).type):
         raise ConfigError(f"{path}: the column {label} is {schema.field(label).type}, not a whole number")
+    return file, picture, label
+
+
+def _group_bytes(path: Path, file: Any, number: int) -> int:
+    """Count the bytes of a row group once uncompressed, as it says, and refuse one that does not fit."""
+    with _reading(path):
+        found = file.metadata.row_group(number)
+        size = sum(found.column(i).total_uncompressed_size for i in range(found.num_columns))
+    if size > GROUP_BYTES:
+        raise ConfigError(f"{path}: row group {number} says that it has {size:,} bytes: write smaller ones")
+    return size
+
+
+def labels(path: Path, label_columns: Sequence[str]) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the labels (rows,) int64 of every row group of a shard, and its bytes once uncompressed.
+
+    Raises:
+        ConfigError: it is unreadable, has other columns, or a row without a label.
+    """
+    file, _, label = _opened(path, label_columns)
     with file:
         for number in range(file.num_row_groups):
+            size = _group_bytes(path, file, number)
             with _reading(path):
-                found = file.metadata.row_group(number)
-                size = sum(found.column(i).total_uncompressed_size for i in range(found.num_columns))
-                if size > GROUP_BYTES:
-                    raise ConfigError(f"{path}: row group {number} says that it has {size:,} bytes: write smaller ones")
-                batches = file.iter_batches(CHUNK, row_groups=[number], columns=[f"{picture}.bytes", label])
-            while True:
-                with _reading(path):
-                    batch = next(batches, None)
-                    if batch is None:
-                        break
-                    _check_sizes(path, batch.column(batch.schema.get_field_index(picture)), limit)
-                    pair = (
-                        batch.column(batch.schema.get_field_index(picture)).to_pylist(),
-                        batch.column(batch.schema.get_field_index(label)).to_pylist(),
-                    )
-                yield pair
+                column = file.read_row_group(number, columns=[label], use_threads=False).column(0)
+            if column.null_count:
+                raise ConfigError(f"{path}: an image in row group {number} has no label")
+            yield column.to_numpy().astype(np.int64), size
+
+
+def encoded(path: str, number: int, limit: int) -> list[bytes | None]:
+    """Read the encoded images of a row group.
+
+    Args:
+        path: of the shard.
+        number: of the row group.
+        limit: bytes that one may have.
+
+    Raises:
+        ConfigError: it is unreadable, or too large.
+    """
+    file, picture, _ = _opened(Path(path), ("label",))
+    found: list[bytes | None] = []
+    size = 0
+    with file, _reading(Path(path)):
+        _group_bytes(Path(path), file, number)
+        for batch in file.iter_batches(FEW, row_groups=[number], columns=[f"{picture}.bytes"], use_threads=False):
+            _check_sizes(Path(path), batch.column(0), limit)
+            found += batch.column(0).field("bytes").to_pylist()
+            size += batch.nbytes
+            if size > GROUP_BYTES:  # a dictionary may repeat an image for free
+                raise ConfigError(f"{path}: row group {number} has more than {GROUP_BYTES:,} bytes: write smaller ones")
+    return found
 
 
 def _check_sizes(path: Path, pictures: Any, limit: int) -> None:

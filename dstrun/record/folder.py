@@ -178,7 +178,7 @@ class RunFolder:
         before = record.get("data") or {}
         if None in (found, before.get("source")) or found == before["source"]:
             return
-        if "checksum" in before and dataset.load().checksum == before["checksum"]:
+        if "checksum" in before and dataset.checksum() == before["checksum"]:
             return  # other files of the same images
         root = record["config"]["dataset"].get("root")
         was = f" ({self.choices['dataset']}{f' from {root}' if root else ''})"

@@ -155,7 +155,7 @@ def load(path: Path, training: Training, folder: RunFolder | None = None) -> int
     """
     found, damaged = newest(path)
     state = _read(found, training.device) if found else {}
-    if found and state.get("source") != training.data.source and state.get("images") != training.data.images.checksum:
+    if found and state.get("source") != training.data.source and state.get("images") != training.data.checksum:
         raise ConfigError(other_images(path.parent))
     if found and folder is not None and "experiment" in state:
         folder.check_same(found, state["experiment"])

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
-from dstrun.dataset.loader import Resident
+from dstrun.dataset.loader import Loader
 from dstrun.layer import SparseLayer, carried
 from dstrun.method.procedure import Procedure, Products, Update
 from dstrun.method.statistics import frozen_statistics
@@ -52,7 +52,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     rate: Rate
     precision: Precision
-    data: Resident
+    data: Loader
     device: torch.device
     seed: int
     label_smoothing: float
@@ -328,7 +328,7 @@ class Training:
             "skipped": self.skipped,
             "initial": self.initial,
             "source": self.data.source,
-            "images": self.data.images.checksum,
+            "images": self.data.checksum,
             "model": self.model.state_dict(),
             "backends": [layer.backend for layer in self.layers],
             "layers": {layer.name: layer.state() for layer in self.layers},

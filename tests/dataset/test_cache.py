@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dstrun.dataset import cache
-from dstrun.dataset.cache import cached, checksum
+from dstrun.dataset.cache import cached, checksum, remembered
 from dstrun.option import ConfigError
 
 SHAPES = {"x": ((50, 3), np.uint8), "y": ((50,), np.int64)}
@@ -41,6 +41,31 @@ def test_decodes_once_and_then_maps(tmp_path: Path) -> None:
     assert all(isinstance(array, np.memmap) for array in [*first.values(), *second.values()])
     assert os.listdir(tmp_path) == [FOLDER]
     assert sorted(os.listdir(tmp_path / FOLDER)) == ["checksums.json", "x.npy", "y.npy"]
+
+
+def test_arrays_of_any_shape_are_remembered_and_made_again_where_damaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return {"a": np.arange(7), "b": np.array(["x", "yy"])}
+
+    for _ in range(2):
+        found = remembered("list", "0" * 64, make, tmp_path / "cache")
+        assert (found["a"].tolist(), found["b"].tolist()) == (list(range(7)), ["x", "yy"])
+    assert len(made) == 1
+    [path] = (tmp_path / "cache").iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4] ^= 1
+    path.write_bytes(data)
+    assert remembered("list", "0" * 64, make, tmp_path / "cache")["a"].tolist() == list(range(7))
+    assert len(made) == 2
+    assert "is damaged: it is made again" in caplog.text
+    (tmp_path / "cache").chmod(0o777)
+    remembered("list", "0" * 64, make, tmp_path / "cache")
+    assert len(made) == 3
 
 
 def test_writing_to_the_arrays_changes_no_file(tmp_path: Path) -> None:

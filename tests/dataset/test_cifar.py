@@ -17,7 +17,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from dstrun.dataset import cifar, parquet
+from dstrun.dataset import parquet, published
 from dstrun.dataset.cifar import CIFAR10, CIFAR100
 from dstrun.dataset.images import Images
 from dstrun.option import ConfigError
@@ -296,7 +296,7 @@ def test_no_network_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_silent_network_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     import torchvision
 
-    monkeypatch.setattr(cifar, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(published, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/cifar.tar.gz"
         monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", url)
@@ -310,8 +310,9 @@ def test_a_silent_network_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None
 def test_options_import_without_heavy_libraries() -> None:
     script = """
 import sys
-from dstrun.dataset import cifar, digits, imagenet
-cifar.CIFAR10(), cifar.CIFAR100(), digits.Digits(), imagenet.ImageNet()
+from dstrun.dataset import cifar, digits, image_folder, imagenet, torchvision
+cifar.CIFAR10(), cifar.CIFAR100(), digits.Digits(), torchvision.Torchvision(), imagenet.ImageNet()
+image_folder.ImageFolder(root=".")
 print({"torch", "torchvision", "PIL", "pyarrow", "sklearn", "pandas"} & set(sys.modules))
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

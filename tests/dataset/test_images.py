@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstrun.dataset.digits import Digits
-from dstrun.dataset.imagenet import ImageNet
 from dstrun.option import ConfigError
 
 COUNT = Digits.train_count
@@ -66,10 +65,3 @@ def test_limit_and_validation_out_of_range(settings: dict, sentence: str) -> Non
     with pytest.raises(ConfigError) as error:
         Digits(**settings)
     assert str(error.value) == sentence
-
-
-def test_imagenet_has_shapes_but_no_images() -> None:
-    option = ImageNet(validation=1167)
-    assert (option.image, option.classes, option.train_images) == ((3, 224, 224), 1000, 1_280_000)
-    with pytest.raises(ConfigError, match="planned but not trained yet"):
-        option.load()
