@@ -63,15 +63,19 @@ class Search:
             sums = Sums(exploration.ranks, passes, self._sums)
             partial = dataclasses.replace(exploration, ranks=sums, generator=draws)
             if passes.last:
-                self._candidates.append(criterion.candidates(partial))
+                self._keep(criterion.candidates(partial))
                 self._sums.clear()
             else:
                 criterion.look(partial)
             return False
         if not self._candidates:
             seen = exploration if passes.count == 1 else dataclasses.replace(exploration, x=None, delta=None)
-            self._candidates.append(criterion.candidates(seen))
+            self._keep(criterion.candidates(seen))
         return True
+
+    def _keep(self, candidates: Tensor | None) -> None:
+        """Keep candidates for the passes that follow: in PyTorch's memory, which is measured, as numpy's is not."""
+        self._candidates.append(candidates.clone() if candidates is not None and self.passes.count > 1 else candidates)
 
     @property
     def candidates(self) -> Tensor | None:
