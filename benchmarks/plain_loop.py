@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from dstrun import config
 from dstrun.config import Experiment
-from dstrun.dataset.loader import Resident
+from dstrun.dataset.loader import Loader
 
 
-def build(experiment: Experiment, device: str) -> tuple[nn.Module, torch.optim.Optimizer, Resident]:
+def build(experiment: Experiment, device: str) -> tuple[nn.Module, torch.optim.Optimizer, Loader]:
     settings, dataset, recipe = experiment.config, experiment.build("dataset"), experiment.build("optimizer")
-    data = Resident(dataset.load(), dataset, device, settings["batch_size"], settings["seed"], dataset.augment)
+    data = dataset.open(device, settings["batch_size"], settings["seed"])
     torch.manual_seed(settings["seed"])
     model = experiment.build("model").build(dataset.image, dataset.classes).to(device).train()
     optimizer = torch.optim.SGD(
@@ -28,7 +28,7 @@ def build(experiment: Experiment, device: str) -> tuple[nn.Module, torch.optim.O
     return model, optimizer, data
 
 
-def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, data: Resident, step: int, cast: Any = None) -> None:
+def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, data: Loader, step: int, cast: Any = None) -> None:
     """Train on the batch of a step; ``cast`` is a context for the forward pass, as of autocast."""
     x, y = data.batch(step)
     optimizer.zero_grad()
