@@ -11,190 +11,59 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
+from check_kit import (
+    COUNT,
+    GSE,
+    NOTEBOOK,
+    R50,
+    RIGL,
+    Check,
+    Planned,
+    counts,
+    dense_layers,
+    density,
+    fraction,
+    network,
+    planned,
+    pruned,
+    saving,
+    size,
+    training,
+)
 
-from dstrun.account.flops import NetworkCost, paper_ratio
-from dstrun.config import Experiment, compose
+from dstrun.account.flops import paper_ratio
 from dstrun.help import options
-from dstrun.network import allocate, count_network
 from dstrun.option import ConfigError
-from dstrun.plan import plan_flops
 from dstrun.report.format import FORMATS, Column, render
 from dstrun.report.published import Reference, read, shipped
 from dstrun.report.training import is_training, preset
 
-COUNT = "independent count"
-"""From the layers' shapes and the definition, apart from this code."""
+NETWORKS = {
+    "model=resnet18 dataset=imagenet": ("torchvision", "11689512", "1.81 G"),
+    "model=resnet34 dataset=imagenet": ("torchvision", "21797672", "3.66 G"),
+    "model=resnet50 dataset=imagenet": ("torchvision", "25557032", "4.09 G"),
+    "model=resnet18 model.stem=cifar": ("pytorch-cifar", "11173962", "0.56 G"),
+    "model=vit_s16 dataset=imagenet": ("DeiT in timm", "22050664", "4.6 G"),
+    "model=vit_s16 dataset=imagenet model.width=0.5": ("DeiT in timm", "5717416", "1.3 G"),
+    "model=vit_s16 dataset=imagenet model.width=2": ("DeiT in timm", "86567656", "17.6 G"),
+    "model=vgg19": (COUNT, "20035018", "398136320"),
+    "model=mobilenet_v1 dataset=imagenet": ("Howard et al. 2017", "4.2 M", "569 M"),
+    "model=mobilenet_v1 dataset=imagenet model.width=0.5": ("Howard et al. 2017", "1.3 M", "149 M"),
+    "model=wideresnet model.depth=28 model.width=10": ("Zagoruyko and Komodakis 2016", "36.5 M", ""),
+    "model=wideresnet model.depth=16 model.width=8": ("Zagoruyko and Komodakis 2016", "11.0 M", ""),
+    "model=wideresnet model.depth=28 model.width=2": (COUNT, "1467610", "214353152"),
+    "model=wideresnet model.depth=22 model.width=2": (COUNT, "1079642", "157730048"),
+}
+"""Source, parameters and multiply-adds of a forward pass of the dense network, as printed."""
 
-RIGL = "RigL's README"
-GSE = "GSE's supplement"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What a configuration counts: the network's layers, the active connections of each, the ``flops`` group."""
-
-    experiment: Experiment
-    cost: NetworkCost
-    active: list[int]
-    flops: dict[str, Any]
-    parameters: int
-    norms: int
-    biases: int
-
-    def layer(self, name: str) -> int:
-        """Find a layer by name."""
-        return [layer.name for layer in self.cost.layers].index(name)
-
-    def megabytes(self) -> float:
-        """Count the model's size as RigL's authors do, in 10^6 bytes.
-
-        4 bytes a kept weight, bias and normalized channel (one number a channel, though there is a scale and a shift),
-        1 bit a weight of every layer that is not dense.
-        """
-        masked = sum(x.size for x, a in zip(self.cost.layers, self.active, strict=True) if a < x.size)
-        return (4 * (sum(self.active) + self.biases + self.norms) + masked / 8) / 1e6
-
-    def elementwise(self) -> int:
-        """Count a bias addition and a ReLU for every output of a layer, which RigL's counter adds: FLOPs a sample."""
-        return sum(2 * layer.shape[0] * layer.uses for layer in self.cost.layers)
-
-
-@lru_cache
-def planned(words: str) -> Planned:
-    """Count the configuration that these overrides give; ``dense_first`` at the end keeps the first layer dense."""
-    *overrides, last = words.split()
-    dense_first = last == "dense_first"
-    experiment = compose(overrides if dense_first else [*overrides, last])
-    dataset = experiment.build("dataset")
-    with torch.device("meta"):
-        model = experiment.build("model").build(dataset.image, dataset.classes)
-    cost = count_network(experiment)
-    if dense_first:
-        shapes = [layer.shape for layer in cost.layers[1:]]
-        counts = experiment.build("allocation").counts(shapes, experiment.config["sparsity"])
-        active = [cost.layers[0].size, *counts]
-    else:
-        active = allocate(experiment, cost)
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-    biases = [p for name, p in model.named_parameters() if p.ndim == 1 and name.endswith("bias")]
-    norm_channels = sum(m.num_features for m in norms)
-    return Planned(
-        experiment,
-        cost,
-        active,
-        plan_flops(experiment, cost, active),
-        parameters=sum(p.numel() for p in model.parameters()),
-        norms=norm_channels,
-        biases=sum(p.numel() for p in biases) - norm_channels,
-    )
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check value: how to count ours, and theirs as printed."""
-
-    quantity: str
-    ours: Callable[[], float]
-    published: str
-    source: str
-    slack: Callable[[], float] = float
-    """What rounding to whole connections may add to the difference."""
-
-    @property
-    def digits(self) -> int:
-        """Decimals printed."""
-        return len(self.published.partition(".")[2])
-
-    @property
-    def difference(self) -> float:
-        """Ours minus theirs."""
-        return self.ours() - float(self.published)
-
-    def holds(self) -> bool:
-        """Say whether ours agrees to the last digit printed; of whole numbers, exactly."""
-        unit = 0.1**self.digits if self.digits else 0.0
-        return abs(self.difference) <= unit + self.slack() + 1e-9
-
-    def row(self) -> dict[str, Any]:
-        """Give a row of the table."""
-
-        def shown(value: float) -> float | int:
-            return round(value, self.digits + 1) + 0.0 if self.digits else round(value)  # + 0.0: no -0.0
-
-        return {
-            "quantity": self.quantity,
-            "ours": shown(self.ours()),
-            "published": float(self.published) if self.digits else int(self.published),
-            "difference": shown(self.difference),
-            "source": self.source,
-        }
-
-
-def density(words: str, layer: str, published: str) -> Check:
-    """Check a layer's density."""
-
-    def share() -> float:
-        at = planned(words).layer(layer)
-        return planned(words).active[at] / planned(words).cost.layers[at].size
-
-    def one() -> float:
-        return 1 / planned(words).cost.layers[planned(words).layer(layer)].size
-
-    return Check(f"density of {layer}: {words}", share, published, COUNT, one)
-
-
-def fraction(words: str, published: str) -> Check:
-    """Check the FLOPs of inference relative to the dense network."""
-    return Check(f"inference x dense: {words}", lambda: planned(words).flops["inference_x_dense"], published, COUNT)
-
-
-def training(words: str, published: str) -> Check:
-    """Check the FLOPs of a training step relative to dense training, by the formula of the method's paper."""
-
-    def ratio() -> float:
-        return planned(words).flops["train_x_dense_paper"]
-
-    return Check(f"training x dense: {words}", ratio, published, COUNT)
-
-
-def size(words: str, published: str) -> Check:
-    """Check the size of a model, in MB."""
-    return Check(f"model MB: {words}", lambda: planned(words).megabytes(), published, RIGL)
-
-
-def counts(words: str, layers: int, prunable: int, macs: str = "", parameters: int | None = None) -> Iterator[Check]:
-    """Check prunable layers and weights, multiply-adds of a forward pass (or millions of them), parameters."""
-    yield Check(f"prunable layers: {words}", lambda: len(planned(words).active), str(layers), COUNT)
-    yield Check(
-        f"prunable weights: {words}", lambda: sum(x.size for x in planned(words).cost.layers), str(prunable), COUNT
-    )
-    if macs:
-        name, unit = ("million MACs", 2e6) if "." in macs else ("MACs", 2)
-        yield Check(f"{name}: {words}", lambda: planned(words).cost.forward() / unit, macs, COUNT)
-    if parameters is not None:
-        yield Check(f"parameters: {words}", lambda: planned(words).parameters, str(parameters), COUNT)
-
-
-def saving(interval: int, published: str) -> Check:
-    """Check how much less than RigL a training step of GSE costs, in percent."""
-    words = f"{R50} allocation=erk sparsity=0.99 schedule.interval_steps={interval}"
-
-    def percent() -> float:
-        gse, rigl = (planned(f"{words} method={m}").flops["train_x_dense_paper"] for m in ("gse", "rigl"))
-        return 100 * (1 - gse / rigl)
-
-    return Check(f"GSE's training saves % of RigL's: {words}", percent, published, COUNT)
-
+MOBILENET = {"0.75": ("4.888", "4.894", ".742"), "0.85": ("3.224", "3.229", ".841"), "0.9": ("2.392", "2.396", ".890"),
+             "0.95": ("1.560", "1.563", ".940")}  # fmt: skip
+"""By sparsity of what RigL prunes: MB with ERK and uniform, and the share of all weights that is zero."""
 
 R56, VGG, VIT = ("method=static model=resnet56", "method=static model=vgg16_small", "method=static model=vit")
-R50 = "model=resnet50 dataset=imagenet"
 
 
 def checks() -> list[Check]:
@@ -207,6 +76,15 @@ def checks() -> list[Check]:
     found += counts(f"model=vgg16_small dataset=cifar100 {dense}", 16, 1_298_608, "20.29")
     found += counts(f"model=vit {dense}", 18, 4_224_000, "270013440")
     found += counts(f"model=vit dataset=cifar100 {dense}", 18, 4_270_080)
+    for words, (source, parameters, macs) in NETWORKS.items():
+        found += network(f"{words} {dense}", source, parameters, macs)
+    v1 = "model=mobilenet_v1 dataset=imagenet"
+    found += counts(f"{v1} {dense}", 15, 4_164_448, "568740352", 4_231_976)
+    found.append(size(f"{v1} {dense}", "16.864", NOTEBOOK))
+    for sparsity, (erk, uniform, zeros) in MOBILENET.items():
+        words = f"{v1} method=static sparsity={sparsity} allocation="
+        found += [size(f"{words}erk", erk, NOTEBOOK), size(f"{words}uniform", uniform, NOTEBOOK)]
+        found.append(pruned(f"{words}erk", zeros, NOTEBOOK))
     vit, r50, gse = f"model=vit {dense}", f"{R50} {dense}", "model=resnet56 method=gse"
     found += [
         Check(f"million MACs in attention: {vit}", lambda: planned(vit).cost.attention / 2e6, "12.6", COUNT),
@@ -251,15 +129,6 @@ def checks() -> list[Check]:
     found += [size(f"{erk} sparsity={s}", v) for s, v in {"0.8": "23.68", "0.9": "13.50", "0.95": "8.40"}.items()]
     found += [size(f"{erk} sparsity=0.99 dense_first", "4.35"), size(r50, "102.12")]
     return found
-
-
-def dense_layers(words: str, published: int) -> Check:
-    """Check how many layers the allocation leaves dense."""
-
-    def full() -> int:
-        return sum(a == x.size for x, a in zip(planned(words).cost.layers, planned(words).active, strict=True))
-
-    return Check(f"dense layers: {words}", full, str(published), COUNT)
 
 
 COLUMNS = [Column(key) for key in ("quantity", "ours", "published", "difference", "source")]

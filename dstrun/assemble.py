@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dstrun.account.flops import FlopMeter, NetworkCost
 from dstrun.account.memory import MemoryMeter
@@ -19,10 +20,14 @@ from dstrun.dataset.loader import Resident
 from dstrun.initial import scale_by_fan_in
 from dstrun.method.procedure import Setting
 from dstrun.method.soft import powerprop
-from dstrun.network import allocate, builder, count_network, trained
+from dstrun.network import allocate, builder, count_network, count_trained, trained
 from dstrun.optimizer.decay import groups
+from dstrun.option import ConfigError
 from dstrun.progress import say
-from dstrun.ranks import ALONE, Ranks
+from dstrun.ranks import ALONE, Passes, Ranks
+from dstrun.storage.packed import pack
+from dstrun.storage.product import store, stored_weights
+from dstrun.storage.recompute import Recompute, checkpoint
 from dstrun.stream import stream
 from dstrun.train.clock import Clock
 from dstrun.train.device import make_deterministic
@@ -45,8 +50,29 @@ def pick_backends(
         announce(say)
     if config["backend"] != "auto":
         return [config["backend"]] * len(counts)
-    inputs = [(config["batch_size"] // ranks.size, *layer.sees) for layer in cost.layers]
+    together = config["microbatch"] or config["batch_size"] // ranks.size
+    inputs = [(together, *layer.sees) for layer in cost.layers]
     return ranks.first(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
+
+
+def microbatch(config: dict[str, Any], model: nn.Module, ranks: Ranks) -> int | None:
+    """Return how many samples a pass has, if not all that are here, and let normalization layers know of it.
+
+    They normalize each pass by itself (Hoffer, Hubara, Soudry 2017); a step moves their running statistics as far as
+    one whose batch takes a single pass.
+
+    Raises:
+        ConfigError: a process's share of the batch cannot be split so.
+    """
+    size, share = config["microbatch"], config["batch_size"] // ranks.size
+    if size is None or size == share:
+        return None
+    if share % size:
+        raise ConfigError(f"microbatch={size} must divide {share}, the samples of a batch in each process")
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.momentum is not None:
+            module.momentum = 1 - (1 - module.momentum) ** (size / share)
+    return size
 
 
 def assemble(
@@ -87,29 +113,42 @@ def assemble(
         layers = masked.wrap(model, device) if method.start == "all" else []
     model.to(device)
     synchronize(model, ranks, device)
+    precision = Precision(config["precision"], device)
+    passes, recompute = Passes(microbatch(config, model, ranks)), Recompute()
+    if config["checkpointing"] != "none":
+        checkpoint(model, config["checkpointing"], recompute)
+    store(model, layers, config["weights"])
     powerprop.reparametrize(model, config["powerprop"])
     method.reparametrize(model, layers)
     rate = experiment.build("optimizer")
     optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
+    optimizer = pack(optimizer, stored_weights(model, layers), config)
     for layer in layers:
-        layer.optimizer, layer.ranks = optimizer, ranks
+        layer.optimizer, layer.ranks, layer.passes = optimizer, ranks, passes
     grow = experiment.build("grow")
     training = Training(
         model=model,
         layers=layers,
         optimizer=optimizer,
         rate=rate,
-        precision=Precision(config["precision"], device),
+        precision=precision,
         data=data,
         device=device,
         seed=seed,
         label_smoothing=config["label_smoothing"],
         total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
         nominal_steps=config["epochs"] * data.steps_per_epoch,
-        flops=FlopMeter(cost, grow, [layer.backend for layer in layers], count_network(experiment, option)),
+        flops=FlopMeter(
+            *(cost, grow, [layer.backend for layer in layers]),
+            built=count_trained(experiment, option),
+            split=passes.size is not None,
+        ),
         memory=MemoryMeter(model, optimizer, layers, device),
         clock=Clock(device),
         ranks=ranks,
+        passes=passes,
+        activations=config["activations"],
+        recompute=recompute,
         grows=method.grows_at_zero,
         graphs=config["step"] == "graph" and device.type == "cuda",
     )

@@ -34,7 +34,13 @@ def check(experiment: Experiment) -> None:
     for group in ("allocation", "schedule", "optimizer", "dataset"):
         experiment.build(group)
     _check_gradients(experiment)
+    _check_activations(config)
+    _check_storage(experiment)
     count = experiment.build("dataset").train_images
+    if config["microbatch"] is not None and config["batch_size"] % config["microbatch"]:
+        size, whole = config["microbatch"], config["batch_size"]
+        near = max(n for n in range(1, min(size, whole) + 1) if whole % n == 0)
+        raise ConfigError(f"microbatch={size} must divide batch_size={whole}: the nearest below is {near}")
     if config["batch_size"] > count:
         raise ConfigError(f"batch_size={config['batch_size']} must be at most {count}, the number of training images")
 
@@ -89,6 +95,27 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
             raise ConfigError(f"{power} backend={config['backend']}: only dense storage has it")
 
 
+def _check_storage(experiment: Experiment) -> None:
+    """Check that weights and state can be stored as asked."""
+    config, optimizer, name = experiment.config, experiment.build("optimizer"), experiment.choices["optimizer"]
+    weights, state, rounding = config["weights"], config["state"], config["rounding"]
+    if weights == "fp32" and rounding != "stochastic":
+        raise ConfigError(f"rounding={rounding} makes no sense with weights=fp32, which are not rounded")
+    for key, value in (("weights", weights), ("state", state)):
+        if value != "fp32" and not optimizer.elementwise:
+            raise ConfigError(
+                f"{key}={value} makes no sense with optimizer={name}, whose class does not say that it treats each "
+                "number alone (elementwise)"
+            )
+    if state != "fp32" and optimizer.stateless:
+        raise ConfigError(f"state={state} makes no sense with optimizer={name}, which keeps none as it is set")
+    if weights == "fp16" and config["precision"] != "fp16":
+        raise ConfigError(
+            f"weights=fp16 makes no sense with precision={config['precision']}: small gradients, which have the type "
+            "of weights, are lost unless precision=fp16 scales the loss"
+        )
+
+
 def _check_gradients(experiment: Experiment) -> None:
     """Check that pruning does not ask for the gradient whose place growth takes."""
     from dstrun.grow.criterion import Cost
@@ -99,6 +126,16 @@ def _check_gradients(experiment: Experiment) -> None:
         raise ConfigError(
             f"prune={chosen['prune']} makes no sense with grow={chosen['grow']}: both need the gradient of an update, "
             "which is taken for growth"
+        )
+
+
+def _check_activations(config: dict[str, Any]) -> None:
+    """Check that activations are not rounded from one kind of 16 bits to the other."""
+    kept, precision = config["activations"], config["precision"]
+    if {kept, precision} == {"bf16", "fp16"}:
+        raise ConfigError(
+            f"activations={kept} makes no sense with precision={precision}, whose 16 bits are others: "
+            f"set activations={precision} or lean"
         )
 
 

@@ -29,7 +29,8 @@ class Exploration:
         blocked: sorted positions that may not grow; on the CPU.
         limit: no more than this many candidates are of use; the best ``limit`` are kept.
         generator: on the CPU, so that every device draws the same.
-        x: the layer's input in this pass; ``None`` where the criterion needs no gradient.
+        x: the layer's input in this pass; ``None`` where the criterion needs no gradient, or where the batch takes
+            several passes and nothing is summed over them.
         delta: the gradient of its output in this pass.
         ranks: the processes that share the batch; what is asked of it below is of the whole.
     """
@@ -73,11 +74,11 @@ class Exploration:
         with exact(self.delta.device):
             return self.ranks.average(self.geometry.output_sums(self.delta, factor))
 
-    def weight_gradient(self, group: int, first: int, last: int) -> Tensor:
-        """Give the dense gradient of some outputs of a group over the batch; see ``Geometry.weight_gradient``."""
+    def weight_gradient(self, first: int, last: int) -> Tensor:
+        """Give the dense gradient of some outputs over the batch; see ``Geometry.weight_gradient``."""
         assert self.x is not None
         assert self.delta is not None
-        return self.ranks.average(self.geometry.weight_gradient(self.x, self.delta, group, first, last))
+        return self.ranks.average(self.geometry.weight_gradient(self.x, self.delta, first, last))
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,8 @@ class LinearGeometry:
         delta = delta.reshape(-1, delta.shape[-1]).float()
         return delta.abs().sum(0) if factor is None else factor @ delta
 
-    def weight_gradient(self, x: Tensor, delta: Tensor, group: int, first: int, last: int) -> Tensor:
-        """Give the dense gradient of the outputs from ``first`` to ``last``, all of one group: (last - first, I)."""
+    def weight_gradient(self, x: Tensor, delta: Tensor, first: int, last: int) -> Tensor:
+        """Give the dense gradient of the outputs from ``first`` to ``last``: (last - first, I)."""
         flat = delta.reshape(-1, delta.shape[-1])[:, first:last]
         return flat.t() @ x.reshape(-1, x.shape[-1]).to(delta.dtype)
 
@@ -111,12 +111,17 @@ class ConvGeometry:
         delta = delta.float()
         return (delta.abs() if factor is None else delta * factor).sum((0, 2, 3))
 
-    def weight_gradient(self, x: Tensor, delta: Tensor, group: int, first: int, last: int) -> Tensor:
-        """Give the dense gradient of the outputs from ``first`` to ``last`` of a group: (last - first, C, kh, kw)."""
-        channels = self.shape[1]
-        part = x[:, group * channels : (group + 1) * channels].to(delta.dtype)
+    def weight_gradient(self, x: Tensor, delta: Tensor, first: int, last: int) -> Tensor:
+        """Return the dense gradient of the outputs from ``first`` to ``last``, of one group or of whole groups.
+
+        Returns:
+            (last - first, C / groups, kh, kw).
+        """
+        channels, outputs = self.shape[1], self.shape[0] // self.groups
+        group, groups = first // outputs, max(1, (last - first) // outputs)
+        part = x[:, group * channels : (group + groups) * channels].to(delta.dtype)
         steps: Any = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}  # typed as int there
-        return conv2d_weight(part, (last - first, *self.shape[1:]), delta[:, first:last], **steps)
+        return conv2d_weight(part, (last - first, *self.shape[1:]), delta[:, first:last], groups=groups, **steps)
 
 
 @dataclass(frozen=True)
@@ -147,10 +152,9 @@ class Conv1dGeometry:
         """Sum the output gradients over items: (O,)."""
         return self.as_convolution().output_sums(delta[:, :, None], factor)
 
-    def weight_gradient(self, x: Tensor, delta: Tensor, group: int, first: int, last: int) -> Tensor:
-        """Return the dense gradient of the outputs from ``first`` to ``last`` of a group: (last - first, C, k)."""
-        both = x[:, :, None], delta[:, :, None]
-        return self.as_convolution().weight_gradient(*both, group, first, last)[:, :, 0]
+    def weight_gradient(self, x: Tensor, delta: Tensor, first: int, last: int) -> Tensor:
+        """Return the same as that of a 2-D convolution: (last - first, C / groups, k)."""
+        return self.as_convolution().weight_gradient(x[:, :, None], delta[:, :, None], first, last)[:, :, 0]
 
 
 Geometry = LinearGeometry | ConvGeometry | Conv1dGeometry

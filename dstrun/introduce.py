@@ -42,7 +42,7 @@ def introduce(experiment: Experiment, name: str, training: Training, resumed: in
         log.warning("%s", said)
     for line in not_prunable(unpruned_record(cost), cost.parameters, cost.forward()):
         say(f"  {line}")
-    if training.flops.built.layers != cost.layers:
+    if [layer.shape for layer in training.flops.built.layers] != [layer.shape for layer in cost.layers]:
         say(f"  trained in its place: {trained(experiment, cost)}")
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])

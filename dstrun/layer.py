@@ -5,8 +5,8 @@ Shape letters: A active connections of a layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dstrun.exploration import Exploration, Proposal
     from dstrun.geometry import Geometry, Layer
     from dstrun.grow.criterion import GrowCriterion
-    from dstrun.ranks import Ranks
+    from dstrun.ranks import Passes, Ranks
     from dstrun.topology import Topology
 
 
@@ -34,6 +34,8 @@ class SparseLayer(Protocol):
     """Whose state ``rewire`` carries over; set once the optimizer exists."""
     ranks: Ranks
     """The processes that share every batch; set where there are several."""
+    passes: Passes
+    """The passes that a batch takes; set where there are several."""
 
     @property
     def topology(self) -> Topology:
@@ -72,6 +74,8 @@ class SparseLayer(Protocol):
 
     def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn inside it, from that pass's input and output gradient.
+
+        Where a batch takes several passes (``passes``), all of them are armed, and what is found is of the batch.
 
         Args:
             criterion: chooses and scores candidates.
@@ -169,6 +173,28 @@ def carried(layer: SparseLayer, grows: bool) -> dict[str, Tensor]:
                 "choose optimizer=sgd, adam or adamw, or give it a method before_growth(weight)"
             )
     return {key: value for key, value in state.items() if getattr(value, "shape", None) == weight.shape}
+
+
+def carry(layer: SparseLayer, grows: bool, move: Callable[[Tensor], Tensor]) -> None:
+    """Replace what ``carried`` finds by what ``move`` makes of it; an optimizer that packs state shows it as numbers.
+
+    Args:
+        layer: about to be rewired.
+        grows: whether connections are about to grow in it.
+        move: makes a tensor of the new weight's shape of one of the old one's.
+    """
+    optimizer, found = layer.optimizer, carried(layer, grows)
+    if optimizer is None:
+        return
+    with getattr(optimizer, "unpacked", nullcontext)(layer.weight):
+        state = optimizer.state[layer.weight]
+        for key in found:
+            state[key] = move(state[key])
+
+
+def single(tensor: Tensor) -> Tensor:
+    """Return a tensor in at least single precision, the same one where it is: what methods compute with."""
+    return tensor if tensor.dtype.itemsize >= 4 else tensor.float()
 
 
 def _is_stale(value: Any, grows: bool, shape: tuple[int, ...] | None = None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -20,6 +20,7 @@ from dstrun.budget import budget, met, percent
 from dstrun.config import Experiment
 from dstrun.layer import prunable, skeleton, stored
 from dstrun.option import ConfigError
+from dstrun.storage.recompute import Recompute, checkpoint
 
 
 def outline(experiment: Experiment, option: Any) -> nn.Module:
@@ -31,6 +32,15 @@ def count_network(experiment: Experiment, option: Any = None) -> NetworkCost:
     """Count the network chosen, or that of another option, without weights."""
     model, seen = _surveyed(experiment, option or experiment.build("model"))
     return network_cost(model, experiment.build("dataset").image, seen)
+
+
+def count_trained(experiment: Experiment, option: Any) -> NetworkCost:
+    """Count the network of an option as it is trained, with what is computed again in the backward pass."""
+    cost, kind = count_network(experiment, option), experiment.config["checkpointing"]
+    if kind == "none":
+        return cost
+    again = set(checkpoint(outline(experiment, option), kind, Recompute()))
+    return replace(cost, layers=[replace(layer, again=layer.name in again) for layer in cost.layers])
 
 
 def builder(experiment: Experiment, option: Any, bare: bool = False) -> Callable[[], nn.Module]:

@@ -10,7 +10,15 @@ from dstrun.account.flops import FlopMeter, NetworkCost, flops_record, paper_rat
 from dstrun.config import Experiment
 from dstrun.grow.criterion import Cost
 from dstrun.method.procedure import Change, Products, Update
-from dstrun.network import allocate, count_network, parameters_record, trained, unmet, unpruned_record
+from dstrun.network import (
+    allocate,
+    count_network,
+    count_trained,
+    parameters_record,
+    trained,
+    unmet,
+    unpruned_record,
+)
 from dstrun.predict import predict_memory
 
 EMERGES = "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
@@ -113,7 +121,8 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     stretches = list(method.course(sizes, active, schedule, epochs, sparsity, per_epoch))
     update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
     backends = ["masked" if config["backend"] == "masked" else "sparse"] * len(active)
-    meter = FlopMeter(cost, grow, backends, count_network(experiment, trained(experiment, cost)))
+    split = config["microbatch"] not in (None, batch)
+    meter = FlopMeter(cost, grow, backends, count_trained(experiment, trained(experiment, cost)), split)
     updates: list[Update] = []
     if update_steps and grow is not None:
         expected = getattr(grow, "expected", lambda count, size: min(count, size - count))

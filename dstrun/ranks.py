@@ -7,7 +7,7 @@ a single process are here; ``dstrun.train.distributed`` has those of several.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class Ranks:
         """
         return model
 
+    def deferred(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Let passes through what ``overlapped`` gave add up gradients here, to be averaged in a later pass."""
+        return nullcontext()
+
     def reshaped(self) -> None:
         """Learn that a parameter has changed its shape."""
 
@@ -102,3 +106,68 @@ class Ranks:
 
 ALONE = Ranks()
 """A single process."""
+
+
+class Passes:
+    """The passes, forward and backward, in which a process goes over its part of a batch.
+
+    Args:
+        size: samples a pass at most; all if ``None``.
+
+    Attributes:
+        count: how many passes the batch takes that is passed now, of as many samples each.
+        index: of the pass under way, from 0 on.
+        wanted: whether an armed layer draws candidates from sums over the batch, which take passes of their own.
+        summing: whether the passes now are these.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size, self.count, self.index = size, 1, 0
+        self.wanted = self.summing = False
+
+    @property
+    def last(self) -> bool:
+        """Whether no pass over this batch follows."""
+        return self.index == self.count - 1
+
+    def over(self, samples: int) -> Iterator[slice]:
+        """Go through the passes over so many samples: as few as ``size`` allows, all of the same number."""
+        size = max(n for n in range(1, min(self.size or samples, samples) + 1) if samples % n == 0)
+        self.count = samples // size
+        for index in range(self.count):
+            self.index = index
+            yield slice(index * size, (index + 1) * size)
+
+
+class Sums(Ranks):
+    """The processes of a run, asked of one pass of several: what a tensor comes to over all passes so far.
+
+    Args:
+        ranks: the processes.
+        passes: says which pass this is.
+        kept: the sums so far, in the order in which they are asked for, which is the same in every pass; changed.
+    """
+
+    def __init__(self, ranks: Ranks, passes: Passes, kept: list[Tensor]) -> None:
+        self.ranks, self.passes, self.kept, self.asked = ranks, passes, kept, 0
+        self.rank, self.size, self.apart = ranks.rank, ranks.size, ranks.apart
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts processes and passes split the batch."""
+        return self.ranks.parts * self.passes.count
+
+    def mine(self, count: int) -> slice:
+        """Return which samples of a batch of ``count`` are passed now."""
+        part = count // self.parts
+        first = ((0 if self.apart else self.rank) * self.passes.count + self.passes.index) * part
+        return slice(first, first + part)
+
+    def average(self, tensor: Tensor) -> Tensor:
+        """Add a tensor to those of the passes before; in the last pass, return the mean over processes of the sum."""
+        place, self.asked = self.asked, self.asked + 1
+        if place == len(self.kept):
+            self.kept.append(tensor.clone())
+        else:
+            self.kept[place] += tensor
+        return self.ranks.average(self.kept[place]) if self.passes.last else self.kept[place]

@@ -161,12 +161,8 @@ def _attempt(
         record = make_record(experiment, folder, training)
         folder.finish(record, training.memory.timeline())
         return Outcome("done", folder, record), None
-    except Interrupted as event:
-        return Outcome("interrupted", folder, None, str(event)), None
-    except Diverged as event:
-        return Outcome("diverged", folder, None, str(event)), None
-    except Busy as event:
-        return Outcome("busy", folder, None, str(event)), None
+    except (Interrupted, Diverged, Busy) as event:
+        return Outcome(type(event).__name__.lower(), folder, None, str(event)), None
     except (EmptyLayer, ConfigError, Unsaved) as event:
         return Outcome("failed", folder, None, str(event)), f"{event}\n"
     except (Exception, SystemExit) as error:

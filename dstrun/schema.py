@@ -36,6 +36,12 @@ class Schema:
     seed: int = setting(0, AtLeast(0), "of topology, initial weights, order and augmentation")
     epochs: int = setting(200, AtLeast(1), "passes over the training images")
     batch_size: int = setting(128, AtLeast(1), "images a step")
+    microbatch: int | None = setting(
+        None, AtLeast(1), "images a pass: the batch's gradient is summed over passes; null: one pass"
+    )
+    checkpointing: str = setting(
+        "none", OneOf("none", "block", "sqrt"), "parts of the network computed again in the backward pass, not kept"
+    )
     label_smoothing: float = setting(0.0, Within(0, 1, high_open=True), "of the cross-entropy")
     scope: str = setting("layer", OneOf("layer", "global"), "where prune and grow rank connections")
     initialization: str = setting(
@@ -52,6 +58,18 @@ class Schema:
     step: str = setting("graph", OneOf("graph", "eager"), "of a GPU: replay ordinary steps as a CUDA graph, or not")
     precision: str = setting(
         "fp32", OneOf("fp32", "tf32", "bf16", "fp16"), "of the forward and backward pass; tf32 is of NVIDIA GPUs"
+    )
+    activations: str = setting(
+        "full",
+        OneOf("full", "lean", "bf16", "fp16", "int8", "int4"),
+        "kept for the backward pass: as PyTorch does; the same numbers in less; rounded to 16, 8 or 4 bits",
+    )
+    weights: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "in which the weights of layers are stored")
+    rounding: str = setting(
+        "stochastic", OneOf("stochastic", "kahan"), "of 16-bit weights: at random, or what is lost is kept beside them"
+    )
+    state: str = setting(
+        "fp32", OneOf("fp32", "bf16", "fp16", "int8"), "in which the optimizer's state of these weights is stored"
     )
     deterministic: bool = setting(True, None, "refuse operations that no GPU repeats bit for bit; false: say so")
     distributed: str | None = setting(None, OneOf("ddp"), "ddp: one run over the processes of torchrun or srun")

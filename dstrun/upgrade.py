@@ -10,7 +10,10 @@ from typing import Any
 
 from dstrun.identity import known_fields
 
-MOVED = {"dstrun.method.dst.DST": "dstrun.method.dynamic.dst.DST"}
+MOVED = {
+    "dstrun.method.dst.DST": "dstrun.method.dynamic.dst.DST",
+    "dstrun.model.resnet50.ResNet50": "dstrun.model.resnet_imagenet.ResNet50",
+}
 """Classes of options by the names they had."""
 
 MEANT: dict[str, dict[str, Any]] = {

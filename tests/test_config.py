@@ -21,8 +21,7 @@ WRONG = {
     "optimiser.lr=1": "optimiser.lr is no setting here (did you mean optimizer.lr?); dstrun --help lists them",
     "gamma=2": "gamma is no setting here (did you mean grow.gamma?); dstrun --help lists them",
     "resnet56": "resnet56 cannot be read as key=value: quote special characters",
-    "model=resnet57": "model=resnet57 is not known: choose mlp, resnet110, resnet20, resnet32, resnet44, resnet50, "
-    "resnet56, vgg16, vgg16_small, vit (did you mean resnet56?)",
+    "model=resnet57": f"model=resnet57 is not known: choose {', '.join(options('model'))} (did you mean resnet56?)",
     "grow=gsr": "grow=gsr is not known: choose gradient, gse, random (did you mean gse?)",
     "method=rigel": f"method=rigel is not known: choose {', '.join(options('method'))} (did you mean rigl?)",
     "sparsity=1": "sparsity=1.0 must lie in [0, 1)",
@@ -95,8 +94,7 @@ WRONG = {
     "method=static scope=global": "scope=global makes no sense with method=static, whose topology never changes",
     "method=dense scope=global": "scope=global makes no sense with method=dense, which trains every connection",
     "~grow": "grow=null makes no sense with method=dst, which needs one",
-    "~model": "model=null is not known: choose mlp, resnet110, resnet20, resnet32, resnet44, resnet50, resnet56, "
-    "vgg16, vgg16_small, vit",
+    "~model": f"model=null is not known: choose {', '.join(options('model'))}",
     "seed=0,1": "seed=0,1 lists several values: put -m before it to sweep over them",
     "+grow.extra=1": "grow.extra is no setting of this grow",
     "+optimizer=adam": "+optimizer=adam adds what is there: write optimizer=adam",

@@ -1,4 +1,4 @@
-"""The Python examples of the documentation run as printed."""
+"""The Python examples of the documentation run as printed, and its networks have the sizes that it says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import torch
+
+from dstrun import config
+from dstrun.network import count_network
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -21,3 +24,16 @@ def test_library_example_trains() -> None:
     assert found["loss"] < begin["loss"] / 2
     assert [layer.count for layer in found["layers"]] == [layer.count for layer in begin["layers"]]
     assert all(layer.optimizer.state[layer.weight] for layer in found["layers"])
+
+
+def test_networks_have_the_sizes_that_the_page_says() -> None:
+    text = (DOCS / "models.md").read_text()
+    rows = re.findall(r"^\| `([\w.= ]+)` (.*)\| ([\d,]+) \| ([\d,.]+) M", text, re.MULTILINE)
+    assert len(rows) == 16
+    for words, what, parameters, macs in rows:
+        said = words.split() if "=" in words else [f"model={words}"]
+        said = said if said[0].startswith("model=") else ["model=wideresnet", *said]
+        dataset = "imagenet" if "224" in what else "cifar10"
+        cost = count_network(config.compose([*said, f"dataset={dataset}", "method=dense"]))
+        assert f"{cost.parameters:,}" == parameters, words
+        assert f"{cost.forward() / 2e6:,.1f}" == macs, words

@@ -122,6 +122,17 @@ def test_graest_is_unbiased(make, shape):
     assert true.abs().max() > 10 * (estimates.std(0) / draws**0.5).mean()  # zero would not pass
 
 
+@pytest.mark.parametrize(
+    ("groups", "first", "last"), [(1, 0, 8), (1, 3, 5), (2, 5, 7), (2, 0, 8), (2, 4, 8), (4, 3, 4), (4, 2, 6)]
+)
+def test_the_gradient_of_some_outputs_of_a_group_or_of_whole_groups(groups, first, last):
+    module = nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=groups)
+    x, delta = example(module, (3, 4, 8, 7))
+    found = geometry(module).weight_gradient(x, delta, first, last)
+    true = gradient(module, *items(module, x, delta))[first:last]
+    torch.testing.assert_close(found.flatten(1), true, atol=1e-4, rtol=1e-5, check_dtype=False)
+
+
 @pytest.mark.parametrize("module", [nn.Linear(3, 2), nn.Conv2d(3, 2, 1)])
 def test_signs_follow_the_stream(module):
     delta = torch.zeros(16, 2, 4, 4) if isinstance(module, nn.Conv2d) else torch.zeros(256, 2)
@@ -187,5 +198,5 @@ def test_a_1d_convolution_is_one_of_a_single_row(options):
     torch.testing.assert_close(layer.output_sums(delta, None), deltas.abs().sum(0), **close)
     torch.testing.assert_close(layer.input_sums(x, signs), torch.einsum("p,pgi->gi", s, inputs), **close)
     torch.testing.assert_close(layer.output_sums(delta, signs), s @ deltas, **close)
-    found = layer.weight_gradient(x, delta, layer.groups - 1, 6, 8)
+    found = layer.weight_gradient(x, delta, 6, 8)
     torch.testing.assert_close(found.flatten(1), gradient(row, inputs, deltas)[6:], **close)

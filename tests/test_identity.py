@@ -123,10 +123,17 @@ def test_a_setting_that_is_added_moves_no_id() -> None:
     assert identity.settings(before) == identity.settings(after.config)
 
 
-def test_an_option_that_moved_within_a_version_is_the_same() -> None:
-    experiment = config.compose(FEW)
-    node = experiment.config["method"] | {"_target_": "dstrun.method.dst.DST"}
-    old = replace(experiment, config={**experiment.config, "method": node})
+@pytest.mark.parametrize(
+    ("words", "group", "target"),
+    [
+        (FEW, "method", "dstrun.method.dst.DST"),
+        (["model=resnet50", "dataset=imagenet"], "model", "dstrun.model.resnet50.ResNet50"),
+    ],
+)
+def test_an_option_that_moved_within_a_version_is_the_same(words: list[str], group: str, target: str) -> None:
+    experiment = config.compose(words)
+    node = {key: value for key, value in experiment.config[group].items() if key != "stem"} | {"_target_": target}
+    old = replace(experiment, config={**experiment.config, group: node})
     assert upgrade.upgrade(old.config, dict(old.choices))
     assert run_id(old.config, old.choices) == run_id(experiment.config, experiment.choices)
 

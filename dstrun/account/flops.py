@@ -44,6 +44,7 @@ class LayerCost:
         uses: how often each connection is used for one sample, in one forward pass.
         first: whether its input is the network's, which needs no gradient.
         sees: shape of its input for one sample.
+        again: whether its outputs are computed again in a training step's backward pass (``checkpointing``).
     """
 
     name: str
@@ -51,6 +52,7 @@ class LayerCost:
     uses: int
     first: bool
     sees: tuple[int, ...] = ()
+    again: bool = False
 
     @property
     def size(self) -> int:
@@ -109,7 +111,7 @@ class NetworkCost:
         for layer, backend, (forward, inputs, weights) in zip(self.layers, backends, counts, strict=True):
             if backend != "sparse":
                 forward = inputs = weights = layer.size
-            total += 2 * layer.uses * (forward + (0 if layer.first else inputs) + weights)
+            total += 2 * layer.uses * (forward * (1 + layer.again) + (0 if layer.first else inputs) + weights)
         return total
 
 
@@ -179,6 +181,7 @@ class FlopMeter:
         grow: the grow criterion, if any.
         backends: which stores each layer; all ``masked`` if ``None``.
         built: what is trained, where a method builds another network than the one that is compared with.
+        split: whether a batch takes several passes: what candidates are drawn from is then summed in passes beforehand.
     """
 
     def __init__(
@@ -187,10 +190,12 @@ class FlopMeter:
         grow: GrowCriterion | None,
         backends: Sequence[str] | None = None,
         built: NetworkCost | None = None,
+        split: bool = False,
     ) -> None:
         self.cost, self.built = cost, built or cost
         self.backends = backends or ["masked"] * len(cost.layers)
         self.aggregates = grow is not None and grow.aggregates
+        self.split = split
         self._train = 0
         self.executed = 0
         self.samples = 0
@@ -237,6 +242,9 @@ class FlopMeter:
             candidates = self._scored(update)
             extra = update_extra(self.cost, update.cost, self.aggregates, [c.candidates for c in update.changes])
             sums = self.cost.aggregation() if self.aggregates else 0
+            if self.aggregates and self.split:
+                without = dataclasses.replace(products, weight_gradient=[0] * len(products.forward))
+                sums += self.built.executed(self.backends, without)
             if update.replaces_step:
                 weight_gradient, products = extra, dataclasses.replace(products, weight_gradient=candidates)
                 self.executed += samples * sums

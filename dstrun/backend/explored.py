@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dstrun.backend.pattern import number_type
 from dstrun.topology import Topology
 
 SMALLEST = 512
@@ -22,11 +23,11 @@ class Explored:
     def __init__(self, topology: Topology, per_output: int) -> None:
         self.size = topology.size
         self.every = _prime(-(-self.size // max(topology.count // 4, SMALLEST)), per_output)
-        self.positions = self._followed(topology.positions)
+        self.positions = self._followed(topology.positions).to(number_type(self.size))
 
     def add(self, positions: Tensor) -> None:
         """Note positions that are active now."""
-        new = self._followed(positions)
+        new = self._followed(positions).to(self.positions.dtype)
         self.positions = torch.unique(torch.cat([self.positions.to(new.device), new]))
 
     def state(self) -> dict[str, Tensor]:
@@ -35,7 +36,7 @@ class Explored:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take the sample of a checkpoint."""
-        self.positions, self.every = state["ever"].to(self.positions.device), int(state["every"])
+        self.positions, self.every = state["ever"].to(self.positions), int(state["every"])
 
     def share(self) -> float:
         """Estimate the share of all connections that have been active at any time: exact where m is 1."""

@@ -9,17 +9,19 @@ Shape letters: A active connections, M candidates, N connections of the dense la
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from dstrun.backend.search import Search
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import Layer, geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
-from dstrun.ranks import ALONE, Ranks
+from dstrun.layer import SparseLayer, carried, prunable, scored, sharing, single
+from dstrun.ranks import ALONE, Passes, Ranks
 from dstrun.topology import Topology
 from dstrun.transfer import sent
 
@@ -49,6 +51,7 @@ class MaskedLayer:
         self.geometry = geometry(module)
         self.optimizer: torch.optim.Optimizer | None = None
         self.ranks: Ranks = ALONE
+        self.passes = Passes()
         self._found: Proposal | None = None
         if not _is_laid_out(self.weight):
             self.weight.data = self.weight.detach().contiguous()
@@ -92,7 +95,7 @@ class MaskedLayer:
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
-        return _flat(self.weight.detach())[self.at]
+        return single(_flat(self.weight.detach())[self.at])
 
     def set_values(self, values: Tensor) -> None:
         """Set the weights of the active connections, (A,), and zero all others."""
@@ -101,11 +104,11 @@ class MaskedLayer:
 
     def grad(self) -> Tensor:
         """Give the gradient on the active connections: (A,)."""
-        return _flat(self._grad())[self.at]
+        return single(_flat(self._grad())[self.at])
 
     def add_gradient(self, change: Tensor) -> None:
         """Add to the gradient on the active connections: (A,)."""
-        _flat(self._grad())[self.at] += change
+        _flat(self._grad())[self.at] += change.to(self.weight.dtype)
 
     def confine_gradient(self) -> None:
         """Zero the gradient of inactive connections."""
@@ -114,24 +117,24 @@ class MaskedLayer:
 
     def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn inside it, then scored by the weight's gradient."""
+        search = Search(criterion, blocked, limit, generator, self.passes)
         seen: list[Exploration] = []
-        candidates: list[Tensor | None] = []
 
-        def on_forward(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            x = inputs[0].detach()
-            output.register_hook(lambda delta: on_delta(x, delta))
+        def on_forward(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            return _Look.apply(output, inputs[0].detach(), on_delta) if torch.is_grad_enabled() else None
 
         def on_delta(x: Tensor, delta: Tensor) -> None:
             out = self.topology.positions if blocked is None else blocked
             looked = x, delta.to(x.dtype)
             exploration = Exploration(self.geometry, self.count, out, limit, generator, *looked, self.ranks)
-            candidates.append(criterion.candidates(exploration))
-            seen.append(exploration)
+            if search.draw(exploration) and self.passes.last:
+                seen.append(exploration)
 
         def on_gradient(_weight: Tensor) -> None:
-            forward_hook.remove()
-            gradient_hook.remove()
-            self._found = self._score(criterion, seen.pop(), candidates.pop())
+            if seen:  # the gradient is that of the whole batch now
+                forward_hook.remove()
+                gradient_hook.remove()
+                self._found = self._score(criterion, seen.pop(), search.candidates)
 
         forward_hook = self.module.register_forward_hook(on_forward)
         gradient_hook = self.weight.register_post_accumulate_grad_hook(on_gradient)
@@ -146,10 +149,10 @@ class MaskedLayer:
     def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
         gradient = self.ranks.average(self._grad())
         if positions is None:
-            chosen = gradient.reshape(-1)
+            chosen = single(gradient.reshape(-1))
         else:
             at = self._places(positions)
-            chosen = _flat(gradient)[at]
+            chosen = single(_flat(gradient)[at])
             positions = at if self.weight.is_contiguous() else sent(positions, gradient.device)
         finite = chosen.isfinite().all()
         return best(criterion.score(chosen, positions, exploration), positions, exploration, finite)
@@ -193,12 +196,32 @@ class MaskedLayer:
 
     def dense_grad(self) -> Tensor:
         """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""
-        return self._grad().reshape(-1)
+        return single(self._grad().reshape(-1))
 
     def _grad(self) -> Tensor:
         if self.weight.grad is None:
             raise RuntimeError(f"{self.name}: no gradient yet")
         return self.weight.grad
+
+
+class _Look(torch.autograd.Function):
+    """A layer's output as it is; its gradient is shown to a function with the layer's input.
+
+    Autograd keeps the input as it keeps the layer's own, once for both, and in the same form.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, x: Tensor, show: Callable[[Tensor, Tensor], None]) -> Tensor:
+        ctx.mark_dirty(output)  # so that it is no view, and what follows may work in place
+        ctx.save_for_backward(x)
+        ctx.show = show
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.show(*ctx.saved_tensors, delta)
+        return delta, None, None
 
 
 def _is_laid_out(weight: Tensor) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dstrun.backend.kernel.call import array, threads, works
 from dstrun.backend.kernel.layout import batch_innermost
-from dstrun.backend.kernel.normalize import normalize, normalize_backward
+from dstrun.backend.kernel.normalize import affine, normalize, normalize_backward
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -26,7 +27,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         bias = x.new_zeros(x.shape[1], dtype=torch.float32) if self.bias is None else self.bias
         if not self.training and self.running_mean is not None and self.running_var is not None:
             return _fixed(x, weight, bias, self.running_mean, self.running_var, self.eps)
-        y, mean, variance = _Normalize.apply(x, weight, bias, self.eps)
+        y, mean, variance = normalized(x, weight, bias, self.eps)
         if self.training and self.track_running_stats:
             self._remember(mean, variance, x[:, :1].numel())
         return y
@@ -51,8 +52,34 @@ def _fixed(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tens
     return torch.addcmul(shift.view(shape), x.float(), scale.view(shape)).to(x.dtype)
 
 
+def normalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize by the statistics of the batch, which are given back too: y, mean, variance.
+
+    As functions of PyTorch, it can be replaced (``torch.overrides``).
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(normalized, (x,), x, weight, bias, epsilon)
+    return _Normalize.apply(x, weight, bias, epsilon)
+
+
+def renormalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mean: Tensor, variance: Tensor) -> Tensor:
+    """Return what ``normalized`` returned with these statistics, bit for bit."""
+    y = torch.empty_like(x)
+    threads()
+    affine(
+        array(_stored(x)),
+        array(weight.float()),
+        array(bias.float()),
+        epsilon,
+        array(_stored(y)),
+        array(mean),
+        array(variance),
+    )
+    return y
+
+
 class _Normalize(torch.autograd.Function):
-    """Normalize by the statistics of the batch, which are given back too."""
+    """``normalized`` and its gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,9 @@
 """Positions as kernels read them: by output, and by input for the transposed product; smallest integer types.
 
+Positions by input follow from those by output, and take three times the bytes. A convolution, whose connections see
+many positions of every image, sorts them anew in every backward pass, which takes little beside its products; a linear
+layer keeps them.
+
 Shape letters: A active connections, O outputs, I inputs of one output, G groups, C input channels (or features),
 T taps of a kernel (kh kw; 1 for a linear layer). An input i of an output is ``channel * T + tap``.
 """
@@ -16,6 +20,9 @@ from dstrun.geometry import Geometry
 from dstrun.topology import Topology
 from dstrun.transfer import sent
 
+KEPT = ("columns", "outputs", "order")
+"""Buffers of what ``Pattern.by_input`` returns, where it is kept."""
+
 
 class Pattern(nn.Module):
     """The positions of one layer's active connections.
@@ -23,16 +30,10 @@ class Pattern(nn.Module):
     Attributes:
         rows: (O + 1,) the connections of output o are those numbered ``rows[o]`` up to ``rows[o + 1]``.
         inputs: (A,) the input of each, in [0, I).
-        columns: (C + 1,) the transposed rows: the connections of input channel c.
-        outputs: (A,) in the order of ``columns``: output within its group, times T, plus the tap.
-        order: (A,) in the order of ``columns``: the connection's number.
     """
 
     rows: Tensor
     inputs: Tensor
-    columns: Tensor
-    outputs: Tensor
-    order: Tensor
 
     def __init__(self, geometry: Geometry, topology: Topology, device: torch.device | None = None) -> None:
         super().__init__()
@@ -41,7 +42,8 @@ class Pattern(nn.Module):
         self.taps = math.prod(geometry.shape[2:])
         for name in ("rows", "inputs"):
             self.register_buffer(name, torch.empty(0, device=device))
-        for name in ("columns", "outputs", "order"):
+        self.keeps = len(geometry.shape) == 2
+        for name in KEPT if self.keeps else ():
             self.register_buffer(name, torch.empty(0), persistent=False)
         self.set(topology)
 
@@ -63,15 +65,29 @@ class Pattern(nn.Module):
     def set(self, topology: Topology) -> None:
         """Take the positions of a topology."""
         self.rows, self.inputs = rows_of(sent(topology.positions, self.rows.device), self.shape[0], self.per_output)
-        self.transpose()
+        self._keep()
 
-    def transpose(self) -> None:
-        """Sort the connections by input channel, and by output among those of one channel."""
+    def by_input(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the connections sorted by input channel, and by output among those of one channel.
+
+        Returns:
+            (C + 1,), the transposed rows: where the connections of each channel begin; (A,), in that order, the output
+            within its group, times T, plus the tap; (A,), in that order, the connection's number.
+        """
+        if not self.keeps:
+            return self._sorted()
+        columns, outputs, order = (self.get_buffer(name) for name in KEPT)
+        return columns, outputs, order
+
+    def _keep(self) -> None:
+        if self.keeps:
+            for name, tensor in zip(KEPT, self._sorted(), strict=True):
+                setattr(self, name, tensor)
+
+    def _sorted(self) -> tuple[Tensor, Tensor, Tensor]:
         from dstrun.backend.kernel.transpose import transpose
 
-        self.columns, self.outputs, self.order = transpose(
-            self.rows, self.inputs, self.taps, self.channels, self.groups, self.shape[0]
-        )
+        return transpose(self.rows, self.inputs, self.taps, self.channels, self.groups, self.shape[0])
 
     def topology(self) -> Topology:
         """Give the positions as a topology."""
@@ -98,7 +114,7 @@ class Pattern(nn.Module):
                 return
             self.rows, self.inputs = (torch.empty_like(loaded, device=self.rows.device) for loaded in (rows, inputs))
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, extra, errors)
-        self.transpose()
+        self._keep()
 
     def _fits(self, rows: Tensor, inputs: Tensor) -> bool:
         """Say whether rows and inputs are those of a topology of this shape."""
@@ -111,7 +127,7 @@ class Pattern(nn.Module):
 
     def tensors(self) -> list[Tensor]:
         """List everything that is stored."""
-        return [self.rows, self.inputs, self.columns, self.outputs, self.order]
+        return [buffer for buffer in self._buffers.values() if buffer is not None]
 
 
 def rows_of(positions: Tensor, outputs: int, per_output: int) -> tuple[Tensor, Tensor]:

@@ -1,41 +1,119 @@
-"""The best of all inactive connections without their dense gradient: block by block, keeping the best so far."""
+"""The search for candidates inside a backward pass, or inside the several that a batch takes.
+
+Shape letters: M candidates, N connections of the dense layer.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from dstrun.exploration import Exploration, Proposal, best
+from dstrun.ranks import Passes, Sums
 from dstrun.topology import contains
 from dstrun.transfer import sent
 
 if TYPE_CHECKING:
+    from dstrun.geometry import Geometry
     from dstrun.grow.criterion import GrowCriterion
 
 BLOCK = 1 << 20
-"""Entries of the dense gradient that exist at once; half of an output group's at most."""
+"""Entries of the dense gradient that exist at once; half of the layer's at most."""
+
+
+class Search:
+    """What an armed layer looks for: candidates drawn once, scored by their gradient over the whole batch.
+
+    Where the batch takes several passes, a criterion that draws from sums over the batch has a round of passes that
+    sum, and candidates are drawn at its end; others draw in the first pass.
+
+    Args:
+        criterion: chooses and scores candidates.
+        blocked: sorted positions that may not grow, on the CPU; those active when the backward runs if ``None``.
+        limit: how many candidates are of use.
+        generator: on the CPU.
+        passes: in which the batch is passed.
+    """
+
+    def __init__(
+        self,
+        criterion: GrowCriterion,
+        blocked: Tensor | None,
+        limit: int,
+        generator: torch.Generator,
+        passes: Passes,
+    ) -> None:
+        self.criterion, self.blocked, self.limit = criterion, blocked, limit
+        self.generator, self.passes = generator, passes
+        self._candidates: list[Tensor | None] = []
+        self._sums: list[Tensor] = []
+        self._gradient: Tensor | None = None
+        passes.wanted |= criterion.aggregates
+
+    def draw(self, exploration: Exploration) -> bool:
+        """Draw candidates where it is time; return whether this pass is one that scores them."""
+        passes, criterion = self.passes, self.criterion
+        if passes.summing:
+            draws = torch.Generator()
+            draws.set_state(self.generator.get_state())  # every pass has its part of the same draws
+            sums = Sums(exploration.ranks, passes, self._sums)
+            partial = dataclasses.replace(exploration, ranks=sums, generator=draws)
+            if passes.last:
+                self._candidates.append(criterion.candidates(partial))
+                self._sums.clear()
+            else:
+                criterion.look(partial)
+            return False
+        if not self._candidates:
+            seen = exploration if passes.count == 1 else dataclasses.replace(exploration, x=None, delta=None)
+            self._candidates.append(criterion.candidates(seen))
+        return True
+
+    @property
+    def candidates(self) -> Tensor | None:
+        """The candidates drawn, (M,) on the CPU; ``None``: all that are free."""
+        return self._candidates[0]
+
+    def add(self, gradient: Tensor) -> Tensor:
+        """Add a pass's gradient of the candidates to those of the passes before; return the sum."""
+        self._gradient = gradient if self._gradient is None else self._gradient.add_(gradient)
+        return self._gradient
+
+
+def dense_gradient(exploration: Exploration) -> Tensor:
+    """Compute the gradient of all connections in the exploration's pass here: (N,)."""
+    geometry, x, delta = exploration.geometry, exploration.x, exploration.delta
+    assert x is not None
+    assert delta is not None
+    return geometry.weight_gradient(x, delta, 0, geometry.shape[0]).flatten()
 
 
 def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
     """Score every free connection by its gradient in the exploration's pass, some outputs at a time."""
-    geometry = exploration.geometry
-    outputs, inputs = geometry.shape[0] // geometry.groups, exploration.size // geometry.shape[0]
-    together = max(1, min(BLOCK // inputs, outputs // 2))
+    inputs = exploration.size // exploration.geometry.shape[0]
     assert exploration.x is not None
     blocked = sent(exploration.blocked, exploration.x.device)
     found, finite = Proposal(blocked[:0], blocked[:0].float(), 0), []
-    for group in range(geometry.groups):
-        for first in range(group * outputs, (group + 1) * outputs, together):
-            last = min(first + together, (group + 1) * outputs)
-            positions = torch.arange(first * inputs, last * inputs, device=blocked.device)
-            free = ~contains(blocked, positions)
-            gradient = exploration.weight_gradient(group, first, last)
-            finite.append(gradient.isfinite().all())
-            positions = positions[free]
-            scores = criterion.score(gradient.flatten()[free], positions, exploration)
-            found = best(
-                torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions]), exploration
-            )
+    for first, last in _blocks(exploration.geometry, inputs):
+        positions = torch.arange(first * inputs, last * inputs, device=blocked.device)
+        free = ~contains(blocked, positions)
+        gradient = exploration.weight_gradient(first, last)
+        finite.append(gradient.isfinite().all())
+        positions = positions[free]
+        scores = criterion.score(gradient.flatten()[free], positions, exploration)
+        found = best(torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions]), exploration)
     return dataclasses.replace(found, drawn=exploration.free, finite=torch.stack(finite).all())
+
+
+def _blocks(geometry: Geometry, inputs: int) -> Iterator[tuple[int, int]]:
+    """Yield the outputs to look at together, from first to last: some of one group, or several whole groups."""
+    outputs, group = geometry.shape[0], geometry.shape[0] // geometry.groups
+    together = max(1, min(BLOCK // inputs, outputs // 2))
+    span, together = (outputs, together // group * group) if together >= group else (group, together)
+    for start in range(0, outputs, span):
+        for first in range(start, start + span, together):
+            yield first, min(first + together, start + span)

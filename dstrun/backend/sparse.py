@@ -9,7 +9,6 @@ Shape letters: A active connections, M candidates, O outputs, I inputs of one ou
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -24,27 +23,17 @@ from dstrun.backend.kernel import Kernel, kernel_for
 from dstrun.backend.kernel.layout import batch_innermost
 from dstrun.backend.normalization import BatchNorm2d
 from dstrun.backend.pattern import Pattern, rows_of
-from dstrun.backend.search import best_of_all
+from dstrun.backend.search import Search, best_of_all, dense_gradient
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
 from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, carried, prunable, scored, sharing
-from dstrun.ranks import ALONE, Ranks
+from dstrun.layer import SparseLayer, carry, prunable, scored, sharing, single
+from dstrun.ranks import ALONE, Passes, Ranks
 from dstrun.topology import Topology, others
 from dstrun.transfer import sent
 
 if TYPE_CHECKING:
     from dstrun.grow.criterion import GrowCriterion
-
-
-@dataclasses.dataclass(frozen=True)
-class _Order:
-    """What an armed backward pass is to look for."""
-
-    criterion: GrowCriterion
-    blocked: Tensor | None
-    limit: int
-    generator: torch.Generator
 
 
 class Sparse(nn.Module):
@@ -53,7 +42,7 @@ class Sparse(nn.Module):
     Args:
         geometry: how connections relate to inputs and outputs.
         topology: which connections are active.
-        values: (A,) their weights; float32 or bfloat16, or float64 with the reference kernels.
+        values: (A,) their weights; float32, bfloat16 or float16, or float64 with the reference kernels.
         bias: (O,), or ``None``.
 
     Attributes:
@@ -76,11 +65,12 @@ class Sparse(nn.Module):
         self.kernel: str | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.ranks: Ranks = ALONE
+        self.passes = Passes()
         self.weight = nn.Parameter(values)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias))
         self.pattern = Pattern(geometry, topology, values.device)
         self.ever = Explored(topology, self.pattern.per_output)
-        self._order: _Order | None = None
+        self._search: Search | None = None
         self._found: Proposal | None = None
 
     @property
@@ -100,7 +90,7 @@ class Sparse(nn.Module):
 
     def values(self) -> Tensor:
         """Give the weights of the active connections: (A,)."""
-        return self.weight.detach()
+        return single(self.weight.detach())
 
     def set_values(self, values: Tensor) -> None:
         """Set the weights of the active connections: (A,)."""
@@ -109,20 +99,18 @@ class Sparse(nn.Module):
 
     def grad(self) -> Tensor:
         """Give the gradient on the active connections: (A,)."""
-        if self.weight.grad is None:
-            raise RuntimeError(f"{self.name}: no gradient yet")
-        return self.weight.grad
+        return single(self._grad())
 
     def add_gradient(self, change: Tensor) -> None:
         """Add to the gradient on the active connections: (A,)."""
-        self.grad().add_(change)
+        self._grad().add_(change)
 
     def confine_gradient(self) -> None:
         """Leave the gradient as it is: there is none outside the topology."""
 
     def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
         """Arm the next backward: candidates are drawn and scored inside it, in place of the weight's gradient."""
-        self._order = _Order(criterion, blocked, limit, generator)
+        self._search = Search(criterion, blocked, limit, generator, self.passes)
 
     def propose(
         self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator
@@ -144,14 +132,11 @@ class Sparse(nn.Module):
         new = old.rewired(prune, grow)
         device = self.weight.device
         kept, place = sent(others(old.positions, prune), device), sent(others(new.positions, grow), device)
-        state = carried(self, grow.numel() > 0)
 
         def moved(tensor: Tensor) -> Tensor:
             return tensor.new_zeros(new.count).index_put_((place,), tensor[kept])
 
-        for key, tensor in state.items():
-            assert self.optimizer is not None
-            self.optimizer.state[self.weight][key] = moved(tensor)
+        carry(self, grow.numel() > 0, moved)
         self.weight.data = moved(self.weight.data)
         self.weight.grad = None
         self.pattern.set(new)
@@ -202,6 +187,11 @@ class Sparse(nn.Module):
         density = self.count / math.prod(self.geometry.shape)
         return f"{self.geometry.shape}, active={self.count}, density={density:.3%}, bias={self.bias is not None}"
 
+    def _grad(self) -> Tensor:
+        if self.weight.grad is None:
+            raise RuntimeError(f"{self.name}: no gradient yet")
+        return self.weight.grad
+
     def _dense(self) -> Layer:
         raise NotImplementedError
 
@@ -217,23 +207,32 @@ class Sparse(nn.Module):
         return _Product.apply(x, self.weight, self.bias, self)
 
     def _look(self, x: Tensor, delta: Tensor, kernel: Kernel) -> None:
-        """Find the best candidates of an armed backward pass, given input and output gradient as kernels have them."""
-        assert self._order is not None
-        order, self._order = self._order, None
-        blocked = self.topology.positions if order.blocked is None else order.blocked
+        """Search for candidates in an armed backward pass, given input and output gradient as kernels have them."""
+        search = self._search
+        assert search is not None
+        criterion, blocked = search.criterion, self.topology.positions if search.blocked is None else search.blocked
         seen = self._seen(x), self._seen(delta)
-        exploration = Exploration(self.geometry, self.count, blocked, order.limit, order.generator, *seen, self.ranks)
-        positions = order.criterion.candidates(exploration)
-        if positions is None:
-            self._found = best_of_all(order.criterion, exploration)
+        exploration = Exploration(self.geometry, self.count, blocked, search.limit, search.generator, *seen, self.ranks)
+        if not search.draw(exploration):
             return
-        if not bool((positions[1:] > positions[:-1]).all()):  # a criterion may name them in any order
-            positions = positions.sort().values
-        positions = sent(positions, x.device)
-        rows, inputs = rows_of(positions, self.geometry.shape[0], self.pattern.per_output)
-        gradient = self.ranks.average(kernel.weight_gradient(self.convolution, rows, inputs, x, delta))
-        finite = gradient.isfinite().all()
-        self._found = best(order.criterion.score(gradient, positions, exploration), positions, exploration, finite)
+        if self.passes.last:
+            self._search = None
+        positions = search.candidates
+        if positions is None and self.passes.count == 1:
+            self._found = best_of_all(criterion, exploration)
+            return
+        if positions is None:
+            gradient = search.add(dense_gradient(exploration))
+        else:
+            if not bool((positions[1:] > positions[:-1]).all()):  # a criterion may name them in any order
+                positions = positions.sort().values
+            positions = sent(positions, x.device)
+            rows, inputs = rows_of(positions, self.geometry.shape[0], self.pattern.per_output)
+            gradient = search.add(kernel.weight_gradient(self.convolution, rows, inputs, x, delta))
+        if self.passes.last:
+            gradient = self.ranks.average(gradient)
+            finite = gradient.isfinite().all()
+            self._found = best(criterion.score(gradient, positions, exploration), positions, exploration, finite)
 
     def _seen(self, tensor: Tensor) -> Tensor:
         """View what kernels see in the logical shape."""
@@ -323,17 +322,18 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        layer, kernel, delta = ctx.layer, ctx.kernel, batch_innermost(delta)
+        layer, kernel, delta, size = ctx.layer, ctx.kernel, batch_innermost(delta), x.shape[1:3]
         dx = dw = db = None
-        if ctx.needs_input_grad[0]:
-            dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, x.shape[1:3])
-        if layer._order is not None:
+        if layer._search is not None:
             layer._look(x, delta, kernel)
         elif layer._found is not None:
             raise RuntimeError(f"{layer.name} is used twice in a pass: growth by gradient needs backend=masked there")
         elif ctx.needs_input_grad[1]:
             pattern = layer.pattern
             dw = kernel.weight_gradient(layer.convolution, pattern.rows, pattern.inputs, x, delta).to(weight.dtype)
+        del x  # before its gradient comes: it may be a copy made for this pass
+        if ctx.needs_input_grad[0]:
+            dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, size)
         if ctx.needs_input_grad[2]:
             db = delta.sum((1, 2, 3), dtype=torch.float64 if delta.dtype == torch.float64 else torch.float32)
         return dx, dw, db, None

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from dstrun.backend.dropout import Dropout
+from dstrun.backend.dropout import Dropout, dropped
 from dstrun.backend.normalization import BatchNorm2d
 from dstrun.ranks import Ranks
 
@@ -52,7 +53,7 @@ class SynchronizedBatchNorm(BatchNorm2d):
             return self.plain.forward(self, x)
         weight = x.new_ones(x.shape[1]) if self.weight is None else self.weight
         bias = x.new_zeros(x.shape[1]) if self.bias is None else self.bias
-        y, mean, variance = _Normalize.apply(x, weight, bias, self.eps, self.ranks)
+        y, mean, variance = normalized(x, weight, bias, self.eps, self.ranks)
         if self.track_running_stats:
             self._remember(mean, variance, x[:, :1].numel() * self.ranks.parts)
         return y
@@ -69,11 +70,28 @@ class SplitDropout(Dropout):
             return self.plain.forward(self, input)
         whole = len(input) * self.ranks.parts
         kept = input.new_empty((whole, *input.shape[1:])).bernoulli_(1 - self.p)[self.ranks.mine(whole)]
-        return input * kept.div_(1 - self.p)
+        return dropped(input, kept, self.p)
+
+
+def normalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize by the statistics of the whole batch, which are given back too: y, mean, variance.
+
+    As functions of PyTorch, it can be replaced (``torch.overrides``).
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(normalized, (x,), x, weight, bias, epsilon, ranks)
+    return _Normalize.apply(x, weight, bias, epsilon, ranks)
+
+
+def renormalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mean: Tensor, variance: Tensor) -> Tensor:
+    """Return what ``normalized`` returned with these statistics, bit for bit."""
+    inverse = torch.rsqrt(variance + epsilon)
+    gap = _wide(x) - _channels(mean, x)
+    return torch.addcmul(_channels(bias.to(gap), x), gap, _channels(inverse * weight, x)).to(x.dtype)
 
 
 class _Normalize(torch.autograd.Function):
-    """Normalize by the statistics of the whole batch, which are given back too; every process has as many samples."""
+    """``normalized`` and its gradients; every process has as many samples."""
 
     @staticmethod
     def forward(

@@ -96,17 +96,21 @@ class Resident:
             draws = (generator(self.seed, "augment", s) for s in steps)
             self._crops = torch.stack([self._draw(self.batch_size, g)[:, mine] for g in draws]).to(self.device)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Give the training batch of a step, counted from the start of the run; of several processes each its part.
+    def batch(self, step: int, part: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Give the training batch of a step; of several processes each its share.
+
+        Args:
+            step: counted from the start of the run.
+            part: which samples of the share here.
 
         Returns:
-            (B / P, C, H, W) float32, normalised, and (B / P,) int64.
+            (B / P, C, H, W) float32, normalised, and (B / P,) int64; or the part of them.
         """
         self.begin(step)
         position = step % self.steps_per_epoch
         chosen = self._order[position * self.batch_size : (position + 1) * self.batch_size]
-        crops = self._crops[position] if self.augment else None
-        return self._training(chosen[self.ranks.mine(self.batch_size)], crops)
+        crops = self._crops[position][:, part] if self.augment else None
+        return self._training(chosen[self.ranks.mine(self.batch_size)][part], crops)
 
     def sample(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """Give fresh training images of a step, drawn without replacement and augmented as a batch's are.

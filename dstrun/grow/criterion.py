@@ -34,6 +34,13 @@ class GrowCriterion(Protocol):
         """Whether candidates are drawn from sums over the pass's activations, which cost FLOPs too."""
         ...
 
+    def look(self, exploration: Exploration) -> None:
+        """Ask for the sums that ``candidates`` asks for, in the same order: called where a batch takes several passes.
+
+        Only of a criterion that ``aggregates``; in all passes but the last, which ``candidates`` is called in.
+        """
+        ...
+
     def candidates(self, exploration: Exploration) -> Tensor | None:
         """Choose candidates: (M,) positions outside ``exploration.blocked``, on the CPU; ``None``: all of these.
 

@@ -52,6 +52,10 @@ class GSE:
             return min(wanted, size - active)
         return round((size - active) * -math.expm1(wanted * math.log1p(-1 / size)))
 
+    def look(self, exploration: Exploration) -> None:
+        """Ask for the sums of the subset's distribution."""
+        self.subset.factors(exploration)
+
     def candidates(self, exploration: Exploration) -> Tensor:
         """Draw the subset from this pass's input and output gradient."""
         import math

@@ -24,6 +24,7 @@ class Adam(Rate):
     betas: tuple[Annotated[float, Within(0, 1, high_open=True)], ...] = (0.9, 0.999)
 
     decoupled: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

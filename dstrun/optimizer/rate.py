@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from dstrun.option import AtLeast, ConfigError, OneOf, Within, option
 
@@ -25,6 +25,14 @@ class Rate:
     lr_milestones: tuple[Annotated[float, Within(0, 1)], ...] = (0.4, 0.6)
     lr_drop: Annotated[float, Within(0, 1, low_open=True)] = 0.1
     lr_warmup: Annotated[float, Within(0, 1, high_open=True)] = 0.0
+
+    elementwise: ClassVar[bool] = False
+    """Whether it treats each number alone, so that a step may be taken on a part of a weight (``storage``)."""
+
+    @property
+    def stateless(self) -> bool:
+        """Whether it keeps nothing of a weight from one step to the next."""
+        return False
 
     def __post_init__(self) -> None:
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from dstrun.optimizer.rate import Rate
 from dstrun.option import ConfigError, Within, option
@@ -19,6 +19,13 @@ class SGD(Rate):
 
     momentum: Annotated[float, Within(0, 1, high_open=True)] = 0.9
     nesterov: bool = False
+
+    elementwise: ClassVar[bool] = True
+
+    @property
+    def stateless(self) -> bool:
+        """Whether there is no momentum."""
+        return self.momentum == 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -155,6 +155,10 @@ class Group(Ranks):
         if self._parallel is None or self._parallel.module is not model:
             self._parallel = self._wrap(model, trial)
         return self._parallel
+
+    def deferred(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Tell DDP, if that is what is passed; the network itself averages nothing."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     def reshaped(self) -> None:
         """Drop DDP at once: while it lives, backward passes expect the gradients of the old shapes."""

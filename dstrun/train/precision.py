@@ -67,6 +67,14 @@ def like(weight: Tensor, tensor: Tensor) -> Tensor:
     return tensor if tensor.stride() == weight.stride() else torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)
 
 
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Lay out an optimizer's state, once loaded, as it had grown: like the weights; a count of steps on the host."""
+    for weight, kept in optimizer.state.items():
+        kept |= {key: like(weight, t) for key, t in kept.items() if getattr(t, "shape", None) == weight.shape}
+        if isinstance(kept.get("step"), Tensor):
+            kept["step"] = kept["step"].cpu()  # where torch has it: read from a GPU, every step would wait for it
+
+
 def products(device: torch.device) -> dict[str, str]:
     """Return how fp32 numbers are multiplied now, in convolutions and in matrix products: ``ieee`` or ``tf32``."""
     if device.type != "cuda":

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,13 +20,16 @@ from dstrun.layer import SparseLayer, carried
 from dstrun.method.procedure import Procedure, Products, Update
 from dstrun.method.statistics import frozen_statistics
 from dstrun.optimizer.rate import Rate
-from dstrun.ranks import ALONE, Ranks
+from dstrun.ranks import ALONE, Passes, Ranks
+from dstrun.storage.activations import Kept
+from dstrun.storage.recompute import Recompute
 from dstrun.stream import stream
 from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
 from dstrun.train.graph import WARM, Step, capture, counters_on_host, fuse
-from dstrun.train.precision import Precision, like
+from dstrun.train.passing import Batch, Passing
+from dstrun.train.precision import Precision, lay_out
 from dstrun.train.working import Working
 from dstrun.transfer import numbers
 
@@ -39,7 +43,8 @@ class Training:
     ``step`` counts the steps done, ``total_steps`` those of the run, ``nominal_steps`` those of one training, of which
     a method may make several; ``initial`` the active connections of every prunable layer at the first step. ``grows``
     says whether connections appear in training, ``skipped`` how many updates were left out, which ``updates`` lacks,
-    ``graphs`` whether ordinary steps are replayed as a CUDA graph where they can be, ``lr`` the rate of the last step.
+    ``graphs`` whether ordinary steps are replayed as a CUDA graph where they can be and all ``activations`` are kept
+    in full, ``lr`` the rate of the last step.
     """
 
     model: nn.Module
@@ -57,8 +62,11 @@ class Training:
     clock: Clock
     nominal_steps: int
     ranks: Ranks = ALONE
+    passes: Passes = field(default_factory=Passes)
+    recompute: Recompute = field(default_factory=Recompute)
     grows: bool = False
     graphs: bool = False
+    activations: str = "full"
     lr: float = 0.0
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
@@ -70,6 +78,9 @@ class Training:
 
     def __post_init__(self) -> None:
         self.loss_sum = torch.zeros((), device=self.device)
+        kept = Kept(self.activations, self.seed, self.model, self.ranks.rank)
+        how = self.precision, self.passes, kept, self.recompute
+        self.passing = Passing(lambda *given: self.loss(*given), *how, self.ranks, self.device, self.seed)
         self.sizes = [layer.size for layer in self.flops.cost.layers]
         self._overflowed = self._state_checked = False
         self._warm = 0
@@ -140,27 +151,25 @@ class Training:
     def take_step(self) -> list[Update]:
         """Train on the next batch: one step of the optimizer, or the topology update that replaces it."""
         step = self.step + 1
-        x, y = self.data.batch(step - 1)
         self._set_rate(self.rate.lr_at(*self.procedure.rate_at(step - 1, self.total_steps)))
         with self.ranks.alone():
             before = self._heeded(self.procedure.before_step(step))
         if self._repeats(step):
             seed_device(self.device, stream(self.seed, "dropout", step))
             products = self.products()
+            x, y = self.data.batch(step - 1)
             (self._replay or self._capture(x, y))(x, y)
             self.flops.step(len(y), products, [])
             self.step = step
             return []
         model = self.model
         if not self.procedure.updates_at(step):  # its backward pass may look for candidates in place of gradients
-            model = self.ranks.overlapped(model, lambda tried: self._forward(tried, x, y))
-        seed_device(self.device, stream(self.seed, "dropout", step))
-        loss = self._forward(model, x, y)
-        counted = self.procedure.counted()
-        products = self.products() if counted is None else counted
-        self.loss_sum += self.ranks.average(loss.detach().clone())
-        penalty = self.procedure.penalty(step)
-        self.precision.backward(loss if penalty is None else loss + penalty)
+            few = partial(self.data.batch, step - 1, slice(self.passes.size))
+            model = self.ranks.overlapped(model, lambda tried: self.passing.forward(tried, *few(), step, "trial"))
+        here = self.data.batch_size // self.ranks.size
+        batch = partial(self.data.batch, step - 1)
+        loss, products = self._pass(model, here, batch, "dropout")
+        self.loss_sum += self.ranks.average(loss)
         if model is self.model:
             self.ranks.average_gradients(model)
         if self.procedure.updates_at(step):
@@ -175,7 +184,7 @@ class Training:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         updates = [update for update in (before, replaced, after) if update is not None]
-        self.flops.step(len(y) * self.ranks.size, products, updates)
+        self.flops.step(self.data.batch_size, products, updates)
         self.updates += sum(not update.skipped for update in updates)
         self.step = step
         self._warm += not updates
@@ -183,6 +192,27 @@ class Training:
         if updates:
             self.compare()
         return updates
+
+    def _pass(self, model: nn.Module, samples: int, batch: Batch, what: str) -> tuple[Tensor, Products | Tensor]:
+        """Pass samples of the next step forward and backward.
+
+        Returns:
+            The loss, (), without the method's penalty, and what was computed (``FlopMeter.step``).
+        """
+        step = self.step + 1
+        with self.passing.summing(samples) as wanted:
+            if wanted:
+                with frozen_statistics(self.model):
+                    self.passing.both(self.model, samples, batch, step, what)
+                self.optimizer.zero_grad(set_to_none=True)
+        counted: list[Products | Tensor] = []
+
+        def penalty() -> Tensor | None:
+            found = self.procedure.counted()
+            counted.append(self.products() if found is None else found)
+            return self.procedure.penalty(step)
+
+        return self.passing.both(model, samples, batch, step, what, penalty), counted[0]
 
     def _repeats(self, step: int) -> bool:
         """Return whether a step is one that a graph replays."""
@@ -196,7 +226,7 @@ class Training:
         """Return whether all ordinary steps launch the same kernels on the same tensors."""
         alone = self.ranks.size == 1 and all(layer.backend == "masked" for layer in self.layers)
         fixed = self.procedure.plain and not self.precision.scales
-        return alone and fixed and type(self.optimizer) is torch.optim.SGD
+        return alone and fixed and self.passing.plain and type(self.optimizer) is torch.optim.SGD
 
     def _capture(self, x: Tensor, y: Tensor) -> Step:
         """Record an ordinary step; where that fails, go on without."""
@@ -211,7 +241,7 @@ class Training:
 
     def _ordinary_step(self, x: Tensor, y: Tensor) -> None:
         """Do what ``take_step`` does with a batch where the method takes no part."""
-        loss = self._forward(self._called, x, y)
+        loss = self.passing.forward(self._called, x, y, self.step + 1, "")
         self.loss_sum += loss.detach()
         loss.backward()
         for layer in self.layers:
@@ -278,14 +308,15 @@ class Training:
         """Run a forward and backward over samples drawn for the step, without touching normalization statistics."""
         x, y = self.data.sample(step, samples or self.data.batch_size)
         with frozen_statistics(self.model):
-            self.precision.backward(self._forward(self.model, x, y))
+            self._pass(self.model, len(y), lambda part: (x[part], y[part]), "fresh dropout")
         self._overflowed = self._overflows()
         self.optimizer.zero_grad(set_to_none=True)
         return len(y)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate the held-out split; the network is left in training mode."""
-        found = evaluate(self.model, self.data.eval_batches(self.data.batch_size), self.precision, self.ranks)
+        together = self.data.batch_size if self.passes.size is None else self.passes.size * self.ranks.size
+        found = evaluate(self.model, self.data.eval_batches(together), self.precision, self.ranks)
         self.model.train()
         return found
 
@@ -323,10 +354,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate  # set in every step
-        for weight, kept in self.optimizer.state.items():
-            kept |= {key: like(weight, t) for key, t in kept.items() if getattr(t, "shape", None) == weight.shape}
-            if isinstance(kept.get("step"), Tensor):
-                kept["step"] = kept["step"].cpu()  # where torch has it: read from a GPU, every step would wait for it
+        lay_out(self.optimizer)
         self.procedure.load_state(state["procedure"])
         self.precision.load_state(state["precision"])
         self.flops.load_state(state["flops"])
@@ -335,10 +363,6 @@ class Training:
         self.loss_sum = state["loss_sum"].to(self.device)
         self.epoch_seconds = state["epoch_seconds"]
         self.last = state["last"]
-
-    def _forward(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        with self.precision.autocast():
-            return self.loss(model(x), y)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Give the loss that training minimises, the mean over samples.

@@ -11,6 +11,7 @@ from dstrun.help import options
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "check_values.py"
 
+sys.path.insert(0, str(SCRIPT.parent))
 spec = importlib.util.spec_from_file_location("check_values", SCRIPT)
 assert spec is not None
 assert spec.loader is not None

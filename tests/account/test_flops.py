@@ -151,3 +151,29 @@ def test_gses_saving_over_rigl_at_99_percent() -> None:
     rigl = paper_ratio(Cost.DENSE_GRAD, 0.024, 1.0, 100)
     gse = paper_ratio(Cost.CANDIDATE_GRAD, 0.024, 1.0, 100)
     assert 1 - gse / rigl == pytest.approx(0.117, abs=0.003)
+
+
+def test_what_is_computed_again_counts_as_executed() -> None:
+    """One forward pass more of the layers in a chain; the method's own FLOPs are the same; the plan agrees."""
+    from dstrun.assemble import assemble
+    from dstrun.plan import plan
+
+    words = [*("dataset=digits", "model=resnet20", "model.width=0.25", "epochs=1", "batch_size=32", "wandb=disabled")]
+    words += ["method=gse", "subset=grabo", "backend=sparse", "threads=1", "schedule.updates=2", "dataset.limit=320"]
+    found = []
+    for more in ((), ("checkpointing=block",), ("microbatch=8",)):
+        experiment = config.compose([*words, *more])
+        run = assemble(experiment, torch.device("cpu"))
+        run.model.train()
+        while run.step < run.total_steps:
+            run.take_step()
+        found.append((run.flops, plan(experiment)["flops"]))
+        assert run.flops.executed == pytest.approx(found[-1][1]["executed_train"], rel=0.02)
+    (plain, _), (again, _), (split, _) = found
+    assert plain.train == again.train == split.train
+    counts = [layer.again for layer in again.built.layers]
+    assert counts == [False] + [True] * (len(counts) - 2) + [False]
+    inner = sum(2 * a * layer.uses for a, layer in zip(run.active(), again.built.layers, strict=True) if layer.again)
+    assert again.executed - plain.executed == inner * again.samples
+    without = split.built.executed(["sparse"] * len(counts), Products(run.active(), run.active(), [0] * len(counts)))
+    assert split.executed - plain.executed == 32 * 2 * without

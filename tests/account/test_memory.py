@@ -86,8 +86,10 @@ def measured(*words: str) -> dict[str, Any]:
         ["model=mlp", "method=gse", "optimizer=adam", SOON],
         ["model=mlp", "method=snip", "method.samples_per_class=5"],
         ["model=resnet20", "model.width=0.5", "method=rigl", "backend=sparse", "batch_size=32", SOON],
+        ["model=resnet20", "batch_size=128", "method=gse", "activations=int8", "microbatch=64", SOON],
+        ["model=resnet20", "batch_size=64", "method=set", "checkpointing=block", "weights=bf16", "state=int8", SOON],
     ],
-    ids=lambda words: words[1],
+    ids=lambda words: words[2] if "model=mlp" in words else words[3],
 )
 def test_prediction_is_near_the_measurement(words: list[str]) -> None:
     """All phases and all parts: the same code tells and splits the allocations of both."""
@@ -98,7 +100,8 @@ def test_prediction_is_near_the_measurement(words: list[str]) -> None:
     for part in ("model_bytes", "optimizer_bytes"):
         assert predicted[part] == found[part]
     assert predicted["index_bytes"] == pytest.approx(found["index_bytes"], rel=0.02)  # other connections are active
-    assert predicted["activation_bytes"] == pytest.approx(found["activation_bytes"], rel=0.02)
+    last = 0.15 if "checkpointing=block" in words else 0.02  # what a recomputation drops as it ends counts, or not
+    assert predicted["activation_bytes"] == pytest.approx(found["activation_bytes"], rel=last)
     for phase, parts in found["at_peak"].items():
         assert sum(parts.values()) == found[f"{phase}_peak_bytes"]
         assert sum(predicted["at_peak"][phase].values()) == pytest.approx(sum(parts.values()), rel=0.05)

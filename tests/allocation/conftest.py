@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dstrun.model.resnet import ResNet
-from dstrun.model.resnet50 import ResNet50
+from dstrun.model.resnet_imagenet import ResNet50
 from dstrun.model.vgg import VGG16
 from dstrun.model.vit import ViT
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dstrun import config, run
 from dstrun.backend.sparse import Sparse
 from dstrun.dataset.digits import Digits
 from dstrun.dataset.images import Images
+from dstrun.model.mobilenet import MobileNet, MobileNetV1
 from dstrun.option import option
 from dstrun.train.training import Training
 
@@ -25,6 +26,7 @@ MODELS = {
     "resnet20": ["model=resnet20", "model.width=0.25"],
     "vgg16_small": ["model=vgg16_small", "model.width=0.125", "batch_size=4"],
     "vit": ["model=vit", "model.width=0.25", "batch_size=4"],
+    "mobilenet_v1": ["model=mobilenet_v1", "model.dense_depthwise=false", "sparsity=0.5"],
 }
 METHODS = {
     "set": ["method=set"],
@@ -100,6 +102,8 @@ def assemble(words: list[str], kernel: str | None = None, double: bool = False) 
     experiment = config.compose(words)
     if experiment.choices["model"] == "vgg16_small":
         experiment.config["dataset"]["_target_"] = "pair.LargeDigits"
+    if experiment.choices["model"] == "mobilenet_v1":
+        experiment.config["model"]["_target_"] = "pair.Shallow"
     training = run.assemble(experiment, CPU)
     for module in training.model.modules():
         if isinstance(module, Sparse):
@@ -120,6 +124,14 @@ def _loss(training: Training, x: Tensor, y: Tensor, add: bool = True) -> Tensor:
     if add:
         training.loss_sum += loss.detach()
     return loss
+
+
+@option
+class Shallow(MobileNetV1):
+    """Three separable convolutions: thirteen on digits make rounding errors grow a thousandfold with every step."""
+
+    def build(self, image: tuple[int, int, int], classes: int) -> nn.Module:
+        return MobileNet(image[0], 16, [(24, 1), (32, 2), (32, 1)], self.dense_depthwise, classes)
 
 
 @option

@@ -8,7 +8,8 @@ from dstrun.backend import search
 
 OFTEN = ["schedule.interval_steps=2", "schedule.end=1", "schedule.fraction=0.3"]
 SELDOM = ["schedule.interval_steps=10", "schedule.end=1", "schedule.fraction=0.3", "optimizer.nesterov=false"]
-KEPT = {("mlp", m) for m in METHODS} | {("resnet20", "graest"), ("vgg16_small", "rigl"), ("vit", "grabo")}
+DEPTHWISE = {("mobilenet_v1", "rigl"), ("mobilenet_v1", "graest")}
+KEPT = {("mlp", m) for m in METHODS} | {("resnet20", "graest"), ("vgg16_small", "rigl"), ("vit", "grabo")} | DEPTHWISE
 """Runs of the default set: every method, every network; the others are slow ones."""
 LIKE_SET = {"sign", "mest", "bound"}
 """They grow as SET does and differ in what they prune and how many: one network is enough in the default set."""
@@ -38,7 +39,9 @@ def follow(pair: Pair, steps: int, rel: float, flipped: float = 0) -> None:
     assert pair.masked.updates == pair.sparse.updates
 
 
-@runs({(model, method) for model in MODELS for method in METHODS if model == "mlp" or method not in LIKE_SET})
+@runs(
+    DEPTHWISE | {(x, y) for x in MODELS for y in METHODS if x == "mlp" or (x != "mobilenet_v1" and y not in LIKE_SET)}
+)
 def test_in_float64_fifty_steps_and_five_updates_are_equal(model, method):
     pair = train(words(model, method, *SELDOM), kernel="reference", double=True)
     a, b = pair.gradients()

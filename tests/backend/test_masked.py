@@ -343,6 +343,19 @@ def test_an_in_place_activation_does_not_disturb_what_is_seen():
         torch.testing.assert_close(found.scores, inactive_of(layer, true).topk(4).values)
 
 
+@modules
+def test_a_pass_without_gradients_is_not_the_one_that_is_looked_at(make, shape):
+    """As where a part of the network is passed again in the backward pass, with gradients."""
+    layer = sparse(make)
+    layer.explore(Gradient(), layer.topology.positions, 4, generator(0))
+    x = torch.randn(*shape)
+    with torch.no_grad():
+        layer.module(2 * x)
+    layer.module(x).square().sum().backward()
+    true = layer.module.weight.grad.flatten().abs()
+    torch.testing.assert_close(layer.proposal().scores, inactive_of(layer, true).topk(4).values)
+
+
 @pytest.mark.parametrize("subset", [GraBo(), GraEst()], ids=lambda s: type(s).__name__)
 def test_exploring_under_automatic_mixed_precision(network, subset):
     layers = sparsify(network, [20, 100, 7], seed=0)

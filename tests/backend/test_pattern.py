@@ -21,9 +21,9 @@ def test_every_connection_is_named_once_by_output_and_once_by_input(layer):
     assert (pattern.count, pattern.channels) == (positions.numel(), channels * g.groups)
     rows = torch.repeat_interleave(torch.arange(out), pattern.rows.long().diff())
     assert torch.equal(rows * channels * taps + pattern.inputs.long(), positions)
-    assert pattern.columns.long().diff().sum() == positions.numel()
-    channel = torch.repeat_interleave(torch.arange(pattern.channels), pattern.columns.long().diff())
-    codes, order = pattern.outputs.long(), pattern.order.long()
+    columns, codes, order = (tensor.long() for tensor in pattern.by_input())
+    assert columns.diff().sum() == positions.numel()
+    channel = torch.repeat_interleave(torch.arange(pattern.channels), columns.diff())
     output = channel // channels * outputs + codes // taps
     by_input = (output * channels + channel % channels) * taps + codes % taps
     assert torch.equal(by_input, positions[order])
@@ -36,7 +36,7 @@ def test_sorting_gives_what_counting_gives(layer):
     g, pattern = layer.geometry, layer.pattern
     sizes = g.shape[1], g.shape[0] // g.groups
     found = by_sorting(pattern.rows, pattern.inputs, pattern.taps, pattern.channels, *sizes)
-    for ours, theirs in zip(found, (pattern.columns, pattern.outputs, pattern.order), strict=True):
+    for ours, theirs in zip(found, pattern.by_input(), strict=True):
         assert torch.equal(ours.long(), theirs.long())
 
 

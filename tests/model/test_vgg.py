@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun.model.vgg import VGG16
+from dstrun.model.vgg import VGG16, VGG19
 from dstrun.option import ConfigError
 
 CIFAR = (3, 32, 32)
@@ -62,3 +62,29 @@ def test_relu_in_place_leaves_what_backward_needs():
 def test_smaller_images_are_refused(image):
     with pytest.raises(ConfigError, match=rf"vgg16_small take images of at least 32x32, not .* {image[1]}x{image[2]}:"):
         VGG16(base=16).build(image, 10)
+
+
+@pytest.mark.parametrize(
+    ("classes", "prunable", "total"), [(10, 20_024_000, 20_035_018), (100, 20_070_080, 20_081_188)]
+)
+def test_vgg19_counts(count, classes, prunable, total):
+    found = count(VGG19(), CIFAR, classes)
+    assert (found.layers, found.prunable, found.total) == (17, prunable, total)  # 20.04 M
+    assert found.macs == 398_131_200 + 512 * classes
+    assert count(VGG19(), (3, 64, 64), classes).total == total
+
+
+def test_vgg19_layers_in_order():
+    model = VGG19(width=0.125).build(CIFAR, 10)
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convs] == [8] * 2 + [16] * 2 + [32] * 4 + [64] * 8
+    assert all(c.bias is None for c in convs)
+    assert sum(isinstance(m, nn.MaxPool2d) for m in model.features) == 4
+    assert convs[-1].weight.var().item() == pytest.approx(2 / (9 * 64), rel=0.05)
+    assert model.classifier[0].weight.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_vgg19_gradients_flow_and_smaller_images_are_refused(learns):
+    learns(VGG19(width=0.125), (1, 16, 16), 10, batch=8)
+    with pytest.raises(ConfigError, match=r"^model=vgg19 takes images of at least 16x16, not .* 16x15:"):
+        VGG19().build((1, 16, 15), 10)

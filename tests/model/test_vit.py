@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun.model.vit import Attention, ViT, sincos_positions
+from dstrun.model.vit import Attention, DeiT, ViT, sincos_positions
 from dstrun.option import ConfigError
 
 CIFAR = (3, 32, 32)
+IMAGENET = (3, 224, 224)
 
 
 @pytest.mark.parametrize(("classes", "prunable"), [(10, 4_224_000), (100, 4_270_080)])
@@ -86,3 +87,49 @@ def test_a_patch_that_does_not_tile_the_image_is_refused(patch, image, near):
     message = rf"^model\.patch={patch} must divide the image's {image[1]}x{image[2]}: the nearest is {near}$"
     with pytest.raises(ConfigError, match=message):
         ViT(patch=patch).build(image, 10)
+
+
+@pytest.mark.parametrize(
+    ("width", "total", "prunable", "giga"),
+    [(1, 22_050_664, 21_912_576, "4.6"), (0.5, 5_717_416, 5_647_872, "1.3"), (2, 86_567_656, 86_292_480, "17.6")],
+)
+def test_counts_of_deit(count, width, total, prunable, giga):
+    """Touvron et al. 2021: 22, 5 and 86 million parameters; 4.6, 1.3 and 17.6 G with the products of attention."""
+    found = count(DeiT(width=width), IMAGENET, 1000)
+    assert (found.layers, found.total, found.prunable) == (50, total, prunable)
+    heads, tokens = int(6 * width), 197
+    features = 64 * heads
+    assert found.attention == 12 * 2 * tokens**2 * features
+    assert found.macs == tokens * 12 * 12 * features**2 + 196 * 768 * features + 1000 * features
+    assert f"{(found.macs + found.attention) / 1e9:.1f}" == giga
+
+
+def test_deit_computes_what_its_equation_says():
+    torch.manual_seed(0)
+    model = DeiT(patch=2, width=0.34).build((3, 4, 6), 5).eval()
+    image = torch.randn(1, 3, 4, 6)
+    weights = dict(model.named_parameters())
+
+    def linear(name, x):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def norm(x):
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
+
+    patches = [image[:, :, r : r + 2, c : c + 2].flatten(1) for r in (0, 2) for c in (0, 2, 4)]
+    kernel, bias = weights["patch_embed.proj.weight"].flatten(1), weights["patch_embed.proj.bias"]
+    x = torch.stack([weights["cls_token"][0], *(patch @ kernel.T + bias for patch in patches)], 1)
+    x = x + weights["pos_embed"]
+    for block in range(12):
+        q, k, v = linear(f"blocks.{block}.attn.qkv", norm(x)).unflatten(-1, (3, 2, 64)).permute(2, 0, 3, 1, 4)
+        heads = (q @ k.transpose(-1, -2) / 8).softmax(-1) @ v
+        x = x + linear(f"blocks.{block}.attn.proj", torch.cat(heads.unbind(1), -1))
+        hidden = nn.functional.gelu(linear(f"blocks.{block}.mlp.fc1", norm(x)))
+        x = x + linear(f"blocks.{block}.mlp.fc2", hidden)
+    torch.testing.assert_close(model(image), linear("head", norm(x)[:, 0]))
+
+
+def test_deit_learns_on_small_images_by_smaller_patches(learns):
+    learns(DeiT(patch=4, width=0.2), (1, 8, 12), 10)
+    with pytest.raises(ConfigError, match=r"^model\.patch=16 must divide the image's 8x8: the nearest is 8$"):
+        DeiT().build((1, 8, 8), 10)

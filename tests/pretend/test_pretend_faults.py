@@ -155,7 +155,7 @@ def _images_on_the_cpu(run: Training, patch: pytest.MonkeyPatch) -> None:
 
 def _batch_not_moved(run: Training, patch: pytest.MonkeyPatch) -> None:
     batch = run.data.batch
-    patch.setattr(run.data, "batch", lambda step: tuple(map(host, batch(step))))
+    patch.setattr(run.data, "batch", lambda *asked: tuple(map(host, batch(*asked))))
 
 
 def _labels_not_moved(run: Training, patch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,11 @@ def test_convolutions_train_as_on_the_cpu(method: str) -> None:
     check(*both(words("resnet20", method)))
 
 
+@pytest.mark.parametrize("kind", ["lean", "bf16"])
+def test_less_is_kept_as_on_the_cpu(kind: str) -> None:
+    check(*both(words("resnet20", "gse", f"activations={kind}")))
+
+
 @pytest.mark.parametrize("method", ["dense", "gse"])
 def test_images_with_their_channels_innermost(method: str) -> None:
     given = words("resnet20", method)

@@ -12,7 +12,7 @@ from dstrun.config import compose
 from dstrun.option import ConfigError
 from dstrun.report.load import Run
 from dstrun.report.published import Reference, read, references, shipped
-from dstrun.report.training import is_training, same
+from dstrun.report.training import is_training, option, same
 
 ROOT = Path(__file__).parents[2]
 ROWS = read(shipped())
@@ -20,21 +20,23 @@ PUBLISHED = references()
 HEADER = "dataset,model,method,allocation,settings,sparsity,metric,value,std,epochs,source,confidence,note"
 ROW = "cifar10,resnet56,gse,er,,0.98,accuracy.top1,88.1,0.2,200,Us,verified,"
 
+SUMMARY = "results/WRN-28-2_results_summary.csv (values/100)"
+PRUNED = {"model.dense_depthwise": False}
 FOREIGN = {
     "dataset": {"IWSLT14 de-en"},
-    "model": {"DynamicConv", "mobilenetv1", "resnet32 (2x width)", "vgg19", "wrn-22-2", "wrn-28-2"},
+    "model": {"DynamicConv", "resnet32 (2x width)"},
     "method": {
         "AC/DC", "Chase (Sc=0)", "Chase (Sc=0.3)", "Chase (Sc=0.4)", "Chase_1.5x (Sc=0)", "Chase_1.5x (Sc=0.3)",
         "Chase_1.5x (Sc=0.4)", "DNW", "FP32 baseline", "GMP_1.5x", "LTR", "MEST vs AutoSparse", "MEST_0.67x+EM",
-        "MEST_0.67x+EM&S", "MEST_1.5x", "MEST_1.7x+EM", "MLPrune", "OBD", "RigL_10x", "RigL_50x", "RigL_100x",
-        "S-GaP", "Small Dense", "Small-Dense", "Small-Dense_5x", "Top-KAST+Powerprop", "TopK+GA minus TopKAST+PP",
+        "MEST_0.67x+EM&S", "MEST_1.5x", "MEST_1.7x+EM", "MLPrune", "OBD", "S-GaP",
+        "Small Dense", "Small-Dense", "Small-Dense_5x", "Top-KAST+Powerprop", "TopK+GA minus TopKAST+PP",
         "all four techniques", "any static mask", "combination", "global magnitude", "magnitude STE",
         "random gradual", "saliency gradual", "thin dense",
     },
     "allocation": {
         "adaptive", "adaptive, stem and shortcuts dense", "erk, conv1 dense", "fixed budget", "non-uniform",
-        "redistributed", "structured", "uniform, first and last layer dense", "uniform, stem and shortcuts dense",
-        "unknown", "",
+        "structured", "uniform, first and last layer dense", "uniform, stem and shortcuts dense",
+        "uniform, stem, shortcuts and classifier dense", "unknown", "",
     },
     "metric": {
         "BLEU_loss", "accuracy_loss_pct", "extra_inference_flops_pct", "extra_train_flops_pct",
@@ -61,6 +63,17 @@ def imagenet(label: str, sparsity: float, allocation: str | None, epochs: int = 
     return run_of(
         label, sparsity, model="resnet50", dataset="imagenet", allocation=allocation, epochs=epochs, **changes
     )
+
+
+def wide(label: str, sparsity: float, depth: int, **changes: Any) -> Run:
+    """Make a finished run of a wide ResNet of twice the width, with the dropout of those that are published."""
+    settings = {"model.depth": depth, "model.width": 2.0, "model.dropout": 0.3}
+    return run_of(label, sparsity, model="wideresnet", epochs=250, **(settings | changes))
+
+
+def mobile(label: str, sparsity: float, allocation: str | None, **changes: Any) -> Run:
+    settings = {"model.dense_depthwise": True} | changes
+    return run_of(label, sparsity, model="mobilenet_v1", dataset="imagenet", allocation=allocation, **settings)
 
 
 def values(run: Run, metric: str = "accuracy.top1") -> list[float | None]:
@@ -94,11 +107,16 @@ def test_every_setting_of_the_shipped_file_is_one_of_ours(method: str) -> None:
     rows = sorted((row for row in ROWS if row.method == method), key=lambda row: -len(row.words))
     said = rows[0].words
     none = ["~allocation"] if method == "gmp" and not rows[0].allocation else []  # its preset has one
-    made = compose([f"method={method}", *none, *(f"{key}={word}" for key, word in said.items())])
+    which = [f"model={rows[0].model}"] if rows[0].model not in FOREIGN["model"] else []
+    made = compose([f"method={method}", *which, *none, *(f"{key}={word}" for key, word in said.items())])
     known = flat(made.config) | made.choices
     assert all(same(known[key], word) for key, word in said.items() if key not in made.choices)
-    keys = {key for row in rows for key in row.words}
+    keys = {key for row in rows for key in row.words if not key.startswith("model.")}
     assert keys - known.keys() <= {"schedule.final_fraction"}
+    for row in rows:
+        assert {key for key in row.words if key.startswith("model.")} <= {
+            f"model.{key}" for key in option("model", row.model)
+        }
 
 
 def test_the_two_that_most_is_held_against_say_how_they_trained() -> None:
@@ -106,7 +124,7 @@ def test_the_two_that_most_is_held_against_say_how_they_trained() -> None:
     quoted = {"DNW", "GMP_1.5x", "gmp", "snfs"}
     for row in ROWS:
         evci, heddes = (row.source.startswith(name) for name in ("Evci et al. 2020", "Heddes et al. 2024"))
-        if row.model == "mobilenetv1" or (evci and row.method in quoted and row.epochs is None):
+        if row.model == "mobilenet_v1" or (evci and row.method in quoted and row.epochs is None):
             continue
         if evci or heddes:
             training = {key for key in row.words if is_training(key)}
@@ -117,7 +135,7 @@ def test_the_two_that_most_is_held_against_say_how_they_trained() -> None:
 
 
 def test_the_shipped_file_has_every_row_with_its_source() -> None:
-    assert len(ROWS) == 647
+    assert len(ROWS) == 649
     assert all(row.table and row.paper_method and row.paper_model for row in ROWS)
     accuracies = [row.value for row in ROWS if row.metric.startswith("accuracy.") and row.value is not None]
     assert min(accuracies) > 20
@@ -147,6 +165,13 @@ def test_the_shipped_file_has_every_row_with_its_source() -> None:
         (imagenet("rigl", 0.9, "uniform"), "flops.inference_x_dense", (0.13, "5x training", None)),
         (imagenet("dense", 0.0, None), "flops.inference", (8.2e9, "dense", None)),
         (imagenet("str", 0.9023, None), "flops.inference", (6.86e8, "ResNet50 (MAC)", None)),
+        (wide("rigl", 0.8, 22, allocation="erk"), "accuracy.top1", (93.1, "table", 250)),
+        (wide("snfs", 0.9, 28, allocation="uniform_all"), "accuracy.top1", (93.614, SUMMARY, None)),
+        (mobile("rigl", 0.9, "uniform", epochs=1000), "accuracy.top1", (69.28, "MobileNet-v1 extended", 1000)),
+        (mobile("str", 0.8901, None, **PRUNED), "accuracy.top1", (62.1, "MobileNetV1", 100)),
+        (mobile("str", 0.8901, None, **PRUNED), "flops.inference", (8.4e7, "MobileNetV1 (MAC)", None)),
+        (mobile("dense", 0.0, None), "flops.inference", (1.138e9, "MobileNetV1 (MAC)", None)),
+        (run_of("grasp", model="vgg19", allocation=None), "accuracy.top1", (92.19, "Tables 2 and 3", 160)),
     ],
     ids=lambda value: value.id if isinstance(value, Run) else str(value),
 )
@@ -187,6 +212,10 @@ def test_ratios_of_longer_trainings_are_relative_to_another_training() -> None:
         imagenet("rigl", 0.8, "er"),
         imagenet("set", 0.8, None),
         imagenet("gmp", 0.8, None),
+        wide("rigl", 0.8, 28, allocation="erk"),
+        wide("rigl", 0.8, 22, allocation="erk", **{"model.dropout": 0.0}),
+        wide("set", 0.9, 28, allocation="uniform"),
+        mobile("str", 0.8901, None),
     ],
 )
 def test_another_cell_finds_nothing(run: Run) -> None:

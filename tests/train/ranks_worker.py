@@ -48,6 +48,7 @@ MORE = {
     "grasp": ["method=grasp"],
     "synflow": ["method=synflow"],
     "fisher": ["method=fisher", "optimizer.lr=0.02"],
+    "microbatch": ["method=gse", "subset=graest", "backend=sparse", "microbatch=8", UPDATES],
     "lth": ["method=lth", "method.levels=1", "optimizer.lr=0.02"],
 }
 BOTH = ("masked", "sparse")
@@ -55,8 +56,11 @@ SOME = {"set": ("masked",), "rigl": BOTH, "uniform": ("sparse",), "grabo": ("spa
 CASES: dict[str, tuple[list[str], bool]] = {
     **{f"mlp-{g}-{b}": ([*MLP, *w, UPDATES, f"backend={b}"], False) for g, w in GROWTH.items() for b in BOTH},
     **{f"resnet-{g}-{b}": ([*GROWTH[g], *RESNET, f"backend={b}"], True) for g, some in SOME.items() for b in some},
-    "resnet-single": ([*GROWTH["grabo"], *RESNET, "backend=sparse"], False),
-    "dropout": (["model=vgg16_small", "model.width=0.125", "dataset.limit=96", "method=static"], True),
+    "resnet-single": ([*GROWTH["grabo"], *RESNET, "backend=sparse", "activations=lean"], False),
+    "dropout": (
+        ["model=vgg16_small", "model.width=0.125", "dataset.limit=96", "method=static", "activations=lean"],
+        True,
+    ),
     **{name: ([*MLP, *words], False) for name, words in MORE.items()},
 }
 """Words of each, and whether it computes in float64."""

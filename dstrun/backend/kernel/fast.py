@@ -38,8 +38,9 @@ def input_gradient(
     steps = (1, stride_y, -down, up, 1, stride_x, -across, left)
     threads()
     ordered = torch.empty(weight.shape, dtype=torch.float32)
-    gather(array(weight.float()), array(pattern.order), array(ordered))
-    _product(geometry, (pattern.columns, pattern.outputs, ordered), None, delta, dx, steps)
+    columns, outputs, order = pattern.by_input()
+    gather(array(weight.float()), array(order), array(ordered))
+    _product(geometry, (columns, outputs, ordered), None, delta, dx, steps)
     return dx
 
 

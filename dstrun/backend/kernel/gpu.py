@@ -37,7 +37,7 @@ def input_gradient(
     geometry: ConvGeometry, pattern: Pattern, weight: Tensor, delta: Tensor, size: tuple[int, int]
 ) -> Tensor:
     """Return the gradient (I, 1, 1, P) of the input from the output's, (O, 1, 1, P)."""
-    return _multiplied(pattern.columns, pattern.outputs, pattern.order, weight, None, delta)
+    return _multiplied(*pattern.by_input(), weight, None, delta)
 
 
 def weight_gradient(geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Tensor, delta: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from numba import prange
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dstrun.backend.kernel.call import array, threads, works
 from dstrun.backend.kernel.simd import transpose16
@@ -21,8 +22,11 @@ ROWS, COLUMNS = 256, 64
 def batch_innermost(x: Tensor) -> Tensor:
     """Give (C, H, W, N) contiguous, without a copy where it is.
 
-    Fast where the memory is (N, C, H, W) or, channels last, (N, H, W, C); what else there is goes through PyTorch.
+    Fast where the memory is (N, C, H, W) or, channels last, (N, H, W, C); what else there is goes through PyTorch. As
+    functions of PyTorch, it can be replaced (``torch.overrides``).
     """
+    if has_torch_function_unary(x):
+        return handle_torch_function(batch_innermost, (x,), x)
     channels, height, width, samples = x.shape
     positions = height * width
     if x.is_contiguous() or x.numel() == 0 or not works(x):

@@ -74,20 +74,21 @@ def by_sorting(
 @compiled()
 def _transpose(rows, inputs, taps, channels, outputs, columns, codes, order):
     place = np.zeros(columns.shape[0], np.int64)
+    channel = np.arange(channels * taps) // taps  # of an input: two divisions a connection would take most of the time
     for o in range(rows.shape[0] - 1):
         first = o // outputs * channels
         for k in range(rows[o], rows[o + 1]):
-            place[first + inputs[k] // taps + 1] += 1
+            place[first + channel[inputs[k]] + 1] += 1
     for c in range(place.shape[0] - 1):
         place[c + 1] += place[c]
         columns[c + 1] = place[c + 1]
     for o in range(rows.shape[0] - 1):
-        first = o // outputs * channels
+        first, code = o // outputs * channels, o % outputs * taps
         for k in range(rows[o], rows[o + 1]):
-            c = inputs[k] // taps
+            c = channel[inputs[k]]
             at = place[first + c]
             place[first + c] = at + 1
-            codes[at] = (o % outputs) * taps + inputs[k] % taps
+            codes[at] = code + inputs[k] - c * taps
             order[at] = k
 
 

@@ -48,11 +48,16 @@ class DeepR(Method):
         check_stages("method.temperatures", self.temperatures, changes, self.temperature_changes)
 
     def objection(self, config: dict[str, Any]) -> str:
-        """Refuse noise on gradients that are not of the size they seem."""
+        """Refuse noise on gradients that are not of the size they seem, and on weights that it would not move."""
         if self.noise == "gradients" and config["precision"] == "fp16":
             return (
                 "precision=fp16 makes no sense with method.noise=gradients, which would be drowned by the scaled loss: "
                 "set precision=bf16 or method.noise=weights"
+            )
+        if self.noise == "weights" and config["weights"] != "fp32":
+            return (
+                f"weights={config['weights']} makes no sense with method.noise=weights, which moves weights by less "
+                "than 16 bits hold: set weights=fp32 or method.noise=gradients"
             )
         return ""
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dstrun.layer import single
 from dstrun.selection import highest
 
 
@@ -30,7 +31,7 @@ class Threshold(nn.Module):
 
     def __init__(self, like: Tensor, start: float, reached: int | None = None) -> None:
         super().__init__()
-        self.s = nn.Parameter(torch.full((), start, dtype=like.dtype, device=like.device))
+        self.s = nn.Parameter(torch.full((), start, dtype=single(like).dtype, device=like.device))
         self.alpha = 0.0
         self.reached = reached
 
@@ -62,4 +63,5 @@ class _SoftThreshold(torch.autograd.Function):
         if reached is not None:
             pruned = torch.where(reached, pruned, 0)
         passed = torch.where(w.abs() > threshold, g, pruned)
-        return passed, -threshold * (1 - threshold) * (passed * w.sign()).sum(), None, None
+        total = (passed * w.sign()).sum(dtype=threshold.dtype)
+        return passed, -threshold * (1 - threshold) * total, None, None

@@ -78,8 +78,10 @@ def wide_types(device: torch.device) -> None:
 
 def widened(case: Case, dtype: torch.dtype) -> Pattern:
     pattern = Pattern(case.geometry, case.topology, case.weight.device)
-    for name in ("rows", "inputs", "columns", "outputs", "order"):
-        setattr(pattern, name, getattr(pattern, name).to(dtype))
+    pattern.keeps = True  # as a linear layer's is, which these kernels see as a convolution
+    pattern._keep()
+    for name, tensor in pattern.named_buffers():
+        setattr(pattern, name, tensor.to(dtype))
     return pattern
 
 

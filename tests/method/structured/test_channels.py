@@ -9,7 +9,7 @@ from dstrun.backend import masked
 from dstrun.method.structured.channels import Channels, Pair, pairs, remaining, uniform
 from dstrun.model.mlp import MLP
 from dstrun.model.resnet import ResNet
-from dstrun.model.resnet50 import ResNet50
+from dstrun.model.resnet_imagenet import ResNet50
 from dstrun.model.vgg import VGG16
 from dstrun.model.vit import ViT
 from dstrun.option import ConfigError

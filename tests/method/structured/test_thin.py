@@ -5,7 +5,7 @@ from dstrun import config
 from dstrun.assemble import assemble
 from dstrun.method.structured.thin import Thin
 from dstrun.model.mlp import MLP
-from dstrun.model.resnet50 import ResNet50
+from dstrun.model.resnet_imagenet import ResNet50
 from dstrun.network import allocate, count_network, outline, trained
 from dstrun.option import ConfigError
 from dstrun.plan import plan
