@@ -57,7 +57,8 @@ def one(words: list[str], steps: int) -> dict[str, object]:
     run.model.train()
     run.prepare()
     taken: list[float] = []
-    while len(taken) < steps or not {"step"} <= run.memory.peaks.keys():
+    wanted = {"step"} | ({"update"} if any(map(run.procedure.updates_at, range(2, run.total_steps + 1))) else set())
+    while len(taken) < steps or not wanted <= run.memory.peaks.keys():
         step = run.step + 1
         kind = "update" if run.procedure.updates_at(step) else "step"
         run.data.begin(run.step)

@@ -53,10 +53,10 @@ TECHNIQUES = (
     Technique("microbatch", None, True),
     Technique("activations", ("lean",), True),
     Technique("checkpointing", ("block", "sqrt"), True),
-    Technique("precision", ("bf16",), False),
     Technique("activations", ("bf16", "int8", "int4"), False),
     Technique("state", ("bf16", "int8"), False),
     Technique("weights", ("bf16",), False),
+    Technique("precision", ("bf16",), False),
 )
 """In the order in which they are tried; those that no setting of this version has are passed over."""
 

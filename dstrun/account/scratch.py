@@ -17,6 +17,8 @@ HALVES = (torch.bfloat16, torch.float16)
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm}
 TILES = 1.5
 """Of a product in 16 bits, each thread packs so many times the smaller factor."""
+BLOCK, FEW = 16, 4
+"""Channels are laid out in blocks of so many, unless there are fewer than these: images."""
 SUMS = 147_456
 """Of the gradient of a convolution's weight in 16 bits, what is held besides a weight in 32 bits for each thread."""
 
@@ -36,6 +38,8 @@ def scratch(func: Any, given: Sequence[Tensor], made: Sequence[Tensor]) -> int:
         return _forward(given[0], given[1], made[0])
     if kind is aten.convolution_backward:
         return _backward(*given[:3])
+    if kind is aten.native_batch_norm_backward:
+        return given[1].nbytes if _is_last(given[1]) else 0
     if kind in PRODUCTS and given[-1].dtype in HALVES:
         return int(torch.get_num_threads() * TILES * min(given[-2].nbytes, given[-1].nbytes))
     return 0
@@ -64,4 +68,8 @@ def _is_last(x: Tensor) -> bool:
 
 def _copies(x: Tensor) -> int:
     """Count what is copied of an activation: nothing of channels last, blocks of plain ones, else that of a copy."""
-    return 0 if _is_last(x) else x.nbytes * (1 if x.is_contiguous() else 2)
+    if _is_last(x):
+        return 0
+    channels = x.shape[1]
+    blocks = 0 if channels < FEW else x.nbytes // channels * -(-channels // BLOCK) * BLOCK
+    return blocks if x.is_contiguous() else x.nbytes + blocks

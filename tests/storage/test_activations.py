@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from saved import saved_for_backward
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dstrun.account.memory import saved_for_backward
 from dstrun.backend import masked, sparse
 from dstrun.layer import prunable
 from dstrun.method.soft import powerprop

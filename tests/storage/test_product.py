@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from saved import saved_for_backward
 from torch import nn
 
-from dstrun.account.memory import saved_for_backward
 from dstrun.storage.product import KINDS, store
 
 CASES = [
