@@ -16,7 +16,9 @@ from dstrun.account.hollow import Hollow
 from dstrun.assemble import assemble
 from dstrun.config import Experiment
 from dstrun.dataset.images import Images
+from dstrun.dataset.loader import Loader, Resident
 from dstrun.network import count_network
+from dstrun.ranks import Ranks
 
 HOW = "predicted: the steps of a run on tensors without numbers; kernels' own memory by formulas"
 
@@ -86,9 +88,14 @@ class _Unseen:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.like, name)
 
-    def load(self) -> Images:
-        """Return images that are one byte, seen over and over, and as many labels of every class."""
+    def open(self, device: Any, batch_size: int, seed: int, ranks: Ranks, channels_last: bool | None = None) -> Loader:
+        """Return a loader of images that are one byte, seen over and over, and as many labels of every class."""
+        augment = getattr(self.like, "augment", False) is True
+        return Resident(self._images(), self.like, device, batch_size, seed, augment, ranks, channels_last)
+
+    def _images(self) -> Images:
         count, image = self.like.train_images, self.like.image
         x = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (count, *image), (0,) * (1 + len(image)))
         y = np.arange(count) % self.like.classes
-        return Images(x, y, x[:1], y[:1], "test", "none")
+        statistics = (0.0,) * image[0], (1.0,) * image[0]
+        return Images(x, y, x[:1], y[:1], "test", "none", statistics=statistics)

@@ -88,7 +88,7 @@ def measured(*words: str) -> dict[str, Any]:
         ["model=mlp", "method=snip", "method.samples_per_class=5"],
         ["model=resnet20", "model.width=0.5", "method=rigl", "backend=sparse", "batch_size=32", SOON],
         [*SMALL, "method=gse", "backend=sparse", "activations=lean", "checkpointing=block", "microbatch=16", SOON],
-        [*SMALL, "method=gse", "activations=int4", "weights=bf16", "state=int8", SOON],
+        [*SMALL, "method=set", "backend=sparse", "activations=int4", "weights=bf16", "state=int8", SOON],
     ],
     ids=lambda words: " ".join(words[-6:-1]),
 )
