@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from dstrun.config import Experiment
-from dstrun.network import allocate, count_network
+from dstrun.network import allocate, count_network, outline
 from dstrun.option import ConfigError
 from dstrun.predict import predict_memory
-from dstrun.schema import SETTINGS
 
 SAFE = 0.95
 """Share of the limit that a prediction may take: it is within 5 % of what is measured (``docs/accounting.md``)."""
@@ -40,8 +41,9 @@ class Technique:
 
     Attributes:
         setting: its key.
-        values: the values to try, the cheapest in time first; ``None``: halves of the batch.
-        exact: whether the numbers stay what they are, up to the order of sums.
+        values: the values to try, the cheapest in time first; ``None``: what divides the batch.
+        exact: whether the numbers stay what they are, up to the order of sums; of ``microbatch``, in networks without
+            batch normalization.
     """
 
     setting: str
@@ -50,15 +52,15 @@ class Technique:
 
 
 TECHNIQUES = (
-    Technique("microbatch", None, True),
     Technique("activations", ("lean",), True),
     Technique("checkpointing", ("block", "sqrt"), True),
+    Technique("microbatch", None, True),
     Technique("activations", ("bf16", "int8", "int4"), False),
     Technique("state", ("bf16", "int8"), False),
     Technique("weights", ("bf16",), False),
     Technique("precision", ("bf16",), False),
 )
-"""In the order in which they are tried; those that no setting of this version has are passed over."""
+"""In the order in which they are tried."""
 
 
 def parse(text: str) -> int:
@@ -131,7 +133,10 @@ def _is_sparse(experiment: Experiment) -> bool:
 
 def _batches(given: Experiment) -> Scale:
     most = given.build("dataset").train_images
-    return Scale(lambda size: [f"batch_size={int(size)}"], given.config["batch_size"], most, whole=True)
+    step = given.config["microbatch"] or 1
+    return Scale(
+        lambda size: [f"batch_size={max(step, int(size) // step * step)}"], given.config["batch_size"], most, whole=True
+    )
 
 
 def _widths(given: Experiment, count: int, again: Again) -> Scale:
@@ -219,25 +224,23 @@ def made_room(given: Experiment, again: Again, room: float, peak: int) -> dict[s
             found = _tried(again, fewer)
             if found is not None and found <= room:
                 taken, peak = fewer, found
-    exact = all(_is_exact(key, value) for key, value in taken.items())
+    exact = all(_is_exact(given, key, value) for key, value in taken.items())
     what = f"techniques{'' if exact else ', with other numbers'}"
     return {"what": what, "words": _words(taken), "peak_bytes": peak, "fits": peak <= room}
 
 
 def _trials(given: Experiment) -> Iterator[tuple[str, str]]:
     for technique in TECHNIQUES:
-        if technique.setting not in SETTINGS:
-            continue
-        if technique.values is None:
+        values = technique.values
+        if values is None:
             size = given.config["batch_size"]
-            yield from (
-                (technique.setting, str(size >> n)) for n in range(1, size.bit_length()) if size % (1 << n) == 0
-            )
-        else:
-            yield from ((technique.setting, value) for value in technique.values)
+            values = tuple(str(n) for n in range(size - 1, 0, -1) if size % n == 0)
+        yield from ((technique.setting, value) for value in values)
 
 
-def _is_exact(setting: str, value: str) -> bool:
+def _is_exact(given: Experiment, setting: str, value: str) -> bool:
+    if setting == "microbatch":
+        return not any(isinstance(module, _BatchNorm) for module in outline(given, given.build("model")).modules())
     return any(t.exact and t.setting == setting and (t.values is None or value in t.values) for t in TECHNIQUES)
 
 

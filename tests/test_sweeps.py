@@ -132,11 +132,18 @@ def test_extended_stretches_what_the_paper_trains() -> None:
     )
 
 
-def test_memory_crosses_its_techniques() -> None:
-    runs = runs_of("memory")
-    keys = ("method", "backend", "precision", "batch_size")
-    methods = [("dense", "masked"), *product(("dsr", "gse"), ("masked", "sparse"))]
-    assert points(runs, *keys) == {(*m, *t) for m in methods for t in product(("fp32", "bf16"), (128, 32))}
+def test_memory_has_each_technique_alone_and_all_together() -> None:
+    plain = {"precision": "fp32", "weights": "fp32", "activations": "full", "checkpointing": "none", "microbatch": None}
+    runs = [x.config | {"method": x.choices["method"]} for x in runs_of("memory") if x.choices["model"] == "wideresnet"]
+    changed = [{key: x[key] for key in plain if x[key] != plain[key]} for x in runs]
+    alone = [
+        next(iter(c.items())) for x, c in zip(runs, changed, strict=True) if x["method"] == "dense" and len(c) == 1
+    ]
+    assert {key for key, _ in alone} == plain.keys()
+    assert {} in [c for x, c in zip(runs, changed, strict=True) if x["method"] == "dense"]
+    together = [c for x, c in zip(runs, changed, strict=True) if x["method"] == "gse" and x["state"] == "int8"]
+    assert {c["microbatch"] for c in together} == {10, 5, 1}
+    assert all(c.keys() == plain.keys() - {"precision"} for c in together)
 
 
 def test_flops_differ_in_growth_sparsity_and_interval_alone() -> None:

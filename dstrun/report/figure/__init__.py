@@ -20,6 +20,7 @@ from dstrun.report.figure import (
     sparsity,
     split,
     subset,
+    timeline,
     topology,
     width,
 )  # fmt: skip
@@ -58,4 +59,5 @@ PRESETS = {
     "topology": Preset(topology.draw, topology.CAPTION, "finished run that replaced connections and left topology.csv"),
     "memory_split": Preset(split.draw_bars, split.BARS, "finished run with measured memory"),
     "memory_pies": Preset(split.draw_pies, split.PIES, "finished run with measured memory"),
+    "memory_timeline": Preset(timeline.draw, timeline.CAPTION, "finished run that left memory.csv"),
 }

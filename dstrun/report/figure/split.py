@@ -68,7 +68,7 @@ def _stack(axis: Axes, bars: Sequence[Split]) -> None:
     from matplotlib.patheffects import withStroke
 
     ends = [0.0] * len(bars)
-    for part, look in _looks().items():
+    for part, look in looks().items():
         sizes = [bar.parts[part] / 1e6 for bar in bars]
         if any(sizes):
             axis.barh(range(len(bars)), sizes, 0.75, ends, label=part, **look)
@@ -93,7 +93,7 @@ def draw_pies(runs: Sequence[Run]) -> Figure | None:
         return None
     figure, axes = grid(len(found), columns=4, height=1.75)
     alone = len({text for text, _ in found}) == 1
-    looks = _looks()
+    faces = looks()
     for axis, (text, bar) in zip(axes, found, strict=True):
         pieces = {part: size for part, size in bar.parts.items() if size > 0}
         total = sum(pieces.values())
@@ -103,7 +103,7 @@ def draw_pies(runs: Sequence[Run]) -> Figure | None:
             textprops={"fontsize": 6.5},
         )  # fmt: skip
         for part, wedge in zip(pieces, wedges, strict=True):
-            wedge.set(**looks[part], label=part)
+            wedge.set(**faces[part], label=part)
         axis.set_xlabel(in_bytes(bar.peak))
         title(axis, bar.name if alone else f"{text}: {bar.name}", 4)
     finish(figure, list(PARTS), [bar.seeds for _, bar in found])
@@ -120,12 +120,21 @@ def splits(runs: Iterable[Run]) -> dict[str, list[Split]]:
 
 
 def _split(name: str, sparsity: float, cell: Sequence[Run]) -> Split:
-    parts = {part: fmean(number(run.get(f"memory.{part}_bytes")) or 0 for run in cell) for part in PARTS}
+    parts = {part: fmean(_bytes(run, part) for run in cell) for part in PARTS}
     peak = fmean(run.get("memory.peak_bytes") for run in cell)
     return Split(f"{name}, {level(sparsity)}{really(cell)}" if sparsity else name, parts, peak, len(cell))
 
 
-def _looks() -> dict[str, dict[str, Any]]:
+def _bytes(run: Run, part: str) -> float:
+    """Return what a part holds when most is held; records of older versions have the most that it ever holds."""
+    phases = run.get("memory.at_peak")
+    if not isinstance(phases, dict) or not phases:
+        return number(run.get(f"memory.{part}_bytes")) or 0
+    fullest = max(phases.values(), key=lambda sizes: sum(sizes.values()))
+    return fullest.get(part, 0)
+
+
+def looks() -> dict[str, dict[str, Any]]:
     """Give the color and hatching of every part; hatches and borders are of the color of the paper."""
     import matplotlib as mpl
 

@@ -13,10 +13,18 @@ from report_fixture import layers_of, record_of, write, write_status, write_topo
 
 from dstrun.option import ConfigError
 from dstrun.report import figure, load
+from dstrun.report.figure import timeline
 from dstrun.report.style import style
 
 MEMORY = {f"{part}_bytes": 1000 for part in ("model", "optimizer", "activation", "index", "method", "transient")}
 METHOD_LINES = ("curves", "sparsity", "flops", "memory", "layers", "topology")
+
+
+TIMELINE = "phase,event,ms,model,optimizer,activation,index,method,transient\n" + "".join(
+    f"{phase},{event},{event / 10},1000,{2000 + 10 * event},{100 * event},50,0,{event % 3}\n"
+    for phase in ("step", "update")
+    for event in range(9)
+)
 
 
 def study(root: Path, model: str = "resnet56", seeds: int = 2) -> list[load.Run]:
@@ -33,6 +41,7 @@ def study(root: Path, model: str = "resnet56", seeds: int = 2) -> list[load.Run]
             record["layers"] = layers_of(("a", 100, 20, 30), ("b", 900, 80, 70))
             place = write(root, record, f"{model}-{number}-{seed}")
             write_topology(place, [(10, "a", 25, 5, 10, 0.3), (10, "b", 75, 10, 5, 0.2)])
+            (place / "memory.csv").write_text(TIMELINE)
     return load.runs(root)
 
 
@@ -102,6 +111,7 @@ def test_one_run_or_very_long_names_draw(preset: str, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     write(tmp_path / "one", record_of("a-method-of-mine", 0.5, 0, 90.0, epochs=1))
     needs_more = {"subset", "improvement", "allocation", "width", "layers", "topology", "memory_split", "memory_pies"}
+    needs_more.add("memory_timeline")
     drawn = figure.save(lambda: draw(load.runs(tmp_path / "one")), tmp_path / "one.png")
     assert (drawn is None) == (preset in needs_more)
 
@@ -174,3 +184,21 @@ def test_command_line_writes_several_files_and_says_what_is_missing(dstrun, tmp_
     none = dstrun("plot", "improvement", "results/default/resnet56-0-0", check=False)
     assert none.returncode == 3
     assert "no runs of GSE and RigL that differ in growth alone below results/default/resnet56-0-0" in none.stderr
+
+
+def test_a_timeline_stacks_what_is_held(tmp_path: Path) -> None:
+    """Panels of a step and an update on one scale; a run whose file is damaged is left out."""
+    runs = study(tmp_path, seeds=1)
+    broken = Path(runs[0].folder)
+    (broken / "memory.csv").write_text(TIMELINE.replace("1000", "many"))
+    assert timeline.timelines(runs[0]) == {}
+    with figure.sheet():
+        drawn = timeline.draw([run for run in runs if run.get("label") == "dense"] + runs[:1])
+    assert drawn is not None
+    assert [axis.get_title().rpartition(", ")[2].replace("\n", " ") for axis in drawn.axes] == [
+        "an ordinary step", "an update of the topology",
+    ]  # fmt: skip
+    step, update = drawn.axes
+    assert step.get_ylim() == update.get_ylim()
+    assert step.get_ylim()[1] == pytest.approx(1.05 * (1000 + 2080 + 800 + 50 + 2) / 1e6)
+    assert [band.get_label() for band in step.collections] == ["model", "optimizer", "activation", "index", "transient"]
