@@ -91,7 +91,7 @@ RARE = {"topkast": ("method.refresh_steps=16000",)}
 OTHERS = [method for method in options("method") if method not in PLAIN]
 WAITS = {"deepr": 1}
 """Waits of a step that is not an update, where there are any: DeepR rewires in every step. Others copy nothing."""
-PREPARING = {"random": 1, "snip": 4, "grasp": 6, "synflow": 11, "str": 1, "autosparse": 1}
+PREPARING = {"random": 1, "snip": 3, "grasp": 4, "synflow": 11, "str": 1, "autosparse": 1}
 """Waits before the first step; none for measuring memory. SynFlow has five rounds here."""
 KERNELS = {"deepr": [301], "str": [528, 528]}
 """Kernels of steps that are not updates, resnet20."""
