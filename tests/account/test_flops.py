@@ -156,7 +156,8 @@ def test_gses_saving_over_rigl_at_99_percent() -> None:
 def test_what_is_computed_again_counts_as_executed() -> None:
     """One forward pass more of the layers in a chain; the method's own FLOPs are the same; the plan agrees."""
     from dstrun.assemble import assemble
-    from dstrun.plan import plan
+    from dstrun.network import allocate, count_network
+    from dstrun.plan import plan_flops
 
     words = [*("dataset=digits", "model=resnet20", "model.width=0.25", "epochs=1", "batch_size=32", "wandb=disabled")]
     words += ["method=gse", "subset=grabo", "backend=sparse", "threads=1", "schedule.updates=2", "dataset.limit=320"]
@@ -167,7 +168,8 @@ def test_what_is_computed_again_counts_as_executed() -> None:
         run.model.train()
         while run.step < run.total_steps:
             run.take_step()
-        found.append((run.flops, plan(experiment)["flops"]))
+        cost = count_network(experiment)
+        found.append((run.flops, plan_flops(experiment, cost, allocate(experiment, cost))))
         assert run.flops.executed == pytest.approx(found[-1][1]["executed_train"], rel=0.02)
     (plain, _), (again, _), (split, _) = found
     assert plain.train == again.train == split.train
