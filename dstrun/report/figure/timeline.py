@@ -19,7 +19,7 @@ CAPTION = (
     "Memory held over the allocations and releases of one measured step and of one update of the topology, by part, of "
     "the seed whose peak is highest; the parts sum to what is held."
 )
-PHASES = {"prepare": "scoring before training", "step": "an ordinary step", "update": "an update of the topology"}
+PHASES = {"prepare": "scoring", "step": "a step", "update": "an update"}
 
 
 def draw(runs: Sequence[Run]) -> Figure | None:

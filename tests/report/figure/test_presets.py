@@ -195,9 +195,7 @@ def test_a_timeline_stacks_what_is_held(tmp_path: Path) -> None:
     with figure.sheet():
         drawn = timeline.draw([run for run in runs if run.get("label") == "dense"] + runs[:1])
     assert drawn is not None
-    assert [axis.get_title().rpartition(", ")[2].replace("\n", " ") for axis in drawn.axes] == [
-        "an ordinary step", "an update of the topology",
-    ]  # fmt: skip
+    assert [axis.get_title().rpartition(", ")[2] for axis in drawn.axes] == ["a step", "an update"]
     step, update = drawn.axes
     assert step.get_ylim() == update.get_ylim()
     assert step.get_ylim()[1] == pytest.approx(1.05 * (1000 + 2080 + 800 + 50 + 2) / 1e6)
