@@ -8,10 +8,15 @@ from dstrun.config import Experiment
 from dstrun.network import allocate, trained, unmet, unpruned_record
 from dstrun.progress import say
 from dstrun.report.unpruned import not_prunable
+from dstrun.schema import DEFAULTS
 from dstrun.train.device import device_name
 from dstrun.train.training import Training
 
 log = logging.getLogger("dstrun")
+
+
+LESS = ("microbatch", "checkpointing", "activations", "weights", "rounding", "state")
+"""Settings that let training hold less (``docs/memory.md``)."""
 
 
 def introduce(experiment: Experiment, name: str, training: Training, resumed: int, mirror: str) -> None:
@@ -38,6 +43,8 @@ def introduce(experiment: Experiment, name: str, training: Training, resumed: in
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
         f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; {_storage(config['backend'], training)}"
     )
+    if less := [f"{key}={config[key]}" for key in LESS if config[key] != DEFAULTS[key]]:
+        say(f"  in less memory: {' '.join(less)}")
     if said := unmet(experiment, cost, allocate(experiment, cost)):
         log.warning("%s", said)
     for line in not_prunable(unpruned_record(cost), cost.parameters, cost.forward()):
