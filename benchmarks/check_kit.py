@@ -116,12 +116,12 @@ class Check:
         return self.ours() - float(self.published)
 
     def holds(self) -> bool:
-        """Say whether ours agrees to the last digit printed; of whole numbers, exactly."""
+        """Return whether ours agrees to the last digit printed; of whole numbers, exactly."""
         unit = 0.1**self.digits if self.digits else 0.0
         return abs(self.difference) <= unit + self.slack() + 1e-9
 
     def row(self) -> dict[str, Any]:
-        """Give a row of the table."""
+        """Return a row of the table."""
 
         def shown(value: float) -> float | int:
             return round(value, self.digits + 1) + 0.0 if self.digits else round(value)  # + 0.0: no -0.0

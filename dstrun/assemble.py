@@ -42,7 +42,7 @@ def pick_backends(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> list[str]:
-    """Give the backend of every prunable layer; ``auto`` measures where it has not yet."""
+    """Return the backend of every prunable layer; ``auto`` measures where it has not yet."""
     if config["backend"] == "sparse":
         check_kernels(model, device)
     if config["backend"] != "masked" and device.type == "cpu":

@@ -75,7 +75,7 @@ class Exploration:
             return self.ranks.average(self.geometry.output_sums(self.delta, factor))
 
     def weight_gradient(self, first: int, last: int) -> Tensor:
-        """Give the dense gradient of some outputs over the batch; see ``Geometry.weight_gradient``."""
+        """Compute the dense gradient of some outputs over the batch; see ``Geometry.weight_gradient``."""
         assert self.x is not None
         assert self.delta is not None
         return self.ranks.average(self.geometry.weight_gradient(self.x, self.delta, first, last))

@@ -64,7 +64,7 @@ class LinearGeometry:
         return delta.abs().sum(0) if factor is None else factor @ delta
 
     def weight_gradient(self, x: Tensor, delta: Tensor, first: int, last: int) -> Tensor:
-        """Give the dense gradient of the outputs from ``first`` to ``last``: (last - first, I)."""
+        """Compute the dense gradient of the outputs from ``first`` to ``last``: (last - first, I)."""
         flat = delta.reshape(-1, delta.shape[-1])[:, first:last]
         return flat.t() @ x.reshape(-1, x.shape[-1]).to(delta.dtype)
 

@@ -51,7 +51,7 @@ def predict_memory(experiment: Experiment) -> dict[str, Any]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Let nothing be said: a run that is foretold has no connections of its own to warn of."""
+    """Silence the log: a run that is predicted has no connections of its own to warn of."""
     log = logging.getLogger("dstrun")
     before, log.disabled = log.disabled, True
     try:

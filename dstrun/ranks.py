@@ -87,7 +87,7 @@ class Ranks:
         return model
 
     def deferred(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Let passes through what ``overlapped`` gave add up gradients here, to be averaged in a later pass."""
+        """Add up gradients here in passes through what ``overlapped`` gave; a later pass averages them."""
         return nullcontext()
 
     def reshaped(self) -> None:

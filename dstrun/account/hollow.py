@@ -94,7 +94,7 @@ class Hollow(TorchDispatchMode):
     def recorded(
         self, device: torch.device, parameters: Iterable[nn.Parameter] = (), lasting: Iterable[Tensor] = ()
     ) -> Iterator[list[Event]]:
-        """Tell allocations and releases, as ``recorded.recorded`` does of real ones."""
+        """Record allocations and releases, as ``recorded.recorded`` does of real ones."""
         for tensor in lasting:
             self._watch(tensor)
         self.events = events = []
@@ -181,7 +181,7 @@ class Hollow(TorchDispatchMode):
             return torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=out.device)
 
     def _see(self, tensor: Tensor) -> None:
-        """Tell the allocation of a tensor's storage, once, and its release when it comes."""
+        """Record the allocation of a tensor's storage, once, and its release when it comes."""
         if tensor.is_meta:
             return
         if self._watch(tensor):
@@ -205,7 +205,7 @@ class Hollow(TorchDispatchMode):
         del self._living[key], self._real[key]
 
     def _work(self, size: int) -> None:
-        """Tell what a kernel allocates for itself, and releases."""
+        """Record what a kernel allocates for itself, and releases."""
         if size:
             self._count += 1
             self._tell(-self._count, size)

@@ -64,18 +64,7 @@ def normalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple
 
 def renormalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mean: Tensor, variance: Tensor) -> Tensor:
     """Return what ``normalized`` returned with these statistics, bit for bit."""
-    y = torch.empty_like(x)
-    threads()
-    affine(
-        array(_stored(x)),
-        array(weight.float()),
-        array(bias.float()),
-        epsilon,
-        array(_stored(y)),
-        array(mean),
-        array(variance),
-    )
-    return y
+    return _run(affine, x, weight, bias, epsilon, mean, variance)
 
 
 class _Normalize(torch.autograd.Function):
@@ -84,17 +73,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = x.new_empty((2, x.shape[1]), dtype=torch.float32)
-        y = torch.empty_like(x)  # as x lies, and no view: what follows may work in place
-        threads()
-        normalize(
-            array(_stored(x)),
-            array(weight.float()),
-            array(bias.float()),
-            epsilon,
-            array(_stored(y)),
-            array(mean),
-            array(variance),
-        )
+        y = _run(normalize, x, weight, bias, epsilon, mean, variance)
         ctx.epsilon = epsilon
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.mark_non_differentiable(mean, variance)
@@ -120,6 +99,17 @@ class _Normalize(torch.autograd.Function):
             array(db),
         )
         return dx.permute(3, 0, 1, 2), dw.to(weight.dtype), db.to(weight.dtype), None
+
+
+def _run(
+    kernel: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mean: Tensor, variance: Tensor
+) -> Tensor:
+    """Run a kernel of normalization; returns its result."""
+    y = torch.empty_like(x)  # as x lies, and no view: what follows may work in place
+    threads()
+    vectors = array(weight.float()), array(bias.float())
+    kernel(array(_stored(x)), *vectors, epsilon, array(_stored(y)), array(mean), array(variance))
+    return y
 
 
 def _stored(x: Tensor) -> Tensor:

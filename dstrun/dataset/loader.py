@@ -149,7 +149,7 @@ class Loader(ABC):
         """
 
     def close(self) -> None:  # noqa: B027
-        """Let go of what works for this loader; asked again, it starts anew."""
+        """Release what works for this loader; asked again, it starts anew."""
 
     @abstractmethod
     def _training(self, chosen: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:

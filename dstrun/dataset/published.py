@@ -137,7 +137,7 @@ class Published(Dataset):
         raise NotImplementedError
 
     def _lacks(self, root: Path) -> str:
-        """Say what was looked for."""
+        """Describe what was looked for."""
         raise NotImplementedError
 
 

@@ -87,7 +87,7 @@ class Torchvision(Published):
         return SETS[self.name].flip
 
     def shapes(self) -> Shapes:
-        """Say what the decoded arrays look like; ``statistics`` are mean and standard deviation."""
+        """Return shapes and types of the decoded arrays; ``statistics`` are mean and standard deviation."""
         return {**super().shapes(), "statistics": ((2, self.image[0]), np.float64)}
 
     def load(self, cache: Path | None = None) -> Images:

@@ -75,7 +75,7 @@ def totals(plan: dict[str, Any]) -> str:
 
 
 def _hours(time: dict[str, Any]) -> str:
-    """Say how long the run would take here."""
+    """Return a sentence on how long the run would take here."""
     return (
         f"time        {in_seconds(3600 * time['hours'])} of training on this machine ({time['device']}): "
         f"{in_seconds(time['step_seconds'])} a step, {in_seconds(time['update_seconds'])} an update, measured now"

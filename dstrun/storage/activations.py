@@ -147,7 +147,7 @@ class Pass:
         self._parametrizing = 0
 
     def forget(self) -> None:
-        """Let go of what only this pass holds; what was saved may live as long as it is needed."""
+        """Drop what only this pass holds; what was saved may live as long as it is needed."""
         self._seen.clear()
 
     def enter(self, module: nn.Module, _inputs: Any) -> None:

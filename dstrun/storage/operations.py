@@ -73,7 +73,7 @@ class _Rectify(torch.autograd.Function):
 
 
 def _save(ctx: Any, flags: Flags, told: list[Flags]) -> None:
-    """Let autograd keep flags until the backward pass has used them; and tell of them, to make a result again by."""
+    """Save flags for the backward pass, and hand them over for making a result again."""
     told.append(flags)
     ctx.layout = flags.size, flags.stride
     ctx.save_for_backward(flags.bits)
@@ -216,7 +216,7 @@ def pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """Take the maxima of windows."""
+    """Compute the maxima of windows."""
     kernel, dilation = _pair(kernel_size), _pair(dilation)
     stride, padding = _pair(stride) if stride else kernel, _pair(padding)
     window = kernel, stride, padding, dilation, ceil_mode

@@ -82,7 +82,7 @@ class Packed(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Take a step, on so many numbers at a time; none where a ``GradScaler`` has found what is not finite."""
+        """Update the weights, a part at a time; not where a ``GradScaler`` has found what is not finite."""
         if getattr(self, "found_inf", False):
             return
         self.steps += 1
@@ -100,7 +100,7 @@ class Packed(torch.optim.Optimizer):
             self.inner.state.clear()
 
     def before_growth(self, weight: Tensor) -> None:
-        """Let the optimizer bring in what it needs of a weight in which connections grow."""
+        """Have the optimizer add the state it needs for a weight in which connections grow."""
         prepare = getattr(self.inner, "before_growth", None)
         if prepare is not None and weight in self.state:
             self.inner.state[weight] = self.state[weight]

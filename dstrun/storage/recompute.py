@@ -61,7 +61,7 @@ class Chain(nn.Sequential):
 
 
 def checkpoint(model: nn.Module, kind: str, recompute: Recompute) -> list[str]:
-    """Let the chains of a network be recomputed, segment by segment; parameters, buffers and state stay theirs.
+    """Turn the chains of a network into recomputed ones, segment by segment; parameters, buffers and state stay theirs.
 
     A chain is an outermost ``nn.Sequential``, with those nested in it laid out flat. Its blocks are the parts that have
     weights, each with the plain layers that follow it.

@@ -157,7 +157,7 @@ class Group(Ranks):
         return self._parallel
 
     def deferred(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Tell DDP, if that is what is passed; the network itself averages nothing."""
+        """Defer DDP's exchange, if that is what is passed; the network itself averages nothing."""
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     def reshaped(self) -> None:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_masked import CRITERIA, MODULES, OPTIMIZERS
+from masked_case import CRITERIA, MODULES, OPTIMIZERS
 from torch import nn
 
 from dstrun.backend.masked import sparsify, wrap
