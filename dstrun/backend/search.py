@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dstrun.backend.pattern import number_type
 from dstrun.exploration import Exploration, Proposal, best
 from dstrun.ranks import Passes, Sums
-from dstrun.topology import contains
 from dstrun.transfer import sent
 
 if TYPE_CHECKING:
     from dstrun.geometry import Geometry
     from dstrun.grow.criterion import GrowCriterion
 
-BLOCK = 1 << 20
+BLOCK = 1 << 19
 """Entries of the dense gradient that exist at once; half of the layer's at most."""
 
 
@@ -63,24 +63,27 @@ class Search:
             sums = Sums(exploration.ranks, passes, self._sums)
             partial = dataclasses.replace(exploration, ranks=sums, generator=draws)
             if passes.last:
-                self._keep(criterion.candidates(partial))
+                self._keep(criterion.candidates(partial), exploration.size)
                 self._sums.clear()
             else:
                 criterion.look(partial)
             return False
         if not self._candidates:
             seen = exploration if passes.count == 1 else dataclasses.replace(exploration, x=None, delta=None)
-            self._keep(criterion.candidates(seen))
+            self._keep(criterion.candidates(seen), exploration.size)
         return True
 
-    def _keep(self, candidates: Tensor | None) -> None:
-        """Keep candidates for the passes that follow: in PyTorch's memory, which is measured, as numpy's is not."""
-        self._candidates.append(candidates.clone() if candidates is not None and self.passes.count > 1 else candidates)
+    def _keep(self, candidates: Tensor | None, size: int) -> None:
+        """Keep candidates for the passes that follow, in as few bits as positions of a layer of that size take."""
+        if candidates is not None and self.passes.count > 1:
+            candidates = candidates.to(number_type(size), copy=True)  # PyTorch's memory is measured, numpy's is not
+        self._candidates.append(candidates)
 
     @property
     def candidates(self) -> Tensor | None:
-        """The candidates drawn, (M,) on the CPU; ``None``: all that are free."""
-        return self._candidates[0]
+        """The candidates drawn, (M,) int64 on the CPU; ``None``: all that are free."""
+        kept = self._candidates[0]
+        return None if kept is None else kept.long()
 
     def add(self, gradient: Tensor) -> Tensor:
         """Add a pass's gradient of the candidates to those of the passes before; return the sum."""
@@ -103,12 +106,13 @@ def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
     blocked = sent(exploration.blocked, exploration.x.device)
     found, finite = Proposal(blocked[:0], blocked[:0].float(), 0), []
     for first, last in _blocks(exploration.geometry, inputs):
-        positions = torch.arange(first * inputs, last * inputs, device=blocked.device)
-        free = ~contains(blocked, positions)
-        gradient = exploration.weight_gradient(first, last)
+        gradient = exploration.weight_gradient(first, last).flatten()
         finite.append(gradient.isfinite().all())
-        positions = positions[free]
-        scores = criterion.score(gradient.flatten()[free], positions, exploration)
+        free = torch.ones(gradient.numel(), dtype=torch.bool, device=gradient.device)
+        start, end = torch.searchsorted(exploration.blocked, torch.tensor([first, last]) * inputs).tolist()
+        free.index_fill_(0, blocked[start:end] - first * inputs, False)
+        gradient, positions = gradient[free], free.nonzero().flatten().add_(first * inputs)
+        scores = criterion.score(gradient, positions, exploration)
         found = best(torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions]), exploration)
     return dataclasses.replace(found, drawn=exploration.free, finite=torch.stack(finite).all())
 

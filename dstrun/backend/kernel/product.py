@@ -14,8 +14,13 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from dstrun.backend.kernel.simd import add_scaled, fill, read, write, zero16, zero64, zero128
+from dstrun.backend.kernel.simd import LANES, add_scaled, fill, read, write, zero16, zero64, zero128
 from dstrun.compiled import compiled
+
+TILE = LANES[0]
+
+TERMS = 16 * TILE
+"""About so many numbers of a plane are worked on together: neighbouring rows, where rows are short."""
 
 
 @compiled(parallel=True)
@@ -34,25 +39,21 @@ def product(connections, bias, source, target, sizes, steps, threads):
         threads: how many work.
     """
     first = connections[0]
-    height, lanes = sizes[4], sizes[6]
+    height, width, lanes = sizes[4:]
     targets = first.shape[0] - 1
-    chunks = 1 if height >= 4 * threads else 4 * threads // height
+    block = lanes if lanes < 2 * TILE else TILE
+    together = max(1, TERMS // (width * block))
+    groups = (height + together - 1) // together
+    chunks = 1 if groups >= 4 * threads else 4 * threads // groups
     share = first[targets] / chunks
     taps = _taps(sizes, steps)
-    for task in prange(height * chunks):
-        row, chunk = task // chunks, task % chunks
+    for task in prange(groups * chunks):
+        row, chunk = task // chunks * together, task % chunks
         start = np.searchsorted(first[:targets], np.int64(share * chunk)) if chunk else 0
         end = np.searchsorted(first[:targets], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else targets
-        part, at = (row, start, end), 0
-        while lanes - at >= 128:
-            _row(zero128(), at, 128, part, connections, bias, source, target, sizes, steps, taps)
-            at += 128
-        while lanes - at >= 64:
-            _row(zero64(), at, 64, part, connections, bias, source, target, sizes, steps, taps)
-            at += 64
-        while lanes > at:
-            _row(zero16(), at, min(16, lanes - at), part, connections, bias, source, target, sizes, steps, taps)
-            at += 16
+        for at in range(0, lanes, block):
+            part = (row, min(together, height - row), start, end, at, min(block, lanes - at))
+            _rows(part, connections, bias, source, target, sizes, steps, taps)
 
 
 @compiled()
@@ -70,16 +71,20 @@ def _taps(sizes, steps):
 
 
 @compiled()
-def _row(zero, at, count, part, connections, bias, source, target, sizes, steps, taps):
-    """Fill one tile of lanes of the targets from ``start`` to ``end``, in one row.
+def _rows(part, connections, bias, source, target, sizes, steps, taps):
+    """Fill ``count`` lanes, from ``at`` on, of some rows of the targets from ``start`` to ``end``.
 
-    The connections of a target are listed by column of the kernel: at the border, whole columns drop out.
+    The connections of a target are listed by column of the kernel: at the border, whole columns drop out. Between the
+    borders, columns that lie side by side in source and target are one run of numbers, however few the lanes. Rows in
+    which no tap leaves the source share a list.
     """
     first, codes, weight = connections
-    row, start, end = part
+    row, rows, start, end, at, count = part
     sources, source_height, source_width, targets, target_height, target_width, lanes = sizes
     ay, by, ax, bx = steps[2], steps[3], steps[6], steps[7]
     shift, down, across = taps
+    highest, lowest = down[: steps[1]].min(), down[: steps[1]].max()
+    joined = ax == 1 and bx == 1 and count == lanes
     width_of_kernel = steps[0]
     longest = 0
     for d in range(start, end):
@@ -92,47 +97,79 @@ def _row(zero, at, count, part, connections, bias, source, target, sizes, steps,
         base = d // targets * sources * source_height * source_width * lanes + at
         initial = bias[d] if bias.shape[0] else np.float32(0)
         for phase in range(min(bx, target_width)):
-            ends[:] = 0
-            for k in range(first[d], first[d + 1]):
-                code = codes[k]
-                y, x = row * ay + down[code], phase * ax + across[code]
-                if by > 1:
-                    if y % by:
-                        continue
-                    y //= by
-                if bx > 1:
-                    if x % bx:
-                        continue
-                    x //= bx
-                if y < 0 or y >= source_height:
-                    continue
-                tap = code % width_of_kernel
-                n = ends[tap + 1]
-                bucket_offset[tap, n] = base + shift[code] + (y * source_width + x) * lanes
-                bucket_value[tap, n] = weight[k]
-                columns[tap] = x
-                ends[tap + 1] = n + 1
-            low, high, kept = 0, target_width, 0
-            for tap in range(width_of_kernel):
-                n = ends[tap + 1]
-                if n:
-                    low = max(low, -(columns[tap] // ax))
-                    high = min(high, (source_width - 1 - columns[tap]) // ax + 1)
-                for j in range(n):
-                    offset[kept] = bucket_offset[tap, j]
-                    value[kept] = bucket_value[tap, j]
-                    kept += 1
-                ends[tap + 1] = kept
-            plane = ((d * target_height + row) * target_width + phase) * lanes + at
-            for t in range((target_width - phase - 1) // bx + 1):
-                j0, j1 = 0, kept
-                if t < low or t >= high:
-                    j0, j1 = _inside(ends, columns, t * ax, source_width)
-                step = t * ax * lanes
-                tile = fill(initial, zero)
-                for j in range(j0, j1):
-                    tile = add_scaled(tile, value[j], read(source, offset[j] + step, count, zero))
-                write(target, plane + t * bx * lanes, count, tile)
+            low, high, kept, listed = 0, target_width, 0, -1
+            for r in range(row, row + rows):
+                whole = by == 1 and r * ay + highest >= 0 and r * ay + lowest < source_height
+                if listed < 0 or not whole:
+                    listed = r if whole else -1
+                    ends[:] = 0
+                    for k in range(first[d], first[d + 1]):
+                        code = codes[k]
+                        y, x = r * ay + down[code], phase * ax + across[code]
+                        if by > 1:
+                            if y % by:
+                                continue
+                            y //= by
+                        if bx > 1:
+                            if x % bx:
+                                continue
+                            x //= bx
+                        if y < 0 or y >= source_height:
+                            continue
+                        tap = code % width_of_kernel
+                        n = ends[tap + 1]
+                        bucket_offset[tap, n] = base + shift[code] + (y * source_width + x) * lanes
+                        bucket_value[tap, n] = weight[k]
+                        columns[tap] = x
+                        ends[tap + 1] = n + 1
+                    low, high, kept = 0, target_width, 0
+                    for tap in range(width_of_kernel):
+                        n = ends[tap + 1]
+                        if n:
+                            low = max(low, -(columns[tap] // ax))
+                            high = min(high, (source_width - 1 - columns[tap]) // ax + 1)
+                        for j in range(n):
+                            offset[kept] = bucket_offset[tap, j]
+                            value[kept] = bucket_value[tap, j]
+                            kept += 1
+                        ends[tap + 1] = kept
+                down_by = (r - listed) * ay * source_width * lanes if listed >= 0 else 0
+                plane = ((d * target_height + r) * target_width + phase) * lanes + at
+                t = 0
+                while t <= (target_width - phase - 1) // bx:
+                    j0, j1, side_by_side = 0, kept, 1
+                    if t < low or t >= high:
+                        j0, j1 = _inside(ends, columns, t * ax, source_width)
+                    elif joined:
+                        side_by_side = high - t
+                    terms, seen = (offset[j0:j1], value[j0:j1]), t * ax * lanes + down_by
+                    _sum(terms, source, seen, initial, target, plane + t * bx * lanes, side_by_side * count)
+                    t += side_by_side
+
+
+@compiled()
+def _sum(terms, source, shift, initial, target, to, length):
+    """Fill a run of ``length`` numbers of the target, from ``to`` on, with the sum of weighted runs of the source."""
+    at = 0
+    while length - at >= 128:
+        _tile(zero128(), 128, terms, source, shift + at, initial, target, to + at)
+        at += 128
+    while length - at >= 64:
+        _tile(zero64(), 64, terms, source, shift + at, initial, target, to + at)
+        at += 64
+    while length > at:
+        _tile(zero16(), min(16, length - at), terms, source, shift + at, initial, target, to + at)
+        at += 16
+
+
+@compiled()
+def _tile(zero, count, terms, source, shift, initial, target, to):
+    """Fill one tile of a run; it is summed in registers."""
+    offset, value = terms
+    tile = fill(initial, zero)
+    for j in range(offset.shape[0]):
+        tile = add_scaled(tile, value[j], read(source, offset[j] + shift, count, zero))
+    write(target, to, count, tile)
 
 
 @compiled()

@@ -13,11 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from dstrun.backend.kernel.product import TERMS, TILE
 from dstrun.backend.kernel.simd import add_product, read, total, zero16, zero64, zero128
 from dstrun.compiled import compiled
-
-POSITIONS = 16
-"""About so many positions are summed in registers before the lanes are added up."""
 
 
 @compiled(parallel=True)
@@ -39,30 +37,28 @@ def weight_gradient(connections, x, delta, gradient, sizes, steps, threads):
     chunks = 4 * threads
     share = first[outputs] / chunks
     gradient[:] = 0
-    together = max(1, POSITIONS // sizes[5])
+    block = lanes if lanes < 2 * TILE else TILE
+    together = max(1, TERMS // max(1, sizes[5] * block))
     for chunk in prange(chunks):
         start = np.searchsorted(first[:outputs], np.int64(share * chunk)) if chunk else 0
         end = np.searchsorted(first[:outputs], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else outputs
         for row in range(0, height, together):
-            part, at = (row, min(together, height - row), start, end), 0
-            while lanes - at >= 128:
-                _rows(zero128(), at, 128, part, connections, x, delta, gradient, sizes, steps)
-                at += 128
-            while lanes - at >= 64:
-                _rows(zero64(), at, 64, part, connections, x, delta, gradient, sizes, steps)
-                at += 64
-            while lanes > at:
-                _rows(zero16(), at, min(16, lanes - at), part, connections, x, delta, gradient, sizes, steps)
-                at += 16
+            for at in range(0, lanes, block):
+                part = (row, min(together, height - row), start, end, at, min(block, lanes - at))
+                _rows(part, connections, x, delta, gradient, sizes, steps)
 
 
 @compiled()
-def _rows(zero, at, count, part, connections, x, delta, gradient, sizes, steps):
-    """Add what one tile of lanes of some rows of positions gives to the connections of some outputs."""
+def _rows(part, connections, x, delta, gradient, sizes, steps):
+    """Add what ``count`` lanes, from ``at`` on, of some rows of positions give to the connections of some outputs.
+
+    Columns that lie side by side in both planes are one run of numbers, however few the lanes.
+    """
     first, codes = connections
-    row, rows, start, end = part
+    row, rows, start, end, at, count = part
     channels, height, width, outputs, out_height, out_width, lanes = sizes
     kernel_width, taps, stride_y, dilation_y, padding_y, stride_x, dilation_x, padding_x = steps
+    joined = stride_x == 1 and count == lanes
     for o in range(start, end):
         base = o // outputs * channels
         plane = (o * out_height + row) * out_width * lanes + at
@@ -74,13 +70,30 @@ def _rows(zero, at, count, part, connections, x, delta, gradient, sizes, steps):
             xi = (tap - tap_row * kernel_width) * dilation_x - padding_x
             low = max(0, -(xi // stride_x))
             high = min(out_width, (width - 1 - xi) // stride_x + 1)
+            step, length = (max(1, high - low), (high - low) * lanes) if joined else (1, count)
             offset = ((base + c) * height * width + xi) * lanes + at
-            tile = zero
+            wide, middle, narrow = zero128(), zero64(), zero16()
             for r in range(rows):
                 y = yi + r * stride_y
                 if 0 <= y < height:
-                    for t in range(low, high):
-                        one = read(delta, plane + (r * out_width + t) * lanes, count, zero)
-                        other = read(x, offset + (y * width + t * stride_x) * lanes, count, zero)
-                        tile = add_product(tile, one, other)
-            gradient[k] += total(tile)
+                    for t in range(low, high, step):
+                        one, other = plane + (r * out_width + t) * lanes, offset + (y * width + t * stride_x) * lanes
+                        done = 0
+                        while length - done >= 128:
+                            wide = _more(wide, 128, delta, one + done, x, other + done)
+                            done += 128
+                        while length - done >= 64:
+                            middle = _more(middle, 64, delta, one + done, x, other + done)
+                            done += 64
+                        while length > done:
+                            narrow = _more(narrow, min(16, length - done), delta, one + done, x, other + done)
+                            done += 16
+            gradient[k] += total(wide)
+            if length % 128:
+                gradient[k] += total(middle) + total(narrow)
+
+
+@compiled()
+def _more(tile, count, delta, one, x, other):
+    """Add products of ``count`` neighbours to a tile."""
+    return add_product(tile, read(delta, one, count, tile), read(x, other, count, tile))
