@@ -4,84 +4,65 @@
 
 A child takes the steps that a prediction looks at, on noise, and none of them is measured. What it needs before
 (libraries, compiled kernels) is let grow first, by a run of the same words on two images; then its address space may
-grow by the limit (``RLIMIT_AS``). Every block of more than 64 kB is mapped and given back by itself
-(``MALLOC_MMAP_THRESHOLD_``), so that the process holds what is allocated: the C library's heap, which runs keep for
-speed, holds up to twice as much. Besides, the largest batch is run with a third more images, which has to fail. Prints
-the predicted peak, the one that another child measures, by how much the resident memory has risen (``VmHWM``) where it
-was limited, and how that ended.
+grow by the limit (``RLIMIT_AS``), and by the images, which no peak has in it. Every block of more than 64 kB is mapped
+and given back by itself (``MALLOC_MMAP_THRESHOLD_``), so that the process holds what is allocated: the C library's
+heap, which runs keep for speed, holds up to twice as much. Besides, the largest batch is run with a third more images,
+which has to fail. Prints the predicted peak, the one that another child measures, by how much the resident memory has
+risen (``VmHWM``) where it was limited, and how that ended.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import resource
 import subprocess
 import sys
-from contextlib import nullcontext
 from typing import Any
 
-import torch
+import memory_grid
 
 from dstrun import config, fitting
 from dstrun.account.memory import resident_peak_bytes
-from dstrun.assemble import assemble
-from dstrun.bench.step import NoiseExperiment
-from dstrun.predict import steps_to_see
-from dstrun.train.training import Training
 from dstrun.trouble import out_of_memory
 
-CPU = torch.device("cpu")
 COMMON = ("wandb=disabled", "epochs=20")
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 """Settings of the C library with which a process holds what is allocated, and no more."""
 
 
+def composed(words: list[str]) -> config.Experiment:
+    """Compose a run that is not logged."""
+    return config.compose([*COMMON, *words])
+
+
+def run(words: list[str]) -> None:
+    """Take the steps of one configuration, unmeasured."""
+    memory_grid.take_steps(memory_grid.start(composed(words)), measure=False)
+
+
 def limited(words: list[str], limit: int) -> dict[str, Any]:
     """Run one configuration within the limit, and return what became of it."""
-    steps(start([*(word for word in words if not word.startswith("batch_size=")), "batch_size=2"]))
+    run([*(word for word in words if not word.startswith(("batch_size=", "microbatch="))), "batch_size=2"])
     gc.collect()
+    data = composed(words).build("dataset")
+    images = data.train_images * math.prod(data.image)
     with open("/proc/self/status") as file:
         size = {
             line.split(":")[0]: int(line.split()[1]) * 1024 for line in file if line.startswith(("VmSize", "VmRSS"))
         }
     resident_peak_bytes()
-    resource.setrlimit(resource.RLIMIT_AS, (size["VmSize"] + limit,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (size["VmSize"] + images + limit,) * 2)
     ended = "fits"
     try:
-        steps(start(words))
+        run(words)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         ended = "out of memory"
-    return {"ended": ended, "risen": (resident_peak_bytes() or 0) - size["VmRSS"]}
-
-
-def measured(words: list[str]) -> dict[str, Any]:
-    """Measure one configuration."""
-    run = start(words)
-    steps(run, measure=True)
-    return {"measured": run.memory.record()["peak_bytes"]}
-
-
-def start(words: list[str]) -> Training:
-    """Assemble a run on noise."""
-    experiment = config.compose([*COMMON, *words])
-    training = assemble(NoiseExperiment(experiment.config, experiment.choices), CPU)
-    training.model.train()
-    training.prepare()
-    return training
-
-
-def steps(run: Training, measure: bool = False) -> None:
-    """Take an ordinary step and an update."""
-    for step in steps_to_see(run):
-        run.step = step - 1
-        run.data.begin(step - 1)
-        kind = "update" if run.procedure.updates_at(step) else "step"
-        with run.memory.phase(kind) if measure and step > 1 else nullcontext():
-            run.take_step()
+    return {"ended": ended, "risen": (resident_peak_bytes() or 0) - size["VmRSS"] - images}
 
 
 def in_child(*words: str) -> dict[str, Any]:
@@ -96,7 +77,7 @@ def main() -> int:
     limit, words = fitting.parse(sys.argv[1]), sys.argv[2:]
 
     def again(more: Any) -> config.Experiment:
-        return config.compose([*COMMON, *merged(words, more)])
+        return composed(merged(words, more))
 
     wrong = 0
     for row in fitting.fit(again([]), again, limit):
@@ -125,6 +106,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "--limited":
         print(json.dumps(limited(sys.argv[3:], int(sys.argv[2]))))
     elif sys.argv[1] == "--measured":
-        print(json.dumps(measured(sys.argv[2:])))
+        print(json.dumps({"measured": memory_grid.measured(composed(sys.argv[2:]))["peak_bytes"]}))
     else:
         sys.exit(main())

@@ -20,6 +20,7 @@ from statistics import median
 
 SPARSE = ["method=gse", "backend=sparse", "sparsity=0.9"]
 SAME = ["checkpointing=block", "activations=lean"]
+EIGHT = ["checkpointing=block", "activations=int8"]
 FEW = ["microbatch=10"]
 ROUNDED = ["weights=bf16", "state=int8"]
 ROWS = {
@@ -37,6 +38,8 @@ ROWS = {
     "sparse; lean, checkpointing": [*SPARSE, *SAME],
     "sparse; lean, checkpointing, microbatch=10": [*SPARSE, *SAME, *FEW],
     "all, microbatch=10": [*SPARSE, *SAME, *FEW, *ROUNDED],
+    "all, activations=int8, microbatch=10": [*SPARSE, *EIGHT, *FEW, *ROUNDED],
+    "all, activations=int8, microbatch=4": [*SPARSE, *EIGHT, "microbatch=4", *ROUNDED],
     "all, microbatch=5": [*SPARSE, *SAME, "microbatch=5", *ROUNDED],
     "all, microbatch=2": [*SPARSE, *SAME, "microbatch=2", *ROUNDED],
     "all, microbatch=1": [*SPARSE, *SAME, "microbatch=1", *ROUNDED],

@@ -35,7 +35,7 @@ ORDERS = {aten.sort, aten.topk, aten.argsort, aten.argmax, aten.argmin, aten.kth
 """What ranks or picks: of stand-ins it gives real positions."""
 
 SMALL = 1 << 13
-"""Constants of so many numbers are real: what is drawn by equal weights is drawn so here."""
+"""Constants of so many numbers are real, in whatever type: what is drawn by equal weights is drawn so here."""
 
 FEW = 1 / 8
 """Of many truth values that were never computed, this share is true."""
@@ -119,7 +119,8 @@ class Hollow(TorchDispatchMode):
             if kwargs.get("generator") is None:
                 given = list(_tensors((args, kwargs)))
                 known = {tensor.untyped_storage()._cdata for tensor in given}
-                out = _mapped(lambda x: x if not given and x.numel() <= SMALL else self._emptied(x, known), out)
+                constant = not given or func.overloadpacket is aten._to_copy
+                out = _mapped(lambda x: x if constant and x.numel() <= SMALL else self._emptied(x, known), out)
         elif func.overloadpacket in ORDERS:
             out = self._stood_in(func, args, kwargs)
         else:

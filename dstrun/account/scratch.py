@@ -15,8 +15,8 @@ from torch import Tensor
 aten = torch.ops.aten
 HALVES = (torch.bfloat16, torch.float16)
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm}
-TILES = 1.5
-"""Of a product in 16 bits, each thread packs so many times the smaller factor."""
+ROWS, COLUMNS, TERMS = 256, 64, 512
+"""A product in 16 bits is computed in tiles of at most so many rows and columns, of sums of so many terms."""
 BLOCK, FEW = 16, 4
 """Channels are laid out in blocks of so many, unless there are fewer than these: images."""
 SUMS = 147_456
@@ -41,8 +41,25 @@ def scratch(func: Any, given: Sequence[Tensor], made: Sequence[Tensor]) -> int:
     if kind is aten.native_batch_norm_backward:
         return given[1].nbytes if _is_last(given[1]) else 0
     if kind in PRODUCTS and given[-1].dtype in HALVES:
-        return int(torch.get_num_threads() * TILES * min(given[-2].nbytes, given[-1].nbytes))
+        return _product(given[-2], given[-1], torch.get_num_threads())
     return 0
+
+
+def _product(one: Tensor, other: Tensor, threads: int) -> int:
+    """Each thread has a tile of the result in 32 bits, a packed one of the right factor, and of a turned left one."""
+    rows, terms, columns = *one.shape[-2:], other.shape[-1]
+    turned = one.stride(-2) == 1 and rows > 1
+    parts = _ceil(rows, ROWS)
+    if rows > COLUMNS if turned else _ceil(columns, COLUMNS) % threads:
+        parts = _ceil(parts, threads) * threads
+    height, padded = _ceil(rows, parts), _ceil(terms, 32) * 32
+    right = COLUMNS * min(padded, TERMS if terms <= 2 * TERMS or turned else 2 * TERMS) * 2
+    left = padded if terms < TERMS else min(_ceil(terms, TERMS // 2), 4 if terms <= 2 * TERMS else 3) * TERMS // 2 + 32
+    return threads * (height * min(columns, COLUMNS) * 4 + right + turned * height * left * 2)
+
+
+def _ceil(number: int, step: int) -> int:
+    return -(-number // step)
 
 
 def _forward(x: Tensor, weight: Tensor, y: Tensor) -> int:
@@ -71,5 +88,5 @@ def _copies(x: Tensor) -> int:
     if _is_last(x):
         return 0
     channels = x.shape[1]
-    blocks = 0 if channels < FEW else x.nbytes // channels * -(-channels // BLOCK) * BLOCK
+    blocks = 0 if channels < FEW else x.nbytes // channels * _ceil(channels, BLOCK) * BLOCK
     return blocks if x.is_contiguous() else x.nbytes + blocks
