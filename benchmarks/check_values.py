@@ -163,7 +163,7 @@ def published_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _published_row(row: Reference) -> dict[str, Any]:
-    """Hold one value against ours; of a longer training, relative to dense training once."""
+    """Compare one value with ours; of a longer training, relative to dense training once."""
     metric, theirs = row.metric, float(row.value or 0)
     words = f"{R50} method={row.method}"
     if row.method != "dense":

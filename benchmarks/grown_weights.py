@@ -72,7 +72,7 @@ class Sums:
 
 
 def at(layer: SparseLayer, positions: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Give what stands at positions of a layer, of (A,) values, and which positions are active."""
+    """Return what stands at positions of a layer, of (A,) values, and which positions are active."""
     active = layer.topology.positions
     place = torch.searchsorted(active, positions).clamp(max=active.numel() - 1)
     return values[place], active[place] == positions

@@ -20,7 +20,7 @@ def met(active: float, total: int, sparsity: float) -> bool:
 
 
 def percent(sparsity: float) -> str:
-    """Say a sparsity with three digits of the density: ``61.2``, ``97.43``, ``99.9540``."""
+    """Format a sparsity with three digits of the density: ``61.2``, ``97.43``, ``99.9540``."""
     density = 100 * (1 - sparsity)
     digits = min(6, max(1, 2 - math.floor(math.log10(density)))) if density > 0 else 1
     return f"{100 * sparsity:.{digits}f}"

@@ -167,7 +167,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str
 
 
 def is_sweep(overrides: Sequence[str], config_dirs: Sequence[str], name: str) -> bool:
-    """Say whether a primary configuration is a sweep file: ``hydra.mode: MULTIRUN``."""
+    """Return whether a primary configuration is a sweep file: ``hydra.mode: MULTIRUN``."""
     with hydra_open(config_dirs):
         check_names(source.primary(name))
         return _hydra_compose(of_hydra(overrides), name).hydra.mode is RunMode.MULTIRUN
@@ -234,7 +234,7 @@ def compose_runs(runs: Sequence[Sequence[str]], name: str, to_hydra: Sequence[st
 
 
 def of_hydra(overrides: Sequence[str]) -> list[str]:
-    """Give the words that are said to Hydra itself: its launcher, its search path."""
+    """Return the words that are said to Hydra itself: its launcher, its search path."""
     return [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
 
 

@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def of_run(words: Sequence[str]) -> argparse.Namespace:
-    """Part the flags of a run from its words, ``overrides``, wherever they stand.
+    """Separate the flags of a run from its words, ``overrides``, wherever they stand.
 
     Raises:
         ConfigError: one that is not known, or makes no sense.

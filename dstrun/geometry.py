@@ -46,7 +46,7 @@ class LinearGeometry:
     groups: int = 1
 
     def as_convolution(self) -> ConvGeometry:
-        """Give the 1x1 convolution over one position that computes the same."""
+        """Return the 1x1 convolution over one position that computes the same."""
         return ConvGeometry((*self.shape, 1, 1), 1, (1, 1), (0, 0), (1, 1))
 
     def signs(self, delta: Tensor, generator: torch.Generator, ranks: Ranks = ALONE) -> Tensor:
@@ -85,7 +85,7 @@ class ConvGeometry:
         return (*self.shape[2:], *self.stride) == (1, 1, 1, 1) and self.padding == (0, 0)
 
     def output_size(self, size: Sequence[int]) -> tuple[int, int]:
-        """Give (Ho, Wo) of an input of size (H, W)."""
+        """Return (Ho, Wo) of an input of size (H, W)."""
         height, width = (
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, p, d, k, s in zip(size, self.padding, self.dilation, self.shape[2:], self.stride, strict=True)

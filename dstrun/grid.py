@@ -23,7 +23,7 @@ Axes = Mapping[str, Sequence[str]]
 
 
 def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
-    """Give the words of every run.
+    """Return the words of every run.
 
     A typed word takes the place of one in ``params``. One whose key only grids have picks: a grid keeps of its values
     those that are typed, and a grid without that key is left as it is.
@@ -71,7 +71,7 @@ def _read(word: str) -> tuple[str, str | float]:
 
 
 def shipped() -> dict[str, str]:
-    """Give the name of every sweep file that is shipped, and what it studies: its first comment."""
+    """Return the name of every sweep file that is shipped, and what it studies: its first comment."""
     paths = {Path(entry.name): entry for entry in files(HERE).iterdir()}
     first = {path.stem: entry.read_text().partition("\n")[0] for path, entry in paths.items() if path.suffix == ".yaml"}
     return {name: first[name].removeprefix("# ") for name in sorted(first)}

@@ -35,7 +35,7 @@ Fields = dict[str, Any]
 
 
 def identity(config: Mapping[str, Any], own: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Give all that decides a result and is not what it is by default, by dotted name, so that new settings move no id.
+    """Return all that decides a result and is no default, by dotted name, so that new settings move no id.
 
     Args:
         config: resolved.
@@ -49,7 +49,7 @@ def identity(config: Mapping[str, Any], own: Mapping[str, str] | None = None) ->
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Give all that decides a result by dotted name; what is not said, as an older record lacks it, by its default."""
+    """Return all that decides a result by dotted name; what an older record lacks has its default."""
     return {key: value for key, value, _ in _flat(config) if value is not MISSING}
 
 

@@ -46,12 +46,12 @@ def scale_by_fan_in(model: nn.Module, seed: int) -> None:
 
 
 def home(weight: Tensor) -> torch.device:
-    """Give the device a layer's weights shall lie on: the weight's, or the CPU where it has none yet."""
+    """Return the device a layer's weights shall lie on: the weight's, or the CPU where it has none yet."""
     return torch.device("cpu") if weight.is_meta else weight.device
 
 
 def bound(topology: Topology) -> Tensor:
-    """Give sqrt(3 / fan-in) of every output unit, (O,): uniform weights within it have variance 1 / fan-in.
+    """Return sqrt(3 / fan-in) of every output unit, (O,): uniform weights within it have variance 1 / fan-in.
 
     A unit without active inputs counts as having one. Source: Heddes et al. 2024; Evci et al. 2022 on why the dense
     fan-in starves sparse layers.

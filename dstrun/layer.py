@@ -53,7 +53,7 @@ class SparseLayer(Protocol):
         ...
 
     def values(self) -> Tensor:
-        """Give the weights of the active connections: (A,), in the order of ``topology.positions``."""
+        """Return the weights of the active connections: (A,), in the order of ``topology.positions``."""
         ...
 
     def set_values(self, values: Tensor) -> None:
@@ -61,7 +61,7 @@ class SparseLayer(Protocol):
         ...
 
     def grad(self) -> Tensor:
-        """Give the gradient on the active connections: (A,)."""
+        """Return the gradient on the active connections: (A,)."""
         ...
 
     def add_gradient(self, change: Tensor) -> None:
@@ -92,7 +92,7 @@ class SparseLayer(Protocol):
         ...
 
     def proposal(self) -> Proposal:
-        """Give what the armed backward found, and disarm.
+        """Return what the armed backward found, and disarm.
 
         Raises:
             RuntimeError: no armed backward has run.
@@ -119,11 +119,11 @@ class SparseLayer(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Give what a checkpoint needs besides the parameters."""
+        """Return what a checkpoint needs besides the parameters."""
         ...
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take the topology of a checkpoint; parameters are loaded apart."""
+        """Load the topology of a checkpoint; parameters are loaded apart."""
         ...
 
     def index(self) -> list[Tensor]:
@@ -142,7 +142,7 @@ class DenseLayer(SparseLayer, Protocol):
     """Which connections have been active at any time: bool, of the weight's shape."""
 
     def dense_grad(self) -> Tensor:
-        """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""
+        """Return the gradient of all weights, inactive ones too, until it is confined: (N,)."""
         ...
 
 

@@ -24,7 +24,7 @@ FITS = 47
 
 
 def rows(width: int | None = None) -> list[dict[str, Any]]:
-    """Give a row a preset, by name, as it is without further words; ``width`` shortens the papers' names."""
+    """Return a row a preset, by name, as it is without further words; ``width`` shortens the papers' names."""
     found = []
     for experiment in compose_sweep([f"method={','.join(options('method'))}"]):
         method, grow, schedule = (experiment.build(part) for part in ("method", "grow", "schedule"))

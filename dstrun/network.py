@@ -97,7 +97,7 @@ def shapes(experiment: Experiment) -> str:
 
 
 def trained(experiment: Experiment, cost: NetworkCost) -> Any:
-    """Give the option of the network that is trained: the one chosen, unless the method trains another.
+    """Return the option of the network that is trained: the one chosen, unless the method trains another.
 
     Raises:
         ConfigError: the method finds none.
@@ -107,7 +107,7 @@ def trained(experiment: Experiment, cost: NetworkCost) -> Any:
 
 
 def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
-    """Give the connections every layer shall have: by the allocation, or the same share of each; all where dense.
+    """Return the connections every layer shall have: by the allocation, or the same share of each; all where dense.
 
     Raises:
         ConfigError: nothing can be pruned; or the method keeps whole structures, and these cannot keep to the budget.
@@ -127,7 +127,7 @@ def _budget(experiment: Experiment, cost: NetworkCost) -> int:
 
 
 def unmet(experiment: Experiment, cost: NetworkCost, counts: list[int]) -> str:
-    """Say in a sentence that the layers' counts are not the sparsity asked for, and why; empty where they are.
+    """Return why the layers' counts are not the sparsity asked for, in a sentence; empty where they are.
 
     Args:
         experiment: checked.
@@ -151,7 +151,7 @@ def unmet(experiment: Experiment, cost: NetworkCost, counts: list[int]) -> str:
 def parameters_record(
     experiment: Experiment, cost: NetworkCost, built: NetworkCost, active: list[int]
 ) -> dict[str, Any]:
-    """Give the ``parameters`` group: ``dense`` and ``active`` count every parameter, ``prunable`` the weights.
+    """Return the ``parameters`` group: ``dense`` and ``active`` count every parameter, ``prunable`` the weights.
 
     Args:
         experiment: says which sparsity was asked for, if any.

@@ -38,7 +38,7 @@ class Bound:
     high_open: bool = False
 
     def holds(self, value: float) -> bool:
-        """Say whether the value lies inside."""
+        """Return whether the value lies inside."""
         low = value > self.low if self.low_open else value >= self.low
         high = value < self.high if self.high_open else value <= self.high
         return low and high
@@ -135,7 +135,7 @@ def expanded(path: str) -> str:
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """Say the nearest valid spelling, ``" (did you mean X?)"``, or nothing where none is near.
+    """Return the nearest valid spelling, ``" (did you mean X?)"``, or nothing where none is near.
 
     Of a word that only begins names, ``er``, all of these: ``" (did you mean er_fan_in or er_fan_out?)"``.
     """

@@ -67,7 +67,7 @@ def foretell_memory(experiment: Experiment) -> dict[str, Any]:
 
 
 def rules(experiment: Experiment) -> dict[str, str]:
-    """Say in words how many connections each layer gets, and among which connections the method ranks."""
+    """Describe how many connections each layer gets, and among which connections the method ranks."""
     config, choices, method = experiment.config, experiment.choices, experiment.build("method")
     if method.start == "none" or not method.budget:
         return {}

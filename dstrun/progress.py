@@ -31,7 +31,7 @@ def say_once(line: str) -> None:
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Say nothing and log errors only, where another process says the same."""
+    """Print nothing and log errors only, where another process says the same."""
     global _muted
     log = logging.getLogger("dstrun")
     before = _muted, log.level
@@ -80,7 +80,7 @@ class Progress:
             self.bar.update(self.task, completed=step, epoch=f"{epoch}/{self.epochs}")
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Tell the results of an epoch."""
+        """Print the results of an epoch."""
         line = (
             f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {row['split']} loss {row['loss']:.4f}  "
             f"top-1 {row['top1']:.2f} %  lr {row['lr']:g}  {row['seconds']:.1f} s"

@@ -40,7 +40,7 @@ class Ranks:
         return 1 if self.apart else self.size
 
     def mine(self, count: int) -> slice:
-        """Say which of a batch of ``count`` samples are this process's: consecutive ones, in the order of ranks."""
+        """Return which of a batch of ``count`` samples are this process's: consecutive ones, in the order of ranks."""
         part = count // self.parts
         first = 0 if self.apart else self.rank * part
         return slice(first, first + part)
@@ -55,19 +55,19 @@ class Ranks:
             self.apart = before
 
     def average(self, tensor: Tensor) -> Tensor:
-        """Give the mean over processes of a tensor that each has, the same bits in all; may overwrite it."""
+        """Return the mean over processes of a tensor that each has, the same bits in all; may overwrite it."""
         return tensor
 
     def total(self, numbers: Sequence[float]) -> list[float]:
-        """Give the sums over processes."""
+        """Return the sums over processes."""
         return list(numbers)
 
     def any(self, word: str | None) -> str | None:
-        """Give what one of the processes says, where one says anything."""
+        """Return what one of the processes says, where one says anything."""
         return word
 
     def first(self, make: Callable[[], Made]) -> Made:
-        """Give all processes what the first makes."""
+        """Return in all processes what the first makes."""
         return make()
 
     def agree(self, numbers: Sequence[int], what: str) -> None:
@@ -78,7 +78,7 @@ class Ranks:
         """
 
     def overlapped(self, model: nn.Module, trial: Callable[[nn.Module], Tensor]) -> nn.Module:
-        """Give a module to call in place of the network, whose backward pass averages gradients while it runs.
+        """Return a module to call in place of the network, whose backward pass averages gradients while it runs.
 
         Args:
             model: the network.

@@ -24,7 +24,7 @@ BLOCK = 1 << 18
 
 
 def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tensor:
-    """Give the indices of the ``count`` highest scores, highest first, equal ones by ascending index.
+    """Return the indices of the ``count`` highest scores, highest first, equal ones by ascending index.
 
     Args:
         scores: (M,) floating point; -0 equals 0.
@@ -47,12 +47,12 @@ def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tenso
 
 
 def lowest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tensor:
-    """Give the indices of the ``count`` lowest scores, lowest first; else as ``highest``."""
+    """Return the indices of the ``count`` lowest scores, lowest first; else as ``highest``."""
     return highest(-scores, count, excluded)
 
 
 def _lowest_keys(scores: Tensor, count: int, excluded: Tensor | None) -> NDArray[np.uint64]:
-    """Give the ``count`` lowest keys, sorted, in memory of the order of ``count``."""
+    """Return the ``count`` lowest keys, sorted, in memory of the order of ``count``."""
     out = np.empty(0, np.int64) if excluded is None else excluded.cpu().numpy()
     kept, waiting, bound = np.empty(0, np.uint64), [], None
     for start in range(0, scores.numel() if count else 0, BLOCK):
@@ -64,7 +64,7 @@ def _lowest_keys(scores: Tensor, count: int, excluded: Tensor | None) -> NDArray
 
 
 def _keys(block: NDArray[np.float32], start: int, out: NDArray[np.int64], bound: float | None) -> NDArray[np.uint64]:
-    """Give keys that ascend as scores descend and indices ascend; only of scores above a bound, where there is one.
+    """Return keys that ascend as scores descend and indices ascend; only of scores above a bound, where there is one.
 
     Where ``count`` scores before this block are no lower than the bound, those equal to it come too late.
     """

@@ -73,7 +73,7 @@ def silence_allocator() -> None:
 
 
 def of_file(flags: argparse.Namespace) -> tuple[str, list[str]]:
-    """Give the primary configuration that ``-cn`` names, and the folders of ``--config-dir``.
+    """Return the primary configuration that ``-cn`` names, and the folders of ``--config-dir``.
 
     Raises:
         ConfigError: there is no such configuration, or no such folder.

@@ -56,7 +56,7 @@ class Copy:
 
     @property
     def digest(self) -> str:
-        """Give a hash of all of it."""
+        """Return a hash of all of it."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
@@ -67,7 +67,7 @@ class Mark:
         self.path = folder / "wandb" / "synced.json"
 
     def sent(self, to: Destination) -> dict[str, Any]:
-        """Give what was sent; empty where nothing was, or the offline files have gone since."""
+        """Return what was sent; empty where nothing was, or the offline files have gone since."""
         sent = self._read().get(str(to), {})
         return sent if to.mode == "online" or (self.path.parent / str(sent.get("files"))).is_dir() else {}
 
@@ -141,7 +141,7 @@ def make_copy(run: load.Run, state: str) -> Copy:
 
 
 def densities(run: load.Run, steps: Sequence[int]) -> list[dict[str, float]]:
-    """Give the active share of each layer with a topology after some steps; nothing where its size is not on record."""
+    """Return the active share of each layer with a topology after some steps; nothing where no size is recorded."""
     layers = [layer for layer in run.get("layers", []) if layer["name"] in run.get("backends", {})]
     sizes = {layer["name"]: layer["connections"] for layer in layers}
     active = {layer["name"]: layer["initial"] for layer in layers}

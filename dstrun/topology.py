@@ -82,7 +82,7 @@ class Topology:
 
 
 def contains(sorted_positions: Tensor, query: Tensor) -> Tensor:
-    """Say for each query whether it is among the sorted positions: bool, the query's shape."""
+    """Return for each query whether it is among the sorted positions: bool, the query's shape."""
     if sorted_positions.numel() == 0:
         return torch.zeros_like(query, dtype=torch.bool)
     at = torch.searchsorted(sorted_positions, query).clamp_(max=sorted_positions.numel() - 1)

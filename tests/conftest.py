@@ -25,7 +25,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it; tests close th
 
 
 def has_slurm() -> bool:
-    """Say whether the daemons are here, and may be started."""
+    """Return whether the daemons are here, and may be started."""
     return os.geteuid() == 0 and all(map(shutil.which, ("slurmctld", "slurmd", "munged", "sbatch")))
 
 

@@ -28,13 +28,13 @@ def items(module, x, delta):
 
 
 def gradient(module, inputs, delta):
-    """Give the true weight gradient of the unfolded items, (O, I)."""
+    """Return the true weight gradient of the unfolded items, (O, I)."""
     group = torch.arange(delta.shape[1]) // (delta.shape[1] // inputs.shape[1])
     return torch.einsum("po,poi->oi", delta, inputs[:, group])
 
 
 def example(module, shape, seed=0):
-    """Give an input and an output gradient."""
+    """Return an input and an output gradient."""
     torch.manual_seed(seed)
     x = torch.randn(shape)
     return x, torch.randn(module(x).shape)

@@ -28,7 +28,7 @@ TARGETS += sorted({yaml.safe_load(p.read_text())["method"]["_target_"] for p in 
 
 
 def defaults() -> dict[str, dict[str, Any]]:
-    """Give the default of every setting that has one."""
+    """Return the default of every setting that has one."""
     found = {"": identity.TOP} | {target: identity.known_fields(target) for target in TARGETS}
     kept = {t: {k: v for k, v in known.items() if v is not MISSING} for t, known in found.items()}
     return json.loads(json.dumps(kept))

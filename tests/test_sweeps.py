@@ -32,7 +32,7 @@ def words_of(name: str, *typed: str) -> list[list[str]]:
 
 
 def points(experiments: list[config.Experiment], *keys: str) -> set[tuple]:
-    """Give the values of some keys in every run; a group is its option."""
+    """Return the values of some keys in every run; a group is its option."""
 
     def value(run: config.Experiment, key: str):
         if key in run.choices:

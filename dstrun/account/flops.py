@@ -156,7 +156,7 @@ def update_extra(cost: NetworkCost, grow: Cost, aggregates: bool, candidates: Se
 
 
 def paper_ratio(grow: Cost, sparse: float, dense: float, interval: float, gamma: float = 1.0) -> float:
-    """Give a method's training cost relative to dense training, by the formula of its paper.
+    """Return a method's training cost relative to dense training, by the formula of its paper.
 
     Args:
         grow: what the grow criterion needs.
@@ -272,11 +272,11 @@ class FlopMeter:
         return [change.candidates for change in update.changes]
 
     def record(self, active: Sequence[int], nominal: int) -> dict[str, Any]:
-        """Give the record's ``flops`` group for the final topology; ``nominal`` samples make one training."""
+        """Return the record's ``flops`` group for the final topology; ``nominal`` samples make one training."""
         return flops_record(self.cost, active, self.train, self.executed, nominal)
 
     def state(self) -> dict[str, int]:
-        """Give the sums, for a checkpoint."""
+        """Return the sums, for a checkpoint."""
         return {"train": self.train, "executed": self.executed, "samples": self.samples}
 
     def load_state(self, state: dict[str, int]) -> None:
@@ -291,7 +291,7 @@ def _before(update: Update) -> list[int]:
 
 
 def flops_record(cost: NetworkCost, active: Sequence[int], train: int, executed: int, samples: int) -> dict[str, Any]:
-    """Give the ``flops`` group that records and plans share: whole run; inference for one sample.
+    """Return the ``flops`` group that records and plans share: whole run; inference for one sample.
 
     ``samples`` are those of one training: a method that trains several times costs more than 1 x dense.
     """

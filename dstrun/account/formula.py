@@ -13,7 +13,7 @@ SIZE, PER_EPOCH = 10_000, 50
 
 
 def step(method: Method, grow: Any, schedule: Any, *, classes: int, epochs: int, sparsity: float) -> str:
-    """Say the FLOPs of a training step for one sample, as ``docs/accounting.md`` does.
+    """Return the FLOPs of a training step for one sample, as ``docs/accounting.md`` does.
 
     f_D stands for a forward pass with every connection, f_S with those that are active at the end, f_B with others
     that a backward pass takes in, f_C with the candidates for growth; (t) marks what changes on the way.

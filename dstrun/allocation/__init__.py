@@ -15,7 +15,7 @@ class Allocation(Protocol):
         ...
 
     def counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
-        """Give each layer its exact number of active connections.
+        """Return each layer's exact number of active connections.
 
         Args:
             shapes: dense shape of each prunable weight, (out, in) or (out, in / groups, kh, kw), in model order.

@@ -29,7 +29,7 @@ class ERK:
         return f"Erdos-Renyi-Kernel, density ~ (in + out + kh + kw) / (in out kh kw){power}{ON_TOP * self.dense_first}"
 
     def counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
-        """Give each layer its exact number of active connections (see ``Allocation``)."""
+        """Return each layer's exact number of active connections (see ``Allocation``)."""
         return behind_first(self._counts, shapes, sparsity) if self.dense_first else self._counts(shapes, sparsity)
 
     def _counts(self, shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:

@@ -31,11 +31,11 @@ class Explored:
         self.positions = torch.unique(torch.cat([self.positions.to(new.device), new]))
 
     def state(self) -> dict[str, Tensor]:
-        """Give what a checkpoint needs: the sample, and m, which depends on A at the start."""
+        """Return what a checkpoint needs: the sample, and m, which depends on A at the start."""
         return {"ever": self.positions, "every": torch.tensor(self.every)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take the sample of a checkpoint."""
+        """Load the sample of a checkpoint."""
         self.positions, self.every = state["ever"].to(self.positions), int(state["every"])
 
     def share(self) -> float:
@@ -47,7 +47,7 @@ class Explored:
 
 
 def _prime(least: int, per_output: int) -> int:
-    """Give 1 for at most 1, else the first prime from ``least`` on that does not divide ``per_output``."""
+    """Return 1 for at most 1, else the first prime from ``least`` on that does not divide ``per_output``."""
     if least <= 1:
         return 1
     found = least

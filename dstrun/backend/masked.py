@@ -94,7 +94,7 @@ class MaskedLayer:
         return sent(positions, self.weight.device)
 
     def values(self) -> Tensor:
-        """Give the weights of the active connections: (A,)."""
+        """Return the weights of the active connections: (A,)."""
         return single(_flat(self.weight.detach())[self.at])
 
     def set_values(self, values: Tensor) -> None:
@@ -103,7 +103,7 @@ class MaskedLayer:
             _flat(self.weight.zero_())[self.at] = values.to(self.weight)
 
     def grad(self) -> Tensor:
-        """Give the gradient on the active connections: (A,)."""
+        """Return the gradient on the active connections: (A,)."""
         return single(_flat(self._grad())[self.at])
 
     def add_gradient(self, change: Tensor) -> None:
@@ -158,7 +158,7 @@ class MaskedLayer:
         return best(criterion.score(chosen, positions, exploration), positions, exploration, finite)
 
     def proposal(self) -> Proposal:
-        """Give what the armed backward found, and disarm."""
+        """Return what the armed backward found, and disarm."""
         if self._found is None:
             raise RuntimeError(f"{self.name}: no armed backward has run")
         found, self._found = self._found, None
@@ -186,16 +186,16 @@ class MaskedLayer:
         return self.ever.sum().double() / self.ever.numel()
 
     def state(self) -> dict[str, Tensor]:
-        """Give the positions and the mask of connections ever active."""
+        """Return the positions and the mask of connections ever active."""
         return {"positions": self.topology.positions, "ever": self.ever}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take the topology of a checkpoint; the weight is loaded with the network."""
+        """Load the topology of a checkpoint; the weight is loaded with the network."""
         self._set_topology(Topology(self.topology.shape, state["positions"].cpu()))
         self.ever.copy_(state["ever"])
 
     def dense_grad(self) -> Tensor:
-        """Give the gradient of all weights, inactive ones too, until it is confined: (N,)."""
+        """Return the gradient of all weights, inactive ones too, until it is confined: (N,)."""
         return single(self._grad().reshape(-1))
 
     def _grad(self) -> Tensor:

@@ -88,7 +88,7 @@ class Pattern(nn.Module):
         return transpose(self.rows, self.inputs, self.taps, self.channels, self.groups, self.shape[0])
 
     def topology(self) -> Topology:
-        """Give the positions as a topology."""
+        """Return the positions as a topology."""
         counts = self.rows.long().diff()
         first = torch.arange(self.shape[0], device=counts.device) * self.per_output
         positions = first.repeat_interleave(counts, output_size=self.count)
@@ -115,7 +115,7 @@ class Pattern(nn.Module):
         self._keep()
 
     def _fits(self, rows: Tensor, inputs: Tensor) -> bool:
-        """Say whether rows and inputs are those of a topology of this shape."""
+        """Return whether rows and inputs are those of a topology of this shape."""
         if rows.shape != self.rows.shape or inputs.dim() != 1:
             return False
         if (rows.dtype, inputs.dtype) != (number_type(inputs.numel()), index_type(self.per_output)):
@@ -137,7 +137,7 @@ def rows_of(positions: Tensor, outputs: int, per_output: int) -> tuple[Tensor, T
 
 
 def index_type(size: int) -> torch.dtype:
-    """Give the smallest of 16, 32 and 64 bits that holds 0 up to ``size - 1``.
+    """Return the smallest of 16, 32 and 64 bits that holds 0 up to ``size - 1``.
 
     Kernels are compiled for each combination of types: 8-bit positions would double the waiting for few bytes.
     """
@@ -145,5 +145,5 @@ def index_type(size: int) -> torch.dtype:
 
 
 def number_type(count: int) -> torch.dtype:
-    """Give the type that numbers ``count`` connections: 32 bits, or 64 from 2^31 on."""
+    """Return the type that numbers ``count`` connections: 32 bits, or 64 from 2^31 on."""
     return torch.int32 if count < 1 << 31 else torch.int64

@@ -89,7 +89,7 @@ class Sparse(nn.Module):
         return self.geometry if isinstance(self.geometry, ConvGeometry) else self.geometry.as_convolution()
 
     def values(self) -> Tensor:
-        """Give the weights of the active connections: (A,)."""
+        """Return the weights of the active connections: (A,)."""
         return single(self.weight.detach())
 
     def set_values(self, values: Tensor) -> None:
@@ -98,7 +98,7 @@ class Sparse(nn.Module):
             self.weight.copy_(values)
 
     def grad(self) -> Tensor:
-        """Give the gradient on the active connections: (A,)."""
+        """Return the gradient on the active connections: (A,)."""
         return single(self._grad())
 
     def add_gradient(self, change: Tensor) -> None:
@@ -120,7 +120,7 @@ class Sparse(nn.Module):
         return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
 
     def proposal(self) -> Proposal:
-        """Give what the armed backward found, and disarm."""
+        """Return what the armed backward found, and disarm."""
         if self._found is None:
             raise RuntimeError(f"{self.name}: no armed backward has run")
         found, self._found = self._found, None
@@ -153,7 +153,7 @@ class Sparse(nn.Module):
         return [*self.pattern.tensors(), self.ever.positions]
 
     def state(self) -> dict[str, Tensor]:
-        """Give the sample of connections ever active; the topology is in ``state_dict``."""
+        """Return the sample of connections ever active; the topology is in ``state_dict``."""
         return self.ever.state()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -172,7 +172,7 @@ class Sparse(nn.Module):
         return cls(geometry(module), topology, weight.flatten()[topology.positions], bias)
 
     def to_dense(self) -> Layer:
-        """Give the dense layer that computes the same."""
+        """Return the dense layer that computes the same."""
         module = self._dense()
         topology = self.topology
         flat = self.weight.new_zeros(topology.size)
@@ -183,7 +183,7 @@ class Sparse(nn.Module):
         return module
 
     def extra_repr(self) -> str:
-        """Say shape and density."""
+        """Show shape and density."""
         density = self.count / math.prod(self.geometry.shape)
         return f"{self.geometry.shape}, active={self.count}, density={density:.3%}, bias={self.bias is not None}"
 

@@ -121,7 +121,7 @@ class _Normalize(torch.autograd.Function):
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Give numbers of 16 bits in 32."""
+    """Return numbers of 16 bits in 32."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 

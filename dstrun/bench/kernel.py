@@ -79,7 +79,7 @@ def problem(shape: Shape, sparsity: float, batch: int, device: torch.device) -> 
 
 
 def products(geometry: Geometry, x: Tensor, delta: Tensor) -> tuple[Callable[[Tensor], Tensor], ...]:
-    """Give the dense products as functions of the weight, without autograd's share."""
+    """Return the dense products as functions of the weight, without autograd's share."""
     if isinstance(geometry, ConvGeometry):
         g = geometry
         settings = (None, g.stride, g.padding, g.dilation, False, (0, 0), g.groups)
@@ -216,5 +216,5 @@ def measure(settings: Kernel) -> Iterator[list[dict[str, Any]]]:
 
 
 def waiter(device: torch.device) -> Callable[[], object]:
-    """Give what waits until a device is done."""
+    """Return what waits until a device is done."""
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None

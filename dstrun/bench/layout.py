@@ -40,7 +40,7 @@ def parts(tensor: Tensor) -> list[Tensor]:
 
 
 def _sorted(topology: Topology, values: Tensor, transposed: bool) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
-    """Give rows, columns and values, (A,) each, in the order of rows, and the shape of the matrix."""
+    """Return rows, columns and values, (A,) each, in the order of rows, and the shape of the matrix."""
     positions = sent(topology.positions, values.device)
     rows, columns = positions // topology.shape[1], positions % topology.shape[1]
     if not transposed:

@@ -73,7 +73,7 @@ def _once(passes: Passes, synchronize: Callable[[], object]) -> dict[str, float]
 
 
 def spread(values: Sequence[float], prefix: str = "") -> dict[str, float]:
-    """Give ``median``, ``q1`` and ``q3``, each key with the prefix; quartiles interpolate between the values."""
+    """Return ``median``, ``q1`` and ``q3``, each key with the prefix; quartiles interpolate between the values."""
     low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else (values[0],) * 3
     return {f"{prefix}median": median(values), f"{prefix}q1": low, f"{prefix}q3": high}
 

@@ -26,11 +26,11 @@ class Peer:
     layer: Callable[[Geometry, Tensor], nn.Module | None]
 
     def installed(self) -> bool:
-        """Say whether the package can be imported."""
+        """Return whether the package can be imported."""
         return find_spec(self.package) is not None
 
     def setup(self, geometry: Geometry, dense: Callable[[], Tensor], x: Tensor, delta: Tensor) -> Setup | None:
-        """Give the passes and what is stored of the weight, or ``None``: not installed, or no such layer.
+        """Return the passes and what is stored of the weight, or ``None``: not installed, or no such layer.
 
         Args:
             geometry: of the layer.

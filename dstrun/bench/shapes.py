@@ -23,7 +23,7 @@ class Shape:
 
     @property
     def weight(self) -> tuple[int, ...]:
-        """Give the dense shape of its weight."""
+        """Return the dense shape of its weight."""
         return (self.outputs, self.inputs, 3, 3) if self.side else (self.outputs, self.inputs)
 
 
@@ -46,7 +46,7 @@ SHAPES = {
 
 
 def find(name: str) -> Shape:
-    """Give the layer of a name; ``I-O`` is a linear layer from I to O features, whatever they are.
+    """Return the layer of a name; ``I-O`` is a linear layer from I to O features, whatever they are.
 
     Raises:
         KeyError: there is none.

@@ -95,13 +95,13 @@ def scaling(found: Rows) -> Table:
 
 
 def where(found: Rows) -> str:
-    """Say on what the rows were measured."""
+    """Return on what the rows were measured."""
     row = found[0]
     return f"{row['processor']}, {row['threads']} threads, torch {row['torch']}"
 
 
 def growth(rows: Rows) -> str:
-    """Say with which power of n time and memory grow, of one implementation; nothing for a single width."""
+    """Return with which power of n time and memory grow, of one implementation; nothing for a single width."""
     parts = []
     for key, what in (("median", "time"), ("bytes", "memory")):
         points = [(row["n"], row[key]) for row in rows if row.get(key)]
@@ -120,7 +120,7 @@ def exponent(points: Iterable[tuple[float, float]]) -> float:
 
 
 def ratio(row: dict[str, Any] | None) -> str | None:
-    """Say a paired ratio with its quartiles, ``3.4x [3.1-3.9]``, or that it comes from one round alone."""
+    """Format a paired ratio with its quartiles, ``3.4x [3.1-3.9]``, or that it comes from one round alone."""
     if row is None or row.get("x_median") is None:
         return None
     if row["rounds"] == 1:

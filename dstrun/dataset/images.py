@@ -124,7 +124,7 @@ class Dataset:
         return self.limit if self.limit is not None else self.train_count - self.validation
 
     def shapes(self) -> Shapes:
-        """Say what the decoded arrays look like."""
+        """Return what the decoded arrays look like."""
         return {
             "train_x": ((self.train_count, *self.image), np.uint8),
             "train_y": ((self.train_count,), np.int64),

@@ -104,7 +104,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _row_groups(path: Path, label_columns: Sequence[str], limit: int) -> Iterator[tuple[list[Any], list[int | None]]]:
-    """Give the encoded images and the labels of one row group after the other, so that memory stays bounded."""
+    """Return the encoded images and the labels of one row group after the other, so that memory stays bounded."""
     file, picture, label = _opened(path, label_columns)
     with file:
         for number in range(file.num_row_groups):

@@ -36,11 +36,11 @@ class GSE:
 
     @property
     def aggregates(self) -> bool:
-        """Say whether the subset's distribution looks at the pass."""
+        """Return whether the subset's distribution looks at the pass."""
         return self.subset.aggregates
 
     def expected(self, active: int, size: int) -> int:
-        """Foretell |S| of a layer of ``size`` connections; the most it can be where that hangs on the pass.
+        """Predict |S| of a layer of ``size`` connections; the most it can be where that hangs on the pass.
 
         Of ``sampling=single`` with a uniform subset it is the mean: m draws hit each of N connections with a
         probability of 1 - (1 - 1 / N)^m, and N - A of them are inactive.

@@ -290,7 +290,7 @@ def child(
 
 
 def told(code: int) -> str:
-    """Say how a process ended."""
+    """Return how a process ended."""
     if code == BUSY_CODE:
         return BUSY
     if code == -signal.SIGKILL:

@@ -36,7 +36,7 @@ class Job:
 
 
 def ask(*command: str) -> str | None:
-    """Give what a SLURM command prints, or ``None`` where it fails or does not answer."""
+    """Return what a SLURM command prints, or ``None`` where it fails or does not answer."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
@@ -45,7 +45,7 @@ def ask(*command: str) -> str | None:
 
 
 def jobs() -> dict[str, Job] | None:
-    """Give this user's jobs that SLURM remembers, by id (``12_0`` for a task of an array); ``None``: no answer."""
+    """Return this user's jobs that SLURM remembers, by id (``12_0`` for a task of an array); ``None``: no answer."""
     answer = ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%F|%K|%T|%r")
     if answer is None:
         return None
@@ -80,7 +80,7 @@ def coming(ids: Iterable[str]) -> set[str] | None:
 
 
 def history(ids: Iterable[str]) -> dict[str, Job]:
-    """Give the state of jobs that have left the queue's memory, where the cluster keeps accounts."""
+    """Return the state of jobs that have left the queue's memory, where the cluster keeps accounts."""
     answer = ask("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", "--jobs", ",".join(ids))
     lines = [line.split("|") for line in (answer or "").splitlines()]
     return {words[0]: Job(words[1].split()[0]) for words in lines if len(words) == 2 and words[1]}
@@ -155,6 +155,6 @@ def in_minutes(limit: str) -> int | None:
 
 
 def largest_array() -> int:
-    """Give how many tasks an array may have."""
+    """Return how many tasks an array may have."""
     read = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config") or "")
     return int(read[1]) if read else 1001

@@ -119,7 +119,7 @@ class Slurm:
             queue.check_job(self.flags())
 
     def flags(self) -> list[str]:
-        """Give what a job asks for as sbatch has it."""
+        """Return what a job asks for as sbatch has it."""
         asked = {key: self.settings[key] for key in ASKED} | dict(self.settings["additional_parameters"])
         names = {"timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks-per-node"}
         values = {key: f"{value}G" if key == "mem_gb" else value for key, value in asked.items() if value is not None}
@@ -170,7 +170,7 @@ class Slurm:
             raise
 
     def folder(self, tasks: Sequence[Task]) -> str:
-        """Give submitit's folder, ``%j`` for the job."""
+        """Return submitit's folder, ``%j`` for the job."""
         return str(tasks[0].folder.path.parent / ".submitit" / "%j")
 
     def submit(self, tasks: Sequence[Task], own: dict[str, str]) -> None:
@@ -224,7 +224,7 @@ def taken(tasks: Sequence[Task], plan: Plan) -> dict[str, str]:
 
 
 def words(error: Exception) -> str:
-    """Give what sbatch said."""
+    """Return what sbatch said."""
     return " ".join(line for line in str(error).splitlines() if "error:" in line) or str(error).strip()
 
 
@@ -277,7 +277,7 @@ class Watch:
             self.left.pop(task, None)
 
     def _answers(self, found: dict[str, Job] | None) -> bool:
-        """Say whether there is an answer, or has been none for so long that every job counts as gone."""
+        """Return whether there is an answer, or has been none for so long that every job counts as gone."""
         if found is not None:
             self._answered, self._silent = self.clock(), False
             return True
@@ -287,7 +287,7 @@ class Watch:
         return self.clock() - self._answered > PATIENCE_SECONDS
 
     def _over(self, name: str, job: Job | None) -> str | None:
-        """Say how a job ended, or ``None`` as long as it may go on."""
+        """Return how a job ended, or ``None`` as long as it may go on."""
         state = job.state if job else "GONE"
         if job is not None and state == "PENDING":
             self._waited.add(name)
@@ -310,7 +310,7 @@ class Watch:
         return BUSY if state == "COMPLETED" else f"SLURM job {name}: {state}"
 
     def _log(self, job: str) -> Path:
-        """Give what SLURM kept of a job's output."""
+        """Return what SLURM kept of a job's output."""
         folder = Path(str(self.folder).replace("%j", job))
         folder = folder if folder.is_dir() else Path(str(self.folder).replace("%j", job.split("_")[0]))
         logs = sorted(folder.glob(f"{job}_*_log.out"))

@@ -224,7 +224,7 @@ class Sweep:
         say(f"[{len(self.endings)}/{len(self.tasks)}] {ending.id}: {ending.state}{', ' if told else ''}{told}")
 
     def _all(self) -> list[Ending]:
-        """Give every run's ending; one that was stopped before its turn has not started."""
+        """Return every run's ending; one that was stopped before its turn has not started."""
         for task in (task for task in self.tasks if task.key not in self.endings):
             self.endings[task.key] = (
                 task.end(Exit("stopped"))
@@ -241,7 +241,7 @@ def apart(task: Task, other: Task) -> list[str]:
 
 
 def counted(number: int) -> str:
-    """Say how many runs."""
+    """Return how many runs."""
     return f"{number} run{'' if number == 1 else 's'}"
 
 
@@ -303,6 +303,6 @@ def summarize(endings: Sequence[Ending]) -> int:
 
 
 def relative(path: Path) -> str:
-    """Say a path as seen from here, where it lies below."""
+    """Format a path as seen from here, where it lies below."""
     path = path.absolute()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -54,16 +54,16 @@ class Ending:
 
     @property
     def failed(self) -> bool:
-        """Say whether there is no record, and nobody is working on one."""
+        """Return whether there is no record, and nobody is working on one."""
         return self.state not in ("done", BUSY)
 
     @property
     def transient(self) -> bool:
-        """Say whether the same run may end otherwise when tried again."""
+        """Return whether the same run may end otherwise when tried again."""
         return self.state in ("failed", "lost")
 
     def tail(self) -> list[str]:
-        """Give the last lines of the traceback; of the log, where a run left no word."""
+        """Return the last lines of the traceback; of the log, where a run left no word."""
         last = {"failed": self.folder / "error.txt", "lost": self.log}.get(self.state)
         try:
             text = content(last, TAIL_BYTES, last=True).decode(errors="replace") if last else ""
@@ -113,7 +113,7 @@ class Task:
         self.begun, self._before = True, self.status()
 
     def end(self, exit: Exit) -> Ending:
-        """Tell how the attempt ended; one that left no word is put down as lost in ``status.json``."""
+        """Report how the attempt ended; one that left no word is put down as lost in ``status.json``."""
         try:
             record = self.folder.record()
             if record is not None:
@@ -142,7 +142,7 @@ class Task:
         return Ending(self.id, state, message, self.folder.path, self.log, top1)
 
     def _put_down(self, ending: Ending) -> None:
-        """Say in ``status.json`` that the run was lost, unless somebody works on it."""
+        """Write to ``status.json`` that the run was lost, unless somebody works on it."""
         status = self.status()
         try:
             with self.folder.owned():

@@ -18,5 +18,5 @@ class Dense(Method):
     budget: ClassVar[bool] = False
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning."""
+        """Return the settings that have no effect given the others."""
         return {"scope", "backend", "strict"}

@@ -96,7 +96,7 @@ class Procedure:
         """Score and prune before the first step; not called where a run continues."""
 
     def updates_at(self, step: int) -> bool:
-        """Say whether the topology is updated at a step."""
+        """Return whether the topology is updated at a step."""
         return False
 
     def remembered(self) -> list[int]:
@@ -104,11 +104,11 @@ class Procedure:
         return []
 
     def rate_at(self, step: int, total: int) -> tuple[int, int]:
-        """Say where a step, counted from 0, stands in the schedule of the learning rate: its step of how many."""
+        """Return where a step, counted from 0, stands in the schedule of the learning rate: its step of how many."""
         return step, total
 
     def penalty(self, step: int) -> Tensor | None:
-        """Give what a step adds to the loss it minimises; reported losses are without it."""
+        """Return what a step adds to the loss it minimises; reported losses are without it."""
 
     def before_step(self, step: int) -> Update | None:
         """Prepare the step, or update the topology on samples of its own."""
@@ -130,7 +130,7 @@ class Procedure:
         """
 
     def state(self) -> dict[str, Any]:
-        """Give what a checkpoint needs besides network, layers and optimizer; plain containers and tensors only."""
+        """Return what a checkpoint needs besides network, layers and optimizer; plain containers and tensors only."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -217,15 +217,15 @@ class Method:
         return not self.budget and self.start == "all"
 
     def allocates(self, scope: str) -> bool:
-        """Say whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""
+        """Return whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""
         return self.budget and (self.start == "sparse" or scope == "layer")
 
     def objection(self, config: dict[str, Any]) -> str:
-        """Say why a configuration makes no sense, where the rules above do not: a sentence; empty where it does."""
+        """Return why a configuration makes no sense, where the rules above do not: a sentence; empty where it does."""
         return ""
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings without meaning here, its own or top-level ones: runs that differ in them are the same.
+        """Return the settings that have no effect here, own or top-level ones: runs that differ in them are the same.
 
         Args:
             parts: the option chosen in each group, ``None`` where there is none; networks are not among them.
@@ -233,7 +233,7 @@ class Method:
         return set()
 
     def network(self, option: Any, build: Callable[[Any], nn.Module], budget: int) -> Any:
-        """Give the option of the network that is trained, where it is not the one chosen.
+        """Return the option of the network that is trained, where it is not the one chosen.
 
         Args:
             option: of the group ``model``, as chosen.
@@ -246,7 +246,7 @@ class Method:
         return option
 
     def counts(self, model: nn.Module, budget: int) -> list[int] | None:
-        """Give what each layer shall have at the end where the structure decides; ``None``: an allocation or scores do.
+        """Return each layer's final count where the structure decides; ``None``: an allocation or scores do.
 
         Args:
             model: the network that is trained, without weights.
@@ -257,14 +257,14 @@ class Method:
         """
 
     def epochs(self, epochs: int, sparsity: float) -> int:
-        """Give the length of the whole run to a sparsity in epochs, where one training takes ``epochs``."""
+        """Return the length of the whole run to a sparsity in epochs, where one training takes ``epochs``."""
         return epochs
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
         """Let the layers compute their weights from other parameters, before the optimizer is built."""
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:
-        """Give the optimizer's parameters, or groups of them with settings of their own."""
+        """Return the optimizer's parameters, or groups of them with settings of their own."""
         return model.parameters()
 
     def procedure(self, setting: Setting) -> Procedure:
@@ -274,7 +274,7 @@ class Method:
     def forecast(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell what a run computes, for ``dstrun plan``: stretches of steps, an update between two of them.
+        """Predict what a run computes, for ``dstrun plan``: stretches of steps, an update between two of them.
 
         Args:
             sizes: N of every layer.
@@ -287,13 +287,13 @@ class Method:
     def course(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, epochs: int, sparsity: float, per_epoch: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell a run of ``epochs`` a training as ``forecast`` does; overridden by methods that train repeatedly."""
+        """Predict a run of ``epochs`` a training as ``forecast`` does; overridden by methods that train repeatedly."""
         return self.forecast(sizes, counts, schedule, self.epochs(epochs, sparsity) * per_epoch)
 
     def scored_samples(self, classes: int) -> int:
-        """Foretell how many samples are scored before the first step (``Update.samples``)."""
+        """Predict how many samples are scored before the first step (``Update.samples``)."""
         return 0
 
     def update_samples(self, classes: int) -> int:
-        """Foretell how many samples are scored between two stretches, on the network of the first."""
+        """Predict how many samples are scored between two stretches, on the network of the first."""
         return 0

@@ -34,7 +34,7 @@ class Repeated(Procedure):
         self.sizes = [layer.topology.size for layer in setting.layers]
 
     def updates_at(self, step: int) -> bool:
-        """Say whether a round starts with a step."""
+        """Return whether a round starts with a step."""
         done = step - 1 - self.dense
         return done >= 0 and done % self.length == 0 and done // self.length < len(self.shares)
 

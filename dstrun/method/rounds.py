@@ -21,11 +21,11 @@ class Rounds(Method):
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
 
     def shares(self, sparsity: float) -> list[float]:
-        """Say how far each round prunes: x leaves the density (1 - sparsity)^x; increasing, the last is 1."""
+        """Return how far each round prunes: x leaves the density (1 - sparsity)^x; increasing, the last is 1."""
         raise NotImplementedError
 
     def round_epochs(self, epochs: int) -> int:
-        """Give the length of a round, where the dense training takes ``epochs``: 1 to ``epochs``."""
+        """Return the length of a round, where the dense training takes ``epochs``: 1 to ``epochs``."""
         raise NotImplementedError
 
     def epochs(self, epochs: int, sparsity: float) -> int:
@@ -35,7 +35,7 @@ class Rounds(Method):
     def course(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, epochs: int, sparsity: float, per_epoch: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell the dense training and the rounds, each with what its pruning leaves."""
+        """Predict the dense training and the rounds, each with what its pruning leaves."""
         yield epochs * per_epoch, Products.of(sizes)
         for share in self.shares(sparsity):
             left = [survivors(n, c, share) for n, c in zip(sizes, counts, strict=True)]

@@ -16,5 +16,5 @@ class Static(Method):
     why: ClassVar[str] = "whose topology never changes"
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning."""
+        """Return the settings that have no effect given the others."""
         return {"scope", "strict"}

@@ -39,13 +39,13 @@ class Rate:
             raise ConfigError(f"optimizer.lr_milestones={list(self.lr_milestones)} must increase")
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning (``identity``)."""
+        """Return the settings that have no effect given the others (``identity``)."""
         if self.lr_schedule != "multistep":
             return {"lr_milestones", "lr_drop"}
         return {"lr_drop"} if not self.lr_milestones else {"lr_milestones"} if self.lr_drop == 1 else set()
 
     def lr_at(self, step: int, total: int) -> float:
-        """Give the learning rate of a step, counted from 0, of ``total``."""
+        """Return the learning rate of a step, counted from 0, of ``total``."""
         warm = self.lr_warmup * total
         if step < warm:
             return self.lr * (step + 1) / (math.floor(warm) + 1)

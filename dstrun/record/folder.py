@@ -77,13 +77,13 @@ def run_id(config: dict[str, Any], choices: dict[str, str | None]) -> str:
 
 
 def lasting(words: Sequence[str]) -> list[str]:
-    """Give the words of a command line without those of settings that cannot change the result."""
+    """Return the words of a command line without those of settings that cannot change the result."""
     prefixes = tuple(f"{setting}{end}" for setting in VOLATILE if setting != "trusted" for end in "=.")
     return [word for word in words if not f"{word.lstrip('+~')}=".startswith(prefixes)]
 
 
 def other_images(folder: Path, was: str = "") -> str:
-    """Say that what is in a folder was trained on other images than are read now."""
+    """Return the error that says that what is in a folder was trained on other images than are read now."""
     return f"{folder} was trained on other images{was} than dataset.root holds now: set experiment= to keep them apart"
 
 

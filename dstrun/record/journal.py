@@ -29,7 +29,7 @@ class Journal:
         self.progress.step(step)
 
     def epoch(self, row: dict[str, Any], densities: dict[str, float]) -> None:
-        """Tell that an epoch is done; the density of every sparse layer goes to W&B."""
+        """Report that an epoch is done; the density of every sparse layer goes to W&B."""
         self.folder.check()
         self.folder.metrics.append([row])
         epochs = self.progress.epochs

@@ -232,7 +232,7 @@ class Lock:
             aside.unlink(missing_ok=True)
 
     def _gone(self, owner: dict[str, Any]) -> str | None:
-        """Say why an owner is surely gone; ``None`` where it may live.
+        """Return why an owner is surely gone; ``None`` where it may live.
 
         Args:
             owner: what the note says.
@@ -336,7 +336,7 @@ def describe(owner: dict[str, Any] | None) -> str:
 
 
 def job_id() -> str | None:
-    """Give the id of the SLURM job this process runs in, ``12`` or ``12_0`` for a task of an array."""
+    """Return the id of the SLURM job this process runs in, ``12`` or ``12_0`` for a task of an array."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 

@@ -32,7 +32,7 @@ def page(run_id: str, config: dict[str, Any], choices: dict[str, str | None]) ->
 
 
 def history(row: dict[str, Any], densities: dict[str, float]) -> dict[str, Any]:
-    """Give the numbers of an epoch, to be shown at its step.
+    """Return the numbers of an epoch, to be shown at its step.
 
     Args:
         row: of ``metrics.csv``.
@@ -43,7 +43,7 @@ def history(row: dict[str, Any], densities: dict[str, float]) -> dict[str, Any]:
 
 
 def summary(state: str, record: dict[str, Any] | None) -> dict[str, Any]:
-    """Give the final numbers of a run, by group and name, and how it ended."""
+    """Return the final numbers of a run, by group and name, and how it ended."""
     groups = ("accuracy", "parameters", "flops", "memory", "seconds")
     numbers = {f"{group}/{key}": value for group in groups for key, value in (record or {}).get(group, {}).items()}
     return {"state": state} | numbers

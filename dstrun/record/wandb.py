@@ -75,7 +75,7 @@ def decide(wanted: str) -> tuple[str, str]:
 
 
 def lack() -> tuple[str, str] | None:
-    """Say what keeps runs from being sent, and how a sentence goes on that says what to do; ``None`` if nothing does.
+    """Return what keeps runs from being sent, and the words that say what to do; ``None`` if nothing does.
 
     Within two seconds and without a prompt.
     """
@@ -125,7 +125,7 @@ class Mirror:
         return mirror
 
     def agrees(self, values: dict[str, Any]) -> bool:
-        """Say whether the last numbers that are there already are these."""
+        """Return whether the last numbers that are there already are these."""
         return all(_same(value, self._run.summary.get(key)) for key, value in values.items())
 
     def log(self, values: dict[str, Any], step: int) -> None:

@@ -69,7 +69,7 @@ def _overwrite(path: Path, data: bytes) -> None:
 
 
 def previous(path: Path) -> Path:
-    """Say where the file before goes: ``checkpoint.previous.pt``."""
+    """Return where the file before goes: ``checkpoint.previous.pt``."""
     return path.with_suffix(f".previous{path.suffix}")
 
 

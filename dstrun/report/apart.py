@@ -68,7 +68,7 @@ def _groups(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> dict[Hashabl
 
 
 def _split(runs: Sequence[Run], name: str, value: Callable[[Run], Any]) -> dict[Hashable, list[Run]]:
-    """Part runs by a value and note it where there are several; of one that has none, ``unknown``."""
+    """Split runs by a value and note it where there are several; of one that has none, ``unknown``."""
     found = _groups(runs, value)
     if len(found.keys() - {None}) <= 1:
         return {None: list(runs)}

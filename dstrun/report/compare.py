@@ -49,7 +49,7 @@ class Row:
 
     @property
     def columns(self) -> set[Any]:
-        """Give the columns in which some run stands; of ``blocks``, the sparsities."""
+        """Return the columns in which some run stands; of ``blocks``, the sparsities."""
         return set(self.cells) | set(self.unfinished)
 
     sparsities = columns
@@ -61,7 +61,7 @@ class Row:
 
     @property
     def brief(self) -> str:
-        """Give the name for readers: where it says much, a number for what it says (``Block.legend``)."""
+        """Return the name for readers: where it says much, a number for what it says (``Block.legend``)."""
         return self.name if len(self.suffix) <= BRIEF else f"{self.name.removesuffix(self.suffix)} ({self.variant + 1})"
 
     def rank(self) -> tuple[Any, ...]:
@@ -86,13 +86,13 @@ class Block:
 
     @property
     def legend(self) -> list[str]:
-        """Say what the numbers in brief names stand for."""
+        """Return what the numbers in brief names stand for."""
         long = {row.brief: row.suffix.strip(" ()") for row in self.rows if row.brief != row.name}
         return [f"{brief}: {suffix}" for brief, suffix in long.items()]
 
     @property
     def sparsities(self) -> list[float]:
-        """Give the sparsities of all rows, ascending; 0 is dense, ``EMERGES`` the last."""
+        """Return the sparsities of all rows, ascending; 0 is dense, ``EMERGES`` the last."""
         return sorted(set().union(*(row.sparsities for row in self.rows)))
 
     @property
@@ -110,7 +110,7 @@ class Layout:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """Give those of rows, then those of columns."""
+        """Return those of rows, then those of columns."""
         return self.rows + self.columns
 
     @property
@@ -119,12 +119,12 @@ class Layout:
         return {f.setting for f in self.fields if f.setting}
 
     def apart(self, run: Run) -> Key:
-        """Give what parts runs into blocks, empty where it makes rows or columns."""
+        """Return what parts runs into blocks, empty where it makes rows or columns."""
         own = {f.key for f in self.fields}
         return tuple("" if f.key in own else str(f.of(run) or "unknown") for f in BLOCK)
 
     def emerges(self, row: Key, column: Key = ()) -> bool:
-        """Say whether the sparsity among the values of rows or columns is one that training found."""
+        """Return whether the sparsity among the values of rows or columns is one that training found."""
         named = [*zip(self.rows, row, strict=False), *zip(self.columns, column, strict=False)]
         return any(f.key == "sparsity" and value == EMERGES for f, value in named)
 
@@ -140,7 +140,7 @@ class Layout:
 
 
 def values(fields: Iterable[Field], run: Run) -> Key:
-    """Give a run's values of fields."""
+    """Return a run's values of fields."""
     return tuple(f.of(run) for f in fields)
 
 
@@ -188,7 +188,7 @@ def _rows(runs: Iterable[Run], layout: Layout) -> Iterator[Row]:
 
 
 def _alike(groups: Iterable[list[Run]], settings: set[str]) -> dict[tuple[str, int], list[Run]]:
-    """Part groups by configuration; parts of several groups are one where nothing sets them apart but the group.
+    """Split groups by configuration; parts of several groups are one where nothing sets them apart but the group.
 
     The key is the suffix of a name; the number tells those apart that it cannot.
     """
@@ -210,7 +210,7 @@ def _alike(groups: Iterable[list[Run]], settings: set[str]) -> dict[tuple[str, i
 
 
 def _cells(runs: Iterable[Run], layout: Layout, like: Row) -> Iterator[Row]:
-    """Give the rows of runs that differ in the settings of rows and columns and the seed alone."""
+    """Return the rows of runs that differ in the settings of rows and columns and the seed alone."""
     found: dict[Key, Row] = {}
     taken = set()
     for run in sorted(runs, key=lambda run: (run.seed, str(run.folder))):
@@ -229,7 +229,7 @@ def _cells(runs: Iterable[Run], layout: Layout, like: Row) -> Iterator[Row]:
 
 
 def signature(run: Run, settings: Collection[str] = ("sparsity",)) -> Signature:
-    """Give all that decides a result but the seed and some settings; equal for runs that may be averaged."""
+    """Return all that decides a result but the seed and some settings; equal for runs that may be averaged."""
     values = ((key, repr(identity.by_value(value))) for key, value in scalars(run).items() if key not in settings)
     return tuple(sorted(values))
 
@@ -278,7 +278,7 @@ def differing(parts: Sequence[Sequence[Run]], but: Collection[str] = ("sparsity"
 
 
 def really(runs: Sequence[Run]) -> str:
-    """Say the sparsity of runs, the mean, where another was asked for: ``" (61.2%)"``; else nothing."""
+    """Format the sparsity of runs, the mean, where another was asked for: ``" (61.2%)"``; else nothing."""
     return "" if all(run.met for run in runs) else f" ({percent(fmean(run.realised for run in runs))}%)"
 
 
@@ -300,7 +300,7 @@ def _methods(part: Sequence[Run]) -> set[Any]:
 
 
 def _suffix(run: Run, keys: Sequence[str]) -> str:
-    """Say the values of the keys, ``" (epochs=4)"``; a key the run does not have is left out."""
+    """Format the values of the keys, ``" (epochs=4)"``; a key the run does not have is left out."""
     values = scalars(run) | run.get("choices", {})
     said = [f"{key}={values[key]}" for key in keys if values.get(key) is not None]
     return f" ({', '.join(said)})" if said else ""

@@ -68,7 +68,7 @@ def export(runs: Sequence[load.Run], out: Path, form: str, now: float) -> list[P
 
 @contextmanager
 def whole(path: Path, schema: pa.Schema) -> Iterator[Any]:
-    """Give what writes tables to a file, which appears when all of it is there."""
+    """Return what writes tables to a file, which appears when all of it is there."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     beside.unlink(missing_ok=True)
     try:
@@ -126,14 +126,14 @@ def writer(sink: IO[bytes], suffix: str, schema: pa.Schema) -> Any:
 
 
 def identity(run: load.Run, setting: dict[str, Any]) -> dict[str, Any]:
-    """Give the values of ``IDENTITY``."""
+    """Return the values of ``IDENTITY``."""
     choices, config = setting["choices"], setting["config"]
     values = choices.get("model"), choices.get("dataset"), setting["label"], config.get("sparsity"), config.get("seed")
     return dict(zip(IDENTITY, (run.id, run.folder.as_posix(), *values), strict=True))
 
 
 def epoch_schema() -> pa.Schema:
-    """Give the columns of ``epochs``: the run's, and those of ``metrics.csv``."""
+    """Return the columns of ``epochs``: the run's, and those of ``metrics.csv``."""
     import pyarrow as pa
 
     kinds = {int: pa.int64(), float: pa.float64()}
@@ -143,7 +143,7 @@ def epoch_schema() -> pa.Schema:
 
 
 def epoch_batches(runs: Sequence[load.Run], settings: Sequence[dict[str, Any]]) -> Iterator[pa.Table]:
-    """Give the rows of ``epochs``, by run and epoch, so many at a time."""
+    """Return the rows of ``epochs``, by run and epoch, so many at a time."""
     schema = epoch_schema()
     held: dict[str, list[Any]] = {name: [] for name in schema.names}
     for run, setting in zip(runs, settings, strict=True):
@@ -159,7 +159,7 @@ def epoch_batches(runs: Sequence[load.Run], settings: Sequence[dict[str, Any]]) 
 
 
 def run_table(runs: Sequence[load.Run], settings: Sequence[dict[str, Any]], now: float) -> pa.Table:
-    """Give a row a run: its identity and state, then everything else that is known of it, by name."""
+    """Return a row a run: its identity and state, then everything else that is known of it, by name."""
     import pyarrow as pa
 
     columns: dict[str, list[Any]] = {name: [] for name in (*IDENTITY, "state")}

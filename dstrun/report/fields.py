@@ -29,7 +29,7 @@ class Field:
     key: str
 
     def of(self, run: Run) -> Any:
-        """Give a run's value; None where it has none. The sparsity is the one asked for (``Run.sparsity``)."""
+        """Return a run's value; None where it has none. The sparsity is the one asked for (``Run.sparsity``)."""
         value = getattr(run, self.key) if self.key in OF_RUN else run.get(self.key)
         return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
 
@@ -41,7 +41,7 @@ class Field:
         return self.key.removeprefix("config.") if self.key.startswith("config.") else None
 
     def text(self, value: Any) -> str:
-        """Say a value to readers."""
+        """Format a value for readers."""
         if value is None:
             return "-"
         if isinstance(value, bool):

@@ -42,7 +42,7 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Give the title, or the key where there is none."""
+        """Return the title, or the key where there is none."""
         return self.title or self.key
 
     @property
@@ -71,11 +71,11 @@ class Mean:
 
     @property
     def count(self) -> str:
-        """Say how many seeds, ``(3)`` or ``(2 of 3)``."""
+        """Format how many seeds, ``(3)`` or ``(2 of 3)``."""
         return f"({self.n} of {self.of})" if self.of > self.n else f"({self.n})"
 
     def rest(self, digits: int) -> str:
-        """Say what comes after the marks: the sparsity reached, and the difference in brackets."""
+        """Return what comes after the marks: the sparsity reached, and the difference in brackets."""
         at = "" if self.at is None else f" at {self.at}%"
         return at + ("" if self.difference is None else f" [{self.difference:+.{digits}f}]")
 
@@ -89,7 +89,7 @@ class Cited:
     sign: str = ""
 
     def text(self, digits: int) -> str:
-        """Say sign and number, without the mark."""
+        """Format sign and number, without the mark."""
         return f"{self.sign} {self.value:.{digits}f}".strip()
 
 
@@ -275,7 +275,7 @@ def _latex_cell(row: dict[str, Any], column: Column, span: int = 1) -> str:
 
 
 def cell(row: dict[str, Any], column: Column) -> str:
-    """Say a value as readers want it."""
+    """Format a value for readers."""
     value = row.get(column.key)
     if value is None:
         return "-"
@@ -315,7 +315,7 @@ def _mean(value: Mean, digits: int) -> str:
 
 
 def in_bytes(value: float) -> str:
-    """Say bytes in decimal units, three digits: ``42.8 MB``."""
+    """Format bytes in decimal units, three digits: ``42.8 MB``."""
     if value < 999.5:
         return f"{value:.0f} B"
     for unit in ("kB", "MB", "GB", "TB"):
@@ -326,7 +326,7 @@ def in_bytes(value: float) -> str:
 
 
 def in_seconds(value: float) -> str:
-    """Say seconds as ``12.3 ms``, ``9.1 s``, ``1m 20s``, ``3h 05m`` or ``2d 04h``."""
+    """Format seconds as ``12.3 ms``, ``9.1 s``, ``1m 20s``, ``3h 05m`` or ``2d 04h``."""
     if value < 0.9995:
         return f"{1000 * value:.3g} ms" if value else "0 s"
     if value < 59.95:

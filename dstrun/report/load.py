@@ -63,28 +63,28 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Say whether the run has final numbers: a record, and a top-1 that is a number."""
+        """Return whether the run has final numbers: a record, and a top-1 that is a number."""
         return self.state == "done" and self.top1 is not None
 
     @property
     def top1(self) -> float | None:
-        """Give the final top-1 accuracy in percent, or None."""
+        """Return the final top-1 accuracy in percent, or None."""
         return number(self.get("accuracy.top1"))
 
     @property
     def seed(self) -> int:
-        """Give the seed of a finished run."""
+        """Return the seed of a finished run."""
         return self.get("seed", 0)
 
     @property
     def sparsity(self) -> float:
-        """Give the asked-for sparsity of a finished run, in [0, 1); ``EMERGES`` where training found one itself."""
+        """Return the asked-for sparsity of a finished run, in [0, 1); ``EMERGES`` where training found one itself."""
         asked = float(number(self.get("config.sparsity")) or 0.0)
         return EMERGES if asked == 0 and self.realised > 0 else asked
 
     @property
     def realised(self) -> float:
-        """Give the sparsity a finished run ended with, in [0, 1]."""
+        """Return the sparsity a finished run ended with, in [0, 1]."""
         return float(number(self.get("parameters.sparsity")) or 0.0)
 
     @property
@@ -107,7 +107,7 @@ class Run:
         return node
 
     def state_at(self, now: float) -> str:
-        """Say the state at a unix time.
+        """Return the state at a unix time.
 
         A running run is lost without a heartbeat for ``LOST_SECONDS``, by the clock of its files, or if its process has
         gone from this machine; a heartbeat from the future, too, is none. A run that its scheduler will start again
@@ -178,7 +178,7 @@ def natural(text: str) -> list[tuple[float, str]]:
 
 
 def is_run(names: Collection[str]) -> bool:
-    """Tell a run's folder by its files; records kept for publication may come without their status."""
+    """Recognize a run's folder by its files; records kept for publication may come without their status."""
     return "status.json" in names or "record.json" in names
 
 
@@ -270,7 +270,7 @@ def _named(name: str, status: dict[str, Any]) -> bool:
 
 
 def setting(run: Run) -> dict[str, Any]:
-    """Give what a run was asked for, done or not: ``label``, ``choices``, ``config``; null and empty where unknown."""
+    """Return what a run was asked for, done or not: ``label``, ``choices``, ``config``; empty where unknown."""
     if run.record is not None:
         return {key: run.record[key] for key in ("label", "choices", "config")}
     import yaml

@@ -49,7 +49,7 @@ def render(plan: dict[str, Any], fmt: str) -> str:
 
 
 def totals(plan: dict[str, Any]) -> str:
-    """Say the totals in a few lines."""
+    """Format the totals in a few lines."""
     parameters, flops, memory = plan["parameters"], plan["flops"], plan["memory"]
     lines = [
         f"parameters  {parameters['active']:,} active of {parameters['dense']:,}; "

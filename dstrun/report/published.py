@@ -70,23 +70,23 @@ class Reference:
 
     @property
     def words(self) -> dict[str, str]:
-        """Give the settings by key."""
+        """Return the settings by key."""
         return dict(word.split("=", 1) for word in self.settings.split())
 
     @property
     def cite(self) -> str:
-        """Say where the number stands, and how sure it is."""
+        """Return where the number stands, and how sure it is."""
         return f"{', '.join(filter(None, (self.source, self.table)))} ({self.confidence})"
 
     def training(self, run: Run) -> Training:
-        """Hold the training that the source is known to have had against that of a run which the row fits."""
+        """Compare the training that the source is known to have had with that of a run which the row fits."""
         known = {key: word for key, word in self.words.items() if is_training(key, self.allocation)}
         known |= {"epochs": self.epochs} if self.epochs else {}
         known |= {"allocation": self.allocation} if self.allocation else {}
         return compare(run, {"dataset.limit": "null"} | known, self.method, self.metric)
 
     def footnote(self, run: Run) -> str:
-        """Say source, how the trainings compare, and the note, for the foot of a table."""
+        """Return source, how the trainings compare, and the note, for the foot of a table."""
         return "; ".join(filter(None, (self.cite, self.training(run).said, self.note)))
 
     def fits(self, run: Run) -> bool:
@@ -231,14 +231,14 @@ def _distance(published: int | None, ours: Any) -> tuple[int, float]:
 
 
 def _holds(run: Run, key: str, wanted: Any, *, absent: bool) -> bool:
-    """Say whether a run was asked for a word; ``absent`` where its record does not have the key."""
+    """Return whether a run was asked for a word; ``absent`` where its record does not have the key."""
     have = run.get(f"choices.{key}", run.get(f"config.{key}"))
     return absent if have is None else same(have, wanted)
 
 
 @cache
 def _usual(model: str, method: str, allocation: str) -> dict[str, Any]:
-    """Give what a row means without saying so: the settings of its model and allocation, the parts of its method."""
+    """Return what a row means without saying so: the settings of its model and allocation, the parts of its method."""
     usual: dict[str, Any] = {"powerprop": 1.0}
     for group, name in {"model": model, "allocation": allocation}.items():
         usual |= {f"{group}.{key}": value for key, value in option(group, name).items() if key != "_target_"}

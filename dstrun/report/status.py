@@ -190,7 +190,7 @@ class Sweep:
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
-    """Give what changes with a file, or None where there is none."""
+    """Return what changes with a file, or None where there is none."""
     try:
         found = os.stat(path)
     except OSError:

@@ -53,7 +53,7 @@ HATCHES = ("", "////", "....", "xxxx", "----")
 
 
 def style(label: str) -> tuple[str, str]:
-    """Give the color and the marker of a method; an unknown one gets its own from its name alone."""
+    """Return the color and the marker of a method; an unknown one gets its own from its name alone."""
     if label in METHODS:
         return METHODS[label]
     place = zlib.crc32(label.encode())
@@ -61,7 +61,7 @@ def style(label: str) -> tuple[str, str]:
 
 
 def line(label: str, variant: int) -> str:
-    """Give the line of a method's row; dense is a reference and dashed."""
+    """Return the line of a method's row; dense is a reference and dashed."""
     return LINES[(variant + (label == "dense")) % len(LINES)]
 
 

@@ -74,7 +74,7 @@ class Training:
 
     @property
     def word(self) -> str:
-        """Say the same for programs: ``same``, ``differs`` or ``not all known``."""
+        """Return the same for programs: ``same``, ``differs`` or ``not all known``."""
         return "differs" if self.differs else "not all known" if self.unknown else "same"
 
     @property
@@ -110,7 +110,7 @@ def family(allocation: str) -> str:
 
 
 def compare(run: Run, said: Mapping[str, Any], method: str, metric: str) -> Training:
-    """Hold what a source says of its training against a finished run of the same experiment.
+    """Compare what a source says of its training with a finished run of the same experiment.
 
     Args:
         run: ours.
@@ -141,7 +141,7 @@ def compare(run: Run, said: Mapping[str, Any], method: str, metric: str) -> Trai
 
 
 def same(one: Any, other: Any) -> bool:
-    """Say whether two values are, typed or stored: ``1e-4`` and 0.0001, ``true`` and True, ``[0.4,0.6]`` and a list."""
+    """Return whether two values are equal, typed or stored: ``1e-4`` and 0.0001, ``true`` and True."""
     one, other = _parsed(one), _parsed(other)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))

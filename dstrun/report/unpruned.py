@@ -29,7 +29,7 @@ def not_prunable(parts: Sequence[dict[str, Any]], parameters: int, flops: float)
 
 def _named(parts: list[dict[str, Any]], parameters: int, flops: float) -> str:
     def said(named: list[dict[str, Any]]) -> list[str]:
-        """Say the shares of some of them."""
+        """Format the shares of some of them."""
         shares = ((key, sum(part[key] for part in named), whole) for key, whole in sizes)
         return [f"{_percent(part / whole)} of {words[key]}" for key, part, whole in shares if part]
 

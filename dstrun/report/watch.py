@@ -182,7 +182,7 @@ def frame(rows: Sequence[dict[str, Any]], head: str, width: int, height: int | N
 
 
 def fold(rows: Sequence[dict[str, Any]], lines: int | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Part rows into those that fit into some lines, in their order, and those that are only counted, in a line more.
+    """Split rows into those that fit into some lines, in their order, and those that are only counted, in a line more.
 
     Running ones are kept first, but up to half of the room is for those in trouble; the rest goes to the others.
     """
@@ -214,7 +214,7 @@ def _said(row: dict[str, Any]) -> str:
 
 
 def _fit(table: list[list[str]], names: Sequence[str], width: int) -> list[int]:
-    """Give the widths of the columns that fit, and shorten the names where that is not enough."""
+    """Return the widths of the columns that fit, and shorten the names where that is not enough."""
     common = re.sub(r"[^-/]*$", "", os.path.commonprefix(names)) if len(names) > 1 else ""  # noqa: RUF071  letters
     widths = _widths(table)
     if _total(widths) > width:

@@ -11,5 +11,5 @@ class Constant(Times):
     """a_t = alpha until t_end."""
 
     def fraction_at(self, step: int, total: int) -> float:
-        """Give the fraction of active connections replaced at a step."""
+        """Return the fraction of active connections replaced at a step."""
         return self.fraction if step <= self.last(total) else 0.0

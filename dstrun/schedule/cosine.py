@@ -26,7 +26,7 @@ class Cosine(Times):
             )
 
     def fraction_at(self, step: int, total: int) -> float:
-        """Give the fraction of active connections replaced at a step."""
+        """Return the fraction of active connections replaced at a step."""
         if step >= self.last(total):
             return 0.0
         fall = self.fraction - self.final_fraction

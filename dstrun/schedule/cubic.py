@@ -11,5 +11,5 @@ class Cubic(Times):
     """a_t = alpha (1 - p)^3 with p from 0 at t_begin to 1 at t_end."""
 
     def fraction_at(self, step: int, total: int) -> float:
-        """Give the fraction at a step."""
+        """Return the fraction at a step."""
         return self.fraction * (1 - self.progress(step, total)) ** 3

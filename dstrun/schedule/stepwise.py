@@ -22,12 +22,12 @@ class Stepwise(Times):
             raise ConfigError(f"schedule.milestones={list(self.milestones)} must increase")
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning (``identity``)."""
+        """Return the settings that have no effect given the others (``identity``)."""
         idle = {"drop"} if not self.milestones else {"milestones"} if self.drop == 1 else set()
         return super().unread(parts) | idle
 
     def fraction_at(self, step: int, total: int) -> float:
-        """Give the fraction of active connections replaced at a step."""
+        """Return the fraction of active connections replaced at a step."""
         if step >= self.last(total):
             return 0.0
         return self.fraction * self.drop ** sum(step >= round(share * total) for share in self.milestones)

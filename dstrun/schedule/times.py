@@ -39,21 +39,21 @@ class Times:
             raise ConfigError(f"schedule.begin={self.begin:g} must be below schedule.end={self.end:g}")
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning (``identity``)."""
+        """Return the settings that have no effect given the others (``identity``)."""
         said = self.interval_steps is not None or self.updates is not None
         return {"recipe_interval_steps", "recipe_steps"} if said else set()
 
     def first(self, total: int) -> int:
-        """Give t_begin in steps, in a run of ``total``."""
+        """Return t_begin in steps, in a run of ``total``."""
         return round(self.begin * total)
 
     def progress(self, step: int, total: int) -> float:
-        """Say how far a step is between t_begin and t_end: 0 to 1."""
+        """Return how far a step is between t_begin and t_end: 0 to 1."""
         first, last = self.first(total), self.last(total)
         return min(1.0, max(0, step - first) / (last - first)) if last > first else 1.0
 
     def last(self, total: int) -> int:
-        """Give t_end in steps, in a run of ``total``."""
+        """Return t_end in steps, in a run of ``total``."""
         return round(self.end * total)
 
     def steps(self, total: int) -> list[int]:

@@ -17,5 +17,5 @@ class SubsetDistribution(Protocol):
     """Whether the vectors are sums over the pass, which cost FLOPs."""
 
     def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
-        """Give f, (G, I) over the inputs of each group, and g, (O,) over the outputs; not normalised."""
+        """Return f, (G, I) over the inputs of each group, and g, (O,) over the outputs; not normalised."""
         ...

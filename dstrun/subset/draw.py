@@ -87,12 +87,12 @@ class _Pairs:
 
     @cached_property
     def o_ends(self) -> Tensor:
-        """Give where each output's share of [0, 1] ends: (O,)."""
+        """Return where each output's share of [0, 1] ends: (O,)."""
         return self.rates.cumsum(0)
 
     @cached_property
     def i_ends(self) -> Tensor:
-        """Give where each input's share of its group's stretch [k, k + 1] ends: (G I,)."""
+        """Return where each input's share of its group's stretch [k, k + 1] ends: (G I,)."""
         return (self.within.cumsum(1).clamp_(max=1) + torch.arange(self.f.shape[0])[:, None]).flatten()
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
@@ -104,7 +104,7 @@ class _Pairs:
         return out * self.inputs + at.clamp_(0, self.inputs - 1)
 
     def first(self, blocked: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-        """Give the ``wanted`` positions outside ``blocked`` that arrive first, sorted."""
+        """Return the ``wanted`` positions outside ``blocked`` that arrive first, sorted."""
         tables = alias_tables(self.f.numpy()) if bool((self.f != self.f[:, :1]).any()) else _none(self.f.shape[0])
         distinct = _Distinct(self, blocked)
         found, clock = blocked[:0], 0.0
@@ -150,7 +150,7 @@ def _none(groups: int) -> tuple[np.ndarray, np.ndarray]:
 def _earliest(
     early: Tensor, late: Tensor, taken: Tensor, tables: tuple[np.ndarray, np.ndarray], inputs: int, seed: int, most: int
 ) -> Tensor:
-    """Give the positions that arrive in one round, sorted: the ``most`` earliest where more do."""
+    """Return the positions that arrive in one round, sorted: the ``most`` earliest where more do."""
 
     def arrivals(early: Tensor, late: Tensor) -> Arrivals:
         return Arrivals(early.numpy(), late.numpy(), taken.numpy(), tables, inputs, seed, torch.get_num_threads())
@@ -188,7 +188,7 @@ class _Distinct:
         self.counts = torch.cat([counted, torch.full((sampled,), -self.blocked / max(sampled, 1)).double()])
 
     def window(self, clock: float, missing: int) -> tuple[float, float]:
-        """Say from when to when the last of those ``missing`` at ``clock`` will arrive; infinite where it cannot."""
+        """Return from when to when the last of those ``missing`` at ``clock`` will arrive; infinite where it cannot."""
         now = torch.exp(-clock * self.weights) * self.counts
         time, slope = clock, 0.0
         for _ in range(60):

@@ -19,5 +19,5 @@ class GraBo:
     aggregates: ClassVar[bool] = True
 
     def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
-        """Give f, (G, I), and g, (O,), from the pass's activations h and output gradients delta."""
+        """Return f, (G, I), and g, (O,), from the pass's activations h and output gradients delta."""
         return exploration.input_sums(None), exploration.output_sums(None)

@@ -23,6 +23,6 @@ class GraEst:
     aggregates: ClassVar[bool] = True
 
     def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
-        """Give f, (G, I), and g, (O,), from the pass's activations h and output gradients delta."""
+        """Return f, (G, I), and g, (O,), from the pass's activations h and output gradients delta."""
         signs = exploration.signs()
         return exploration.input_sums(signs).abs(), exploration.output_sums(signs).abs()

@@ -55,7 +55,7 @@ def _mixed(z: Any) -> Any:
 
 @compiled()
 def _uniform(state: Any, counter: Any) -> Any:
-    """Give a row's ``counter``-th number of 53 bits in [0, 1)."""
+    """Return a row's ``counter``-th number of 53 bits in [0, 1)."""
     return np.float64(_mixed(state + np.uint64(counter) * GOLDEN) >> SHIFT_11) * 2.0**-53
 
 
@@ -235,7 +235,7 @@ class Arrivals:
         )  # fmt: skip
 
     def positions(self, keep: NDArray[np.bool_]) -> Ints:
-        """Give the sorted positions of all early ones found and of those late ones, (L,), to be kept."""
+        """Return the sorted positions of all early ones found and of those late ones, (L,), to be kept."""
         kept = np.concatenate([[0], keep.cumsum()])
         ends = self.counts.cumsum() + kept[self.late_slots[1:]]
         positions = np.empty(ends[-1], np.int64)
@@ -258,5 +258,5 @@ class Arrivals:
 
 
 def _offsets(lengths: Ints) -> Ints:
-    """Give where each of some stretches starts, and where the last ends."""
+    """Return where each of some stretches starts, and where the last ends."""
     return np.concatenate([[0], lengths.cumsum()])

@@ -19,7 +19,7 @@ class Uniform:
     aggregates: ClassVar[bool] = False
 
     def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
-        """Give f, (G, I), and g, (O,): ones."""
+        """Return f, (G, I), and g, (O,): ones."""
         import torch
 
         out, groups = exploration.geometry.shape[0], exploration.geometry.groups

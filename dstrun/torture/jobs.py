@@ -275,7 +275,7 @@ class Tormentor:
         return verdict
 
     def _judge(self, client: Client) -> None:
-        """Hold what a client has said, and its exit code, against what there is."""
+        """Compare what a client has said, and its exit code, with what there is."""
         code, output = client.process.poll(), client.output()
         if code is None:
             return self.last().worsen("lost", "a client hangs", output)
@@ -328,7 +328,7 @@ def certify(
 
 
 def compare(undisturbed: Sweep, disturbed: Sweep, tormentor: Tormentor) -> int:
-    """Hold every run against the same one undisturbed; what is wrong goes to the last fault that struck it.
+    """Compare every run with the same one undisturbed; what is wrong goes to the last fault that struck it.
 
     Returns:
         How many are done and equal.

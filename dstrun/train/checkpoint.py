@@ -52,7 +52,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Say whether the last checkpoint is so old that the next is due."""
+        """Return whether the last checkpoint is so old that the next is due."""
         return time.monotonic() - self._last >= self.seconds
 
     def save(self, training: Training) -> str | None:
@@ -105,7 +105,7 @@ def newest(path: Path) -> tuple[Path | None, list[Path]]:
 
 
 def is_whole(path: Path) -> bool:
-    """Hold a checkpoint against the checksums in it, which ``torch.load`` does not: it takes any bytes for weights.
+    """Check a checkpoint against the checksums in it, which ``torch.load`` does not: it takes any bytes for weights.
 
     What they do not cover, the headers of the archive, has to be as ``torch.load`` wants it; weights stay unread there.
     """
@@ -203,7 +203,7 @@ def _read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any
 
 
 def _foreign(path: Path, state: dict[str, Any]) -> ConfigError:
-    """Say that a checkpoint is whole and does not fit."""
+    """Return the error that says that a checkpoint is whole and does not fit."""
     here = f"dstrun {__version__} with torch {torch.__version__}"
     there = f"dstrun {state.get('version', '(another version)')} with torch {state.get('torch', '(unknown)')}"
     return ConfigError(f"{path} was written by {there} and {here} cannot continue it: use that, or remove the folder")

@@ -46,12 +46,12 @@ class Clock:
         self._pending.clear()
 
     def record(self) -> dict[str, Any]:
-        """Give the record's ``seconds`` group; ``total`` counts every process that worked on the run."""
+        """Return the record's ``seconds`` group; ``total`` counts every process that worked on the run."""
         medians = {f"{kind}_median": median(values) if values else None for kind, values in self.seconds.items()}
         return {"train": sum(self.seconds["epoch"]), **medians, "total": self._total()}
 
     def state(self) -> dict[str, Any]:
-        """Give the times so far, for a checkpoint."""
+        """Return the times so far, for a checkpoint."""
         return {"seconds": {k: list(v) for k, v in self.seconds.items()}, "total": self._total()}
 
     def load_state(self, state: dict[str, Any]) -> None:

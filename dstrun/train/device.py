@@ -66,5 +66,5 @@ def seed_device(device: torch.device, seed: int) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """Give the GPU's name, or `cpu` or `mps`."""
+    """Return the GPU's name, or `cpu` or `mps`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -87,7 +87,7 @@ def place(wanted: str | None, environment: Mapping[str, str] = os.environ) -> Pl
 
 
 def first_host(hosts: str) -> str:
-    """Give the first name of SLURM's list of machines: ``gpu03`` of ``gpu[03-05,08],cpu1``."""
+    """Return the first name of SLURM's list of machines: ``gpu03`` of ``gpu[03-05,08],cpu1``."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", hosts)
     assert first is not None
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first[0])
@@ -151,7 +151,7 @@ class Group(Ranks):
             raise RuntimeError(f"{what} differ between the {self.size} processes of this run")
 
     def overlapped(self, model: nn.Module, trial: Callable[[nn.Module], Tensor]) -> nn.Module:
-        """Give ``DistributedDataParallel``, made anew whenever a parameter has changed its shape."""
+        """Return ``DistributedDataParallel``, made anew whenever a parameter has changed its shape."""
         if self._parallel is None or self._parallel.module is not model:
             self._parallel = self._wrap(model, trial)
         return self._parallel

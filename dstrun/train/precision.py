@@ -129,7 +129,7 @@ class Precision:
         self.scaler.load_state_dict(state | {"scale": state["scale"] * state["backoff_factor"], "_growth_tracker": 0})
 
     def state(self) -> dict[str, Any]:
-        """Give the scaler's state, for a checkpoint."""
+        """Return the scaler's state, for a checkpoint."""
         return self.scaler.state_dict()
 
     def load_state(self, state: dict[str, Any]) -> None:

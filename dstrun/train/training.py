@@ -105,19 +105,19 @@ class Training:
         return self.products().forward
 
     def densities(self) -> dict[str, float]:
-        """Give the active share of every sparse layer."""
+        """Return the active share of every sparse layer."""
         counts = zip(self.layers, self.active(), self.sizes, strict=False)
         return {layer.name: active / size for layer, active, size in counts}
 
     def explored(self) -> float:
-        """Give the share of all layers' connections that have been active at any time; 1 where no layer is sparse."""
+        """Return the share of all layers' connections that have been active at any time; 1 where no layer is sparse."""
         sizes = [math.prod(layer.geometry.shape) for layer in self.layers]
         shares = numbers([layer.explored() for layer in self.layers])
         ever = sum(share * size for share, size in zip(shares, sizes, strict=True))
         return ever / sum(sizes) if sizes else 1.0
 
     def topology(self) -> list[dict[str, Any]]:
-        """Give the connections of every prunable layer for the record: all, active at first and last, ever active."""
+        """Return the connections of every prunable layer for the record: all, active at first and last, ever active."""
         shares = numbers([layer.explored() for layer in self.layers])
         explored = {layer.name: share for layer, share in zip(self.layers, shares, strict=True)}
         return [
@@ -321,7 +321,7 @@ class Training:
         return found
 
     def state(self) -> dict[str, Any]:
-        """Give everything needed to continue; plain containers and tensors only."""
+        """Return everything needed to continue; plain containers and tensors only."""
         return {
             "step": self.step,
             "updates": self.updates,
@@ -365,7 +365,7 @@ class Training:
         self.last = state["last"]
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Give the loss that training minimises, the mean over samples.
+        """Return the loss that training minimises, the mean over samples.
 
         Args:
             logits: (B, classes).

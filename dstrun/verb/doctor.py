@@ -7,7 +7,7 @@ from dstrun.verb.words import parser
 
 
 def main(words: list[str]) -> int:
-    """Say what works on this machine."""
+    """Show what works on this machine."""
     arguments = parser("doctor", "What works here.", runs=False).parse_args(words)
     from dstrun.doctor import examine
     from dstrun.report.format import render

@@ -65,7 +65,7 @@ def main(words: list[str]) -> int:
 
 
 def _limit(words: list[str]) -> tuple[list[str], str]:
-    """Part the words of a run from the one that says how much memory there is.
+    """Separate the words of a run from the one that says how much memory there is.
 
     Raises:
         ConfigError: several say so.

@@ -32,7 +32,7 @@ def parser(verb: str, description: str, *, rows: bool = True, runs: bool = True)
 
 
 def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple[list[Path], dict[str, list[str]]]:
-    """Part folders from the words of a query, ``where=...``.
+    """Separate folders from the words of a query, ``where=...``.
 
     Raises:
         ConfigError: a word that the verb does not take.
@@ -63,7 +63,7 @@ def found_runs(words: Sequence[str]) -> list[Run]:
 
 
 def nothing(words: Sequence[object], what: str = "run") -> int:
-    """Say that nothing was found where the words lead."""
+    """Print that nothing was found where the words lead."""
     said = [str(word) for word in words] or ["results"]
     conditions = [word for word in said if word.startswith("where=")]
     meeting = f" that meets {' '.join(conditions)}" if conditions else ""

@@ -54,7 +54,7 @@ FIGURE_9 = {
 
 
 def compression(rule: ER) -> list[float]:
-    """Give N / A of every layer of VGG-16-small at 98 %, the mean over CIFAR-10 and CIFAR-100 as in the figure."""
+    """Return N / A of every layer of VGG-16-small at 98 %, the mean over CIFAR-10 and CIFAR-100 as in the figure."""
     found = []
     for classes in (10, 100):
         with torch.device("meta"):

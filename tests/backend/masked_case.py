@@ -43,14 +43,14 @@ CRITERIA = {
 
 
 def sparse(make, density=0.4, seed=0):
-    """Give one sparse layer."""
+    """Return one sparse layer."""
     module = make()
     (layer,) = sparsify(module, [round(density * module.weight.numel())], seed)
     return layer
 
 
 def loss_of(layer, shape, seed=1):
-    """Give a loss whose output gradient is not constant."""
+    """Return a loss whose output gradient is not constant."""
     torch.manual_seed(seed)
     return layer.module(torch.randn(shape)).square().sum()
 

@@ -61,7 +61,7 @@ class Pair:
         return all(torch.equal(a.topology.positions, b.topology.positions) for a, b in pairs)
 
     def differing(self) -> float:
-        """Give the share of active connections that only one of both has."""
+        """Return the share of active connections that only one of both has."""
         pairs = [(a.topology.positions, b.topology.positions) for a, b in self.layers()]
         return sum((~torch.isin(a, b)).sum().item() for a, b in pairs) / sum(a.numel() for a, _ in pairs)
 
@@ -73,7 +73,7 @@ class Pair:
             torch.testing.assert_close(a.values(), b.values(), **tolerance)
 
     def gradients(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Give output and gradients of the next batch: of active weights and of every other parameter."""
+        """Return output and gradients of the next batch: of active weights and of every other parameter."""
         found = []
         for training in (self.masked, self.sparse):
             x, y = training.data.batch(training.step)
@@ -119,7 +119,7 @@ def assemble(words: list[str], kernel: str | None = None, double: bool = False) 
 
 
 def _loss(training: Training, x: Tensor, y: Tensor, add: bool = True) -> Tensor:
-    """Give the loss without rounding logits to float32 as a run does."""
+    """Return the loss without rounding logits to float32 as a run does."""
     loss = functional.cross_entropy(training.model(x), y)
     if add:
         training.loss_sum += loss.detach()

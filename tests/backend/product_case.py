@@ -47,7 +47,7 @@ class Case:
         )
 
     def products(self, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
-        """Give output, input gradient and weight gradient."""
+        """Return output, input gradient and weight gradient."""
         g, pattern = self.geometry, self.pattern
         return (
             kernel.forward(g, pattern, self.weight, self.bias, self.x),
@@ -56,7 +56,7 @@ class Case:
         )
 
     def dense(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the same from PyTorch's dense convolution, in the activations' type."""
+        """Return the same from PyTorch's dense convolution, in the activations' type."""
         g = self.geometry
         flat = self.x.new_zeros(self.topology.size)
         flat[self.topology.positions] = self.weight.to(flat)
@@ -69,7 +69,7 @@ class Case:
         return y.detach().permute(back), dx.permute(back), dw.flatten()[self.topology.positions]
 
     def magnitudes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the sums of the absolute terms of each product: what rounding errors are proportional to."""
+        """Return the sums of the absolute terms of each product: what rounding errors are proportional to."""
         bias = None if self.bias is None else self.bias.abs()
         return dataclasses.replace(
             self, weight=self.weight.abs(), bias=bias, x=self.x.abs(), delta=self.delta.abs()

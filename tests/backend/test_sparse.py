@@ -35,7 +35,7 @@ layers = pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LAYERS)
 
 
 def made(make, density=0.4, seed=0, dtype=torch.float32):
-    """Give a sparse layer and the dense one that computes the same."""
+    """Return a sparse layer and the dense one that computes the same."""
     module = make().to(dtype)
     kind = {nn.Linear: sparse.Linear, nn.Conv1d: sparse.Conv1d, nn.Conv2d: sparse.Conv2d}[type(module)]
     draws = torch.Generator().manual_seed(seed)

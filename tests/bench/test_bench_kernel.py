@@ -19,7 +19,7 @@ CONVOLUTION, LINEAR = Shape(4, 6, 5), Shape(20, 12, items=2)
 
 
 def expected(given: kernel.Problem) -> list[torch.Tensor]:
-    """Give output, input gradient and the active entries of the weight's gradient by autograd."""
+    """Return output, input gradient and the active entries of the weight's gradient by autograd."""
     x, weight = given.x.clone().requires_grad_(), given.dense().requires_grad_()
     y = functional.conv2d(x, weight, padding=1) if x.dim() == 4 else functional.linear(x, weight)
     y.backward(given.delta)

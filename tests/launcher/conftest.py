@@ -58,16 +58,16 @@ class Folder:
         return output
 
     def runs(self) -> list[dict[str, Any]]:
-        """Give the status of every run that has one, and its folder."""
+        """Return the status of every run that has one, and its folder."""
         files = sorted(self.path.glob("results/*/*/status.json"))
         return [json.loads(file.read_text()) | {"folder": file.parent} for file in files]
 
     def states(self) -> list[str]:
-        """Give the states of runs, sorted."""
+        """Return the states of runs, sorted."""
         return sorted(run["state"] for run in self.runs())
 
     def at_work(self, experiment: str = "") -> list[dict[str, Any]]:
-        """Give the runs, of an experiment or of all, that train and have done an epoch."""
+        """Return the runs, of an experiment or of all, that train and have done an epoch."""
         runs = [run for run in self.runs() if run["state"] == "running" and run.get("epoch", 0) > 0]
         return [run for run in runs if experiment in ("", run["folder"].parent.name)]
 

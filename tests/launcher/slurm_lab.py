@@ -103,7 +103,7 @@ class Lab:
             subprocess.run(["kill", "-9", pid], stderr=subprocess.DEVNULL)
 
     def ask(self, *command: str) -> str:
-        """Give what a SLURM command prints, errors too."""
+        """Return what a SLURM command prints, errors too."""
         environment = {**os.environ, **self.environment}
         done = subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
@@ -111,7 +111,7 @@ class Lab:
         return done.stdout.strip()
 
     def jobs(self) -> dict[str, str]:
-        """Give the state of every job, by ``id`` or ``id_task``."""
+        """Return the state of every job, by ``id`` or ``id_task``."""
         lines = self.ask("squeue", "--noheader", "--array", "--states=all", "--format=%F|%K|%T").splitlines()
         rows = [line.split("|") for line in lines if "|" in line]
         return {array if task == "N/A" else f"{array}_{task}": state for array, task, state in rows}

@@ -25,7 +25,7 @@ LONG_EPOCHS = 700
 
 
 def trained_once(run: dict) -> bool:
-    """Say whether every epoch of a run is on record, once and in order, and the record is that of the last."""
+    """Return whether every epoch of a run is on record, once and in order, and the record is that of the last."""
     lines = (run["folder"] / "metrics.csv").read_text().splitlines()[1:]
     record = json.loads((run["folder"] / "record.json").read_text())
     epochs = [int(line.split(",")[0]) for line in lines]
@@ -34,7 +34,7 @@ def trained_once(run: dict) -> bool:
 
 
 def same_as_undisturbed(cluster, run: dict, *words: str) -> bool:
-    """Say whether a run's losses and topologies are those of the same run without SLURM and without a disturbance."""
+    """Return whether losses and topologies are those of the same run without SLURM and without a disturbance."""
     words = [word for word in words if "launcher" not in word]
     cluster.sweep(*words, "experiment=undisturbed")
     other = next(cluster.path.glob(f"results/undisturbed/{run['id']}"))

@@ -62,13 +62,13 @@ class Bench:
         return hook, update
 
     def weights(self, index=0):
-        """Give a layer's active weights, {position: value}."""
+        """Return a layer's active weights, {position: value}."""
         layer = self.layers[index]
         pairs = zip(layer.topology.positions.tolist(), layer.values().tolist(), strict=True)
         return {position: round(value, 6) for position, value in pairs}
 
     def momentum(self, index=0):
-        """Give a layer's momentum, all positions."""
+        """Return a layer's momentum, all positions."""
         weight = self.layers[index].module.weight
         return self.optimizer.state[weight]["momentum_buffer"].flatten()
 

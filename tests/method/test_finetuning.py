@@ -8,7 +8,7 @@ from dstrun.optimizer.sgd import SGD
 
 
 def rate_held(least: float, total: int = 1000, **fields) -> float:
-    """Give the rate that is kept, relative to the first."""
+    """Return the rate that is kept, relative to the first."""
     option = SGD(lr=0.1, **fields)
     return option.lr_at(held(setting(rate=option.lr_at, nominal_steps=total), least), total) / option.lr
 

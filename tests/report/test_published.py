@@ -91,7 +91,7 @@ def test_every_word_of_the_shipped_file_is_ours_or_known_to_be_foreign() -> None
 
 
 def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give a configuration by dotted keys."""
+    """Return a configuration by dotted keys."""
     found = {}
     for key, value in node.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -124,7 +124,7 @@ def test_rewiring_zeroes_what_changes_and_moves_nothing_else(backend, make: Make
 
 
 def held(layer, optimizer: Packed) -> dict[str, Tensor]:
-    """Give weights and state by position, as numbers."""
+    """Return weights and state by position, as numbers."""
     positions = layer.topology.positions
     with optimizer.unpacked(layer.weight):
         kept = {k: t.clone() for k, t in optimizer.state[layer.weight].items() if t.shape == layer.weight.shape}

@@ -21,7 +21,7 @@ CASES = pytest.mark.parametrize(
 
 
 def probabilities(f, g):
-    """Give p(o, i) over flat positions, by the definition: g[o] f[group(o), i], both with their floor."""
+    """Return p(o, i) over flat positions, by the definition: g[o] f[group(o), i], both with their floor."""
     f, g = (w.double() + FLOOR * w.double().mean() for w in (f, g))
     rows = [g[o] * f[o * f.shape[0] // len(g)] for o in range(len(g))]
     weights = torch.cat(rows)
@@ -41,7 +41,7 @@ def successive(p, free, count):
 
 
 def unordered(law):
-    """Give the law of the set of positions drawn, sorted, from that of their sequence."""
+    """Return the law of the set of positions drawn, sorted, from that of their sequence."""
     merged = {}
     for sequence, chance in law.items():
         merged[tuple(sorted(sequence))] = merged.get(tuple(sorted(sequence)), 0) + chance

@@ -55,7 +55,7 @@ def deaf(*_: Any) -> None:
 
 
 def planted(reference: Reference) -> dict[str, tuple[AbstractContextManager[Any], Fault]]:
-    """Give each bug, and a fault that brings it to light."""
+    """Return each bug, and a fault that brings it to light."""
     state, save = Training.state, checkpoint.Checkpoints.save
     middle = kill(reference, "open .checkpoint", 12)
     return {

@@ -131,7 +131,7 @@ def stopped(folder: Path, ports: list[int], *words: str) -> None:
 
 
 def differ(folder: Path, ports: list[int]) -> None:
-    """Give one process another topology: every one has to say so, in place of training on."""
+    """Return one process another topology: every one has to say so, in place of training on."""
     here = place(ports[0])
     ranks = distributed.join(here)
     made = config.compose([*COMMON, *MLP, "method=static", f"seed={here.rank}"])

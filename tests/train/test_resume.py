@@ -112,7 +112,7 @@ def kill_while_training(folder: Path, words: list[str], seconds: float, after_ch
 
 
 def began(folder: Path, pid: int) -> bool:
-    """Say whether this very process is training the run."""
+    """Return whether this very process is training the run."""
     return any(json.loads(path.read_text())["pid"] == pid for path in folder.glob("default/*/status.json"))
 
 

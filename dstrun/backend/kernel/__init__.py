@@ -29,17 +29,17 @@ class Kernel(Protocol):
     def forward(
         self, geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor
     ) -> Tensor:
-        """Give the output (O, Ho, Wo, N) of an input (C, H, W, N); weight (A,), bias (O,)."""
+        """Return the output (O, Ho, Wo, N) of an input (C, H, W, N); weight (A,), bias (O,)."""
         ...
 
     def input_gradient(
         self, geometry: ConvGeometry, pattern: Pattern, weight: Tensor, delta: Tensor, size: tuple[int, int]
     ) -> Tensor:
-        """Give the gradient (C, H, W, N) of the input of that size from the output's, (O, Ho, Wo, N)."""
+        """Return the gradient (C, H, W, N) of the input of that size from the output's, (O, Ho, Wo, N)."""
         ...
 
     def weight_gradient(self, geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Tensor, delta: Tensor) -> Tensor:
-        """Give the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name."""
+        """Return the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name."""
         ...
 
 

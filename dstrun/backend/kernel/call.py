@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 
 def works(tensor: Tensor) -> bool:
-    """Say whether compiled code takes it: float32 or bfloat16 on the CPU, with numbers in it."""
+    """Return whether compiled code takes it: float32 or bfloat16 on the CPU, with numbers in it."""
     right = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
     return right and not isinstance(tensor, FakeTensor)
 

@@ -21,7 +21,7 @@ NO_BIAS = np.empty(0, np.float32)
 
 
 def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    """Give the output (O, Ho, Wo, N) of an input (C, H, W, N)."""
+    """Return the output (O, Ho, Wo, N) of an input (C, H, W, N)."""
     y = x.new_empty((geometry.shape[0], *geometry.output_size(x.shape[1:3]), x.shape[3]))
     (stride_y, stride_x), (down, across), (up, left) = geometry.stride, geometry.dilation, geometry.padding
     steps = (stride_y, 1, down, -up, stride_x, 1, across, -left)
@@ -32,7 +32,7 @@ def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tens
 def input_gradient(
     geometry: ConvGeometry, pattern: Pattern, weight: Tensor, delta: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Give the gradient (C, H, W, N) of the input of that size from the output's, (O, Ho, Wo, N)."""
+    """Return the gradient (C, H, W, N) of the input of that size from the output's, (O, Ho, Wo, N)."""
     dx = delta.new_empty((pattern.channels, *size, delta.shape[3]))
     (stride_y, stride_x), (down, across), (up, left) = geometry.stride, geometry.dilation, geometry.padding
     steps = (1, stride_y, -down, up, 1, stride_x, -across, left)
@@ -45,7 +45,7 @@ def input_gradient(
 
 
 def weight_gradient(geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Tensor, delta: Tensor) -> Tensor:
-    """Give the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name, float32."""
+    """Return the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name, float32."""
     gradient = torch.empty(inputs.numel(), dtype=torch.float32)
     if delta.numel() == 0:
         return gradient.zero_()
@@ -83,12 +83,12 @@ def _product(
 
 
 def _is_linear(geometry: ConvGeometry, sizes: tuple[int, ...]) -> bool:
-    """Say whether there is one tap and one position, which sees no padding."""
+    """Return whether there is one tap and one position, which sees no padding."""
     return (*geometry.shape[2:], *sizes[1:3], *sizes[4:6]) == (1,) * 6 and geometry.padding == (0, 0)
 
 
 def _sizes(geometry: ConvGeometry, source: Tensor, target: Tensor) -> tuple[int, ...]:
-    """Give (S / G, Hs, Ws, D / G, Hd, Wd, N); of a 1x1 kernel that sees each position once the positions are lanes."""
+    """Return (S / G, Hs, Ws, D / G, Hd, Wd, N); positions are lanes of a 1x1 kernel that sees each once."""
     groups, lanes = geometry.groups, source.shape[3]
     spaces = [tuple(tensor.shape[1:3]) for tensor in (source, target)]
     if geometry.pointwise:
@@ -98,7 +98,7 @@ def _sizes(geometry: ConvGeometry, source: Tensor, target: Tensor) -> tuple[int,
 
 
 def announce(say: Callable[[str], None]) -> None:
-    """Say that the kernels will be compiled, where numba's cache on disk holds none yet."""
+    """Announce that the kernels will be compiled, where numba's cache on disk holds none yet."""
     folder, name = product.stats.cache_path, product.__module__.rpartition(".")[2]
     if folder is None:
         say("compiling the sparse kernels, about half a minute; not kept, as no cache folder can be written")

@@ -20,7 +20,7 @@ ROWS, COLUMNS = 256, 64
 
 
 def batch_innermost(x: Tensor) -> Tensor:
-    """Give (C, H, W, N) contiguous, without a copy where it is.
+    """Return (C, H, W, N) contiguous, without a copy where it is.
 
     Fast where the memory is (N, C, H, W) or, channels last, (N, H, W, C); what else there is goes through PyTorch. As
     functions of PyTorch, it can be replaced (``torch.overrides``).

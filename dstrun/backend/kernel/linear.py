@@ -115,7 +115,7 @@ def sampled(connections, x, delta, gradient, sizes, threads):
 
 @compiled()
 def _share(first, chunk, chunks):
-    """Give the targets of one of several chunks of about as many connections."""
+    """Return the targets of one of several chunks of about as many connections."""
     targets = first.shape[0] - 1
     share = first[targets] / chunks
     start = np.searchsorted(first[:targets], np.int64(share * chunk)) if chunk else 0
@@ -146,7 +146,7 @@ def _products(zero, origin, lanes, part, connections, x, delta, gradient, sizes)
 
 @compiled()
 def _aligned(size):
-    """Give ``size`` float32 that begin where a cache line does."""
+    """Return ``size`` float32 that begin where a cache line does."""
     room = np.empty(size + 16, np.float32)
     start = -(room.ctypes.data // 4) % 16
     return room[start : start + size]

@@ -51,7 +51,7 @@ def affine(x, weight, bias, epsilon, y, mean, variance):
 
 @compiled(parallel=True)
 def normalize_backward(x, delta, weight, epsilon, mean, variance, dx, dw, db):
-    """Give the gradients of ``normalize``.
+    """Return the gradients of ``normalize``.
 
     Args:
         x: flat (C, H, W, N), float32 or bfloat16 bits.
@@ -77,7 +77,7 @@ def normalize_backward(x, delta, weight, epsilon, mean, variance, dx, dw, db):
 
 @compiled()
 def _moments(x, start, length):
-    """Give mean and variance of one channel."""
+    """Return mean and variance of one channel."""
     plain, _ = _sums(zero128(), zero16(), x, start, min(BLOCK, length), np.float32(0))
     mean, squares = np.float64(plain / min(BLOCK, length)), 0.0
     for done in range(0, length, BLOCK):

@@ -174,7 +174,7 @@ def _tile(zero, count, terms, source, shift, initial, target, to):
 
 @compiled()
 def _inside(ends, columns, shift, width):
-    """Give the range of the list whose taps see a column inside the source: they are neighbours."""
+    """Return the range of the list whose taps see a column inside the source: they are neighbours."""
     low, high = 0, 0
     for tap in range(columns.shape[0]):
         if ends[tap + 1] > ends[tap] and 0 <= columns[tap] + shift < width:

@@ -34,7 +34,7 @@ class _Part(NamedTuple):
 
 
 def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    """Give the output (O, Ho, Wo, N) of an input (C, H, W, N)."""
+    """Return the output (O, Ho, Wo, N) of an input (C, H, W, N)."""
     y = x.new_zeros((geometry.shape[0], *geometry.output_size(x.shape[1:3]), x.shape[3]), dtype=_sum_type(x))
     for part in _parts(geometry, pattern.rows, pattern.inputs, x.shape, y.shape):
         seen = x[:, part.input_rows, part.input_columns][part.channel].to(y.dtype)
@@ -48,7 +48,7 @@ def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tens
 def input_gradient(
     geometry: ConvGeometry, pattern: Pattern, weight: Tensor, delta: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Give the gradient (C, H, W, N) of the input of that size from the output's, (O, Ho, Wo, N)."""
+    """Return the gradient (C, H, W, N) of the input of that size from the output's, (O, Ho, Wo, N)."""
     dx = delta.new_zeros((pattern.channels, *size, delta.shape[3]), dtype=_sum_type(delta))
     for part in _parts(geometry, pattern.rows, pattern.inputs, dx.shape, delta.shape):
         seen = delta[:, part.rows, part.columns][part.output].to(dx.dtype)
@@ -58,7 +58,7 @@ def input_gradient(
 
 
 def weight_gradient(geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Tensor, delta: Tensor) -> Tensor:
-    """Give the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name, float32 or float64."""
+    """Return the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name; float32 or 64."""
     gradient = x.new_zeros(inputs.numel(), dtype=_sum_type(x))
     for part in _parts(geometry, rows, inputs, x.shape, delta.shape):
         seen = x[:, part.input_rows, part.input_columns][part.channel].to(gradient.dtype)
@@ -103,7 +103,7 @@ def _parts(
 
 
 def _window(size: int, extent: int, stride: int, shift: int) -> tuple[slice, slice] | None:
-    """Give the output positions, of ``extent``, that see an input inside ``size`` at ``t * stride + shift``; and it."""
+    """Return the output positions, of ``extent``, that see an input inside ``size``: ``t * stride + shift``; and it."""
     first = max(0, -(shift // stride))
     last = min(extent - 1, (size - 1 - shift) // stride)
     if last < first:

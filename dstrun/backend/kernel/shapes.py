@@ -9,17 +9,17 @@ from dstrun.geometry import ConvGeometry
 
 
 def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    """Give the output (O, Ho, Wo, N) of an input (C, H, W, N)."""
+    """Return the output (O, Ho, Wo, N) of an input (C, H, W, N)."""
     return x.new_empty((geometry.shape[0], *geometry.output_size(x.shape[1:3]), x.shape[3]))
 
 
 def input_gradient(
     geometry: ConvGeometry, pattern: Pattern, weight: Tensor, delta: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Give the gradient (C, H, W, N) of the input of that size from the output's, (O, Ho, Wo, N)."""
+    """Return the gradient (C, H, W, N) of the input of that size from the output's, (O, Ho, Wo, N)."""
     return delta.new_empty((pattern.channels, *size, delta.shape[3]))
 
 
 def weight_gradient(geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x: Tensor, delta: Tensor) -> Tensor:
-    """Give the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name."""
+    """Return the gradient (M,) of the connections that ``rows`` (O + 1,) and ``inputs`` (M,) name."""
     return x.new_empty(inputs.numel())

@@ -60,7 +60,7 @@ def _address(context: Any, builder: Any, array: types.Array, value: Any, index: 
 
 
 def _storage(array: types.Array, tile: Tile) -> ir.VectorType:
-    """Give the LLVM type of a tile in memory: the array's."""
+    """Return the LLVM type of a tile in memory: the array's."""
     element = ir.FloatType() if array.dtype == types.float32 else ir.IntType(16)
     return ir.VectorType(element, tile.lanes)
 
@@ -107,7 +107,7 @@ def _masked(builder: Any, what: str, storage: ir.VectorType, before: list, after
 
 @intrinsic
 def fill(_typing, scalar, like):
-    """Give a tile like ``like`` whose lanes are all ``scalar``."""
+    """Return a tile like ``like`` whose lanes are all ``scalar``."""
 
     def generate(_context, builder, _signature, args):
         return _splat(builder, like.ir, args[0])
@@ -165,7 +165,7 @@ def write(_typing, array, index, count, tile):
 
 @intrinsic
 def add_scaled(_typing, tile, scalar, other):
-    """Give ``tile + scalar * other``, fused where the processor can."""
+    """Return ``tile + scalar * other``, fused where the processor can."""
 
     def generate(_context, builder, _signature, args):
         return _call(
@@ -177,7 +177,7 @@ def add_scaled(_typing, tile, scalar, other):
 
 @intrinsic
 def add_product(_typing, tile, one, other):
-    """Give ``tile + one * other`` elementwise, fused where the processor can."""
+    """Return ``tile + one * other`` elementwise, fused where the processor can."""
 
     def generate(_context, builder, _signature, args):
         return _call(builder, f"llvm.fmuladd.v{tile.lanes}f32", tile.ir, args[1], args[2], args[0])
@@ -207,7 +207,7 @@ def total(_typing, tile):
 
 @intrinsic
 def keep(_typing, tile, count):
-    """Give a tile whose lanes from ``count`` on are zero."""
+    """Return a tile whose lanes from ``count`` on are zero."""
 
     def generate(_context, builder, _signature, args):
         wide = ir.VectorType(ir.IntType(64), tile.lanes)

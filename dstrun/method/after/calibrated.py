@@ -34,7 +34,7 @@ class Calibrated(Retrained):
         return self.samples_per_class * classes
 
     def saliency(self, setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
-        """Give the change of the loss without each active connection: (A,) float64 of every layer; the lowest go."""
+        """Return the change of the loss without each active connection: (A,) float64 of every layer; the lowest go."""
         raise NotImplementedError
 
     def _score(self, setting: Setting, step: int) -> tuple[list[Tensor], int]:

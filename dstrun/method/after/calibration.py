@@ -17,7 +17,7 @@ CHUNK = 128
 
 
 def mean_gradients(setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Give the gradient of the mean loss on the active connections of every layer: (A,) float64 each.
+    """Return the gradient of the mean loss on the active connections of every layer: (A,) float64 each.
 
     Args:
         setting: whose network is left as it was, without gradients.
@@ -35,7 +35,7 @@ def mean_gradients(setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
 
 
 def mean_squared_gradients(setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
-    """Give the mean over images of the squared gradient of each image's loss: (A,) float64 of every layer.
+    """Return the mean over images of the squared gradient of each image's loss: (A,) float64 of every layer.
 
     One image after the other: any network can do that, in the memory of a single gradient. The square of the mean
     gradient would be another number, about B times smaller where gradients are independent.

@@ -21,7 +21,7 @@ class Fisher(Calibrated):
     """
 
     def saliency(self, setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
-        """Give 1/2 F w^2."""
+        """Return 1/2 F w^2."""
         from dstrun.method.after.calibration import mean_squared_gradients
 
         fisher = mean_squared_gradients(setting, x, y)

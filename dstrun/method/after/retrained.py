@@ -31,7 +31,7 @@ class Retrained(Rounds):
         return [r / self.rounds for r in range(1, self.rounds + 1)]
 
     def round_epochs(self, epochs: int) -> int:
-        """Give the length of a retraining."""
+        """Return the length of a retraining."""
         return max(1, round(self.retrain_share * epochs))
 
     def procedure(self, setting: Setting) -> Procedure:
@@ -44,5 +44,5 @@ class Retrained(Rounds):
         return Finetuning(self, setting, self.score(), self.finetune_lr)
 
     def score(self) -> Score:
-        """Give what scores the connections; the lowest go."""
+        """Return what scores the connections; the lowest go."""
         raise NotImplementedError

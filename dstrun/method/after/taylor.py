@@ -20,7 +20,7 @@ class Taylor(Calibrated):
     """
 
     def saliency(self, setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
-        """Give (g w)^2."""
+        """Return (g w)^2."""
         from dstrun.method.after.calibration import mean_gradients
 
         gradients = mean_gradients(setting, x, y)

@@ -51,7 +51,7 @@ def left(size: int, target: int, share: float) -> int:
 
 
 def flow(network: nn.Module, weights: Sequence[Tensor], ones: Tensor) -> list[Tensor]:
-    """Give |w dR/dw| with R the sum of the network's outputs: (N,) for each of these weights.
+    """Return |w dR/dw| with R the sum of the network's outputs: (N,) for each of these weights.
 
     Raises:
         OverflowError: R is too large a number.

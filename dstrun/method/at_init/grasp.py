@@ -38,7 +38,7 @@ class GraSP(PruneOnSamples):
         return PASSES * super().scored_samples(classes)
 
     def score(self, setting: Setting) -> Scores:
-        """Give w (H g): (N,) of every layer."""
+        """Return w (H g): (N,) of every layer."""
         import torch
         from torch.autograd import grad
         from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -61,7 +61,7 @@ class GraSP(PruneOnSamples):
         return scores, PASSES * passed
 
     def _losses(self, setting: Setting, weights: dict[str, Tensor]) -> Iterator[tuple[Tensor, int]]:
-        """Give the loss of each part of the samples, their sum the mean over all, and how many samples it has."""
+        """Return the loss of each part of the samples, their sum the mean over all, and how many samples it has."""
         from torch.func import functional_call
 
         from dstrun.method.at_init.scoring import parts

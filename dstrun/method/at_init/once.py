@@ -27,7 +27,7 @@ class PruneOnce(Method):
         return Scoring(setting, self.score)
 
     def score(self, setting: Setting) -> Scores:
-        """Give the scores of every layer's connections, of which the highest are kept; leave the network as it is."""
+        """Return the scores of every layer's connections, of which the highest are kept; leave the network as it is."""
         raise NotImplementedError
 
 

@@ -26,7 +26,7 @@ class SNIP(PruneOnSamples):
     statistics: Annotated[str, OneOf("running", "batch")] = "running"
 
     def score(self, setting: Setting) -> Scores:
-        """Give |w dL/dw|: (N,) of every layer."""
+        """Return |w dL/dw|: (N,) of every layer."""
         from dstrun.method.at_init.scoring import parts, scoring_pass
         from dstrun.method.statistics import evaluating
 

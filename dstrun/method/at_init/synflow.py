@@ -23,7 +23,7 @@ class SynFlow(PruneOnce):
     rounds: Annotated[int, AtLeast(1)] = 100
 
     def score(self, setting: Setting) -> Scores:
-        """Give the last round's |w dR/dw|, and -1 where an earlier round has pruned: (N,) of every layer."""
+        """Return the last round's |w dR/dw|, and -1 where an earlier round has pruned: (N,) of every layer."""
         from dstrun.method.at_init.flow import flow_after
 
         return flow_after(self.rounds, setting), self.rounds

@@ -59,7 +59,7 @@ class DeepRewiring(Procedure):
         return dict(zip(self.indices, self._signs.split(self._counts()), strict=True))
 
     def updates_at(self, step: int) -> bool:
-        """Say whether a step reports: every one rewires, up to the last."""
+        """Return whether a step reports: every one rewires, up to the last."""
         return step in self.reports
 
     def after_backward(self, step: int) -> None:
@@ -84,7 +84,7 @@ class DeepRewiring(Procedure):
         return self._report(step) if step in self.reports else None
 
     def state(self) -> dict[str, Any]:
-        """Give the signs, and what has not been reported."""
+        """Return the signs, and what has not been reported."""
         return {"signs": self.signs, "replaced": list(self.replaced)}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ class DeepRewiring(Procedure):
         return 2 * torch.randint(2, (count,), generator=generator(self.setting.seed, "sign", step, index)) - 1
 
     def _report(self, step: int) -> Update:
-        """Tell what was replaced since the last report."""
+        """Report what was replaced since the last report."""
         layers = self.setting.layers
         changes = [
             Change(layer.name, layer.count, pruned, grown, 0, layer.explored())

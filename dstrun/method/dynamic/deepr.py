@@ -68,11 +68,11 @@ class DeepR(Method):
         return DeepRewiring(setting, self)
 
     def last(self, total: int) -> int:
-        """Give the last step that rewires, in a run of ``total``."""
+        """Return the last step that rewires, in a run of ``total``."""
         return round(self.end * total)
 
     def temperature(self, step: int, total: int) -> float:
-        """Give T at a step, counted from 1, of ``total``."""
+        """Return T at a step, counted from 1, of ``total``."""
         return self.temperatures[stage(self.temperature_changes, step, total)]
 
     def reports(self, total: int) -> list[int]:
@@ -84,7 +84,7 @@ class DeepR(Method):
     def forecast(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell the reports; a layer's active connections stay as many (with ``scope=global``: all layers')."""
+        """Predict the reports; a layer's active connections stay as many (with ``scope=global``: all layers')."""
         before = 0
         for step in [*self.reports(total), total]:
             yield step - before, Products.of(counts)

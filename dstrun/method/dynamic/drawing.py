@@ -54,7 +54,7 @@ def draw_ranks(free: Sequence[int], count: int, generator: torch.Generator) -> t
 
 
 def barred(active: Sequence[Tensor], pruned: Sequence[Tensor], sizes: Sequence[int], count: int) -> list[Tensor]:
-    """Say which positions of each layer may not grow: those active before, the just pruned ones among them.
+    """Return which positions of each layer may not grow: those active before, the just pruned ones among them.
 
     Only where all layers together have fewer than ``count`` others may what was just pruned come back.
 

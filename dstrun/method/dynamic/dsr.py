@@ -40,7 +40,7 @@ class DSR(Method):
         check_stages("method.periods", self.periods, "method.period_changes", self.period_changes)
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning."""
+        """Return the settings that have no effect given the others."""
         return {"target"} if self.target_count is not None else set()
 
     def procedure(self, setting: Setting) -> Procedure:
@@ -60,13 +60,13 @@ class DSR(Method):
             found.append(step)
 
     def wanted(self, active: int) -> int:
-        """Give N_p, how many of the active connections an update shall prune."""
+        """Return N_p, how many of the active connections an update shall prune."""
         return self.target_count or max(1, round(self.target * active))
 
     def forecast(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell the updates; where they move connections to only the weights know, so costs are the start's."""
+        """Predict the updates; where they move connections to only the weights know, so costs are the start's."""
         before = 0
         for step in [*self.steps(total), total]:
             yield step - before, Products.of(counts)

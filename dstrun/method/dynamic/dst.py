@@ -30,7 +30,7 @@ class DST(Method):
     grows_at_zero: ClassVar[bool] = True
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning."""
+        """Return the settings that have no effect given the others."""
         if parts["grow"] is None:
             return set()
         if parts["grow"].cost is Cost.NONE:

@@ -33,7 +33,7 @@ class MEST(Method):
     def forecast(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell the active connections between updates."""
+        """Predict the active connections between updates."""
 
         def active(step: int) -> list[int]:
             soft = [mutating(schedule, step, total, c, n) for c, n in zip(counts, sizes, strict=True)]

@@ -37,7 +37,7 @@ class Momentum(Procedure):
         self.mean = [torch.zeros(n, device=x.weight.device) for n, x in zip(self.sizes, self.layers, strict=True)]
 
     def updates_at(self, step: int) -> bool:
-        """Say whether the schedule has an update at a step."""
+        """Return whether the schedule has an update at a step."""
         return step in self.steps
 
     def after_backward(self, step: int) -> None:
@@ -63,7 +63,7 @@ class Momentum(Procedure):
         return Update(step, Cost.NONE, False, 0, list(map(self._rewire, self.layers, gone, come, left)))
 
     def need(self) -> list[float]:
-        """Give the mean |M| over the active connections of each layer, as a share of the layers' sum."""
+        """Return the mean |M| over the active connections of each layer, as a share of the layers' sum."""
         active = [sent(x.topology.positions, mean.device) for mean, x in zip(self.mean, self.layers, strict=True)]
         means = [mean[at].abs().mean() for mean, at in zip(self.mean, active, strict=True)]
         values = torch.stack(means).double()
@@ -84,7 +84,7 @@ class Momentum(Procedure):
         return Products.of([layer.count for layer in self.layers], self.sizes)
 
     def state(self) -> dict[str, Any]:
-        """Give M of every layer."""
+        """Return M of every layer."""
         return {"mean": self.mean}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ class Mutation(Procedure):
         self.steps = set(update_steps(setting.schedule, setting.total_steps, self.soft))
 
     def updates_at(self, step: int) -> bool:
-        """Say whether there is an update at a step."""
+        """Return whether there is an update at a step."""
         return step in self.steps
 
     def after_step(self, step: int) -> Update | None:

@@ -33,7 +33,7 @@ class Reallocation(Procedure):
         self.indices = [i for i, layer in enumerate(setting.layers) if layer.count < layer.topology.size]
 
     def updates_at(self, step: int) -> bool:
-        """Say whether connections are reallocated at a step."""
+        """Return whether connections are reallocated at a step."""
         return step in self.steps
 
     def after_step(self, step: int) -> Update | None:
@@ -51,7 +51,7 @@ class Reallocation(Procedure):
         return Update(step, Cost.NONE, False, 0, [changes.get(i, unchanged) for i, unchanged in enumerate(rest)])
 
     def state(self) -> dict[str, Any]:
-        """Give the threshold."""
+        """Return the threshold."""
         return {"threshold": self.threshold}
 
     def load_state(self, state: dict[str, Any]) -> None:

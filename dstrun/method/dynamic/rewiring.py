@@ -46,7 +46,7 @@ class Ranking:
         return self.owner.numel()
 
     def of(self, index: int, first: int) -> Tensor:
-        """Give one layer's positions among the ``first`` ranked."""
+        """Return one layer's positions among the ``first`` ranked."""
         return self.position[:first][self.owner[:first] == index]
 
 
@@ -64,7 +64,7 @@ class Rewiring(Procedure):
         self.pruned: list[Ranking] = []
 
     def updates_at(self, step: int) -> bool:
-        """Say whether the schedule has an update at a step."""
+        """Return whether the schedule has an update at a step."""
         return step in self.steps
 
     def before_step(self, step: int) -> Update | None:
@@ -124,7 +124,7 @@ class Rewiring(Procedure):
         return Ranking.of_pool(order, [self.layers[index].topology.positions for index in pool])
 
     def _request(self, index: int) -> tuple[Tensor | None, int]:
-        """Say which positions of a layer may not grow (``None``: active ones), and how many candidates are of use."""
+        """Return which positions of a layer may not grow (``None``: active ones), and how many candidates help."""
         ranking, place = next(
             (ranking, pool.index(index)) for ranking, pool in zip(self.pruned, self.pools, strict=True) if index in pool
         )

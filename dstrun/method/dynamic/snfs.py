@@ -35,7 +35,7 @@ class SNFS(Method):
     def forecast(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell the dense weight gradient of every step; how connections move between layers is not known before."""
+        """Predict the dense weight gradient of every step; how connections move between layers is not known before."""
         before = 0
         for step in update_steps(schedule, total):
             yield step - before, Products.of(counts, sizes)

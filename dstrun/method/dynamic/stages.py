@@ -23,7 +23,7 @@ def check_stages(name: str, values: Sequence[float], changes_name: str, changes:
 
 
 def stage(changes: Sequence[float], step: int, total: int) -> int:
-    """Say how many changes lie before a step, counted from 1, of ``total``."""
+    """Return how many changes lie before a step, counted from 1, of ``total``."""
     return sum(step > round(change * total) for change in changes)
 
 

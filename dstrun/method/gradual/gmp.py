@@ -36,7 +36,7 @@ class GMP(Method):
     def forecast(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell the active connections between updates."""
+        """Predict the active connections between updates."""
         before, active = 0, list(sizes)
         for step in update_steps(schedule, total):
             yield step - before, Products.of(active)

@@ -22,7 +22,7 @@ class Thinning(Procedure):
         self.sizes = [layer.topology.size for layer in setting.layers]
 
     def updates_at(self, step: int) -> bool:
-        """Say whether the schedule has an update at a step."""
+        """Return whether the schedule has an update at a step."""
         return step in self.steps
 
     def after_step(self, step: int) -> Update | None:

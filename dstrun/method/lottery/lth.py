@@ -39,11 +39,11 @@ class LTH(Rounds):
             raise ConfigError(f"method.sparsities={list(self.sparsities)} must increase")
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning."""
+        """Return the settings that have no effect given the others."""
         return {"prune_share"} if self.levels is not None or self.sparsities else set()
 
     def shares(self, sparsity: float) -> list[float]:
-        """Give every level's place on the way to the budget, in the logarithm of the density."""
+        """Return every level's place on the way to the budget, in the logarithm of the density."""
         if sparsity == 0:
             return []
         whole = math.log(1 - sparsity)
@@ -55,7 +55,7 @@ class LTH(Rounds):
         return [level * step for level in range(1, math.ceil(1 / step - 1e-9))] + [1.0]
 
     def round_epochs(self, epochs: int) -> int:
-        """Give the length of a level: what is left of a training after step k."""
+        """Return the length of a level: what is left of a training after step k."""
         return epochs - min(round(self.rewind * epochs), epochs - 1)
 
     def procedure(self, setting: Setting) -> Procedure:

@@ -42,7 +42,7 @@ class Rewinding(Repeated):
         self.early = _copied(self.setting.model.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """Give the state that levels go back to, once there is one."""
+        """Return the state that levels go back to, once there is one."""
         return {"early": self.early}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -23,20 +23,20 @@ class Annealed(Method):
     alpha_end: Share = 0.9
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning."""
+        """Return the settings that have no effect given the others."""
         return {"alpha_curve"} if self.alpha == 0 else set()
 
     def last(self, total: int) -> int:
-        """Give the last step with alpha above 0, in a run of ``total``."""
+        """Return the last step with alpha above 0, in a run of ``total``."""
         return max(1, round(self.alpha_end * total))
 
     def alpha_at(self, step: int, total: int) -> float:
-        """Give alpha at a step, counted from 1, of ``total``."""
+        """Return alpha at a step, counted from 1, of ``total``."""
         return self.alpha * curve(self.alpha_curve, (step - 1) / total) if step <= self.last(total) else 0.0
 
 
 def curve(name: str, p: float) -> float:
-    """Give c(p), from about 1 at p = 0 to about 0 at p = 1; ``fixed`` stays at 1."""
+    """Return c(p), from about 1 at p = 0 to about 0 at p = 1; ``fixed`` stays at 1."""
     cosine = (1 + math.cos(math.pi * p)) / 2
     sigmoid = 1 - 1 / (1 + math.exp(6 - 12 * p))
     curves = {

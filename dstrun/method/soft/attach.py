@@ -29,7 +29,7 @@ def attach(model: nn.Module, layers: Iterable[Any], make: Callable[[Tensor], nn.
 
 
 def attached(layer: DenseLayer, kind: type[Kind]) -> Kind:
-    """Give the module that ``attach`` made for a layer."""
+    """Return the module that ``attach`` made for a layer."""
     made = layer.module.parametrizations["weight"][-1]  # type: ignore[index]
     assert isinstance(made, kind)
     return made

@@ -23,12 +23,12 @@ class AutoSparse(Learned, Annealed):
     start: ClassVar[str] = "all"
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning."""
+        """Return the settings that have no effect given the others."""
         idle = {"alpha_end", "backward_sparsity"} if self.alpha == 0 else set()
         return super().unread(parts) | idle
 
     def alpha_at(self, step: int, total: int) -> float:
-        """Give alpha at a step, counted from 1, of ``total``."""
+        """Return alpha at a step, counted from 1, of ``total``."""
         return Annealed.alpha_at(self, step, total)
 
     def reached(self, size: int) -> int | None:

@@ -30,7 +30,7 @@ class Choosing(Procedure):
         self._await(1)
 
     def updates_at(self, step: int) -> bool:
-        """Say whether the topology is settled at a step."""
+        """Return whether the topology is settled at a step."""
         return step == self.last
 
     def after_step(self, step: int) -> Update | None:
@@ -50,7 +50,7 @@ class Choosing(Procedure):
         return Products.of(self.active, self.sizes if self.alpha else self.active)
 
     def state(self) -> dict[str, Any]:
-        """Give the step that comes next; the masks are the network's buffers."""
+        """Return the step that comes next; the masks are the network's buffers."""
         return {"next": self.next}
 
     def load_state(self, state: dict[str, Any]) -> None:

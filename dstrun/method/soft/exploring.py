@@ -38,11 +38,11 @@ class Exploring(Procedure):
             self._choose(index)
 
     def updates_at(self, step: int) -> bool:
-        """Say whether masks are refreshed at a step, or exploration ends."""
+        """Return whether masks are refreshed at a step, or exploration ends."""
         return step in self.refreshes or step == self.last
 
     def penalty(self, step: int) -> Tensor | None:
-        """Give the exploration loss."""
+        """Return the exploration loss."""
         if not self.method.exploration_decay:
             return None
         terms = []
@@ -69,7 +69,7 @@ class Exploring(Procedure):
         return Products.of(self.active, self.active if self.ended else self.reached)
 
     def state(self) -> dict[str, Any]:
-        """Give whether exploration has ended; the masks are the network's buffers."""
+        """Return whether exploration has ended; the masks are the network's buffers."""
         return {"ended": self.ended}
 
     def load_state(self, state: dict[str, Any]) -> None:

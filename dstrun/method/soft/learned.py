@@ -36,7 +36,7 @@ class Learned(Method):
     dense: ClassVar[str] = "which keeps all weights beside their thresholds"
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Name the settings that the others leave without meaning."""
+        """Return the settings that have no effect given the others."""
         return super().unread(parts) | ({"recipe_steps"} if self.threshold_decay == 0 else set())
 
     def reached(self, size: int) -> int | None:
@@ -44,15 +44,15 @@ class Learned(Method):
         return None
 
     def alpha_at(self, step: int, total: int) -> float:
-        """Give the factor on gradients of pruned weights at a step, counted from 1, of ``total``."""
+        """Return the factor on gradients of pruned weights at a step, counted from 1, of ``total``."""
         return 0.0
 
     def decay(self, total: int) -> float:
-        """Give the weight decay of the thresholds in a run of ``total`` steps."""
+        """Return the weight decay of the thresholds in a run of ``total`` steps."""
         return self.threshold_decay * max(1.0, self.recipe_steps / total)
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
-        """Give every layer its threshold."""
+        """Return every layer its threshold."""
         from dstrun.method.soft.attach import attach
         from dstrun.method.soft.threshold import Threshold
 
@@ -75,6 +75,6 @@ class Learned(Method):
     def forecast(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell at most what it costs: dense training, for what training prunes is not known before."""
+        """Predict at most what it costs: dense training, for what training prunes is not known before."""
         yield total, Products.of(sizes)
         yield 0, Products.of(sizes)

@@ -21,7 +21,7 @@ class Power(nn.Module):
         return v * v.abs().pow(self.exponent - 1)
 
     def right_inverse(self, w: Tensor) -> Tensor:
-        """Give the v of weights: sign(w) |w|^(1 / p)."""
+        """Return the v of weights: sign(w) |w|^(1 / p)."""
         return w.sign() * w.abs().pow(1 / self.exponent)
 
 

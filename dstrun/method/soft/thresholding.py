@@ -34,7 +34,7 @@ class Thresholding(Procedure):
         self._await(1)
 
     def updates_at(self, step: int) -> bool:
-        """Say whether the topology is settled at a step."""
+        """Return whether the topology is settled at a step."""
         return step == self.setting.total_steps
 
     def after_step(self, step: int) -> Update | None:
@@ -60,7 +60,7 @@ class Thresholding(Procedure):
         return torch.stack([active, active, torch.maximum(active, self.least)])
 
     def state(self) -> dict[str, Any]:
-        """Give the step that comes next and the thresholds' momentum; they themselves are the network's parameters."""
+        """Return the step that comes next and the thresholds' momentum; thresholds are the network's parameters."""
         return {"next": self.next, "own": self.own[0].state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class TopKGA(Annealed):
     def forecast(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell 2 f_S + f_D a step while alpha is above 0, then 3 f_S."""
+        """Predict 2 f_S + f_D a step while alpha is above 0, then 3 f_S."""
         last = self.last(total)
         yield last, Products.of(counts, sizes if self.alpha else counts)
         yield total - last, Products.of(counts)

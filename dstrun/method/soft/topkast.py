@@ -74,18 +74,18 @@ class TopKAST(Method):
         return [a + round(min(1.0, share) * (n - a)) for n, a in zip(sizes, counts, strict=True)]
 
     def last(self, total: int) -> int:
-        """Give the step after which A stays, in a run of ``total``."""
+        """Return the step after which A stays, in a run of ``total``."""
         return max(1, round(self.explore_end * total))
 
     def refreshes(self, total: int) -> range:
-        """Give the steps after which A and B are chosen anew."""
+        """Return the steps after which A and B are chosen anew."""
         interval = max(1, round(self.refresh_steps * min(1.0, total / RECIPE_STEPS)))
         return range(interval, self.last(total), interval)
 
     def forecast(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell 2 f_A + f_B a step until exploration ends, then 3 f_A."""
+        """Predict 2 f_A + f_B a step until exploration ends, then 3 f_A."""
         before = 0
         for step in (*self.refreshes(total), self.last(total)):
             yield step - before, Products.of(counts, self.reached(sizes, counts))

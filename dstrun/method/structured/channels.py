@@ -137,7 +137,7 @@ def _follow(node: fx.Node, modules: Mapping[str, nn.Module], once: set[str]) -> 
 
 
 def _is(called: Any, kinds: Sequence[Any]) -> bool:
-    """Say whether a module is of these kinds, or a function or method one of them."""
+    """Return whether a module is of these kinds, or a function or method one of them."""
     if isinstance(called, nn.Module):
         return type(called) in kinds
     return any(called is kind or (isinstance(kind, str) and called == kind) for kind in kinds)
@@ -235,14 +235,14 @@ class Channels:
         return [p for p in (getattr(module, key) for key in named) if p is not None]
 
     def changes(self, before: Sequence[int]) -> list[Change]:
-        """Tell what became of the layers' counts."""
+        """Report what became of the layers' counts."""
         return [
             Change(layer.name, layer.count, count - layer.count, 0, 0, layer.explored())
             for layer, count in zip(self.layers, before, strict=True)
         ]
 
     def said(self) -> str:
-        """Say which layers keep their channels, for the log."""
+        """Return which layers keep their channels, for the log."""
         reasons: dict[str, list[str]] = {}
         for name, reason in self.whole.items():
             reasons.setdefault(reason, []).append(name)

@@ -60,7 +60,7 @@ class Factors(Procedure):
         return factor
 
     def updates_at(self, step: int) -> bool:
-        """Say whether channels are removed after a step."""
+        """Return whether channels are removed after a step."""
         return step == self.last
 
     def after_step(self, step: int) -> Update | None:

@@ -43,7 +43,7 @@ class Reconstruction(Procedure):
         say(f"  {self.channels.said()}")
 
     def updates_at(self, step: int) -> bool:
-        """Say whether it is the last step of the dense training."""
+        """Return whether it is the last step of the dense training."""
         return step == self.setting.nominal_steps
 
     def rate_at(self, step: int, total: int) -> tuple[int, int]:
@@ -98,7 +98,7 @@ class _Pass(fx.Interpreter):
 def contributions(
     module: nn.Linear | nn.Conv2d, x: Tensor, channels: int, locations: int, generator: torch.Generator
 ) -> Tensor:
-    """Give what every channel adds to outputs drawn at random: (M, C).
+    """Return what every channel adds to outputs drawn at random: (M, C).
 
     Args:
         module: whose outputs are drawn.
@@ -120,7 +120,7 @@ def contributions(
 
 
 def _columns(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
-    """Give what the outputs at every place read: (B, D, L)."""
+    """Return what the outputs at every place read: (B, D, L)."""
     if isinstance(module, nn.Linear):
         return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
     steps: Any = {"dilation": module.dilation, "padding": module.padding, "stride": module.stride}

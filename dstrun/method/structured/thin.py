@@ -47,7 +47,7 @@ class Thin(Method):
             raise ConfigError(f"method=thin makes no sense with model {type(option).__name__}, which has no width")
 
         def at(thousandths: int) -> tuple[Any, int]:
-            """Give the widest network that can be built up to a width, and its weights."""
+            """Return the widest network that can be built up to a width, and its weights."""
             for tried in range(thousandths, 0, -1):
                 narrow = dataclasses.replace(option, width=tried / GRID)
                 try:

@@ -63,7 +63,7 @@ class ThiNet(Method):
     def course(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, epochs: int, sparsity: float, per_epoch: int
     ) -> Iterator[tuple[int, Products]]:
-        """Foretell the dense training and the fine-tuning."""
+        """Predict the dense training and the fine-tuning."""
         yield epochs * per_epoch, Products.of(sizes)
         yield (self.epochs(epochs, sparsity) - epochs) * per_epoch, Products.of(counts)
 

@@ -47,7 +47,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
 
 
 def _dense_costs(block: Block) -> set[str]:
-    """Give the FLOPs of dense training that the runs of a block are relative to."""
+    """Return the FLOPs of dense training that the runs of a block are relative to."""
     runs = [run for row in block.rows for cell in row.cells.values() for run in cell]
     ratios = [number(run.get("flops.train_x_dense")) for run in runs]
     return {f"{run.get('flops.train') / x:.4g}" if x else "" for run, x in zip(runs, ratios, strict=True)}

@@ -79,7 +79,7 @@ def _pair(run: Run) -> tuple[Any, ...]:
 
 
 def interval(run: Run) -> str:
-    """Say how often a run updates its topology, as its settings do."""
+    """Return how often a run updates its topology, as its settings do."""
     schedule = run.get("config.schedule", {})
     if schedule.get("interval_steps"):
         return f"every {schedule['interval_steps']:,} steps"

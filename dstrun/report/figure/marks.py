@@ -20,12 +20,12 @@ LONE = "+"
 
 
 def accuracies(runs: Sequence[Run]) -> list[float]:
-    """Give the final top-1 accuracy of each run, in percent."""
+    """Return the final top-1 accuracy of each run, in percent."""
     return [run.top1 or 0.0 for run in runs]
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Give the standard deviation of a sample; 0 of a single value."""
+    """Return the standard deviation of a sample; 0 of a single value."""
     return stdev(values) if len(values) > 1 else 0.0
 
 
@@ -66,5 +66,5 @@ def reference(axis: Axes, row: Row, values: Sequence[float]) -> None:
 
 
 def aside(place: int, rows: int) -> float:
-    """Say how far a row is moved along x, so that methods do not hide each other; places are 1 apart."""
+    """Return how far a row is moved along x, so that methods do not hide each other; places are 1 apart."""
     return (place - (rows - 1) / 2) * min(0.1, 0.8 / rows)

@@ -33,12 +33,12 @@ def titled(block: Block, detail: str = "") -> str:
 
 
 def level(sparsity: float) -> str:
-    """Say a sparsity."""
+    """Format a sparsity."""
     return SPARSITY.text(sparsity)
 
 
 def ticks(levels: Sequence[float]) -> list[str]:
-    """Say sparsities along an axis in percent."""
+    """Label sparsities along an axis in percent."""
     return [level(sparsity).removesuffix("%") for sparsity in levels]
 
 
@@ -68,7 +68,7 @@ def panels(
 
 
 def by_sparsity(runs: Iterable[Run]) -> Iterator[tuple[str, list[tuple[Row, list[Run]]]]]:
-    """Give a panel per model, dataset, split and sparsity above 0: its title, its rows, and their runs there."""
+    """Return a panel per model, dataset, split and sparsity above 0: its title, its rows, and their runs there."""
     for block in blocks(runs):
         for sparsity in block.sparsities:
             rows = [(row, row.cells[sparsity]) for row in block.rows if row.cells.get(sparsity)]
@@ -77,12 +77,12 @@ def by_sparsity(runs: Iterable[Run]) -> Iterator[tuple[str, list[tuple[Row, list
 
 
 def places(rows: Iterable[Row]) -> list[float]:
-    """Give the places along x that some row has."""
+    """Return the places along x that some row has."""
     return sorted(set().union(*(row.cells for row in rows)))
 
 
 def in_order(rows: Iterable[Row]) -> list[str]:
-    """Give the names of a figure's rows in the order of its legend, and every name one line in all panels."""
+    """Return the names of a figure's rows in the order of its legend, and every name one line in all panels."""
     found: dict[str, Row] = {}
     variants: dict[str, int] = {}
     for row in sorted(rows, key=Row.rank):
@@ -99,7 +99,7 @@ def seeds(rows: Iterable[Row]) -> list[int]:
 
 
 def but_growth(run: Run) -> Signature:
-    """Give all that decides a result but how connections grow, and the seed."""
+    """Return all that decides a result but how connections grow, and the seed."""
     return tuple(
         (key, value)
         for key, value in signature(run, ())

@@ -135,7 +135,7 @@ def _bytes(run: Run, part: str) -> float:
 
 
 def looks() -> dict[str, dict[str, Any]]:
-    """Give the color and hatching of every part; hatches and borders are of the color of the paper."""
+    """Return the color and hatching of every part; hatches and borders are of the color of the paper."""
     import matplotlib as mpl
 
     paper = mpl.rcParams["axes.facecolor"]

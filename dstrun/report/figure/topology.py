@@ -67,7 +67,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
 
 
 def _moves(known: Mapping[int, Update]) -> bool:
-    """Say whether connections were replaced: what only prunes has explored all, and would leave others no room."""
+    """Return whether connections were replaced: what only prunes has explored all, and would leave others no room."""
     return any(update.replaced for update in known.values())
 
 

@@ -110,7 +110,7 @@ def render(
 
 
 def _common(ids: Sequence[str]) -> str:
-    """Give the beginning that all names have, whole words of it."""
+    """Return the beginning that all names have, whole words of it."""
     return re.sub(r"[^-]*$", "", os.path.commonprefix(ids)) if len(ids) > 1 else ""  # noqa: RUF071  letters
 
 

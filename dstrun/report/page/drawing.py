@@ -146,7 +146,7 @@ def lightened(color: str) -> str:
 
 
 def contrast(one: str, other: str) -> float:
-    """Give the contrast of two colors as WCAG 2 has it, 1 to 21."""
+    """Return the contrast of two colors as WCAG 2 has it, 1 to 21."""
     dark, light = sorted((_luminance(one), _luminance(other)))
     return (light + 0.05) / (dark + 0.05)
 

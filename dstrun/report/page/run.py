@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def numbers(self) -> list[tuple[str, Any]]:
-        """Give what the columns show, each with what they are sorted by where that is something else."""
+        """Return what the columns show, each with what they are sorted by where that is something else."""
         texts = [cell(self.values | {"sparsity": self.sparsity}, column) for column in COLUMNS]
         return [(text, _order(self.values[c.key], c)) for text, c in zip(texts, COLUMNS, strict=True)]
 
@@ -78,19 +78,19 @@ class Entry:
 
     @property
     def commit(self) -> str | None:
-        """Say which code trained the run; ``*`` where it had changes that were not committed."""
+        """Return which code trained the run; ``*`` where it had changes that were not committed."""
         commit = self.run.get("code.git_commit")
         return commit and commit[:COMMIT] + ("*" if self.run.get("code.dirty") else "")
 
     @property
     def command(self) -> str | None:
-        """Give the command that makes the run, where its record has it."""
+        """Return the command that makes the run, where its record has it."""
         words = self.run.get("command")
         return shlex.join(["dstrun", *map(str, words)]) if isinstance(words, list) else None
 
 
 def _order(value: Any, column: Column) -> float | None:
-    """Give the number to sort by, where the text has a unit that changes."""
+    """Return the number to sort by, where the text has a unit that changes."""
     return round(value, 3) if value is not None and column.kind in ("bytes", "seconds") else None
 
 
@@ -124,7 +124,7 @@ def entry(run: Run, state: str, base: Path, apart: str, flat: Mapping[str, str],
 
 
 def link(folder: Path, base: Path) -> str:
-    """Give the way from a folder to another as a page says it."""
+    """Return the way from a folder to another as a page says it."""
     return quote(Path(os.path.relpath(folder.resolve(), base.resolve())).as_posix()) + "/"
 
 
@@ -159,7 +159,7 @@ def failures(entries: Sequence[Entry], messages: Sequence[str | None]) -> list[F
 
 
 def tail(failed: Entry) -> tuple[str, str]:
-    """Give the file that says most about a run's end, and its last lines; empty where there is none."""
+    """Return the file that says most about a run's end, and its last lines; empty where there is none."""
     name = LAST.get(failed.state, "")
     try:
         text = content(failed.run.folder / name, TAIL_BYTES, last=True).decode(errors="replace") if name else ""

@@ -35,12 +35,12 @@ class Setting:
 
     @property
     def shared(self) -> bool:
-        """Say whether all runs have the one value."""
+        """Return whether all runs have the one value."""
         return len(self.values) == 1 and not self.absent
 
     @property
     def shown(self) -> list[tuple[str, int]]:
-        """Give the values there is room for."""
+        """Return the values there is room for."""
         return self.values if len(self.values) <= MANY else self.values[: MANY - 2]
 
 
@@ -78,7 +78,7 @@ def spread(rows: Sequence[Mapping[str, str]]) -> list[Setting]:
 
 
 def brought(differing: Sequence[Setting]) -> tuple[list[Setting], list[Setting]]:
-    """Part the settings that differ from those among them that a choice brings along that differs itself."""
+    """Separate the settings that differ from those among them that a choice brings along that differs itself."""
     keys = {setting.key for setting in differing}
     parted: tuple[list[Setting], list[Setting]] = [], []
     for setting in differing:
@@ -104,7 +104,7 @@ def _said(run: Run, key: str) -> str:
 
 
 def apart(runs: Sequence[Run], flat: Sequence[Mapping[str, str]]) -> list[str]:
-    """Say of each run what sets it apart from others of its method, model and data, but for sparsity and seed.
+    """Return for each run what sets it apart from others of its method, model and data, but for sparsity and seed.
 
     What a choice brings along is left out where the choice itself is said.
     """

@@ -45,7 +45,7 @@ def notes(roots: Iterable[Path], runs: Iterable[Run]) -> list[Note]:
 
 
 def planned(found: Iterable[Note]) -> list[Run]:
-    """Give the runs that sweeps have and that have left nothing yet: ``queued``, or ``not started`` by any."""
+    """Return the runs that sweeps have and that have left nothing yet: ``queued``, or ``not started`` by any."""
     missing: dict[Path, Run] = {}
     for note in sorted(found, key=lambda note: note.open):
         for name, job in note.jobs.items():
@@ -56,7 +56,7 @@ def planned(found: Iterable[Note]) -> list[Run]:
 
 
 def described(found: Iterable[Note], states: dict[Path, str]) -> Iterator[dict[str, str]]:
-    """Say notes in words, but of sweeps with none of the runs on the page; ``states`` are theirs by folder."""
+    """Write out notes, but of sweeps with none of the runs on the page; ``states`` are theirs by folder."""
     for note in found:
         command = note.file.get("command")
         started, ended = (number(note.file.get(key)) for key in ("started", "ended"))
@@ -74,12 +74,12 @@ def described(found: Iterable[Note], states: dict[Path, str]) -> Iterator[dict[s
 
 
 def at(seconds: float | None) -> str:
-    """Say a unix time, in UTC, so that a page is the same wherever it is made."""
+    """Format a unix time, in UTC, so that a page is the same wherever it is made."""
     return "not known" if seconds is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def newest(runs: Iterable[Run], found: Sequence[Note]) -> float | None:
-    """Give the unix time of the last sign of life that was found."""
+    """Return the unix time of the last sign of life that was found."""
     times = [number(run.status.get("heartbeat")) for run in runs]
     times += [number(note.file.get(key)) for note in found for key in ("started", "ended")]
     return max((seconds for seconds in times if seconds), default=None)

@@ -89,7 +89,7 @@ class Table:
 
 
 def columns_of(rows: Sequence[dict[str, Any]]) -> list[Column]:
-    """Give a column for every key of rows, which all have the same."""
+    """Return a column for every key of rows, which all have the same."""
     return [Column(key) for key in (rows[0] if rows else ())]
 
 

@@ -86,7 +86,7 @@ class Part:
                     self.cells.append(raw)
 
     def _cell(self, row: Row, column: Key, value: Measure) -> tuple[Any, dict[str, Any]]:
-        """Give a cell for readers, and for programs."""
+        """Return a cell for readers, and for programs."""
         runs, unfinished = row.cells.get(column, []), row.unfinished.get(column, [])
         reference = self.references[value.over].of(runs[0]) if runs and value.over else None
         mean, deviation = value.summary(runs, reference) if runs else (None, None)
@@ -117,7 +117,7 @@ class Part:
         return shown, raw | {"unfinished": [run.id for run in unfinished]}
 
     def _at(self, column: Key, runs: Sequence[Run]) -> str | None:
-        """Say the sparsity of a cell in percent, where neither its column nor the name of its row has the real one."""
+        """Format the sparsity of a cell in percent, where neither its column nor its row's name has the real one."""
         if not runs:
             return None
         real = fmean(run.realised for run in runs)
@@ -127,7 +127,7 @@ class Part:
         return None if named or all(run.met for run in runs) else percent(real)
 
     def _sparsity(self, row: Row, column: Key) -> float | None:
-        """Give the sparsity of a cell, where rows or columns have it; where training found it, the mean over seeds."""
+        """Return the sparsity of a cell, where rows or columns have it; the mean over seeds where training found it."""
         for f, value in zip(self.layout.fields, (*row.values, *column), strict=True):
             if f.key == "sparsity":
                 cell = row.cells.get(column, [])
@@ -197,7 +197,7 @@ class Part:
         line |= {f"{column}{at}p": Cited(found.value, mark, training.sign), f"{column}{at}d": apart}
 
     def _named(self, row: Row) -> dict[str, Any]:
-        """Give the values of a row's fields by name; what else sets it apart stands with the last of the choices."""
+        """Return the values of a row's fields by name; what else sets it apart stands with the last of the choices."""
         named = dict(zip((f.name for f in self.layout.rows), row.values, strict=True))
         kinds = [f for f in self.layout.rows if not f.setting]
         if row.suffix and kinds:

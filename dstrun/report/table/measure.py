@@ -49,7 +49,7 @@ class Measure:
 
     @property
     def name(self) -> str:
-        """Give it as it is typed."""
+        """Return it as it is typed."""
         return f"{self.field.key}/{self.over}" if self.over else self.field.key
 
     @property
@@ -59,7 +59,7 @@ class Measure:
 
     @property
     def accuracy(self) -> bool:
-        """Say whether it is an accuracy: shown with its spread, the higher the better."""
+        """Return whether it is an accuracy: shown with its spread, the higher the better."""
         return self.field.key in ("accuracy.top1", "accuracy.top5") and not self.over
 
     @property
@@ -70,7 +70,7 @@ class Measure:
 
     @property
     def kind(self) -> Kind:
-        """Say how it is shown."""
+        """Return how it is shown."""
         key = self.field.key
         if self.accuracy:
             return "mean"
@@ -86,13 +86,13 @@ class Measure:
         return known if len(known) == len(runs) and len(self.ways(runs)) == 1 else []
 
     def ways(self, runs: Sequence[Run]) -> set[str]:
-        """Say how the values of runs were measured: memory by what, seconds on which device with how many threads."""
+        """Return how values were measured: memory by what, seconds on which device with how many threads."""
         if self.group == "memory":
             return {str(run.get("memory.how")) for run in runs}
         return {timed(run) for run in runs} if self.group == "seconds" else {""}
 
     def summary(self, runs: Sequence[Run], reference: Sequence[Run] | None) -> tuple[float | None, float | None]:
-        """Give the mean over runs, and the sample standard deviation of more than one; of a ratio, that of means."""
+        """Return the mean over runs, and the sample standard deviation of more than one; of a ratio, that of means."""
         found = self.of(runs)
         if not found or (self.over and (not reference or self.ways(reference) != self.ways(runs))):
             return None, None
@@ -163,7 +163,7 @@ class References:
                     self._cells.setdefault(self._key(cell[0]), []).append(cell)
 
     def of(self, run: Run) -> list[Run] | None:
-        """Give the runs that one is held against; None where there are none, or several that differ."""
+        """Return the runs that one is held against; None where there are none, or several that differ."""
         found = self._cells.get(self._key(run), [])
         for key in CLOSEST:
             agreeing = [cell for cell in found if _of(cell[0], key) == _of(run, key)]
@@ -188,7 +188,7 @@ TRAINING = {"epochs": "", "batch_size": "", "label_smoothing": "", "precision": 
 
 
 def unlike(rows: Sequence[Row], layout: Layout) -> list[str]:
-    """Say in what the training of a block's rows differs without their saying so: ``epochs 6 (set), 200 (rigl)``."""
+    """Return in what the training of a block's rows differs without their saying so: ``epochs 6 (set), 200 (rigl)``."""
     own = layout.settings | {f.name for f in layout.fields}
     kept = tuple(prefix for prefix, group in TRAINING.items() if group not in own)
     settings = [dict(row.signature) for row in rows]

@@ -79,7 +79,7 @@ def notes(
 
 
 def _conventions(values: Sequence[Measure], runs: Sequence[Run]) -> list[str]:
-    """Say how the numbers came about that are no accuracies."""
+    """Return how the numbers came about that are no accuracies."""
     notes = ["other numbers are means over the same seeds"] if any(not value.accuracy for value in values) else []
     for group, key in CONVENTIONS.items():
         if any(value.group == group for value in values):
@@ -109,7 +109,7 @@ def _listed(runs: Iterable[Run]) -> str:
 
 
 def _backends(rows: Iterable[Row]) -> str:
-    """Say how weights were stored, for a masked row is a simulation."""
+    """Return how weights were stored, for a masked row is a simulation."""
     names = {str(run.get("choices.backend")) for row in rows for run in row.runs}
     said = [f"{name} (simulated on dense storage)" if name == "masked" else name for name in sorted(names)]
     return f"all rows: backend {said[0]}" if len(said) == 1 else f"backends: {', '.join(said)}"

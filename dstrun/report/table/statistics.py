@@ -9,7 +9,7 @@ LEVEL = 0.95
 
 
 def half_width(deviation: float, n: int) -> float:
-    """Give half the width of the 95 % confidence interval of a mean (Student's t).
+    """Return half the width of the 95 % confidence interval of a mean (Student's t).
 
     Args:
         deviation: sample standard deviation.
@@ -21,7 +21,7 @@ def half_width(deviation: float, n: int) -> float:
 
 
 def paired(one: Mapping[int, float], other: Mapping[int, float]) -> float | None:
-    """Give the two-sided p-value of a paired t-test over the seeds that both have; None for fewer than two."""
+    """Return the two-sided p-value of a paired t-test over the seeds that both have; None for fewer than two."""
     differences = [one[seed] - other[seed] for seed in one.keys() & other.keys()]
     if len(differences) < 2:
         return None
@@ -34,7 +34,7 @@ def paired(one: Mapping[int, float], other: Mapping[int, float]) -> float | None
 
 
 def holm(p_values: Sequence[float], level: float = 1 - LEVEL) -> list[bool]:
-    """Say which hypotheses are rejected by Holm's procedure (1979), which holds the family-wise error at ``level``."""
+    """Return which hypotheses Holm's procedure (1979) rejects, which holds the family-wise error at ``level``."""
     rejected = [False] * len(p_values)
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[place] > level / (len(p_values) - rank):

@@ -78,7 +78,7 @@ def samples(step, per_class):
 
 
 def numerical(net, batches, temperature, loss=nn.functional.cross_entropy):
-    """Give w (H g) by central differences of the gradient along g; H g is of second order, so float64."""
+    """Return w (H g) by central differences of the gradient along g; H g is of second order, so float64."""
     weights = [m.weight for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 
     def gradient():

@@ -30,7 +30,7 @@ def start(bench, *, seed=0, scope="layer", total=100, **option):
 
 
 def by_position(layer, numbers):
-    """Give {position: number} of a layer's active connections."""
+    """Return {position: number} of a layer's active connections."""
     return dict(zip(layer.topology.positions.tolist(), numbers.tolist(), strict=True))
 
 

@@ -60,15 +60,15 @@ class Soft:
 
     @property
     def stored(self):
-        """Give the weights stored."""
+        """Return the weights stored."""
         return [round(value, 5) for value in self.layer.weight.detach().flatten().tolist()]
 
     @property
     def computed(self):
-        """Give the weights the forward pass uses."""
+        """Return the weights the forward pass uses."""
         return [round(value, 5) for value in self.module.weight.detach().flatten().tolist()]
 
     @property
     def grad(self):
-        """Give the gradient of the weights stored."""
+        """Return the gradient of the weights stored."""
         return [round(value, 5) for value in self.layer.dense_grad().tolist()]

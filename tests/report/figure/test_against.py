@@ -12,7 +12,7 @@ from dstrun.report.figure import PRESETS, flops, memory, sheet, sparsity
 
 
 def bars(axis) -> dict[str, tuple[list[float], list[float]]]:
-    """Give the places and means of every error bar by name."""
+    """Return the places and means of every error bar by name."""
     return {
         bar.get_label(): (list(bar.lines[0].get_xdata()), list(bar.lines[0].get_ydata())) for bar in axis.containers
     }
