@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from dstrun.account.flops import NetworkCost
-from dstrun.config import Experiment, compose
-from dstrun.network import allocate, count_network
-from dstrun.plan import plan_flops
+from dstrun.config.composition import Experiment, compose
+from dstrun.run.network import allocate, count_network
+from dstrun.run.plan import plan_flops
 
 R50 = "model=resnet50 dataset=imagenet"
 

@@ -35,11 +35,11 @@ from check_kit import (
 )
 
 from dstrun.account.flops import paper_ratio
-from dstrun.help import options
-from dstrun.option import ConfigError
+from dstrun.cli.help import options
 from dstrun.report.format import FORMATS, Column, render
 from dstrun.report.published import Reference, read, shipped
 from dstrun.report.training import is_training, preset
+from dstrun.system.trouble import ConfigError
 
 NETWORKS = {
     "model=resnet18 dataset=imagenet": ("torchvision", "11689512", "1.81 G"),

@@ -28,17 +28,19 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from dstrun import config, progress, sync
+from dstrun.cli.verb.words import found_runs
+from dstrun.config.composition import compose
 from dstrun.launcher.sweep import Plan
 from dstrun.launcher.task import Task
-from dstrun.option import ConfigError
 from dstrun.report import export, format, load, status, table
 from dstrun.report.page import sweep
-from dstrun.run import run
+from dstrun.run import sync
+from dstrun.run.lifecycle import run
+from dstrun.system import progress
+from dstrun.system.trouble import ConfigError
 from dstrun.torture.compare import differences, left_by
 from dstrun.torture.points import Strike
 from dstrun.torture.victim import Injury, attempt
-from dstrun.verb.words import found_runs
 
 WORDS = (
     "model=mlp", "dataset=digits", "wandb=disabled", "sparsity=0.8", "epochs=3", "optimizer.lr=0.05", "threads=1",
@@ -63,7 +65,7 @@ class Experiment:
         (made,) = attempt(WORDS, root, Injury(strikes))
         self.words, self.trace = [*WORDS, f"results={root / 'results'}"], made.trace
         self.folder, self.kept = root / "results" / "default", root / "kept"
-        self.tasks = [Task(config.compose([*self.words, f"seed={seed}"])) for seed in (0, 1)]
+        self.tasks = [Task(compose([*self.words, f"seed={seed}"])) for seed in (0, 1)]
         self.run = self.tasks[0].folder.path
         plan = Plan(self.tasks, "local", ["dstrun", "-m", *self.words])
         plan.name = "sweep.json"
@@ -111,7 +113,7 @@ class Experiment:
 
     def again(self) -> Any:
         """Run the command again; return all that it leaves, without times."""
-        done = run(config.compose(self.words)).message == "already done"
+        done = run(compose(self.words)).message == "already done"
         left = left_by(self.run)
         return left | {"checkpoint.pt": None} if done else left  # nothing reads that of a finished run
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dstrun import config
-from dstrun.assemble import assemble
-from dstrun.layer import SparseLayer
+from dstrun.config.composition import compose
+from dstrun.layer.interface import SparseLayer
 from dstrun.optimizer import aged
+from dstrun.run.assemble import assemble
 from dstrun.train.training import Training
 
 WORDS = [
@@ -80,7 +80,7 @@ def at(layer: SparseLayer, positions: Tensor, values: Tensor) -> tuple[Tensor, T
 
 def follow(words: list[str], steps: int, first: int) -> Sums:
     """Train, and add up updates of grown weights."""
-    training = assemble(config.compose(words), torch.device("cpu"))
+    training = assemble(compose(words), torch.device("cpu"))
     training.model.train()
     training.prepare()
     decay = training.optimizer.param_groups[0]["weight_decay"]

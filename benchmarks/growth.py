@@ -23,15 +23,15 @@ from typing import Any
 
 import torch
 
-from dstrun.exploration import Exploration, best
-from dstrun.geometry import LinearGeometry
 from dstrun.grow.gse import GSE
+from dstrun.layer.geometry import LinearGeometry
+from dstrun.layer.growth import Exploration, best
+from dstrun.layer.topology import Topology
 from dstrun.method.dynamic.rewiring import Rewiring
 from dstrun.prune.magnitude import Magnitude
 from dstrun.schedule.constant import Constant
 from dstrun.subset.draw import draw
 from dstrun.subset.uniform import Uniform
-from dstrun.topology import Topology
 
 
 def held(what: str) -> int:

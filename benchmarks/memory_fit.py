@@ -24,18 +24,19 @@ from typing import Any
 
 import memory_grid
 
-from dstrun import config, fitting
 from dstrun.account.memory import resident_peak_bytes
-from dstrun.trouble import out_of_memory
+from dstrun.config.composition import Experiment, compose
+from dstrun.run import fitting
+from dstrun.system.trouble import out_of_memory
 
 COMMON = ("wandb=disabled", "epochs=20")
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 """Settings of the C library with which a process holds what is allocated, and no more."""
 
 
-def composed(words: list[str]) -> config.Experiment:
+def composed(words: list[str]) -> Experiment:
     """Compose a run that is not logged."""
-    return config.compose([*COMMON, *words])
+    return compose([*COMMON, *words])
 
 
 def run(words: list[str]) -> None:
@@ -76,7 +77,7 @@ def main() -> int:
     """Print a row an answer."""
     limit, words = fitting.parse(sys.argv[1]), sys.argv[2:]
 
-    def again(more: Any) -> config.Experiment:
+    def again(more: Any) -> Experiment:
         return composed(merged(words, more))
 
     wrong = 0

@@ -2,8 +2,8 @@
 
     python benchmarks/memory_grid.py [--only WORD ...] [--csv FILE]
 
-Each case is predicted (``dstrun.predict``, nothing is computed) and then really run on noise for the same steps, on the
-CPU, in this process. Prints a row a phase, then the worst and the median error. About six minutes on two cores.
+Each case is predicted (``dstrun.run.predict``, nothing is computed) and then really run on noise for the same steps,
+on the CPU, in this process. Prints a row a phase, then the worst and the median error. About six minutes on two cores.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from dstrun.assemble import assemble
 from dstrun.bench.step import Noise
-from dstrun.config import Experiment, compose
-from dstrun.predict import predict_memory, steps_to_see
+from dstrun.config.composition import Experiment, compose
+from dstrun.run.assemble import assemble
+from dstrun.run.predict import predict_memory, steps_to_see
 from dstrun.train.training import Training
 
 CPU = torch.device("cpu")

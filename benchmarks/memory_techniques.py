@@ -51,12 +51,12 @@ def one(words: list[str], steps: int) -> dict[str, object]:
     """Measure a step and an update, if there are any, and time some steps."""
     import torch
 
-    from dstrun import config
-    from dstrun.assemble import assemble
+    from dstrun.config.composition import compose
+    from dstrun.run.assemble import assemble
 
     if "method=dense" in words:
         words = [word for word in words if not word.startswith(("schedule.", "sparsity="))]
-    run = assemble(config.compose(words), torch.device("cpu"))
+    run = assemble(compose(words), torch.device("cpu"))
     run.model.train()
     run.prepare()
     taken: list[float] = []

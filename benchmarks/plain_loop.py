@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dstrun import config
-from dstrun.config import Experiment
+from dstrun.config.composition import Experiment, compose
 from dstrun.dataset.loader import Loader
 
 
@@ -42,7 +41,7 @@ def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, data: Loader, 
 
 
 def main() -> None:
-    experiment = config.compose(["method=dense", *sys.argv[1:]])
+    experiment = compose(["method=dense", *sys.argv[1:]])
     recipe = experiment.build("optimizer")
     model, optimizer, data = build(experiment, "cpu")
     total = experiment.config["epochs"] * data.steps_per_epoch

@@ -32,7 +32,7 @@ def seconds(words: list[str] | None, extra: dict[str, str]) -> float:
 def imported(words: list[str] | None, extra: dict[str, str]) -> str:
     if words is None:
         return "torch"
-    lines = "import sys\nfrom dstrun.cli import main\ntry:\n  main(sys.argv[1:])\nexcept SystemExit:\n  pass\n"
+    lines = "import sys\nfrom dstrun.cli.main import main\ntry:\n  main(sys.argv[1:])\nexcept SystemExit:\n  pass\n"
     lines += f"print(*[m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", lines, *words], env={**os.environ, **extra}, capture_output=True, text=True

@@ -15,8 +15,8 @@ import time
 import torch
 from torch import Tensor
 
-from dstrun.assemble import assemble
-from dstrun.config import compose
+from dstrun.config.composition import compose
+from dstrun.run.assemble import assemble
 from dstrun.train.device import make_deterministic, pick_device
 from dstrun.train.training import Training
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
-from dstrun.option import OneOf, option
+from dstrun.config.option import OneOf, option
 
 
 class Recurrent(nn.Module):

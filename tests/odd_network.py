@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dstrun.option import option
+from dstrun.config.option import option
 
 
 @option

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from dstrun import config
-from dstrun.network import count_network
+from dstrun.config.composition import compose
+from dstrun.run.network import count_network
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -34,6 +34,6 @@ def test_networks_have_the_sizes_that_the_page_says() -> None:
         said = words.split() if "=" in words else [f"model={words}"]
         said = said if said[0].startswith("model=") else ["model=wideresnet", *said]
         dataset = "imagenet" if "224" in what else "cifar10"
-        cost = count_network(config.compose([*said, f"dataset={dataset}", "method=dense"]))
+        cost = count_network(compose([*said, f"dataset={dataset}", "method=dense"]))
         assert f"{cost.parameters:,}" == parameters, words
         assert f"{cost.forward() / 2e6:,.1f}" == macs, words

@@ -10,31 +10,32 @@ from pathlib import Path
 
 import pytest
 
-from dstrun import config, grid
-from dstrun.help import text
-from dstrun.option import ConfigError
-from dstrun.override import parse
+from dstrun.cli.help import text
+from dstrun.config import grid
+from dstrun.config.composition import Experiment, _hydra_compose, compose, compose_sweep, expand, hydra_open, of_hydra
+from dstrun.config.override import parse
 from dstrun.record.folder import label, run_id
+from dstrun.system.trouble import ConfigError
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))}
 NETWORKS, DATA = ("resnet56", "vgg16_small", "vit"), ("cifar10", "cifar100")
 
 
 @lru_cache
-def runs_of(name: str, *typed: str) -> list[config.Experiment]:
-    return config.compose_sweep(typed, name=name)
+def runs_of(name: str, *typed: str) -> list[Experiment]:
+    return compose_sweep(typed, name=name)
 
 
 def words_of(name: str, *typed: str) -> list[list[str]]:
-    with config.hydra_open():
-        file = config._hydra_compose(config.of_hydra(typed), name).hydra.sweeper
-        return config.expand(parse(typed), file.params, file.grids)
+    with hydra_open():
+        file = _hydra_compose(of_hydra(typed), name).hydra.sweeper
+        return expand(parse(typed), file.params, file.grids)
 
 
-def points(experiments: list[config.Experiment], *keys: str) -> set[tuple]:
+def points(experiments: list[Experiment], *keys: str) -> set[tuple]:
     """Return the values of some keys in every run; a group is its option."""
 
-    def value(run: config.Experiment, key: str):
+    def value(run: Experiment, key: str):
         if key in run.choices:
             return run.choices[key]
         group, _, leaf = key.partition(".")
@@ -63,10 +64,10 @@ def test_a_file_says_what_it_studies_and_how_many_runs_it_has(name: str) -> None
 @pytest.mark.parametrize("name", FILES)
 def test_runs_of_a_sweep_are_those_that_hydra_composes_alone(name: str) -> None:
     """Sharing what options compose to changes no run."""
-    file = config.compose_sweep([], name=name)
+    file = compose_sweep([], name=name)
     words = words_of(name)
     for at in range(0, len(file), max(1, len(file) // 4)):
-        alone = config.compose(words[at], name=name)
+        alone = compose(words[at], name=name)
         assert (alone.config, alone.choices) == (file[at].config, file[at].choices)
 
 
@@ -115,7 +116,7 @@ def test_subset_has_every_distribution_at_every_size_and_rigl_once() -> None:
 
 def test_width_keeps_the_active_connections() -> None:
     """The sparsities of the file, against networks that are counted."""
-    from dstrun.network import allocate, count_network
+    from dstrun.run.network import allocate, count_network
 
     active: dict[str, set[int]] = {}
     for run in runs_of("width", "seed=0"):

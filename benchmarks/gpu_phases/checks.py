@@ -15,7 +15,7 @@ import step_graph
 import torch
 from torch import Tensor
 
-from dstrun.config import compose
+from dstrun.config.composition import compose
 from dstrun.train import checkpoint, training
 from dstrun.train.training import Training
 from dstrun.train.turns import pause, take_turns
@@ -243,7 +243,7 @@ def methods(device: str, root: str, names: Sequence[str]) -> Iterator[Found]:
 
 
 def _method(device: str, name: str, folder: str) -> Verdict:
-    from dstrun.cli import main
+    from dstrun.cli.main import main
     from dstrun.record import valid
 
     words = ["dataset=digits", "dataset.limit=512", "batch_size=64", "model=resnet20", "model.width=0.25", "epochs=2"]

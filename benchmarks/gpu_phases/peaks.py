@@ -9,11 +9,11 @@ import torch
 from dstrun.account.memory import tensor_bytes
 from dstrun.account.recorded import recorded
 from dstrun.account.timeline import timeline
-from dstrun.config import compose
-from dstrun.predict import predict_memory
+from dstrun.config.composition import compose
 from dstrun.record.folder import RunFolder
-from dstrun.record.journal import Silence
+from dstrun.run.predict import predict_memory
 from dstrun.train.fit import take_timed_step
+from dstrun.train.journal import Silence
 from dstrun.train.training import Training
 from gpu_phases.checks import Verdict, begin
 from gpu_phases.scale import Scale, every

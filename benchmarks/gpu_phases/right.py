@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dstrun.help import options
+from dstrun.cli.help import options
 from gpu_phases import jobs
 from gpu_phases.scale import METHODS, scale
 from gpu_phases.slot import Slot

@@ -86,7 +86,7 @@ def _plain(words: list[str], device: str, precision: str) -> Callable[[int], flo
     import step_graph
     import torch
 
-    from dstrun.config import compose
+    from dstrun.config.composition import compose
 
     model, optimizer, data = plain_loop.build(compose([*words, "method=dense"]), device)
     done = 0

@@ -111,7 +111,7 @@ def started(slot: Slot, recipe: Recipe) -> jobs.Job:
 
 def command(words: list[str]) -> Iterator[Found]:
     """Be the command line; this process ends with its exit code."""
-    from dstrun.cli import main
+    from dstrun.cli.main import main
 
     raise SystemExit(main(words))
     yield {}
@@ -151,7 +151,7 @@ def _results(slot: Slot) -> None:
 
 def identities(slot: Slot) -> dict[str, Path]:
     """Return where there is a record of each experiment, among those that are published and of earlier slots."""
-    from dstrun import identity as of
+    from dstrun.config import identity as of
     from dstrun.record import valid
 
     found = {}
@@ -166,8 +166,8 @@ def identities(slot: Slot) -> dict[str, Path]:
 
 def identity(words: tuple[str, ...]) -> str:
     """Return what decides the result of a run, whatever device it trains on."""
-    from dstrun import identity as of
-    from dstrun.config import compose
+    from dstrun.config import identity as of
+    from dstrun.config.composition import compose
 
     return _plain(of.identity(compose(list(words)).config))
 

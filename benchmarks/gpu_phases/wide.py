@@ -14,7 +14,7 @@ from gpu_phases.slot import Slot
 from gpu_phases.where import timed
 
 if TYPE_CHECKING:
-    from dstrun.initial import Initial
+    from dstrun.layer.initial import Initial
 
 BATCH = 128
 DRAWN = 1 << 27
@@ -60,8 +60,8 @@ def drawn(n: int, degree: int, device: str) -> Initial:
     """Draw a layer on the device, each connection with the same chance: sorted as they come, a few outputs at once."""
     import torch
 
-    from dstrun.initial import Initial
-    from dstrun.topology import Topology
+    from dstrun.layer.initial import Initial
+    from dstrun.layer.topology import Topology
 
     parts = []
     for first in range(0, n, max(1, DRAWN // n)):
@@ -80,7 +80,7 @@ def _timed(
 
     from dstrun.bench.point import Network, predict
     from dstrun.bench.result import free_bytes
-    from dstrun.initial import Initial
+    from dstrun.layer.initial import Initial
 
     if device == "cuda":
         gc.collect()

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from dstrun.account.survey import Survey, survey
 from dstrun.account.unpruned import Unpruned, unpruned
-from dstrun.grow.criterion import Cost
-from dstrun.layer import prunable, sharing, stored
+from dstrun.layer.criterion import Cost
+from dstrun.layer.interface import prunable, sharing, stored
 from dstrun.method.procedure import Products
 
 if TYPE_CHECKING:
-    from dstrun.grow.criterion import GrowCriterion
+    from dstrun.layer.criterion import GrowCriterion
     from dstrun.method.procedure import Update
 
 CONVENTION = (

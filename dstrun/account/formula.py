@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dstrun.grow.criterion import Cost
+from dstrun.layer.criterion import Cost
 from dstrun.method.procedure import Method
 
 SIZE, PER_EPOCH = 10_000, 50

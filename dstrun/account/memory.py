@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dstrun.account.recorded import address, recorded
 from dstrun.account.timeline import text, timeline
-from dstrun.layer import SparseLayer
+from dstrun.layer.interface import SparseLayer
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:

@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from dstrun.geometry import Layer
-from dstrun.layer import prunable, sharing, stored
+from dstrun.layer.geometry import Layer
+from dstrun.layer.interface import prunable, sharing, stored
 
 aten: Any = torch.ops.aten
 OPERANDS: dict[Any, tuple[int, ...]] = {

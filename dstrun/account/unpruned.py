@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from dstrun.account.survey import Product, Survey
-from dstrun.layer import prunable, stored
+from dstrun.layer.interface import prunable, stored
 
 UNUSED, FROZEN, OTHER = "never used in the forward pass", "frozen", "no kind that can be pruned"
 NORMS = _NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm

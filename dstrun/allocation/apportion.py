@@ -10,8 +10,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from dstrun.budget import budget
-from dstrun.option import ConfigError
+from dstrun.allocation.budget import budget
+from dstrun.system.trouble import ConfigError
 
 ON_TOP = ", but the first layer is dense, on top of the budget"
 """What a rule adds to its words where it sets the first layer apart."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from dstrun.allocation.apportion import ON_TOP, apportion, behind_first
-from dstrun.option import OneOf, option
+from dstrun.config.option import OneOf, option
 
 
 @option

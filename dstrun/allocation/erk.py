@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Annotated
 
 from dstrun.allocation.apportion import ON_TOP, apportion, behind_first
-from dstrun.option import Within, option
+from dstrun.config.option import Within, option
 
 
 @option

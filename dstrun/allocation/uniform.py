@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from dstrun.allocation.apportion import ON_TOP, apportion, behind_first
-from dstrun.option import option
+from dstrun.config.option import option
 
 
 @option

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from dstrun.backend import masked, sparse
 from dstrun.backend.kernel import NO_TRITON
-from dstrun.bounded import content
-from dstrun.geometry import Layer
-from dstrun.initial import initial
-from dstrun.layer import SparseLayer, prunable
-from dstrun.option import ConfigError
+from dstrun.layer.geometry import Layer
+from dstrun.layer.initial import initial
+from dstrun.layer.interface import SparseLayer, prunable
+from dstrun.system.bounded import content
+from dstrun.system.trouble import ConfigError
 
 ROUNDS = 5
 BYTES = 1 << 24

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dstrun.backend.pattern import number_type
-from dstrun.topology import Topology
+from dstrun.layer.topology import Topology
 
 SMALLEST = 512
 """A layer of no more connections is followed in full."""

@@ -17,20 +17,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dstrun.backend.search import Search
-from dstrun.exploration import Exploration, Proposal, best
-from dstrun.geometry import Layer, geometry
-from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, carried, prunable, scored, sharing, single
-from dstrun.ranks import ALONE, Passes, Ranks
-from dstrun.topology import Topology
-from dstrun.transfer import sent
+from dstrun.layer.geometry import Layer, geometry
+from dstrun.layer.growth import Exploration, Proposal, best
+from dstrun.layer.initial import Initial, home, initial
+from dstrun.layer.interface import SparseLayer, carried, prunable, scored, sharing, single
+from dstrun.layer.topology import Topology
+from dstrun.system.ranks import ALONE, Passes, Ranks
+from dstrun.system.transfer import sent
 
 if TYPE_CHECKING:
-    from dstrun.grow.criterion import GrowCriterion
+    from dstrun.layer.criterion import GrowCriterion
 
 
 class MaskedLayer:
-    """One ``Linear``, ``Conv1d`` or ``Conv2d`` with a topology (see ``dstrun.layer.SparseLayer``).
+    """One ``Linear``, ``Conv1d`` or ``Conv2d`` with a topology (see ``dstrun.layer.interface.SparseLayer``).
 
     Args:
         name: the module's path in the network.

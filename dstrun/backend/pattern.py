@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstrun.geometry import Geometry
-from dstrun.topology import Topology
-from dstrun.transfer import sent
+from dstrun.layer.geometry import Geometry
+from dstrun.layer.topology import Topology
+from dstrun.system.transfer import sent
 
 KEPT = ("columns", "outputs", "order")
 """Buffers of what ``Pattern.by_input`` returns, where it is kept."""

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from dstrun.backend.pattern import number_type
-from dstrun.exploration import Exploration, Proposal, best
-from dstrun.ranks import Passes, Sums
-from dstrun.transfer import sent
+from dstrun.layer.growth import Exploration, Proposal, best
+from dstrun.system.ranks import Passes, Sums
+from dstrun.system.transfer import sent
 
 if TYPE_CHECKING:
-    from dstrun.geometry import Geometry
-    from dstrun.grow.criterion import GrowCriterion
+    from dstrun.layer.criterion import GrowCriterion
+    from dstrun.layer.geometry import Geometry
 
 BLOCK = 1 << 19
 """Entries of the dense gradient that exist at once; half of the layer's at most."""

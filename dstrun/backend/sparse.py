@@ -24,20 +24,20 @@ from dstrun.backend.kernel.layout import batch_innermost
 from dstrun.backend.normalization import BatchNorm2d
 from dstrun.backend.pattern import Pattern, rows_of
 from dstrun.backend.search import Search, best_of_all, dense_gradient
-from dstrun.exploration import Exploration, Proposal, best
-from dstrun.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
-from dstrun.initial import Initial, home, initial
-from dstrun.layer import SparseLayer, carry, prunable, scored, sharing, single
-from dstrun.ranks import ALONE, Passes, Ranks
-from dstrun.topology import Topology, others
-from dstrun.transfer import sent
+from dstrun.layer.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
+from dstrun.layer.growth import Exploration, Proposal, best
+from dstrun.layer.initial import Initial, home, initial
+from dstrun.layer.interface import SparseLayer, carry, prunable, scored, sharing, single
+from dstrun.layer.topology import Topology, others
+from dstrun.system.ranks import ALONE, Passes, Ranks
+from dstrun.system.transfer import sent
 
 if TYPE_CHECKING:
-    from dstrun.grow.criterion import GrowCriterion
+    from dstrun.layer.criterion import GrowCriterion
 
 
 class Sparse(nn.Module):
-    """What ``Linear``, ``Conv1d`` and ``Conv2d`` share; implements ``dstrun.layer.SparseLayer``.
+    """What ``Linear``, ``Conv1d`` and ``Conv2d`` share; implements ``dstrun.layer.interface.SparseLayer``.
 
     Args:
         geometry: how connections relate to inputs and outputs.
@@ -344,8 +344,8 @@ def sparsify(
 ) -> list[SparseLayer]:
     """Replace every linear and convolution layer by an always-sparse one with a random topology.
 
-    Weights are drawn anew, scaled by the actual fan-in (``dstrun.initial``). A layer on the ``meta`` device becomes a
-    sparse one on the CPU, so that networks whose dense weights fit nowhere can be built.
+    Weights are drawn anew, scaled by the actual fan-in (``dstrun.layer.initial``). A layer on the ``meta`` device
+    becomes a sparse one on the CPU, so that networks whose dense weights fit nowhere can be built.
 
     Args:
         model: changed in place; its other parameters stay.

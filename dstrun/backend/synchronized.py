@@ -15,7 +15,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dstrun.backend.dropout import Dropout, dropped
 from dstrun.backend.normalization import BatchNorm2d
-from dstrun.ranks import Ranks
+from dstrun.system.ranks import Ranks
 
 
 def synchronize(model: nn.Module, ranks: Ranks, device: torch.device) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from dstrun.bench.shapes import SHAPES, find
-from dstrun.option import Above, AtLeast, ConfigError, OneOf, Within, check_value, nearest
+from dstrun.config.option import Above, AtLeast, OneOf, Within, check_value, nearest
+from dstrun.system.trouble import ConfigError
 
 Sparsity = Annotated[float, Within(0, 1, high_open=True)]
 Count = Annotated[int, AtLeast(1)]

@@ -23,10 +23,10 @@ from dstrun.bench.measure import Passes, interleaved, rows
 from dstrun.bench.peer import PEERS
 from dstrun.bench.result import machine
 from dstrun.bench.shapes import Shape, find
-from dstrun.geometry import ConvGeometry, Geometry, LinearGeometry
-from dstrun.initial import initial
-from dstrun.progress import say
-from dstrun.topology import Topology
+from dstrun.layer.geometry import ConvGeometry, Geometry, LinearGeometry
+from dstrun.layer.initial import initial
+from dstrun.layer.topology import Topology
+from dstrun.system.progress import say
 
 FORWARD, INPUT, WEIGHT = "forward", "input gradient", "weight gradient"
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.sparse import check_sparse_tensor_invariants  # a call's own check_invariants=False warns in 2.11
 
-from dstrun.topology import Topology
-from dstrun.transfer import sent
+from dstrun.layer.topology import Topology
+from dstrun.system.transfer import sent
 
 
 def coo(topology: Topology, values: Tensor, transposed: bool = False) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dstrun.bench.measure import Passes
-from dstrun.geometry import ConvGeometry, Geometry
+from dstrun.layer.geometry import ConvGeometry, Geometry
 
 Setup = tuple[Passes, list[Tensor]]
 

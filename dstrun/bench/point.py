@@ -23,8 +23,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from dstrun.account.memory import tensor_bytes
 from dstrun.backend import masked, sparse
 from dstrun.bench.layout import csr, parts
-from dstrun.initial import Initial, initial
-from dstrun.layer import prunable, skeleton
+from dstrun.layer.initial import Initial, initial
+from dstrun.layer.interface import prunable, skeleton
 
 LAYERS = 3
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dstrun.option import ConfigError
-from dstrun.progress import say
 from dstrun.report.format import Column, render
-from dstrun.trouble import why
+from dstrun.system.progress import say
+from dstrun.system.trouble import ConfigError, why
 
 CASE = {
     "kernel": ["layer", "sparsity", "batch"],
@@ -55,7 +54,7 @@ def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
         torch.set_num_threads(threads)
     if device == "cpu":
         from dstrun.backend.kernel.fast import announce
-        from dstrun.heap import keep_freed
+        from dstrun.system.heap import keep_freed
 
         announce(say)
         keep_freed()  # as a run does, for every implementation

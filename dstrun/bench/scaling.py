@@ -18,8 +18,8 @@ from dstrun.bench.arguments import SCALED, Scaling
 from dstrun.bench.measure import rows, turns
 from dstrun.bench.point import LAYERS, predict
 from dstrun.bench.result import free_bytes, machine
-from dstrun.progress import say
 from dstrun.report.format import in_bytes
+from dstrun.system.progress import say
 
 
 class Failed(Exception):

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from dstrun import config
-from dstrun.assemble import assemble
 from dstrun.bench.arguments import GROWS, Step
 from dstrun.bench.kernel import waiter
 from dstrun.bench.measure import Passes, interleaved, rows
 from dstrun.bench.result import machine
-from dstrun.config import Experiment
+from dstrun.config.composition import Experiment, compose
 from dstrun.dataset.images import Dataset, Images
-from dstrun.option import ConfigError
-from dstrun.progress import say
+from dstrun.run.assemble import assemble
+from dstrun.system.progress import say
+from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 EPOCHS = 10_000
@@ -77,7 +76,7 @@ def words(settings: Step, sparsity: float, device: str) -> dict[str, list[str]]:
 
 def start(overrides: list[str], device: torch.device) -> tuple[Passes, Training]:
     """Assemble a run and measure the memory of its first steps; gives the passes of a round."""
-    composed = config.compose(overrides)
+    composed = compose(overrides)
     training = assemble(NoiseExperiment(composed.config, composed.choices), device)
     training.model.train()
     for number in range(1, 5):
@@ -92,7 +91,7 @@ def measure(settings: Step) -> Iterator[list[dict[str, Any]]]:
     """Time the steps and updates at every sparsity; yields the rows of each."""
     for sparsity in settings.sparsity:
         for overrides in words(settings, sparsity, settings.device).values():
-            config.compose(overrides)
+            compose(overrides)
     where, device = machine(settings.device, settings.threads), torch.device(settings.device)
     for sparsity in settings.sparsity:
         case = {"bench": "step", "sparsity": sparsity, "batch": settings.batch}

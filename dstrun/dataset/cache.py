@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dstrun.bounded import content
-from dstrun.option import ConfigError, expanded
-from dstrun.trouble import why
+from dstrun.config.option import expanded
+from dstrun.system.bounded import content
+from dstrun.system.trouble import ConfigError, why
 
 log = logging.getLogger("dstrun")
 

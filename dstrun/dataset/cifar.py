@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from dstrun.config.option import option
 from dstrun.dataset import parquet
 from dstrun.dataset.published import Arrays, Published, Source
-from dstrun.option import ConfigError, option
+from dstrun.system.trouble import ConfigError
 
 
 @option

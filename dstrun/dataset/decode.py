@@ -21,11 +21,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dstrun.bounded import piece
 from dstrun.dataset import parquet
 from dstrun.dataset.listing import Place
-from dstrun.option import ConfigError
-from dstrun.trouble import why
+from dstrun.system.bounded import piece
+from dstrun.system.trouble import ConfigError, why
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 FILE_BYTES = 1 << 26

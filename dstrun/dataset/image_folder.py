@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 
+from dstrun.config.option import OneOf, Within, expanded, option
 from dstrun.dataset.cache import cached
 from dstrun.dataset.images import permutation
 from dstrun.dataset.listed import SAMPLED, Listed, statistics
-from dstrun.option import ConfigError, OneOf, Within, expanded, option
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from dstrun.dataset.listing import Layout

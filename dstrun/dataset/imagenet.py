@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from dstrun.config.option import expanded, option
 from dstrun.dataset.images import check_counts
 from dstrun.dataset.listed import Listed
-from dstrun.option import ConfigError, expanded, option
+from dstrun.system.trouble import ConfigError
 
 CLASSES = 1000
 TRAIN, TEST = 1_281_167, 50_000

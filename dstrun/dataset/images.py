@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
+from dstrun.config.option import AtLeast, option
 from dstrun.dataset.cache import Shapes
-from dstrun.option import AtLeast, ConfigError, option
-from dstrun.ranks import ALONE, Ranks
+from dstrun.system.ranks import ALONE, Ranks
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from dstrun.dataset.loader import Loader

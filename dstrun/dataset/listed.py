@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from dstrun.config.option import AtLeast, OneOf, nearest, option
 from dstrun.dataset.cache import Shapes, cached
 from dstrun.dataset.images import Dataset, Images, check_counts, permutation
-from dstrun.option import AtLeast, ConfigError, OneOf, nearest, option
-from dstrun.ranks import ALONE, Ranks
+from dstrun.system.ranks import ALONE, Ranks
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from dstrun.dataset.listing import Layout, Listing

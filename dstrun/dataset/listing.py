@@ -16,11 +16,11 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from dstrun.bounded import piece
+from dstrun.config.option import nearest
 from dstrun.dataset import parquet
 from dstrun.dataset.cache import remembered
-from dstrun.option import ConfigError, nearest
-from dstrun.trouble import why
+from dstrun.system.bounded import piece
+from dstrun.system.trouble import ConfigError, why
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm")
 """By which files and members are known to be images."""

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dstrun.dataset.images import Images
-from dstrun.option import ConfigError
-from dstrun.ranks import ALONE, Ranks
-from dstrun.stream import generator
+from dstrun.system.ranks import ALONE, Ranks
+from dstrun.system.stream import generator
+from dstrun.system.trouble import ConfigError
 
 PAD = 4
 """Black pixels around an image before it is cropped."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 IMAGE_COLUMNS = ("img", "image")
 GROUP_BYTES = 1 << 31

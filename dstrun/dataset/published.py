@@ -13,9 +13,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from dstrun.config.option import expanded, nearest, option
 from dstrun.dataset.cache import cached, checksum
 from dstrun.dataset.images import Dataset, Images
-from dstrun.option import ConfigError, expanded, nearest, option
+from dstrun.system.trouble import ConfigError
 
 TIMEOUT_S = 10.0
 """How long a download waits for the network to say anything."""

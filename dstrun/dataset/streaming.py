@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader
 from dstrun.dataset.decode import WINDOW_BYTES, Fault, Reader, Request, start_worker
 from dstrun.dataset.listing import Listing
 from dstrun.dataset.loader import Loader
-from dstrun.option import ConfigError
-from dstrun.ranks import ALONE, Ranks
-from dstrun.stream import generator, stream
+from dstrun.system.ranks import ALONE, Ranks
+from dstrun.system.stream import generator, stream
+from dstrun.system.trouble import ConfigError
 
 log = logging.getLogger("dstrun")
 

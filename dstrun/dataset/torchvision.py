@@ -12,12 +12,12 @@ from typing import IO, Annotated, Any, NamedTuple
 
 import numpy as np
 
+from dstrun.config.option import OneOf, option
 from dstrun.dataset.cache import Shapes, cached, checksum
 from dstrun.dataset.images import Images, check_counts
 from dstrun.dataset.listed import statistics
 from dstrun.dataset.published import Arrays, Published, Source
-from dstrun.option import ConfigError, OneOf, option
-from dstrun.trouble import why
+from dstrun.system.trouble import ConfigError, why
 
 
 class Known(NamedTuple):

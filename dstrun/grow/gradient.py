@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dstrun.grow.criterion import Cost
-from dstrun.option import option
+from dstrun.config.option import option
+from dstrun.layer.criterion import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.exploration import Exploration
+    from dstrun.layer.growth import Exploration
 
 
 @option

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from dstrun.grow.criterion import Cost
-from dstrun.option import Above, ConfigError, OneOf, option
+from dstrun.config.option import Above, OneOf, option
+from dstrun.layer.criterion import Cost
 from dstrun.subset.criterion import SubsetDistribution
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.exploration import Exploration
+    from dstrun.layer.growth import Exploration
 
 
 @option

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dstrun.grow.criterion import Cost
-from dstrun.option import option
+from dstrun.config.option import option
+from dstrun.layer.criterion import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.exploration import Exploration
+    from dstrun.layer.growth import Exploration
 
 
 @option
@@ -31,7 +31,7 @@ class Random:
 
     def candidates(self, exploration: Exploration) -> Tensor:
         """Draw ``limit`` inactive connections uniformly without replacement."""
-        from dstrun.topology import draw_distinct, inactive
+        from dstrun.layer.topology import draw_distinct, inactive
 
         count = min(exploration.limit, exploration.free)
         return inactive(exploration.blocked, draw_distinct(exploration.free, count, exploration.generator))

@@ -22,13 +22,13 @@ from multiprocessing import util
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from dstrun.config import Experiment
+from dstrun.config.composition import Experiment
+from dstrun.config.option import AtLeast, option
 from dstrun.launcher.task import BUSY, Exit, Stopped, Task, cores
-from dstrun.option import AtLeast, ConfigError, option
-from dstrun.process import gone, started
-from dstrun.progress import say
 from dstrun.record.lock import BUSY_CODE
-from dstrun.trouble import sentence, why
+from dstrun.system.process import gone, started
+from dstrun.system.progress import say
+from dstrun.system.trouble import ConfigError, sentence, why
 
 if TYPE_CHECKING:
     from dstrun.launcher.sweep import Ends, Plan

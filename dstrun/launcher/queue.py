@@ -8,9 +8,9 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dstrun.option import ConfigError, nearest
-from dstrun.progress import say
-from dstrun.trouble import why
+from dstrun.config.option import nearest
+from dstrun.system.progress import say
+from dstrun.system.trouble import ConfigError, why
 
 OVER = {
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "PREEMPTED",

@@ -17,15 +17,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dstrun.bounded import refuse_link
-from dstrun.config import Experiment
+from dstrun.config.composition import Experiment
 from dstrun.launcher import queue
 from dstrun.launcher.queue import Job
 from dstrun.launcher.task import BUSY, Exit, Stopped, Task, cores
-from dstrun.option import ConfigError
-from dstrun.progress import say
 from dstrun.record.lock import BUSY_CODE
-from dstrun.trouble import why
+from dstrun.system.bounded import refuse_link
+from dstrun.system.progress import say
+from dstrun.system.trouble import ConfigError, why
 
 if TYPE_CHECKING:
     from dstrun.launcher.sweep import Ends, Plan

@@ -11,15 +11,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from dstrun.bounded import refuse_link
-from dstrun.config import Experiment
+from dstrun.config.composition import Experiment
 from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
-from dstrun.option import ConfigError
-from dstrun.process import host, machine, started
-from dstrun.progress import say
 from dstrun.record import sealed
 from dstrun.record.lock import BUSY_CODE
-from dstrun.trouble import sentence, why
+from dstrun.system.bounded import refuse_link
+from dstrun.system.process import host, machine, started
+from dstrun.system.progress import say
+from dstrun.system.trouble import ConfigError, sentence, why
 
 SHOWN = 3
 """How many runs that repeat another are named."""

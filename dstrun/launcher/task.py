@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dstrun.bounded import content
-from dstrun.config import Experiment
-from dstrun.option import ConfigError
+from dstrun.config.composition import Experiment
 from dstrun.record import sealed
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Busy, Lock, describe
+from dstrun.system.bounded import content
+from dstrun.system.trouble import ConfigError
 
 TAIL = 3
 TAIL_BYTES = 1 << 16

@@ -6,10 +6,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from dstrun.config import Experiment
+from dstrun.config.composition import Experiment
 from dstrun.launcher.work import work
-from dstrun.output import outlast
-from dstrun.progress import say
+from dstrun.system.output import outlast
+from dstrun.system.progress import say
 from dstrun.train.stop import Stop
 from dstrun.train.turns import take_turns
 

@@ -10,16 +10,15 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from dstrun.bounded import refuse_link
-from dstrun.config import Experiment
-from dstrun.option import ConfigError
-from dstrun.output import outlast
-from dstrun.progress import say
+from dstrun.config.composition import Experiment
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import BUSY_CODE, Busy
-from dstrun.run import report, run
-from dstrun.safe import log_to_stderr
-from dstrun.trouble import why
+from dstrun.run.lifecycle import report, run
+from dstrun.system.bounded import refuse_link
+from dstrun.system.output import outlast
+from dstrun.system.progress import say
+from dstrun.system.safe import log_to_stderr
+from dstrun.system.trouble import ConfigError, why
 
 
 def work(

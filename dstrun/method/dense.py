@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from dstrun.config.option import option
 from dstrun.method.procedure import Method
-from dstrun.option import option
 
 
 @option

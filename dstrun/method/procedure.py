@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dstrun.grow.criterion import Cost
-from dstrun.option import option
+from dstrun.config.option import option
+from dstrun.layer.criterion import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from dstrun.layer import SparseLayer
+    from dstrun.layer.interface import SparseLayer
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Update:
     skipped: bool = False
 
     def __post_init__(self) -> None:
-        from dstrun.transfer import numbers
+        from dstrun.system.transfer import numbers
 
         shares = numbers([change.explored for change in self.changes])
         changes = [replace(change, explored=share) for change, share in zip(self.changes, shares, strict=True)]

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dstrun.layer import SparseLayer
+from dstrun.layer.interface import SparseLayer
+from dstrun.layer.selection import highest
 from dstrun.method.procedure import Change
-from dstrun.selection import highest
-from dstrun.transfer import fetched
+from dstrun.system.transfer import fetched
 
 log = logging.getLogger("dstrun")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from dstrun.grow.criterion import Cost
-from dstrun.layer import SparseLayer
+from dstrun.layer.criterion import Cost
+from dstrun.layer.interface import SparseLayer
 from dstrun.method.procedure import Change, Procedure, Setting, Update
 from dstrun.method.pruning import keep_best
 from dstrun.method.rounds import Rounds, survivors
-from dstrun.stream import generator
+from dstrun.system.stream import generator
 
 Score = Callable[[Setting, int], tuple[list[Tensor], int]]
 """Scores, (A,) of each layer at a step, and how many samples were passed forward and backward for them."""

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from torch import nn
 
+from dstrun.config.option import Above, AtLeast, option
 from dstrun.model import scaled
-from dstrun.option import Above, AtLeast, option
 
 
 @option

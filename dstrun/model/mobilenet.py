@@ -10,8 +10,8 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dstrun.config.option import Above, option
 from dstrun.model import scaled
-from dstrun.option import Above, option
 
 STEM = 32
 BLOCKS = (

@@ -10,8 +10,9 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dstrun.config.option import Above, option
 from dstrun.model import scaled
-from dstrun.option import Above, ConfigError, option
+from dstrun.system.trouble import ConfigError
 
 
 @option

@@ -16,8 +16,8 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dstrun.config.option import Above, OneOf, option
 from dstrun.model import scaled
-from dstrun.option import Above, OneOf, option
 
 
 @option

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from dstrun.config.option import Above, AtLeast, option
 from dstrun.model import scaled
-from dstrun.option import Above, AtLeast, ConfigError, option
+from dstrun.system.trouble import ConfigError
 
 TIMES = (1, 2, 4, 8, 8)
 """Channels of the five stages, relative to those of the first."""

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dstrun.config.option import Above, AtLeast, option
 from dstrun.model import scaled
-from dstrun.option import Above, AtLeast, ConfigError, option
+from dstrun.system.trouble import ConfigError
 
 BLOCKS = 4
 HEAD = 64

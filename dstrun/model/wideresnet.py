@@ -11,8 +11,9 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dstrun.config.option import Above, Within, option
 from dstrun.model import scaled
-from dstrun.option import Above, ConfigError, Within, option
+from dstrun.system.trouble import ConfigError
 
 STEM = 16
 

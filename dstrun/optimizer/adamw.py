@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from dstrun.config.option import option
 from dstrun.optimizer.adam import Adam
-from dstrun.option import option
 
 
 @option

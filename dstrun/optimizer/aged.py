@@ -49,7 +49,7 @@ class AgedAdam(torch.optim.Adam):
     def before_growth(self, weight: Tensor) -> None:
         """Count the steps of every connection of a weight from now on; those there are have seen all its steps.
 
-        See ``dstrun.layer.carried``.
+        See ``dstrun.layer.interface.carried``.
         """
         state = self.state.get(weight)
         if state and AGE not in state:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from dstrun.option import AtLeast, ConfigError, OneOf, Within, option
+from dstrun.config.option import AtLeast, OneOf, Within, option
+from dstrun.system.trouble import ConfigError
 
 
 @option

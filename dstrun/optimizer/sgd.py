@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from dstrun.config.option import Within, option
 from dstrun.optimizer.rate import Rate
-from dstrun.option import ConfigError, Within, option
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn

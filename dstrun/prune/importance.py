@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from dstrun.option import AtLeast, option
+from dstrun.config.option import AtLeast, option
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from dstrun.layer import SparseLayer
+    from dstrun.layer.interface import SparseLayer
 
 
 @option

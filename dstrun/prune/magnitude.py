@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from dstrun.option import option
+from dstrun.config.option import option
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from dstrun.layer import SparseLayer
+    from dstrun.layer.interface import SparseLayer
 
 
 @option

@@ -27,8 +27,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dstrun.process import host, machine, started
 from dstrun.record.sealed import Damaged, parse, seal
+from dstrun.system.process import host, machine, started
 
 BEAT_SECONDS = 10
 SILENT_SECONDS = 300

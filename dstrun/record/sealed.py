@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from dstrun import bounded
-from dstrun.progress import say_once
 from dstrun.record.writer import write_atomic
-from dstrun.trouble import why
+from dstrun.system import bounded
+from dstrun.system.progress import say_once
+from dstrun.system.trouble import why
 
 SCHEMA = 2
 """Since which files are sealed."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dstrun.config.upgrade import upgrade
 from dstrun.record import sealed
-from dstrun.upgrade import upgrade
 
 SCHEMAS = (1, sealed.SCHEMA)
 """Schemas that are read; those before the last are put into today's words (``upgrade``)."""

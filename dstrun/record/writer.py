@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from dstrun.process import host
-from dstrun.trouble import FULL
+from dstrun.system.process import host
+from dstrun.system.trouble import FULL
 
 log = logging.getLogger("dstrun")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dstrun import identity
+from dstrun.config import identity
 from dstrun.report.load import Run
 
 SHOWN = 8

@@ -8,9 +8,9 @@ from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstrun.option import ConfigError
 from dstrun.report.figure.canvas import PAGE_INCHES, blank, save
 from dstrun.report.style import HATCHES, NEUTRAL
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from dstrun import identity
-from dstrun.budget import percent
+from dstrun.allocation.budget import percent
+from dstrun.config import identity
 from dstrun.report.apart import mark
 from dstrun.report.fields import SHORT, Field
 from dstrun.report.load import EMERGES, Run, natural

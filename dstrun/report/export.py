@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from dstrun import safe
-from dstrun.option import ConfigError
 from dstrun.report import load
-from dstrun.trouble import why
+from dstrun.system import safe
+from dstrun.system.trouble import ConfigError, why
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dstrun.option import GROUPS, ConfigError, nearest
+from dstrun.config.option import GROUPS, nearest
+from dstrun.config.upgrade import upgrade
 from dstrun.report.load import EMERGES, Run, natural, number
 from dstrun.report.style import order
-from dstrun.upgrade import upgrade
+from dstrun.system.trouble import ConfigError
 
 SHORT = {"method": "label", "split": "accuracy.split"}
 CHOICES = {*GROUPS, "scope", "backend", "precision"} - {"method"}

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
-from dstrun import safe
-from dstrun.option import ConfigError, nearest
+from dstrun.config.option import nearest
+from dstrun.system import safe
+from dstrun.system.trouble import ConfigError
 
 FORMATS = ("md", "csv", "json", "latex", "html")
 Kind = Literal["text", "number", "percent", "bytes", "seconds", "flops", "x", "progress", "mean", "signed"]

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from dstrun import process
-from dstrun.bounded import parse_yaml
-from dstrun.budget import met
-from dstrun.option import ConfigError, nearest
-from dstrun.progress import say_once
+from dstrun.allocation.budget import met
+from dstrun.config.option import nearest
+from dstrun.config.upgrade import upgrade
 from dstrun.record import sealed, valid
 from dstrun.record.writer import is_signed
-from dstrun.trouble import why
-from dstrun.upgrade import upgrade
+from dstrun.system import process
+from dstrun.system.bounded import parse_yaml
+from dstrun.system.progress import say_once
+from dstrun.system.trouble import ConfigError, why
 
 LOST_SECONDS = 120
 EMERGES = 1.0
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def met(self) -> bool:
-        """Return whether a finished run ended with the sparsity asked for, if one was (``dstrun.budget``)."""
+        """Return whether a finished run ended with the sparsity asked for, if one was (``allocation.budget``)."""
         prunable, asked = number(self.get("parameters.prunable")), self.sparsity
         if not prunable or asked == EMERGES:
             return True

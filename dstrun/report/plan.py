@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dstrun.progress import human
 from dstrun.report.format import Column, in_bytes, in_seconds
 from dstrun.report.format import render as render_rows
 from dstrun.report.unpruned import not_prunable
+from dstrun.system.progress import human
 
 LAYERS = [
     Column("name", "layer"),

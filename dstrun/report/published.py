@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from dstrun.option import AtLeast, ConfigError, OneOf, Within, check_value, nearest
+from dstrun.config.option import AtLeast, OneOf, Within, check_value, nearest
 from dstrun.report.load import EMERGES, Run
 from dstrun.report.training import Training, compare, family, is_training, option, preset, same
-from dstrun.trouble import why
+from dstrun.system.trouble import ConfigError, why
 
 CONFIDENCE = (
     "verified", "inferred", "recalled-high", "recalled-medium", "recalled", "recalled-low", "computed",

@@ -12,10 +12,11 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from dstrun.option import ConfigError, nearest
+from dstrun.config.option import nearest
 from dstrun.record import sealed
 from dstrun.report import load
 from dstrun.report.format import Column, in_seconds
+from dstrun.system.trouble import ConfigError
 
 STATES = (
     "done", "running", "lost", "failed", "diverged", "damaged", "interrupted", "queued", "not started",

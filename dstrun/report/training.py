@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from dstrun.option import ConfigError
 from dstrun.report.load import Run, metric_columns
+from dstrun.system.trouble import ConfigError
 
 ASKED = (
     "epochs", "batch_size", "scope", "schedule", "schedule.fraction", "schedule.interval_steps", "schedule.begin",

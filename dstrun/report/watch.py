@@ -19,10 +19,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from dstrun import safe
 from dstrun.report import status
 from dstrun.report.format import cell
 from dstrun.report.status import Sweep, count, totals
+from dstrun.system import safe
 
 Choose = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from dstrun.option import ConfigError, Within, option
+from dstrun.config.option import Within, option
 from dstrun.schedule.times import Times
+from dstrun.system.trouble import ConfigError
 
 
 @option

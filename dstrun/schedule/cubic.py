@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstrun.option import option
+from dstrun.config.option import option
 from dstrun.schedule.times import Times
 
 

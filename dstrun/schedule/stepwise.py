@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from dstrun.option import ConfigError, Share, Within, option
+from dstrun.config.option import Share, Within, option
 from dstrun.schedule.times import Times
+from dstrun.system.trouble import ConfigError
 
 
 @option

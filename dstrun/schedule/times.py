@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from dstrun.option import AtLeast, ConfigError, OneOf, Share, Within, option
+from dstrun.config.option import AtLeast, OneOf, Share, Within, option
+from dstrun.system.trouble import ConfigError
 
 SHORTEST = 10
 """Where a recipe's interval shrinks below this many steps, training between updates would hardly happen."""

@@ -40,7 +40,7 @@ from torch.overrides import TorchFunctionMode
 from dstrun.storage.form import encode
 from dstrun.storage.held import Again, Coded, Rounded, Source, View, Whole, is_dense
 from dstrun.storage.operations import OPERATIONS, WITHIN
-from dstrun.stream import stream
+from dstrun.system.stream import stream
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LEVELS = {"int8": 255, "int4": 15}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from dstrun.compiled import compiled
+from dstrun.system.compiled import compiled
 
 BLOCK = 256
 """Numbers that share a minimum and a step."""

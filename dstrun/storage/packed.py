@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from dstrun.storage.blocks import BLOCK, POSITIVE, SIGNED, Grid, packed, unpacked
 from dstrun.storage.rounding import TYPES, Draws, stochastic
-from dstrun.stream import stream
+from dstrun.system.stream import stream
 
 PART = 1 << 14
 """Numbers unpacked at once on a CPU: their copies and what packing takes stay at about 1 MB."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dstrun.layer import SparseLayer, prunable, sharing
+from dstrun.layer.interface import SparseLayer, prunable, sharing
 from dstrun.storage.rounding import TYPES
 
 

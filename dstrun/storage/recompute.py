@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dstrun.method.statistics import frozen_statistics
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 Context = Callable[[], AbstractContextManager[Any]]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.exploration import Exploration
+    from dstrun.layer.growth import Exploration
 
 
 class SubsetDistribution(Protocol):

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dstrun.selection import lowest
+from dstrun.layer.selection import lowest
+from dstrun.layer.topology import contains, inactive, merged
 from dstrun.subset.rows import Arrivals, alias_tables
-from dstrun.topology import contains, inactive, merged
-from dstrun.transfer import fetched
+from dstrun.system.transfer import fetched
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.exploration import Exploration
+    from dstrun.layer.growth import Exploration
 
 FLOOR = 1e-3
 """Every input and output keeps this share of the mean weight, so that none is out of reach where all are zero."""

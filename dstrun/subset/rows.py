@@ -16,7 +16,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from dstrun.compiled import compiled
+from dstrun.system.compiled import compiled
 
 CHUNKS = 8
 """Parts of the rows for each thread; each has one bitmap."""

@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 
 from dstrun.launcher import queue
-from dstrun.option import ConfigError
 from dstrun.record import sealed
+from dstrun.system.trouble import ConfigError
 from dstrun.torture.certificate import Certificate
 from dstrun.torture.compare import differences, left_by, left_over
 from dstrun.torture.place import place, workshop

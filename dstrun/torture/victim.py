@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dstrun import cli, config, flags
-from dstrun.override import spelled
+from dstrun.cli import flags
+from dstrun.cli.main import main
+from dstrun.config import composition
+from dstrun.config.override import spelled
 from dstrun.torture.points import Points, Strike
 
 LIMIT_SECONDS = 40.0
@@ -190,7 +192,7 @@ def _suffer(words: Sequence[str], folder: Path, injury: Injury, output: int, tol
     write, dumps = os.write, pickle.dumps
     points.install()
     try:
-        return cli.main(list(words))
+        return main(list(words))
     finally:
         with suppress(MemoryError):
             said = dumps((points.trace, sorted(sys.modules)))
@@ -241,8 +243,8 @@ def _once(do: Callable[[], None]) -> Callable[[], None]:
 
 def ready(words: Sequence[str]) -> None:
     """Compose a command line once, for every attempt that is forked from this process."""
-    real = getattr(config.compose, "real", config.compose)
-    known = getattr(config.compose, "known", {})
+    real = getattr(composition.compose, "real", composition.compose)
+    known = getattr(composition.compose, "known", {})
     overrides = spelled(flags.of_run(words).overrides)
     known[tuple(overrides)] = real(overrides, [], "config")
 
@@ -251,4 +253,4 @@ def ready(words: Sequence[str]) -> None:
         return real(overrides, *rest, **options) if found is None else found
 
     compose.real, compose.known = real, known  # type: ignore[attr-defined]
-    config.compose = compose  # type: ignore[assignment]
+    composition.compose = compose  # type: ignore[assignment]

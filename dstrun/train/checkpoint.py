@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dstrun import __version__
-from dstrun.option import ConfigError
 from dstrun.record.folder import RunFolder, other_images
 from dstrun.record.writer import previous, set_aside, write_atomic
-from dstrun.trouble import why
+from dstrun.system.trouble import ConfigError, why
 
 if TYPE_CHECKING:
     from dstrun.train.training import Training

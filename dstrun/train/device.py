@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 def pick_device(wanted: str, local: int | None = None) -> torch.device:

@@ -23,10 +23,10 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from dstrun.method.statistics import frozen_statistics
-from dstrun.option import ConfigError
-from dstrun.ranks import ALONE, Made, Ranks
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Busy
+from dstrun.system.ranks import ALONE, Made, Ranks
+from dstrun.system.trouble import ConfigError
 
 PATIENCE = timedelta(minutes=15)
 """How long a process waits for the others: for the slowest to load its data, or the first to write a checkpoint."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dstrun.ranks import ALONE, Ranks
+from dstrun.system.ranks import ALONE, Ranks
 from dstrun.train.precision import Precision
 
 

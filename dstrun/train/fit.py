@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import torch
 
 from dstrun.account.memory import resident_peak_bytes
-from dstrun.record.journal import Journal
 from dstrun.train.checkpoint import Checkpoints
+from dstrun.train.journal import Journal
 from dstrun.train.stop import Stop
 from dstrun.train.training import Training
 from dstrun.train.turns import pause, together

@@ -8,10 +8,10 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from dstrun.ranks import Passes, Ranks
 from dstrun.storage.activations import Kept
 from dstrun.storage.recompute import Recompute
-from dstrun.stream import stream
+from dstrun.system.ranks import Passes, Ranks
+from dstrun.system.stream import stream
 from dstrun.train.device import seed_device
 from dstrun.train.precision import Precision
 

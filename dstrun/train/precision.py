@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dstrun.option import ConfigError
-from dstrun.ranks import Ranks
+from dstrun.system.ranks import Ranks
+from dstrun.system.trouble import ConfigError
 from dstrun.train.device import device_name
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -16,14 +16,15 @@ from torch.nn import functional
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.dataset.loader import Loader
-from dstrun.layer import SparseLayer, carried
+from dstrun.layer.interface import SparseLayer, carried
 from dstrun.method.procedure import Procedure, Products, Update
 from dstrun.method.statistics import frozen_statistics
 from dstrun.optimizer.rate import Rate
-from dstrun.ranks import ALONE, Passes, Ranks
 from dstrun.storage.activations import Kept
 from dstrun.storage.recompute import Recompute
-from dstrun.stream import stream
+from dstrun.system.ranks import ALONE, Passes, Ranks
+from dstrun.system.stream import stream
+from dstrun.system.transfer import numbers
 from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
 from dstrun.train.evaluate import evaluate
@@ -31,7 +32,6 @@ from dstrun.train.graph import WARM, Step, capture, counters_on_host, fuse
 from dstrun.train.passing import Batch, Passing
 from dstrun.train.precision import Precision, lay_out
 from dstrun.train.working import Working
-from dstrun.transfer import numbers
 
 log = logging.getLogger("dstrun")
 

@@ -47,7 +47,7 @@ def sweep(engine: Engine, name: str, config: DictConfig, job_overrides: Sequence
     """Train the runs of these overrides, which have been composed and checked before."""
     import sys
 
-    from dstrun.config import compose_runs
+    from dstrun.config.composition import compose_runs
     from dstrun.launcher.sweep import Sweep
 
     experiments = compose_runs(job_overrides, config.hydra.job.config_name, list(config.hydra.overrides.hydra))

@@ -40,9 +40,9 @@ class Grids(Sweeper):
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Launch the runs of the words typed and of the file."""
-        from dstrun.config import expand
-        from dstrun.option import ConfigError
-        from dstrun.override import parse
+        from dstrun.config.composition import expand
+        from dstrun.config.override import parse
+        from dstrun.system.trouble import ConfigError
 
         if self.max_batch_size is not None and self.max_batch_size < 1:
             raise ConfigError(f"hydra.sweeper.max_batch_size={self.max_batch_size} must be at least 1")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dstrun.help import options
+from dstrun.cli.help import options
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "check_values.py"
 

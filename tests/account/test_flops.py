@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dstrun import config
 from dstrun.account.flops import FlopMeter, LayerCost, NetworkCost, network_cost, paper_ratio
-from dstrun.grow.criterion import Cost
+from dstrun.config.composition import compose
+from dstrun.layer.criterion import Cost
 from dstrun.method.procedure import Change, Products, Update
 
 
 @pytest.mark.parametrize("model", ["mlp", "resnet20", "vgg16_small", "resnet50", "vit"])
 def test_dense_counts_equal_pytorchs_counter(model: str) -> None:
     """Forward, and forward plus backward less the first layer's input gradient; attention apart."""
-    experiment = config.compose([f"model={model}"])
+    experiment = compose([f"model={model}"])
     image = (3, 32, 32)
     with torch.device("meta"):
         net = experiment.build("model").build(image, 10)
@@ -38,10 +38,10 @@ def test_dense_counts_equal_pytorchs_counter(model: str) -> None:
 
 def test_training_executes_what_is_counted() -> None:
     """A masked training step, topology update included, under PyTorch's counter."""
-    from dstrun.assemble import assemble
+    from dstrun.run.assemble import assemble
 
     words = ["model=resnet20", "dataset=digits", "sparsity=0.9", "batch_size=4", "schedule.interval_steps=2"]
-    training = assemble(config.compose([*words, "epochs=1", "grow=gradient"]), torch.device("cpu"))
+    training = assemble(compose([*words, "epochs=1", "grow=gradient"]), torch.device("cpu"))
     training.model.train()
     for _ in range(2):
         before = training.flops.executed
@@ -121,8 +121,8 @@ def test_samples_that_score_active_connections_cost_three_passes_of_the_network_
 
 def test_plan_counts_what_training_counts() -> None:
     """The plan of a run and the record of that run agree to the last FLOP."""
-    from dstrun.assemble import assemble
-    from dstrun.plan import plan
+    from dstrun.run.assemble import assemble
+    from dstrun.run.plan import plan
 
     fresh = "method=gse method.batch=fresh subset=grabo"
     layers = "sparsity=0.9 scope=layer allocation=erk"
@@ -130,7 +130,7 @@ def test_plan_counts_what_training_counts() -> None:
     again += [f"method=lth method.levels=2 method.rewind=0.5 {layers}", f"method=lth method.prune_share=0.6 {layers}"]
     for method in ("method=gse", "method=rigl", "method=set", fresh, "method=gmp", *again):
         words = [*method.split(), "model=mlp", "dataset=digits", "sparsity=0.9", "epochs=2"]
-        experiment = config.compose(words)
+        experiment = compose(words)
         training = assemble(experiment, torch.device("cpu"))
         training.model.train()
         while training.step < training.total_steps:
@@ -155,15 +155,15 @@ def test_gses_saving_over_rigl_at_99_percent() -> None:
 
 def test_what_is_computed_again_counts_as_executed() -> None:
     """One forward pass more of the layers in a chain; the method's own FLOPs are the same; the plan agrees."""
-    from dstrun.assemble import assemble
-    from dstrun.network import allocate, count_network
-    from dstrun.plan import plan_flops
+    from dstrun.run.assemble import assemble
+    from dstrun.run.network import allocate, count_network
+    from dstrun.run.plan import plan_flops
 
     words = [*("dataset=digits", "model=resnet20", "model.width=0.25", "epochs=1", "batch_size=32", "wandb=disabled")]
     words += ["method=gse", "subset=grabo", "backend=sparse", "threads=1", "schedule.updates=2", "dataset.limit=320"]
     found = []
     for more in ((), ("checkpointing=block",), ("microbatch=8",)):
-        experiment = config.compose([*words, *more])
+        experiment = compose([*words, *more])
         run = assemble(experiment, torch.device("cpu"))
         run.model.train()
         while run.step < run.total_steps:

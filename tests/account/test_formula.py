@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from dstrun import config
 from dstrun.account.formula import step
-from dstrun.help import options
+from dstrun.cli.help import options
+from dstrun.config.composition import compose
+from dstrun.config.option import option
 from dstrun.method.procedure import Method, Products
-from dstrun.option import option
 
 PAGE = Path(__file__).parents[2] / "docs" / "accounting.md"
 
 
 def said(*words: str) -> str:
-    experiment = config.compose(words)
+    experiment = compose(words)
     parts = [experiment.build(part) for part in ("method", "grow", "schedule")]
     run = {key: experiment.config[key] for key in ("epochs", "sparsity")}
     return step(*parts, classes=experiment.build("dataset").classes, **run)

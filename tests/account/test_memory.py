@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from dstrun import config
 from dstrun.account.memory import resident_peak_bytes, tensor_bytes
 from dstrun.account.recorded import recorded
 from dstrun.account.timeline import Event, timeline
-from dstrun.predict import predict_memory, steps_to_see
+from dstrun.config.composition import compose
+from dstrun.run.predict import predict_memory, steps_to_see
 
 CPU = torch.device("cpu")
 MB = 2**20
@@ -39,9 +39,9 @@ def test_tensor_bytes_counts_shared_storage_once() -> None:
 
 
 def training(*words: str):
-    from dstrun.assemble import assemble
+    from dstrun.run.assemble import assemble
 
-    made = assemble(config.compose(["dataset=digits", "epochs=1", *words]), CPU)
+    made = assemble(compose(["dataset=digits", "epochs=1", *words]), CPU)
     made.model.train()
     return made
 
@@ -95,7 +95,7 @@ def measured(*words: str) -> dict[str, Any]:
 def test_prediction_is_near_the_measurement(words: list[str]) -> None:
     """All phases and all parts: the same code tells and splits the allocations of both."""
     found = measured(*words, "sparsity=0.9")
-    predicted = predict_memory(config.compose(["dataset=digits", "epochs=1", *words, "sparsity=0.9"]))
+    predicted = predict_memory(compose(["dataset=digits", "epochs=1", *words, "sparsity=0.9"]))
     phases = {"prepare", "step"} if "method=snip" in words else {"step", "update"}
     assert predicted["at_peak"].keys() == found["at_peak"].keys() == phases
     for part in ("model_bytes", "optimizer_bytes"):

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dstrun import config
 from dstrun.account.unpruned import FROZEN, OTHER, UNUSED
-from dstrun.assemble import assemble
-from dstrun.layer import prunable
-from dstrun.network import count_network, unpruned_record
-from dstrun.plan import plan
+from dstrun.config.composition import Experiment, compose
+from dstrun.layer.interface import prunable
 from dstrun.report.unpruned import not_prunable
+from dstrun.run.assemble import assemble
+from dstrun.run.network import count_network, unpruned_record
+from dstrun.run.plan import plan
+from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 WORDS = ["model=mlp", "dataset=digits", "sparsity=0.8", "epochs=1", "batch_size=64", "optimizer.lr=0.01"]
@@ -27,8 +28,8 @@ OFTEN = ["schedule.interval_steps=2", "schedule.end=1"]
 CPU = torch.device("cpu")
 
 
-def odd(kind: str, *words: str) -> config.Experiment:
-    made = config.compose([*WORDS, *(words or ("method=set", *OFTEN))])
+def odd(kind: str, *words: str) -> Experiment:
+    made = compose([*WORDS, *(words or ("method=set", *OFTEN))])
     made.config["model"] = {"_target_": "odd_layers.OddLayers", "kind": kind}
     return made
 
@@ -186,7 +187,7 @@ def test_on_sparse_storage_the_topology_is_the_same(kind: str) -> None:
 def test_a_dense_start_keeps_the_weights_that_attention_was_built_with(kind: str) -> None:
     experiment = odd(kind, "method=gmp")
     training = assemble(experiment, CPU)
-    from dstrun.stream import stream
+    from dstrun.system.stream import stream
 
     torch.manual_seed(stream(0, "model"))
     plain = experiment.build("model").build((1, 8, 8), 10).eval()
@@ -201,7 +202,7 @@ def test_a_frozen_backbone_keeps_its_weights_in_a_sparse_start() -> None:
 
 
 def test_a_lazy_layer_without_a_size_is_refused() -> None:
-    with pytest.raises(config.ConfigError, match=r"^model=mlp cannot be counted: never is lazy and never called, so"):
+    with pytest.raises(ConfigError, match=r"^model=mlp cannot be counted: never is lazy and never called, so"):
         count_network(odd("unsized"))
 
 
@@ -221,7 +222,7 @@ def test_what_is_no_logits_is_refused(forward: Callable[[torch.Tensor], Any], gi
             return forward(super().forward(x))
 
     option = SimpleNamespace(build=lambda image, classes: Odd(nn.Flatten(), nn.Linear(64, classes)))
-    with pytest.raises(config.ConfigError) as refused:
+    with pytest.raises(ConfigError) as refused:
         count_network(odd("lstm"), option)
     assert str(refused.value) == f"model=mlp gives {given} for one image: it must give logits, (1, 10) here"
 
@@ -233,7 +234,7 @@ def test_other_outputs_in_training_are_said() -> None:
 
 
 def test_a_network_without_a_prunable_layer_trains_dense_alone() -> None:
-    with pytest.raises(config.ConfigError, match=r"^model=mlp has no layer that can be pruned: set method=dense$"):
+    with pytest.raises(ConfigError, match=r"^model=mlp has no layer that can be pruned: set method=dense$"):
         plan(odd("recurrent only"))
     planned = plan(odd("recurrent only", "method=dense", "sparsity=0"))
     assert planned["flops"]["inference"] == planned["flops"]["fixed_inference"] == 2 * 3 * 10 * (64 + 10)
@@ -266,14 +267,14 @@ def test_flops_that_no_sparsity_touches_are_counted_as_dense_in_both() -> None:
 
 
 def test_nothing_is_said_of_a_network_of_prunable_layers() -> None:
-    cost = count_network(config.compose(["model=resnet20", "dataset=digits"]))
+    cost = count_network(compose(["model=resnet20", "dataset=digits"]))
     assert (cost.unpruned, cost.fixed) == ((), 0)
-    assert "not prunable" not in plan(config.compose(["model=mlp", "dataset=digits"]))["flops"]["convention"]
+    assert "not prunable" not in plan(compose(["model=mlp", "dataset=digits"]))["flops"]["convention"]
 
 
 def test_a_vit_of_torchvision() -> None:
     """Parameters and MACs, attention products among these, are those that torchvision states: 86,567,656, 17.564 G."""
-    experiment = config.compose(["model=mlp", "dataset=imagenet", "method=rigl", "sparsity=0.9"])
+    experiment = compose(["model=mlp", "dataset=imagenet", "method=rigl", "sparsity=0.9"])
     experiment.config["model"] = {"_target_": "odd_layers.Torchvision", "name": "vit_b_16"}
     cost = count_network(experiment)
     assert cost.parameters == 86_567_656

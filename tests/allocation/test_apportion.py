@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstrun.allocation.apportion import apportion
+from dstrun.allocation.budget import budget
 from dstrun.allocation.er import ER
 from dstrun.allocation.erk import ERK
 from dstrun.allocation.uniform import Uniform
-from dstrun.budget import budget
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 ALLOCATIONS = [ER(flatten="fan_in"), ERK(), ERK(power=0.5), ERK(power=2), Uniform(dense_first=False)]
 sides = st.integers(1, 12)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dstrun.allocation.er import ER
-from dstrun.layer import prunable
+from dstrun.layer.interface import prunable
 from dstrun.model.vgg import VGG16
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from dstrun.allocation.erk import ERK
 from dstrun.allocation.uniform import Uniform
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 def test_by_hand():

@@ -3,7 +3,7 @@ from math import prod
 import pytest
 
 from dstrun.allocation.uniform import Uniform
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 SHAPES = [(4, 5), (10, 2, 3, 3), (10, 4)]
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dstrun import config, run
 from dstrun.backend.sparse import Sparse
+from dstrun.config.composition import compose
+from dstrun.config.option import option
 from dstrun.dataset.digits import Digits
 from dstrun.dataset.images import Images
 from dstrun.model.mobilenet import MobileNet, MobileNetV1
-from dstrun.option import option
+from dstrun.run.assemble import assemble as put_together
 from dstrun.train.training import Training
 
 CPU = torch.device("cpu")
@@ -99,12 +100,12 @@ def assemble(words: list[str], kernel: str | None = None, double: bool = False) 
     Every pixel has a factor of its own: those that are black on all images would else give connections of exactly
     equal gradients, and which of these RigL takes is nobody's promise.
     """
-    experiment = config.compose(words)
+    experiment = compose(words)
     if experiment.choices["model"] == "vgg16_small":
         experiment.config["dataset"]["_target_"] = "pair.LargeDigits"
     if experiment.choices["model"] == "mobilenet_v1":
         experiment.config["model"]["_target_"] = "pair.Shallow"
-    training = run.assemble(experiment, CPU)
+    training = put_together(experiment, CPU)
     for module in training.model.modules():
         if isinstance(module, Sparse):
             module.kernel = kernel

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from dstrun.backend.kernel import Kernel
 from dstrun.backend.pattern import Pattern
-from dstrun.geometry import ConvGeometry, LinearGeometry
-from dstrun.topology import Topology
+from dstrun.layer.geometry import ConvGeometry, LinearGeometry
+from dstrun.layer.topology import Topology
 
 EVEN = {"derandomize": True, "deadline": None, "phases": [Phase.explicit, Phase.generate]}
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun import config, run
 from dstrun.backend import auto, masked, sparse
-from dstrun.layer import skeleton
-from dstrun.option import ConfigError
+from dstrun.config.composition import compose
+from dstrun.layer.interface import skeleton
+from dstrun.run.assemble import assemble
+from dstrun.system.trouble import ConfigError
 from dstrun.train import checkpoint
 
 CPU = torch.device("cpu")
@@ -107,8 +108,8 @@ def test_a_mixed_network_computes_what_a_masked_one_does(backends):
 
 def test_a_checkpoint_keeps_the_choice(tmp_path):
     chosen = ["sparse", "masked", "sparse"]
-    experiment = config.compose(["model=mlp", "dataset=digits", "method=static", "sparsity=0.8", "backend=auto"])
-    training = run.assemble(experiment, CPU, chosen)
+    experiment = compose(["model=mlp", "dataset=digits", "method=static", "sparsity=0.8", "backend=auto"])
+    training = assemble(experiment, CPU, chosen)
     assert [layer.backend for layer in training.layers] == chosen
     assert checkpoint.backends(tmp_path / "checkpoint.pt") is None
     checkpoint.save(tmp_path / "checkpoint.pt", training)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstrun.backend.explored import SMALLEST, Explored
-from dstrun.topology import Topology
+from dstrun.layer.topology import Topology
 
 
 def drawn(shape, count, seed=0):

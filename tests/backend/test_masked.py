@@ -12,8 +12,8 @@ from masked_case import (
 from torch import nn
 
 from dstrun.backend.masked import MaskedLayer, sparsify
-from dstrun.layer import prunable
-from dstrun.topology import Topology
+from dstrun.layer.interface import prunable
+from dstrun.layer.topology import Topology
 
 # --- sparsify ---------------------------------------------------------------------------------------------------------
 

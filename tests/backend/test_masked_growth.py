@@ -16,10 +16,10 @@ from dstrun.backend.masked import sparsify
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.gse import GSE
 from dstrun.grow.random import Random
-from dstrun.stream import generator
 from dstrun.subset.grabo import GraBo
 from dstrun.subset.graest import GraEst
 from dstrun.subset.uniform import Uniform
+from dstrun.system.stream import generator
 
 # --- exploration ------------------------------------------------------------------------------------------------------
 

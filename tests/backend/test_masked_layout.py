@@ -8,7 +8,7 @@ from masked_case import CRITERIA, MODULES, OPTIMIZERS
 from torch import nn
 
 from dstrun.backend.masked import sparsify, wrap
-from dstrun.stream import generator
+from dstrun.system.stream import generator
 
 
 def lived(make, shape, criterion, layout):

@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dstrun.backend import masked, search, sparse
-from dstrun.config import compose
-from dstrun.layer import skeleton
+from dstrun.config.composition import compose
+from dstrun.layer.interface import skeleton
+from dstrun.layer.topology import Topology
 from dstrun.optimizer.sgd import SGD
-from dstrun.topology import Topology
 
 DENSITY = 0.02
 
@@ -128,7 +128,7 @@ HUGE = """
 import torch
 from torch import nn
 from dstrun.backend import sparse
-from dstrun.layer import skeleton
+from dstrun.layer.interface import skeleton
 
 def high():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024

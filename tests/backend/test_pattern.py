@@ -7,8 +7,8 @@ from product_case import EVEN, cases
 
 from dstrun.backend.kernel.transpose import by_sorting
 from dstrun.backend.pattern import Pattern, index_type, number_type
-from dstrun.geometry import LinearGeometry
-from dstrun.topology import Topology
+from dstrun.layer.geometry import LinearGeometry
+from dstrun.layer.topology import Topology
 
 
 @given(layer=cases())

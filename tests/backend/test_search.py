@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from dstrun.backend import search
-from dstrun.geometry import geometry
+from dstrun.layer.geometry import geometry
 
 
 @pytest.mark.parametrize("block", [9, 40, 1 << 20])

@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional
 
 from dstrun.backend import sparse
-from dstrun.geometry import LinearGeometry
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.random import Random
+from dstrun.layer.geometry import LinearGeometry
+from dstrun.layer.topology import Topology
 from dstrun.optimizer.aged import AgedAdam
-from dstrun.topology import Topology
 
 LAYERS = {
     "linear": (lambda: nn.Linear(12, 8), (4, 12)),

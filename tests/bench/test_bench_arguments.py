@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dstrun import cli
 from dstrun.bench import arguments
-from dstrun.option import ConfigError
-from dstrun.verb.words import parser
+from dstrun.cli.main import main
+from dstrun.cli.verb.words import parser
+from dstrun.system.trouble import ConfigError
 
 
 def read(bench: str, *words: str):
@@ -56,7 +56,7 @@ def test_values_are_read_and_repeated_ones_taken_once() -> None:
 )
 def test_wrong_options_are_one_sentence_and_exit_2(words, sentence, capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["bench", *words]) == 2
+    assert main(["bench", *words]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
@@ -66,7 +66,7 @@ def test_wrong_options_are_one_sentence_and_exit_2(words, sentence, capsys, tmp_
 
 def test_a_model_that_is_not_known_is_said_before_anything_is_built(capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["bench", "step", "--model", "resnet57"]) == 2
+    assert main(["bench", "step", "--model", "resnet57"]) == 2
     assert "(did you mean resnet56?)" in capsys.readouterr().err
 
 

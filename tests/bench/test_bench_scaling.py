@@ -8,8 +8,8 @@ import torch
 
 from dstrun.bench import point, scaling
 from dstrun.bench.arguments import SCALED, Scaling
-from dstrun.initial import initial
-from dstrun.option import ConfigError
+from dstrun.layer.initial import initial
+from dstrun.system.trouble import ConfigError
 
 TINY = {"n": 48, "degree": 4, "batch": 5}
 

@@ -8,8 +8,8 @@ from bench_fixture import kernel_rows, scaling_rows, step_rows
 
 from dstrun.backend import auto
 from dstrun.bench import result, table
-from dstrun.option import ConfigError
 from dstrun.report.format import render
+from dstrun.system.trouble import ConfigError
 
 ROWS = {"kernel": kernel_rows, "step": step_rows, "scaling": scaling_rows}
 

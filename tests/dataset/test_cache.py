@@ -14,7 +14,7 @@ import pytest
 
 from dstrun.dataset import cache
 from dstrun.dataset.cache import cached, checksum, remembered
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 SHAPES = {"x": ((50, 3), np.uint8), "y": ((50,), np.int64)}
 SOURCE = "0123456789abcdef" * 4

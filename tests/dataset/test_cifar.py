@@ -20,7 +20,7 @@ import pytest
 from dstrun.dataset import parquet, published
 from dstrun.dataset.cifar import CIFAR10, CIFAR100
 from dstrun.dataset.images import Images
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 Shard = Callable[..., Path]
 PIXELS = np.random.RandomState(0).randint(0, 256, (30, 32, 32, 3), dtype=np.uint8)

@@ -8,12 +8,13 @@ import pytest
 from image_files import as_folders, as_parquet, of_two_classes, picture
 from PIL import Image
 
-from dstrun import config, plan
+from dstrun.config.composition import compose
 from dstrun.dataset.image_folder import ImageFolder
 from dstrun.dataset.imagenet import ImageNet
 from dstrun.dataset.listed import statistics
 from dstrun.dataset.loader import Resident
-from dstrun.option import ConfigError
+from dstrun.run import plan
+from dstrun.system.trouble import ConfigError
 
 SPLITS = {"train": of_two_classes(20), "val": of_two_classes(6, first=100)}
 
@@ -44,9 +45,9 @@ def test_what_is_there_is_counted(root: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (option.classes, option.train_images, option.test_count) == (2, 20, 6)
     assert option.found() == option.checksum() == ImageNet(root=str(root), limit=3).found()
     words = ["dataset=imagenet", f"dataset.root={root}", "model=resnet20", "batch_size=4", "epochs=3", "sparsity=0.5"]
-    assert plan.plan(config.compose(words))["flops"]["steps"] == 15
+    assert plan.plan(compose(words))["flops"]["steps"] == 15
     with pytest.raises(ConfigError, match="batch_size=21 must be at most 20"):
-        config.compose([*words, "batch_size=21"])
+        compose([*words, "batch_size=21"])
 
 
 def test_without_augmentation_it_trains_on_what_is_evaluated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

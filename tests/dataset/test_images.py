@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstrun.dataset.digits import Digits
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 COUNT = Digits.train_count
 

@@ -9,7 +9,7 @@ from image_files import LAYOUTS, as_folders, as_parquet, as_tar, of_two_classes
 
 from dstrun.dataset import listing
 from dstrun.dataset.decode import encoded
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from scipy.stats import chi2, chisquare
 from dstrun.dataset.digits import Digits
 from dstrun.dataset.images import Images
 from dstrun.dataset.loader import PAD, Resident, crop
-from dstrun.option import ConfigError
-from dstrun.stream import stream
+from dstrun.system.stream import stream
+from dstrun.system.trouble import ConfigError
 
 COUNT = 250
 # Normalised values are the pixels: channel 0 holds the row, 1 the column (both from 1, so that padding shows), 2 the

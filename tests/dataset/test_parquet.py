@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dstrun.dataset import parquet
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 Shard = Callable[..., Path]
 RANDOM = np.random.RandomState(0)

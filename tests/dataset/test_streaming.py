@@ -19,8 +19,8 @@ from dstrun.dataset.decode import Reader
 from dstrun.dataset.image_folder import ImageFolder
 from dstrun.dataset.loader import Loader, Resident
 from dstrun.dataset.streaming import Streaming, window_order
-from dstrun.option import ConfigError
-from dstrun.ranks import Ranks
+from dstrun.system.ranks import Ranks
+from dstrun.system.trouble import ConfigError
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 

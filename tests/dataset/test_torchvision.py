@@ -11,7 +11,7 @@ import torch
 
 from dstrun.dataset import torchvision as module
 from dstrun.dataset.torchvision import IDX, Known, Torchvision
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 @pytest.fixture(autouse=True)

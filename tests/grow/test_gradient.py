@@ -1,9 +1,9 @@
 import torch
 
-from dstrun.exploration import Exploration
-from dstrun.geometry import LinearGeometry
-from dstrun.grow.criterion import Cost
 from dstrun.grow.gradient import Gradient
+from dstrun.layer.criterion import Cost
+from dstrun.layer.geometry import LinearGeometry
+from dstrun.layer.growth import Exploration
 
 
 def test_magnitude_over_all_inactive():

@@ -4,10 +4,10 @@ import pytest
 import torch
 from scipy.stats import beta, chisquare, ks_2samp, kstest
 
-from dstrun.exploration import Exploration, best
-from dstrun.geometry import LinearGeometry
-from dstrun.grow.criterion import Cost
 from dstrun.grow.random import Random
+from dstrun.layer.criterion import Cost
+from dstrun.layer.geometry import LinearGeometry
+from dstrun.layer.growth import Exploration, best
 
 
 def explore(blocked, limit, generator, shape=(3, 4)):

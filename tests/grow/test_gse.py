@@ -3,14 +3,14 @@ import math
 import pytest
 import torch
 
-from dstrun.exploration import Exploration
-from dstrun.geometry import LinearGeometry
-from dstrun.grow.criterion import Cost
 from dstrun.grow.gse import GSE
-from dstrun.option import ConfigError
+from dstrun.layer.criterion import Cost
+from dstrun.layer.geometry import LinearGeometry
+from dstrun.layer.growth import Exploration
 from dstrun.subset.grabo import GraBo
 from dstrun.subset.graest import GraEst
 from dstrun.subset.uniform import Uniform
+from dstrun.system.trouble import ConfigError
 
 SUBSETS = [Uniform(), GraBo(), GraEst()]
 

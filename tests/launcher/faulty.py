@@ -9,7 +9,7 @@ from typing import Annotated
 
 from torch import nn
 
-from dstrun.option import OneOf, option
+from dstrun.config.option import OneOf, option
 
 YAML = "_target_: faulty.Faulty\nhow: none\n"
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from small_run import SMALL
 
-from dstrun import config
+from dstrun.config.composition import compose
 from dstrun.launcher import local
 from dstrun.launcher.local import Local
 from dstrun.launcher.sweep import signals_interrupt
 from dstrun.launcher.task import Exit, Task
 from dstrun.launcher.work import work
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 WORDS = [*SMALL, "method=set"]
 LONG = [*SMALL, "method=set", "epochs=100000"]
@@ -143,7 +143,7 @@ def test_a_killed_fork_server_stops_no_run(folder) -> None:
 @pytest.mark.parametrize("how", ["lock", "file"])
 def test_a_bad_folder_is_its_own_runs_failure(how: str, tmp_path: Path) -> None:
     """Told in a sentence, by files or by word of mouth."""
-    task = Task(config.compose([*SMALL, f"results={tmp_path}"]))
+    task = Task(compose([*SMALL, f"results={tmp_path}"]))
     folder, heard = task.folder.path, []
     folder.parent.mkdir(parents=True)
     if how == "file":

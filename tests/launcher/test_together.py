@@ -15,7 +15,7 @@ from results_of import results
 from small_run import SMALL
 from torch.utils._pytree import tree_flatten
 
-from dstrun import config
+from dstrun.config.composition import compose
 from dstrun.launcher.local import taken
 from dstrun.launcher.task import Task
 
@@ -115,7 +115,7 @@ def test_one_that_diverges_ends_alone_and_at_once(folder) -> None:
 
 def test_runs_that_share_a_process_agree_on_what_it_has_once() -> None:
     words = ["seed=0", "seed=1 precision=bf16", "seed=2", "seed=3 threads=2", "seed=4", "seed=5"]
-    waiting = deque(Task(config.compose([*SMALL, *each.split()])) for each in words)
+    waiting = deque(Task(compose([*SMALL, *each.split()])) for each in words)
     seeds = []
     while waiting:
         seeds.append([task.experiment.config["seed"] for task in taken(waiting, 3)])

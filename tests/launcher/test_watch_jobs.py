@@ -22,7 +22,7 @@ from dstrun.launcher.slurm import (
     Watch,
     requeue_patiently,
 )
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from typing import ClassVar
 
 import pytest
 
-from dstrun import config, start
+from dstrun.cli import start
+from dstrun.config.composition import compose_sweep
 from dstrun.launcher.sweep import Ends, Plan, Sweep
 from dstrun.launcher.task import Exit, Task
-from dstrun.option import ConfigError
 from dstrun.record import sealed
+from dstrun.system.trouble import ConfigError
 
 WORDS = ["model=mlp", "dataset=digits"]
 
@@ -44,7 +45,7 @@ class Engine:
 
 def sweep(root: Path, *words: str) -> tuple[list[Path], int]:
     engine = Engine()
-    found = Sweep(config.compose_sweep([*WORDS, f"results={root}", *words]), engine, "local").run()
+    found = Sweep(compose_sweep([*WORDS, f"results={root}", *words]), engine, "local").run()
     assert all(ending.state == "done" for ending in found)
     return engine.trained, len(found)
 
@@ -71,7 +72,7 @@ def test_two_experiments_are_trained_in_both(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_beside_a_record_is_cleaned_up(tmp_path: Path) -> None:
-    words = config.compose_sweep([*WORDS, f"results={tmp_path}"])
+    words = compose_sweep([*WORDS, f"results={tmp_path}"])
     folder = Task(words[0]).folder.path
     sweep(tmp_path)
     left = [".status.json.node.7.tmp", ".owner.abc", ".now.abc", "checkpoint.previous.pt"]

@@ -8,13 +8,13 @@ from method_setting import setting
 from torch import nn
 
 from dstrun.backend.masked import MaskedLayer
-from dstrun.layer import SparseLayer
+from dstrun.layer.interface import SparseLayer
+from dstrun.layer.topology import Topology
 from dstrun.method.dynamic.dst import DST
 from dstrun.optimizer.sgd import SGD
 from dstrun.prune.magnitude import Magnitude
 from dstrun.schedule.constant import Constant
-from dstrun.stream import stream
-from dstrun.topology import Topology
+from dstrun.system.stream import stream
 
 
 @dataclass

@@ -7,10 +7,11 @@ import io
 import pytest
 import torch
 
-from dstrun import config
-from dstrun.assemble import allocate, assemble
-from dstrun.help import options
+from dstrun.cli.help import options
+from dstrun.config.composition import Experiment, compose
 from dstrun.method.procedure import Setting
+from dstrun.run.assemble import allocate, assemble
+from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=3", "batch_size=256", "threads=1"]
@@ -18,10 +19,10 @@ COMMON += ["optimizer.lr=0.05"]
 METHODS = options("method")
 
 
-def experiment(name: str, *words: str) -> config.Experiment:
+def experiment(name: str, *words: str) -> Experiment:
     """Compose a short run of a method, at 80 % where it takes a sparsity."""
-    made = config.compose([*COMMON, f"method={name}", *words])
-    return config.compose([*COMMON, f"method={name}", "sparsity=0.8", *words]) if made.config["sparsity"] else made
+    made = compose([*COMMON, f"method={name}", *words])
+    return compose([*COMMON, f"method={name}", "sparsity=0.8", *words]) if made.config["sparsity"] else made
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -34,8 +35,8 @@ def test_both_scopes_are_taken_only_where_they_make_a_difference(name: str, monk
             asked.append(key)
             return super().__getattribute__(key)
 
-    monkeypatch.setattr("dstrun.assemble.Setting", Asked)
-    made = config.compose(["dataset=digits", "model=mlp", "epochs=3", f"method={name}"])
+    monkeypatch.setattr("dstrun.run.assemble.Setting", Asked)
+    made = compose(["dataset=digits", "model=mlp", "epochs=3", f"method={name}"])
     method = made.build("method")
     start(made)
     if set(method.scopes) == {"layer", "global"}:
@@ -44,7 +45,7 @@ def test_both_scopes_are_taken_only_where_they_make_a_difference(name: str, monk
         assert "scope" not in asked
 
 
-def start(made: config.Experiment) -> Training:
+def start(made: Experiment) -> Training:
     """Assemble a run, ready for its first step."""
     threads = torch.get_num_threads()
     training = assemble(made, torch.device("cpu"))
@@ -53,7 +54,7 @@ def start(made: config.Experiment) -> Training:
     return training
 
 
-def finished(made: config.Experiment) -> Training:
+def finished(made: Experiment) -> Training:
     """Train a run to its end."""
     training = start(made)
     training.prepare()
@@ -141,7 +142,7 @@ def test_what_is_pruned_leaves_neither_weight_nor_momentum(name: str, whole) -> 
             assert momentum is None or not momentum.flatten()[outside].any()
 
 
-BOTH = [name for name in METHODS if not config.compose([f"method={name}"]).build("method").dense]
+BOTH = [name for name in METHODS if not compose([f"method={name}"]).build("method").dense]
 BOTH.remove("dense")
 
 
@@ -158,7 +159,7 @@ def test_both_backends_have_the_same_topology_from_the_same_seed(name: str) -> N
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - set(BOTH) - {"dense"}))
 def test_what_needs_dense_storage_is_refused_on_sparse(name: str) -> None:
-    with pytest.raises(config.ConfigError) as error:
+    with pytest.raises(ConfigError) as error:
         experiment(name, "backend=sparse")
     assert str(error.value).startswith(f"backend=sparse makes no sense with method={name}, ")
 
@@ -173,7 +174,7 @@ def odd(name: str, tied: bool, *words: str) -> Training:
 @pytest.mark.parametrize("name", METHODS)
 def test_grouped_and_pointwise_convolutions_without_bias_and_tied_weights(name: str) -> None:
     if name in ("thinet", "sss"):  # every channel there is read in groups, by several, or with tied weights
-        with pytest.raises(config.ConfigError, match=r"whole channels reach 0\.0000 at most|no channels that can be"):
+        with pytest.raises(ConfigError, match=r"whole channels reach 0\.0000 at most|no channels that can be"):
             odd(name, tied=True)
         return
     training = odd(name, tied=True)

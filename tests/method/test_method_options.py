@@ -4,7 +4,7 @@ from method_setting import setting
 from dstrun.method.dense import Dense
 from dstrun.method.dynamic.dst import DST
 from dstrun.method.static import Static
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 @pytest.mark.parametrize("method", [Dense(), Static()], ids=["dense", "static"])

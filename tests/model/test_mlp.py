@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dstrun.model.mlp import MLP
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 def test_lenet_300_100_counts(count):

@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from dstrun.layer import prunable
+from dstrun.layer.interface import prunable
 from dstrun.model.mobilenet import MobileNetV1
 
 IMAGENET = (3, 224, 224)

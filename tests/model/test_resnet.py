@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dstrun.model.resnet import BasicBlock, ResNet
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 CIFAR = (3, 32, 32)
 

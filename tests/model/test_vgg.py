@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dstrun.model.vgg import VGG16, VGG19
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 CIFAR = (3, 32, 32)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dstrun.model.vit import Attention, DeiT, ViT, sincos_positions
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 CIFAR = (3, 32, 32)
 IMAGENET = (3, 224, 224)

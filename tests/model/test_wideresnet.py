@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dstrun.model.wideresnet import PreActivationBlock, WideResNet
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 CIFAR = (3, 32, 32)
 

@@ -4,7 +4,7 @@ from torch import nn
 from dstrun.optimizer.adam import Adam
 from dstrun.optimizer.adamw import AdamW
 from dstrun.optimizer.aged import AgedAdam
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 both = pytest.mark.parametrize(("option", "decoupled"), [(Adam, False), (AdamW, True)], ids=["adam", "adamw"])
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun import config
-from dstrun.assemble import assemble
+from dstrun.config.composition import compose
 from dstrun.optimizer.decay import groups
+from dstrun.run.assemble import assemble
 
 
 def net() -> nn.Module:
@@ -31,7 +31,7 @@ def test_weights_spare_biases_and_norms() -> None:
 def test_a_step_without_gradient_shrinks_the_weights_alone(backend: str) -> None:
     words = ["model=resnet20", "model.width=0.25", "dataset=digits", "method=set", "sparsity=0.8"]
     words += [f"backend={backend}", "optimizer.decay=weights", "optimizer.weight_decay=0.1"]
-    training = assemble(config.compose(words), torch.device("cpu"))
+    training = assemble(compose(words), torch.device("cpu"))
     before = {name: value.detach().clone() for name, value in training.model.named_parameters()}
     for parameter in training.model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dstrun.optimizer.adamw import AdamW
 from dstrun.optimizer.sgd import SGD
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 both = pytest.mark.parametrize("optimizer", [SGD, AdamW])
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from dstrun.optimizer.sgd import SGD
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 def test_builds_the_torch_optimizer():

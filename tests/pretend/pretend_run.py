@@ -16,10 +16,10 @@ from cuda_tensor import CudaTensor
 from tally import Tally, counting
 from torch import Tensor
 
-from dstrun import config
-from dstrun.assemble import assemble
+from dstrun.config.composition import Experiment, compose
 from dstrun.dataset.cifar import CIFAR10
 from dstrun.dataset.images import Images
+from dstrun.run.assemble import assemble
 from dstrun.train.graph import fuse
 from dstrun.train.training import Training
 
@@ -51,7 +51,7 @@ def begin(words: Sequence[str], device: str, last: bool = False) -> Training:
             fp32.
     """
     experiment = _composed((*WORDS, "optimizer.lr=0.05", *words))
-    with patch("dstrun.assemble.weights_innermost", lambda *_: True) if last else nullcontext():
+    with patch("dstrun.run.assemble.weights_innermost", lambda *_: True) if last else nullcontext():
         run = assemble(experiment, torch.device(device))
     run.graphs = False
     for layer in run.layers:
@@ -67,8 +67,8 @@ def begin(words: Sequence[str], device: str, last: bool = False) -> Training:
 
 
 @cache
-def _composed(words: tuple[str, ...]) -> config.Experiment:
-    return config.compose(list(words))
+def _composed(words: tuple[str, ...]) -> Experiment:
+    return compose(list(words))
 
 
 def advance(run: Training, steps: int) -> list[Taken]:

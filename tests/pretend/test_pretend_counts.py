@@ -11,7 +11,7 @@ from pretend_run import SMALL, SOON, Taken, advance, begin, noise
 from tally import counting
 from test_pretend_runs import words
 
-from dstrun.help import options
+from dstrun.cli.help import options
 from dstrun.train.training import Training
 
 __all__ = ["noise"]

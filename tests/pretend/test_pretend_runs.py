@@ -12,8 +12,8 @@ import torch
 from cuda_mode import pretend
 from pretend_run import SMALL, SOON, Result, advance, begin, noise, numbers, trained
 
-from dstrun import config
-from dstrun.help import options
+from dstrun.cli.help import options
+from dstrun.config.composition import compose
 
 __all__ = ["noise"]
 
@@ -22,7 +22,7 @@ FEWER = {"synflow": ("method.rounds=5",)}
 
 def words(network: str, method: str, *more: str) -> list[str]:
     """Return the words of a run that updates soon, if its method has a schedule."""
-    soon = SOON if config.compose([f"method={method}"]).choices["schedule"] else ()
+    soon = SOON if compose([f"method={method}"]).choices["schedule"] else ()
     return [*SMALL[network], f"method={method}", *soon, *FEWER.get(method, ()), *more]
 
 

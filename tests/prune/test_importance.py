@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun import config
 from dstrun.backend.masked import MaskedLayer
 from dstrun.backend.sparse import Linear
-from dstrun.option import ConfigError
+from dstrun.config.composition import compose
+from dstrun.layer.selection import lowest
+from dstrun.layer.topology import Topology
 from dstrun.prune.importance import Importance
-from dstrun.selection import lowest
-from dstrun.topology import Topology
+from dstrun.system.trouble import ConfigError
 
 # Eight weights: half active. |w| + 0.1 |g| = 0.5 + 0.9, 0.1 + 0.3, 0.2 + 0.01, 0.9 + 0.9.
 WEIGHTS = {0: 0.5, 1: -0.1, 4: 0.2, 6: -0.9}
@@ -48,7 +48,7 @@ def test_a_gradient_that_overflowed_counts_as_none(index):
 @pytest.mark.parametrize("batch", ["current", "fresh"])
 def test_growth_by_gradients_is_refused(grow, backend, batch):
     with pytest.raises(ConfigError) as error:
-        config.compose(["prune=importance", f"grow={grow}", f"backend={backend}", f"method.batch={batch}"])
+        compose(["prune=importance", f"grow={grow}", f"backend={backend}", f"method.batch={batch}"])
     assert str(error.value) == (
         f"prune=importance makes no sense with grow={grow}: both need the gradient of an update, "
         "which is taken for growth"
@@ -57,4 +57,4 @@ def test_growth_by_gradients_is_refused(grow, backend, batch):
 
 def test_methods_that_need_no_gradient_for_growth_take_it():
     for method in ("set", "gmp"):
-        assert config.compose([f"method={method}", "prune=importance"]).choices["prune"] == "importance"
+        assert compose([f"method={method}", "prune=importance"]).choices["prune"] == "importance"

@@ -2,8 +2,8 @@ import torch
 from torch import nn
 
 from dstrun.backend.masked import MaskedLayer
+from dstrun.layer.topology import Topology
 from dstrun.prune.magnitude import Magnitude
-from dstrun.topology import Topology
 
 
 def test_magnitudes_of_the_active_weights_in_order():

@@ -3,8 +3,8 @@ from scipy.stats import chisquare, kstest
 from torch import nn
 
 from dstrun.backend.masked import MaskedLayer
+from dstrun.layer.topology import Topology
 from dstrun.prune.random import Random
-from dstrun.topology import Topology
 
 
 def test_the_lowest_is_any_active_weight_equally_often():

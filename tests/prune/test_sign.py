@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dstrun.backend.masked import MaskedLayer
+from dstrun.layer.selection import lowest
+from dstrun.layer.topology import Topology
 from dstrun.prune.sign import Sign
-from dstrun.selection import lowest
-from dstrun.topology import Topology
 
 
 def layer(values):

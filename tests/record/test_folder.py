@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from dstrun import config
+from dstrun.config.composition import compose
 from dstrun.record.folder import RunFolder, label, run_id
 from dstrun.record.writer import Rows, sweep_left_over, write_atomic
 
 
 def identify(*words: str) -> str:
-    experiment = config.compose(["model=mlp", "dataset=digits", *words])
+    experiment = compose(["model=mlp", "dataset=digits", *words])
     return run_id(experiment.config, experiment.choices)
 
 
@@ -49,7 +49,7 @@ def test_what_can_change_a_result_is(word: str) -> None:
 def test_data_paths_are_not_in_the_id() -> None:
     ids = set()
     for words in ([], ["dataset.root=/a"], ["dataset.download=false"]):
-        experiment = config.compose(["dataset=cifar10", *words])
+        experiment = compose(["dataset=cifar10", *words])
         ids.add(run_id(experiment.config, experiment.choices))
     assert len(ids) == 1
 
@@ -66,7 +66,7 @@ def test_data_paths_are_not_in_the_id() -> None:
     ],
 )
 def test_label_is_what_a_reader_calls_the_method(words: str, expected: str) -> None:
-    assert label(config.compose(words.split()).choices) == expected
+    assert label(compose(words.split()).choices) == expected
 
 
 def test_a_replaced_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_rows_are_cut_back_and_a_broken_last_one_is_dropped(tmp_path: Path) -> N
 
 
 def test_folder_stands_below_experiment(tmp_path: Path) -> None:
-    experiment = config.compose(["model=mlp", f"results={tmp_path}", "experiment=a/b"])
+    experiment = compose(["model=mlp", f"results={tmp_path}", "experiment=a/b"])
     folder = RunFolder(experiment.config, experiment.choices)
     assert folder.path == tmp_path / "a" / "b" / folder.id
     with folder.owned():
@@ -100,7 +100,7 @@ def test_folder_stands_below_experiment(tmp_path: Path) -> None:
 
 
 def test_a_note_that_a_dead_process_took_away_is_removed_at_once_where_nobody_else_can(tmp_path: Path) -> None:
-    experiment = config.compose(["model=mlp", "dataset=digits", f"results={tmp_path}"])
+    experiment = compose(["model=mlp", "dataset=digits", f"results={tmp_path}"])
     folder = RunFolder(experiment.config, experiment.choices)
     folder.path.mkdir(parents=True)
     taken = folder.path / ".owner.0123"

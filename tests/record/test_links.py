@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from dstrun import bounded, config
+from dstrun.config.composition import compose
 from dstrun.launcher.slurm import Slurm
 from dstrun.launcher.sweep import Plan
 from dstrun.launcher.task import Task
 from dstrun.launcher.work import print_to
-from dstrun.option import ConfigError
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Lock
 from dstrun.record.writer import Rows, write_atomic
+from dstrun.system import bounded
+from dstrun.system.trouble import ConfigError
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_the_file_beside_is_no_link_either(tmp_path: Path, victim: Path, monkeyp
 
 @pytest.mark.parametrize("name", ["", ".lock", ".owner"])
 def test_a_run_is_not_held_through_a_link(name: str, tmp_path: Path, victim: Path) -> None:
-    experiment = config.compose(["model=mlp", "dataset=digits", f"results={tmp_path / 'results'}"])
+    experiment = compose(["model=mlp", "dataset=digits", f"results={tmp_path / 'results'}"])
     folder = RunFolder(experiment.config, experiment.choices)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -76,7 +77,7 @@ def test_a_lock_opens_no_link_that_came_meanwhile(tmp_path: Path, victim: Path) 
 def test_a_sweep_writes_through_no_link(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    experiment = config.compose(["model=mlp", "dataset=digits", f"results={tmp_path / 'results'}"])
+    experiment = compose(["model=mlp", "dataset=digits", f"results={tmp_path / 'results'}"])
     elsewhere, task = tmp_path / "elsewhere", Task(experiment)
     elsewhere.mkdir()
     place = task.folder.path.parent

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from small_run import SMALL
 
-from dstrun import config
-from dstrun.option import ConfigError
+from dstrun.config.composition import compose
 from dstrun.record import folder as folders
 from dstrun.record import sealed, valid
 from dstrun.record.folder import RunFolder
 from dstrun.report import load
-from dstrun.run import run
+from dstrun.run.lifecycle import run
+from dstrun.system.trouble import ConfigError
 from dstrun.train import checkpoint
 
 PUBLISHED = next((Path(__file__).parents[2] / "results/published").glob("*/*/record.json"))
@@ -67,7 +67,7 @@ def words(tmp_path: Path) -> list[str]:
 
 
 def of(words: list[str]) -> RunFolder:
-    experiment = config.compose(words)
+    experiment = compose(words)
     return RunFolder(experiment.config, experiment.choices)
 
 
@@ -102,14 +102,14 @@ def test_a_run_under_its_older_name_is_pointed_out(words: list[str]) -> None:
 
 
 def test_a_damaged_record_is_made_again_and_kept(words: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    first = run(config.compose(words)).record
+    first = run(compose(words)).record
     folder = of(words)
     path = folder.path / "record.json"
     path.write_bytes(path.read_bytes().replace(b'"top1": ', b'"top1": 1', 1))
     ((found,), (warning,)) = (load.runs(folder.path), load.warnings(load.runs(folder.path)))
     assert (found.record, found.state) == (None, "damaged")
     assert "is damaged: its checksum is another" in warning
-    again = run(config.compose(words)).record
+    again = run(compose(words)).record
     assert first
     assert again
     assert first["accuracy"] == again["accuracy"]
@@ -122,7 +122,7 @@ def test_a_damaged_record_is_made_again_and_kept(words: list[str], caplog: pytes
 def test_lost_rows_are_made_again_from_the_checkpoint(
     name: str, damage: str, words: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    outcome = run(config.compose(words))
+    outcome = run(compose(words))
     folder, record = outcome.folder, outcome.record
     whole = (folder.path / name).read_bytes()
     path = folder.path / name
@@ -136,7 +136,7 @@ def test_lost_rows_are_made_again_from_the_checkpoint(
     load.rows_text(found, name)
     (folder.path / "record.json").unlink()
     with caplog.at_level(logging.WARNING):
-        again = run(config.compose(words)).record
+        again = run(compose(words)).record
     assert path.read_bytes() == whole
     assert "is made again from the checkpoint" in caplog.text
     assert record
@@ -145,7 +145,7 @@ def test_lost_rows_are_made_again_from_the_checkpoint(
 
 
 def test_readers_say_which_run_lacks_rows(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    folder = run(config.compose(words)).folder
+    folder = run(compose(words)).folder
     path = folder.path / "metrics.csv"
     whole = path.read_bytes()
     for data in (b"", whole[: whole[:-1].rfind(b"\n") + 1], whole.replace(b"test", b"tesu", 1)):
@@ -156,7 +156,7 @@ def test_readers_say_which_run_lacks_rows(words: list[str], capsys: pytest.Captu
 
 
 def test_a_run_that_fails_before_it_begins_still_vouches_for_its_rows(words: list[str], capsys) -> None:
-    first = run(config.compose(words)).folder
+    first = run(compose(words)).folder
     (first.path / "record.json").unlink()
     before = sealed.read(first.path / "status.json")["rows"]
     folder = of(words)
@@ -173,12 +173,12 @@ def test_many_rows_are_checked_and_a_run_that_lost_them_starts_again(
     words: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("dstrun.record.writer.KEPT_BYTES", -1)
-    first = run(config.compose(words))
+    first = run(compose(words))
     (first.folder.path / "record.json").unlink()
-    assert run(config.compose(words)).record["rows"] == first.record["rows"]  # type: ignore[index]
+    assert run(compose(words)).record["rows"] == first.record["rows"]  # type: ignore[index]
     (first.folder.path / "record.json").unlink()
     (first.folder.path / "topology.csv").write_text("")
-    assert run(config.compose(words)).record["rows"]["topology.csv"] == first.record["rows"]["topology.csv"]  # type: ignore[index]
+    assert run(compose(words)).record["rows"]["topology.csv"] == first.record["rows"]["topology.csv"]  # type: ignore[index]
     assert "the run starts again" in caplog.text
 
 
@@ -187,9 +187,9 @@ def test_another_torch_continues_and_is_on_record(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "HERE", checkpoint.HERE | {"torch": "1.0"})
-        folder = run(config.compose(words)).folder
+        folder = run(compose(words)).folder
     (folder.path / "record.json").unlink()
-    record = run(config.compose(words)).record
+    record = run(compose(words)).record
     assert record
     assert [before["torch"] for before in record["continued"]] == ["1.0"]
     assert "not bit for bit" in caplog.text
@@ -197,7 +197,7 @@ def test_another_torch_continues_and_is_on_record(
 
 def test_rows_of_a_finished_run_are_made_again_from_its_checkpoint(tmp_path: Path, caplog) -> None:
     words = ["model=mlp", "dataset=digits", "epochs=2", "threads=1", "wandb=disabled", f"results={tmp_path}"]
-    folder = run(config.compose(words)).folder
+    folder = run(compose(words)).folder
     for name in ("topology.csv", "metrics.csv"):
         whole = (folder.path / name).read_bytes()
         for damaged in (whole[:-3], whole.replace(b"1", b"7", 1), None):
@@ -206,10 +206,10 @@ def test_rows_of_a_finished_run_are_made_again_from_its_checkpoint(tmp_path: Pat
             else:
                 (folder.path / name).write_bytes(damaged)
             caplog.clear()
-            assert run(config.compose(words)).message == "already done"
+            assert run(compose(words)).message == "already done"
             assert (folder.path / name).read_bytes() == whole
             assert "made again from the checkpoint" in caplog.text
     folder.checkpoint.unlink()
     (folder.path / "metrics.csv").unlink()
-    run(config.compose(words))
+    run(compose(words))
     assert "no checkpoint has them" in caplog.text

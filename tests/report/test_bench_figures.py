@@ -7,9 +7,9 @@ import pytest
 from bench_fixture import kernel_rows, linear_rows, scaling_rows, step_rows
 
 from dstrun.bench import result
-from dstrun.option import ConfigError
 from dstrun.report import bench
 from dstrun.report.figure import sheet
+from dstrun.system.trouble import ConfigError
 
 ROWS = {"kernel": kernel_rows, "linear": linear_rows, "step": step_rows, "scaling": scaling_rows}
 

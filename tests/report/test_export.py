@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from report_fixture import HEADER, record_of, write, write_status
 
-from dstrun import cli, safe
-from dstrun.option import ConfigError
+from dstrun.cli.main import main
 from dstrun.report import export, load
+from dstrun.system import safe
+from dstrun.system.trouble import ConfigError
 
 NOW = 2000.0
 
@@ -182,18 +183,19 @@ def test_what_fails_leaves_the_files_before(results: Path, tmp_path: Path, monke
 
 def test_the_verb_counts_a_run_once_and_says_where(results: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["export", "results", "results/default", "--format", "csv"]) == 0
+    assert main(["export", "results", "results/default", "--format", "csv"]) == 0
     assert capsys.readouterr().out == "results/export/epochs.csv\nresults/export/runs.csv\n"
     assert len((results / "export" / "runs.csv").read_text().splitlines()) == 1 + 30
-    assert cli.main(["export", "--out", "elsewhere"]) == 0  # its own files are no runs
+    assert main(["export", "--out", "elsewhere"]) == 0  # its own files are no runs
     assert pq.read_metadata("elsewhere/runs.parquet").num_rows == 30
     (tmp_path / "empty").mkdir()
-    assert cli.main(["export", "empty"]) == 3
-    assert cli.main(["export", "--format", "json"]) == 2
+    assert main(["export", "empty"]) == 3
+    assert main(["export", "--format", "json"]) == 2
     assert "choose parquet, csv" in capsys.readouterr().err
 
 
 def test_needs_no_torch(results: Path) -> None:
-    code = f"import sys; sys.modules['torch'] = None; from dstrun import cli; cli.main(['export', {str(results)!r}])"
+    code = "import sys; sys.modules['torch'] = None\nfrom dstrun.cli.main import main\n"
+    code += f"main(['export', {str(results)!r}])"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=results.parent, capture_output=True)
     assert (results / "export" / "runs.parquet").exists()

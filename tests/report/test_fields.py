@@ -8,9 +8,9 @@ import pytest
 import yaml
 from report_fixture import record_of, write, write_status
 
-from dstrun.option import ConfigError
 from dstrun.report import load
 from dstrun.report.fields import resolve, where
+from dstrun.system.trouble import ConfigError
 
 
 def kept(runs: list[load.Run], *conditions: str) -> list[tuple[str, float]]:
@@ -99,7 +99,7 @@ def test_a_damaged_configuration_is_no_traceback(tmp_path: Path) -> None:
 
 def test_lists_are_fields_and_sort_among_numbers(tmp_path: Path) -> None:
     """``model.hidden=[300,100]`` labels rows, and a setting may be a number in one run and a list in another."""
-    from dstrun import cli
+    from dstrun.cli.main import main
 
     for seed, depth in enumerate((4, [50, 20], [300, 100], 3)):
         write(tmp_path, record_of("gse", 0.9, seed, 90.0, **{"model.depth": depth}) | {"id": f"run{seed}"})
@@ -110,4 +110,4 @@ def test_lists_are_fields_and_sort_among_numbers(tmp_path: Path) -> None:
     for asked, count in (("model.depth:[50,20]", 1), ("model.depth:4,[300, 100]", 2), ("model.depth!:[50, 20]", 3)):
         assert len(where(runs, [asked])) == count
     for words in (["rows=model.depth"], ["rows=method", "cols=model.depth"], ["rows=depth", "where=depth:[50,20]"]):
-        assert cli.main(["table", str(tmp_path), *words]) == 0
+        assert main(["table", str(tmp_path), *words]) == 0

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dstrun.option import ConfigError
 from dstrun.report.format import Cited, Column, Mean, in_bytes, in_seconds, render, spans
+from dstrun.system.trouble import ConfigError
 
 COLUMNS = [
     Column("name"),

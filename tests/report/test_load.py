@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from report_fixture import HEADER, record_of, write, write_status
 
-from dstrun.option import ConfigError
 from dstrun.record.folder import METRICS, RunFolder
 from dstrun.report import load
+from dstrun.system.trouble import ConfigError
 
 CHOICES: dict[str, str | None] = {"model": "mlp", "dataset": "digits", "method": "static", "grow": None, "subset": None}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dstrun import config
+from dstrun.config.composition import compose
 from dstrun.report import load, table
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
@@ -29,7 +29,7 @@ TODAY = {"er": "er_fan_in"}
 def new(old: dict[str, Any], seed: int, **settings: Any) -> dict[str, Any]:
     """Make the record that this version would leave of the same experiment: everything said, in today's words."""
     groups = ("model", "allocation", "prune", "grow", "schedule", "optimizer")
-    made = config.compose([f"{group}={TODAY.get(old['choices'][group], old['choices'][group])}" for group in groups])
+    made = compose([f"{group}={TODAY.get(old['choices'][group], old['choices'][group])}" for group in groups])
     for key, value in old["config"].items():
         if not isinstance(value, dict):
             made.config[key] = value

@@ -13,12 +13,12 @@ from urllib.parse import unquote
 import pytest
 from report_fixture import record_of, write, write_status, write_sweep
 
-from dstrun import cli
-from dstrun.option import ConfigError
+from dstrun.cli.main import main
 from dstrun.report import load, page
 from dstrun.report.figure import sheet
 from dstrun.report.page import drawing, settings
 from dstrun.report.style import METHODS
+from dstrun.system.trouble import ConfigError
 
 FAILED = "default/resnet56-cifar10-gse-s0.98-seed2-77aa01"
 QUEUED = "resnet56-cifar10-rigl-s0.99-seed0-77aa02"
@@ -234,7 +234,7 @@ def test_the_question_is_made_of_what_varies(tmp_path: Path, runs: list[tuple[st
 def test_conditions_hold_for_planned_runs(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     for condition, rows in (("where=method:rigl", 10), ("where=method:set", 9)):
-        assert cli.main(["report", str(study), condition, "--out", str(out)]) == 0
+        assert main(["report", str(study), condition, "--out", str(out)]) == 0
         assert len(Document(out.read_text()).tables["Table: Runs"]) == 1 + rows
     # None of the sweep's runs is left.
     assert "dstrun -m" not in out.read_text()
@@ -284,12 +284,12 @@ def test_rounding_leaves_the_drawing() -> None:
 
 def test_command_line(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "page.html"
-    assert cli.main(["report", str(study), "--out", str(out), "--title", "Growth"]) == 0
+    assert main(["report", str(study), "--out", str(out), "--title", "Growth"]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert "<title>Growth</title>" in out.read_text()
     (tmp_path / "none").mkdir()
-    assert cli.main(["report", str(tmp_path / "none")]) == 3
-    assert cli.main(["report", str(study), "--out", str(tmp_path / "page.pdf")]) == 2
+    assert main(["report", str(tmp_path / "none")]) == 3
+    assert main(["report", str(study), "--out", str(tmp_path / "page.pdf")]) == 2
     assert "page.pdf must end in .html" in capsys.readouterr().err
 
 
@@ -300,8 +300,8 @@ def test_a_page_that_cannot_be_written_is_one_sentence(study: Path, tmp_path: Pa
 
 
 def test_no_torch_no_wandb_no_pandas(study: Path, tmp_path: Path) -> None:
-    code = "import sys; sys.modules |= dict.fromkeys(['torch', 'wandb', 'pandas']); from dstrun.cli import main"
+    code = "import sys; sys.modules |= dict.fromkeys(['torch', 'wandb', 'pandas']); from dstrun.cli.main import main"
     code += f"; sys.exit(main(['report', {str(study)!r}, '--out', 'page.html']))"
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment)
     assert (tmp_path / "page.html").exists()

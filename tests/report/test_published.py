@@ -8,11 +8,11 @@ import pytest
 from report_fixture import record_of
 from training_fixture import configured
 
-from dstrun.config import compose
-from dstrun.option import ConfigError
+from dstrun.config.composition import compose
 from dstrun.report.load import Run
 from dstrun.report.published import Reference, read, references, shipped
 from dstrun.report.training import is_training, option, same
+from dstrun.system.trouble import ConfigError
 
 ROOT = Path(__file__).parents[2]
 ROWS = read(shipped())

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from report_fixture import record_of, write, write_status, write_sweep
 
-from dstrun.option import ConfigError
-from dstrun.process import started
 from dstrun.record import sealed
 from dstrun.report import status
 from dstrun.report.format import render
+from dstrun.system.process import started
+from dstrun.system.trouble import ConfigError
 
 RUNNING = {"epoch": 3, "epochs": 10, "top1": 50.1, "eta_seconds": 80.0, "epoch_seconds": 12.0, "peak_bytes": 64e6}
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dstrun.help import options
+from dstrun.cli.help import options
 from dstrun.report.style import METHODS, order, style
 
 

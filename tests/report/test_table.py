@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from report_fixture import TOP1, record_of, write, write_status
 
-from dstrun.option import ConfigError
 from dstrun.report import load, table
 from dstrun.report.table.cells import Options
+from dstrun.system.trouble import ConfigError
 
 MD = """\
 ### resnet56 on cifar10 (test)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from report_fixture import record_of, write, write_status
 
-from dstrun.option import ConfigError
 from dstrun.report import load, table
 from dstrun.report.table.cells import Options
+from dstrun.system.trouble import ConfigError
 
 
 def cells_of(line: str) -> list[str]:

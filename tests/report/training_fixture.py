@@ -10,7 +10,7 @@ from typing import Any
 
 from report_fixture import record_of
 
-from dstrun.config import compose
+from dstrun.config.composition import compose
 from dstrun.report.load import Run
 
 SPARSE = ["model=resnet56", "dataset=cifar10", "sparsity=0.98", "epochs=200", "batch_size=128"]

@@ -1,8 +1,8 @@
 import pytest
 
-from dstrun import config
-from dstrun.option import ConfigError
+from dstrun.config.composition import compose
 from dstrun.schedule.stepwise import Stepwise
+from dstrun.system.trouble import ConfigError
 
 
 @pytest.mark.parametrize(("step", "fraction"), [(0, 0.2), (1, 0.2), (39, 0.2), (40, 0.1), (59, 0.1), (60, 0), (100, 0)])
@@ -17,7 +17,7 @@ def test_several_steps_down():
 
 
 def test_it_never_rises():
-    schedule = config.compose(["method=mest"]).build("schedule")
+    schedule = compose(["method=mest"]).build("schedule")
     fractions = [schedule.fraction_at(step, 1000) for step in range(1001)]
     assert fractions == sorted(fractions, reverse=True)
     assert set(fractions) == {0.2, 0.1, 0}

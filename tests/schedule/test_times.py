@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstrun.option import ConfigError
 from dstrun.schedule.constant import Constant
 from dstrun.schedule.cosine import Cosine
+from dstrun.system.trouble import ConfigError
 
 GSE = {"fraction": 0.2, "end": 0.6, "recipe_interval_steps": 1000, "recipe_steps": 78000}
 RIGL = {"fraction": 0.3, "end": 0.768, "recipe_interval_steps": 100, "recipe_steps": 97656}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dstrun.backend import masked, sparse
-from dstrun.layer import prunable
+from dstrun.layer.interface import prunable
 from dstrun.method.soft import powerprop
 from dstrun.model.resnet import ResNet
 from dstrun.model.vgg import VGG16

@@ -7,9 +7,9 @@ import io
 import pytest
 import torch
 
-from dstrun import config
-from dstrun.option import ConfigError
-from dstrun.run import assemble
+from dstrun.config.composition import compose
+from dstrun.run.lifecycle import assemble
+from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 EVERY = "schedule.interval_steps=2"
@@ -18,7 +18,7 @@ FEW = ["dataset=digits", "model=resnet20", "model.width=0.5", "batch_size=64", "
 
 
 def training(*words: str) -> Training:
-    made = assemble(config.compose([*FEW, *words]), CPU)
+    made = assemble(compose([*FEW, *words]), CPU)
     made.model.train()
     return made
 
@@ -74,7 +74,7 @@ def test_a_run_continues_bit_for_bit(words: list[str]) -> None:
 @pytest.mark.parametrize(("kept", "precision"), [("fp16", "bf16"), ("bf16", "fp16")])
 def test_two_kinds_of_16_bits_are_refused(kept: str, precision: str) -> None:
     with pytest.raises(ConfigError, match=f"activations={kept} makes no sense with precision={precision}"):
-        config.compose([*FEW, f"activations={kept}", f"precision={precision}"])
+        compose([*FEW, f"activations={kept}", f"precision={precision}"])
 
 
 def test_the_record_counts_what_is_kept() -> None:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun import config
-from dstrun.assemble import assemble
-from dstrun.option import ConfigError
+from dstrun.config.composition import compose
+from dstrun.run.assemble import assemble
 from dstrun.storage.recompute import Chain, Recompute, checkpoint
+from dstrun.system.trouble import ConfigError
 
 COMMON = ["dataset=digits", "wandb=disabled", "threads=1", "epochs=1", "batch_size=16", "optimizer.lr=0.05"]
 OFTEN = ["schedule.interval_steps=2", "schedule.begin=0"]
@@ -30,7 +30,7 @@ CASES = {
 
 def trained(*words: str) -> dict[str, object]:
     large = "dataset._target_=large" in words
-    experiment = config.compose([*COMMON, *(word for word in words if "_target_" not in word)])
+    experiment = compose([*COMMON, *(word for word in words if "_target_" not in word)])
     if large:
         experiment.config["dataset"]["_target_"] = "pair.LargeDigits"
     run = assemble(experiment, torch.device("cpu"))

@@ -7,9 +7,10 @@ import io
 import pytest
 import torch
 
-from dstrun import config
-from dstrun.plan import plan
-from dstrun.run import assemble
+from dstrun.config.composition import compose
+from dstrun.run.lifecycle import assemble
+from dstrun.run.plan import plan
+from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 COMMON = ["dataset=digits", "model=mlp", "epochs=2", "batch_size=256", "threads=1", "sparsity=0.8"]
@@ -25,7 +26,7 @@ KEPT = {"kahan": (2, 4 + 2 + 2), "bytes": (2, 1 + 1 + 2 + 2), "halves": (2, 2 + 
 
 def start(*words: str) -> Training:
     threads = torch.get_num_threads()
-    training = assemble(config.compose([*COMMON, "method=gse", *words]), torch.device("cpu"))
+    training = assemble(compose([*COMMON, "method=gse", *words]), torch.device("cpu"))
     torch.set_num_threads(threads)
     training.model.train()
     training.prepare()
@@ -73,7 +74,7 @@ def test_a_plan_predicts_what_is_held(name: str) -> None:
     training = start(*SETTINGS[name])
     for _ in range(2):
         training.take_step()
-    predicted = plan(config.compose([*COMMON, "method=gse", *SETTINGS[name]]))["memory"]
+    predicted = plan(compose([*COMMON, "method=gse", *SETTINGS[name]]))["memory"]
     assert predicted["model_bytes"] == training.memory.record()["model_bytes"]
     age = 0 if any(map(training.procedure.updates_at, (1, 2))) else 2
     grown = age * ("optimizer=adam" in SETTINGS[name]) * sum(layer.weight.numel() for layer in training.layers)
@@ -90,6 +91,6 @@ def test_a_plan_predicts_what_is_held(name: str) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(words: str, sentence: str) -> None:
-    with pytest.raises(config.ConfigError) as error:
-        config.compose([*COMMON, *words.split()])
+    with pytest.raises(ConfigError) as error:
+        compose([*COMMON, *words.split()])
     assert str(error.value).startswith(sentence)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dstrun.exploration import Exploration
-from dstrun.geometry import ConvGeometry, LinearGeometry
+from dstrun.layer.geometry import ConvGeometry, LinearGeometry
+from dstrun.layer.growth import Exploration
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import torch
 from scipy.stats import chisquare, ks_2samp, norm
 from torch.profiler import ProfilerActivity, profile
 
+from dstrun.layer.topology import contains
 from dstrun.subset import draw as module
 from dstrun.subset import rows
 from dstrun.subset.draw import FLOOR, _Pairs, draw
 from dstrun.subset.rows import alias_tables
-from dstrun.topology import contains
 
 ONE = (torch.tensor([[1.0, 3.0, 0.5]]), torch.tensor([2.0, 1.0]), (2, 3), {1}, 1)
 PEAKED = (torch.tensor([[1.0, 3.0, 30.0]]), torch.tensor([2.0, 1.0]), (2, 3), {1}, 1)

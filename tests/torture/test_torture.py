@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("word", ["--faults=0", "--workers=0", "--only=-1", "--out=page.txt"])
 def test_wrong_words_are_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from dstrun.cli import main
+    from dstrun.cli.main import main
 
     assert main(["torture", word]) == 2
     said = capsys.readouterr().err

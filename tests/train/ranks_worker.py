@@ -14,8 +14,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dstrun import config, run
-from dstrun.ranks import Ranks
+from dstrun.config.composition import compose
+from dstrun.run import lifecycle
+from dstrun.run.assemble import assemble
+from dstrun.system.ranks import Ranks
 from dstrun.train import distributed, fit
 
 COMMON = ["dataset=digits", "device=cpu", "wandb=disabled", "threads=1", "sparsity=0.8", "optimizer.lr=0.05"]
@@ -72,10 +74,10 @@ def train(words: list[str], double: bool, ranks: Ranks) -> dict[str, Any]:
     Every pixel has a factor of its own: those that are black on all images would else give connections of exactly
     equal gradients, of which rounding would choose.
     """
-    experiment = config.compose([*COMMON, *words])
+    experiment = compose([*COMMON, *words])
     if experiment.choices["model"] == "vgg16_small":
         experiment.config["dataset"]["_target_"] = "pair.LargeDigits"
-    training = run.assemble(experiment, torch.device("cpu"), ranks=ranks)
+    training = assemble(experiment, torch.device("cpu"), ranks=ranks)
     normalise, draws = training.data._normalise, torch.Generator().manual_seed(0)
     factor = 1 + torch.rand(experiment.build("dataset").image, generator=draws) / 10
     training.data._normalise = lambda x: normalise(x) * (factor.double() if double else factor)
@@ -125,8 +127,8 @@ def stopped(folder: Path, ports: list[int], *words: str) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         fit.take_timed_step = counted
-        made = config.compose([*COMMON, *words, "epochs=2", "distributed=ddp", f"results={folder / part}"])
-        states.append(run.run(made).state)
+        made = compose([*COMMON, *words, "epochs=2", "distributed=ddp", f"results={folder / part}"])
+        states.append(lifecycle.run(made).state)
     assert states == ["done", "interrupted", "interrupted", "done"], states
 
 
@@ -134,8 +136,8 @@ def differ(folder: Path, ports: list[int]) -> None:
     """Return one process another topology: every one has to say so, in place of training on."""
     here = place(ports[0])
     ranks = distributed.join(here)
-    made = config.compose([*COMMON, *MLP, "method=static", f"seed={here.rank}"])
-    training = run.assemble(made, torch.device("cpu"), ranks=ranks)
+    made = compose([*COMMON, *MLP, "method=static", f"seed={here.rank}"])
+    training = assemble(made, torch.device("cpu"), ranks=ranks)
     with pytest.raises(RuntimeError, match="steps or topologies differ between the 2 processes of this run"):
         training.compare()
     ranks.leave(failed=False)

@@ -14,11 +14,11 @@ import pytest
 import torch
 from small_run import SMALL
 
-from dstrun import config
-from dstrun.assemble import assemble
-from dstrun.option import ConfigError
+from dstrun.config.composition import compose
 from dstrun.record.folder import RunFolder
-from dstrun.run import run
+from dstrun.run.assemble import assemble
+from dstrun.run.lifecycle import run
+from dstrun.system.trouble import ConfigError
 from dstrun.train import checkpoint
 from dstrun.train.checkpoint import Checkpoints
 from dstrun.train.training import Training
@@ -32,7 +32,7 @@ def training() -> Training:
 
 
 def fresh() -> Training:
-    return assemble(config.compose([*SMALL, "threads=1"]), CPU)
+    return assemble(compose([*SMALL, "threads=1"]), CPU)
 
 
 def save_after(training: Training, path: Path, *steps: int) -> None:
@@ -136,7 +136,7 @@ def test_one_of_another_version_is_said_in_a_sentence(training: Training, tmp_pa
 def test_due_when_the_time_has_passed(monkeypatch: pytest.MonkeyPatch, training: Training, tmp_path: Path) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    experiment = config.compose([*SMALL, f"results={tmp_path}"])
+    experiment = compose([*SMALL, f"results={tmp_path}"])
     folder = RunFolder(experiment.config, experiment.choices)
     folder.path.mkdir(parents=True)
     checkpoints = Checkpoints(folder, every_minutes=2)
@@ -151,7 +151,7 @@ def test_due_when_the_time_has_passed(monkeypatch: pytest.MonkeyPatch, training:
 def test_a_full_disk_costs_a_warning(
     training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    experiment = config.compose([*SMALL, f"results={tmp_path}"])
+    experiment = compose([*SMALL, f"results={tmp_path}"])
     folder = RunFolder(experiment.config, experiment.choices)
     folder.path.mkdir(parents=True)
     checkpoints = Checkpoints(folder, every_minutes=0.001)
@@ -187,7 +187,7 @@ def test_a_run_without_room_for_its_weights_is_not_done_until_there_is(tmp_path:
 
 
 def test_who_is_taken_over_writes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = config.compose([*SMALL, f"results={tmp_path}", "checkpoint.every_minutes=1e-9", "threads=1"])
+    experiment = compose([*SMALL, f"results={tmp_path}", "checkpoint.every_minutes=1e-9", "threads=1"])
     folder = RunFolder(experiment.config, experiment.choices)
     seen: dict[str, bytes] = {}
     step = Training.take_step

@@ -17,11 +17,11 @@ import torch
 from ranks_worker import CASES
 from test_resume import finished, same
 
-from dstrun.config import compose
+from dstrun.config.composition import compose
 from dstrun.dataset.loader import Resident
-from dstrun.option import ConfigError
-from dstrun.ranks import ALONE, Ranks
-from dstrun.topology import Topology
+from dstrun.layer.topology import Topology
+from dstrun.system.ranks import ALONE, Ranks
+from dstrun.system.trouble import ConfigError
 from dstrun.train.distributed import Place, first_host, place
 
 WORKER = Path(__file__).with_name("ranks_worker.py")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dstrun import config
-from dstrun.assemble import assemble
-from dstrun.help import options
+from dstrun.cli.help import options
+from dstrun.config.composition import compose
+from dstrun.run.assemble import assemble
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STEPS = 30
@@ -54,9 +54,9 @@ CURVES = {name: [f"method={name}", *filter(None, [AS_KEPT.get(name)])] for name 
 def curve(words: list[str]) -> list[float]:
     """The training loss of every step."""
     threads = torch.get_num_threads()
-    experiment = config.compose([*COMMON, *words])
+    experiment = compose([*COMMON, *words])
     if experiment.config["sparsity"] and words[-1] != "sparsity=0.9":
-        experiment = config.compose([*COMMON, *words, "sparsity=0.9"])
+        experiment = compose([*COMMON, *words, "sparsity=0.9"])
     training = assemble(experiment, torch.device("cpu"))
     training.model.train()
     training.prepare()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dstrun import config
-from dstrun.assemble import assemble
+from dstrun.config.composition import compose
+from dstrun.run.assemble import assemble
 from dstrun.train import graph, training
 from dstrun.train.device import make_deterministic
 
@@ -23,7 +23,7 @@ OTHERS = ("snfs", "deepr", "str", "topkast", "sss", "topk_ga")
 
 def trained(method: str, device: str, *words: str, graphs: bool) -> tuple[list[Tensor], int]:
     """Train a few steps; return the state and how many steps were replayed."""
-    experiment = config.compose([*WORDS, f"method={method}", *words])
+    experiment = compose([*WORDS, f"method={method}", *words])
     make_deterministic(torch.device(device), 1)
     run = assemble(experiment, torch.device(device))
     run.graphs = graphs

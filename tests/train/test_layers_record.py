@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from dstrun import config
+from dstrun.config.composition import compose, compose_sweep
 from dstrun.record.folder import lasting, run_id
-from dstrun.run import run
+from dstrun.run.lifecycle import run
 
 SMALL = ["model=mlp", "dataset=digits", "dataset.limit=128", "epochs=2", "wandb=disabled", "sparsity=0.8", "threads=1"]
 
 
 def trained(tmp_path: Path, *words: str) -> dict:
-    record = run(config.compose([*SMALL, f"results={tmp_path}", *words])).record
+    record = run(compose([*SMALL, f"results={tmp_path}", *words])).record
     assert record is not None
     return record
 
@@ -47,14 +47,14 @@ def test_the_command_makes_the_same_run_again(tmp_path: Path) -> None:
     assert record["command"] == [
         "model=mlp", "dataset=digits", "dataset.limit=128", "epochs=2", "sparsity=0.8", "grow=gse", "grow.gamma=2",
     ]  # fmt: skip
-    again = config.compose(record["command"])
+    again = compose(record["command"])
     assert run_id(again.config, again.choices) == record["id"]
 
 
 def test_the_command_of_a_run_of_a_sweep_file_makes_it_again() -> None:
-    experiments = config.compose_sweep(["model=resnet56", "seed=1"], name="flops")
+    experiments = compose_sweep(["model=resnet56", "seed=1"], name="flops")
     for experiment in experiments[:4]:
         words = lasting(experiment.command)
         assert words[:2] == ["-cn", "flops"]
-        [again] = config.compose_sweep(words[2:], name="flops")
+        [again] = compose_sweep(words[2:], name="flops")
         assert run_id(again.config, again.choices) == run_id(experiment.config, experiment.choices)

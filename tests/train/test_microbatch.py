@@ -9,17 +9,17 @@ from ranks_worker import GROWTH, MLP, MORE, UPDATES
 from test_resume import same
 from torch import nn
 
-from dstrun import config
-from dstrun.assemble import assemble
 from dstrun.backend import masked, sparse
+from dstrun.config.composition import compose
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.gse import GSE
-from dstrun.option import ConfigError
-from dstrun.ranks import ALONE, Passes
-from dstrun.stream import generator
+from dstrun.run.assemble import assemble
 from dstrun.subset.grabo import GraBo
 from dstrun.subset.graest import GraEst
 from dstrun.subset.uniform import Uniform
+from dstrun.system.ranks import ALONE, Passes
+from dstrun.system.stream import generator
+from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 CASES = {
@@ -72,7 +72,7 @@ def test_candidates_of_a_convolution_are_of_the_whole_batch(backend, subset) -> 
 
 
 def assembled(*words: str) -> Training:
-    return assemble(config.compose([*ranks_worker.COMMON, *words]), torch.device("cpu"))
+    return assemble(compose([*ranks_worker.COMMON, *words]), torch.device("cpu"))
 
 
 def test_running_statistics_move_as_far_in_several_passes() -> None:
@@ -99,7 +99,7 @@ def test_a_pass_has_what_is_asked_for(size: int | None, share: int | None) -> No
 
 def test_a_microbatch_divides_the_batch() -> None:
     with pytest.raises(ConfigError, match="microbatch=20 must divide batch_size=48: the nearest below is 16"):
-        config.compose([*ranks_worker.COMMON, *MLP, "microbatch=20"])
+        compose([*ranks_worker.COMMON, *MLP, "microbatch=20"])
 
 
 def test_samples_are_shared_out_equally() -> None:

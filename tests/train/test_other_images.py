@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from dstrun import config
+from dstrun.config.composition import Experiment, compose
 from dstrun.dataset.digits import Digits
 from dstrun.launcher.local import Local
 from dstrun.launcher.sweep import Sweep
-from dstrun.option import ConfigError
 from dstrun.record import sealed
 from dstrun.record.folder import RunFolder
-from dstrun.run import run
+from dstrun.run.lifecycle import run
+from dstrun.system.trouble import ConfigError
 
 SMALL = ["model=mlp", "dataset=digits", "dataset.limit=128", "epochs=1", "wandb=disabled", "threads=1"]
 SENTENCE = "was trained on other images"
 
 
 @pytest.fixture
-def experiment(tmp_path: Path) -> config.Experiment:
-    return config.compose([*SMALL, f"results={tmp_path}"])
+def experiment(tmp_path: Path) -> Experiment:
+    return compose([*SMALL, f"results={tmp_path}"])
 
 
 def shifted(monkeypatch: pytest.MonkeyPatch, by: int) -> None:
@@ -38,22 +38,22 @@ def shifted(monkeypatch: pytest.MonkeyPatch, by: int) -> None:
     monkeypatch.setattr(Digits, "found", lambda self: "f" * 64)
 
 
-def test_a_record_says_its_images_network_and_own_code(experiment: config.Experiment) -> None:
+def test_a_record_says_its_images_network_and_own_code(experiment: Experiment) -> None:
     record = run(experiment).record
     assert record is not None
     assert len(record["data"]["checksum"]) == len(record["network"]["shapes"]) == 64
     assert record["code"]["own"] == {}
-    sparse = config.compose([*experiment.command, "backend=sparse"])
+    sparse = compose([*experiment.command, "backend=sparse"])
     again = run(sparse).record
     assert again is not None
     assert again["network"]["shapes"] == record["network"]["shapes"]
-    wider = config.compose([*experiment.command, "model.width=2"])
+    wider = compose([*experiment.command, "model.width=2"])
     other = run(wider).record
     assert other is not None
     assert other["network"]["shapes"] != record["network"]["shapes"]
 
 
-def test_a_done_run_of_other_images_is_refused(experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_done_run_of_other_images_is_refused(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(experiment).state == "done"
     assert run(experiment).message == "already done"
     with monkeypatch.context() as patch:
@@ -67,7 +67,7 @@ def test_a_done_run_of_other_images_is_refused(experiment: config.Experiment, mo
         assert "set experiment= to keep them apart" in str(error.value)
 
 
-def test_an_older_record_is_known_by_its_source(experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_record_is_known_by_its_source(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     run(experiment)
     path = RunFolder(experiment.config, experiment.choices).path / "record.json"
     record = json.loads(path.read_text())
@@ -79,9 +79,7 @@ def test_an_older_record_is_known_by_its_source(experiment: config.Experiment, m
         run(experiment)
 
 
-def test_a_checkpoint_of_other_images_is_not_continued(
-    experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_of_other_images_is_not_continued(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     run(experiment)
     path = RunFolder(experiment.config, experiment.choices).path / "record.json"
     path.unlink()

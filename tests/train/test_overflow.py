@@ -5,10 +5,10 @@ import logging
 import pytest
 import torch
 
-from dstrun import config
-from dstrun.assemble import assemble
+from dstrun.config.composition import compose
 from dstrun.optimizer.adamw import AdamW
-from dstrun.option import ConfigError
+from dstrun.run.assemble import assemble
+from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ backends = pytest.mark.parametrize("backend", ["masked", "sparse"])
 
 
 def training(*words: str) -> Training:
-    made = assemble(config.compose([*RUN, *words]), CPU)
+    made = assemble(compose([*RUN, *words]), CPU)
     made.model.train()
     return made
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dstrun import config
-from dstrun.assemble import assemble
+from dstrun.config.composition import compose
+from dstrun.run.assemble import assemble
 from dstrun.train.training import Training
 
 SMALL = ["dataset=digits", "model=mlp", "epochs=3", "batch_size=256", "threads=1"]
 
 
 def start(*words: str) -> Training:
-    training = assemble(config.compose([*SMALL, *words]), torch.device("cpu"))
+    training = assemble(compose([*SMALL, *words]), torch.device("cpu"))
     training.model.train()
     return training
 

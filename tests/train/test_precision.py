@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dstrun import config
 from dstrun.backend.auto import check_kernels
-from dstrun.geometry import exact
-from dstrun.option import ConfigError
-from dstrun.run import run
+from dstrun.config.composition import compose
+from dstrun.layer.geometry import exact
+from dstrun.run.lifecycle import run
+from dstrun.system.trouble import ConfigError, sentence
 from dstrun.train import precision
-from dstrun.trouble import sentence
 
 CUDA = torch.device("cuda", 0)
 KINDS = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
@@ -61,7 +60,7 @@ def test_a_tensor_is_laid_out_as_its_weight() -> None:
 
 def test_tf32_is_refused_where_there_is_none(ampere: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="precision=tf32 is of NVIDIA GPUs since Ampere, and this run trains on cpu"):
-        run(config.compose([*WORDS, "precision=tf32"]))
+        run(compose([*WORDS, "precision=tf32"]))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "V100")
     with pytest.raises(ConfigError, match="trains on V100"):
@@ -69,7 +68,7 @@ def test_tf32_is_refused_where_there_is_none(ampere: None, monkeypatch: pytest.M
 
 
 def test_it_is_on_record(tmp_path) -> None:
-    record = run(config.compose([*WORDS, f"results={tmp_path}"])).record
+    record = run(compose([*WORDS, f"results={tmp_path}"])).record
     assert record is not None
     assert record["env"]["products"] == {"convolution": "ieee", "matrix": "ieee"}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from small_run import SMALL
 
-from dstrun import config
-from dstrun.run import run
+from dstrun.config.composition import compose
+from dstrun.run.lifecycle import run
 from dstrun.train.stop import ASKS, TIMERS, Stop
 
 
@@ -111,9 +111,9 @@ def test_forked_children_do_not_answer_for_the_run() -> None:
 
 def test_a_signal_while_a_run_is_put_together_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends as interrupted before its first step, and only then the launcher's handler runs; later it ends."""
-    import dstrun.run
+    import dstrun.run.lifecycle
 
-    experiment = config.compose([*SMALL, f"results={tmp_path}"])
+    experiment = compose([*SMALL, f"results={tmp_path}"])
     heard: list[str] = []
 
     def requeue(*_: object) -> None:
@@ -121,7 +121,7 @@ def test_a_signal_while_a_run_is_put_together_is_not_lost(tmp_path: Path, monkey
         heard.append(json.loads(status.read_text())["state"])
 
     signal.signal(signal.SIGUSR2, requeue)
-    whole = dstrun.run.assemble
+    whole = dstrun.run.lifecycle.assemble
 
     def assemble(*arguments):
         ask(signal.SIGUSR2)
@@ -129,7 +129,7 @@ def test_a_signal_while_a_run_is_put_together_is_not_lost(tmp_path: Path, monkey
         return whole(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(dstrun.run, "assemble", assemble)
+        patched.setattr(dstrun.run.lifecycle, "assemble", assemble)
         outcome = run(experiment)
     assert (outcome.state, outcome.message) == ("interrupted", "SIGUSR2 at step 0 of 33")
     assert heard == ["interrupted"]

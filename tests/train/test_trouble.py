@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from small_run import SMALL
 
-import dstrun.run
-from dstrun import cli, config
-from dstrun.option import ConfigError
+import dstrun.run.lifecycle
+from dstrun.cli.main import main
+from dstrun.config.composition import Experiment, compose
 from dstrun.record import writer
 from dstrun.record.folder import RunFolder
 from dstrun.record.writer import Rows, write_atomic
-from dstrun.run import Outcome, report, run
+from dstrun.run.lifecycle import Outcome, report, run
+from dstrun.system.trouble import ADVICE, ConfigError, sentence, why
 from dstrun.train import checkpoint
-from dstrun.trouble import ADVICE, sentence, why
 
 
 def failing(error: BaseException) -> Callable[..., Any]:
@@ -36,8 +36,8 @@ def no_room(code: int = errno.ENOSPC) -> OSError:
 
 
 @pytest.fixture
-def experiment(tmp_path: Path) -> config.Experiment:
-    return config.compose([*SMALL, f"results={tmp_path}", "epochs=2", "threads=1"])
+def experiment(tmp_path: Path) -> Experiment:
+    return compose([*SMALL, f"results={tmp_path}", "epochs=2", "threads=1"])
 
 
 def ended(outcome: Outcome) -> dict[str, Any]:
@@ -45,9 +45,9 @@ def ended(outcome: Outcome) -> dict[str, Any]:
 
 
 PLACES = {
-    "put together": (dstrun.run, "assemble"),
+    "put together": (dstrun.run.lifecycle, "assemble"),
     "begin": (RunFolder, "begin"),
-    "introduce": (dstrun.run, "introduce"),
+    "introduce": (dstrun.run.lifecycle, "introduce"),
     "rows": (Rows, "append"),
     "record": (RunFolder, "finish"),
 }
@@ -63,7 +63,7 @@ ERRORS: dict[str, tuple[BaseException, str]] = {
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("kind", ["full", "exit"])
 def test_wherever_it_strikes_it_is_on_record_and_the_run_goes_on(
-    place: tuple[Any, str], kind: str, experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch, capsys
+    place: tuple[Any, str], kind: str, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     error, said = ERRORS[kind]
     with monkeypatch.context() as patched:
@@ -79,18 +79,18 @@ def test_wherever_it_strikes_it_is_on_record_and_the_run_goes_on(
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_whatever_strikes_is_a_sentence(
-    kind: str, experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch, capsys
+    kind: str, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     error, said = ERRORS[kind]
-    monkeypatch.setattr(dstrun.run, "assemble", failing(error))
+    monkeypatch.setattr(dstrun.run.lifecycle, "assemble", failing(error))
     outcome = run(experiment)
     assert outcome.state == ended(outcome)["state"] == "failed"
     assert said in (outcome.message or "")
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_bug_keeps_its_traceback(experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(dstrun.run, "assemble", failing(KeyError("x")))
+def test_a_bug_keeps_its_traceback(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(dstrun.run.lifecycle, "assemble", failing(KeyError("x")))
     outcome = run(experiment)
     assert outcome.message == "KeyError: 'x'"
     assert "Traceback" in capsys.readouterr().err
@@ -107,15 +107,13 @@ def test_a_bug_of_a_users_own_code_is_said_to_be_there(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     words = ["plan", "--config-dir", ".", "model=bug", "dataset=digits"]
-    assert cli.main(words) == 1
+    assert main(words) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("dstrun: ")
     assert last.endswith("own_bug.py line 3: ZeroDivisionError: division by zero")
 
 
-def test_without_its_last_checkpoint_it_is_not_done(
-    experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_its_last_checkpoint_it_is_not_done(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save", failing(no_room()))
         outcome = run(experiment)
@@ -127,15 +125,15 @@ def test_without_its_last_checkpoint_it_is_not_done(
     assert again.folder.checkpoint.exists()
 
 
-def test_a_second_interrupt_is_on_record(experiment: config.Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dstrun.run, "fit", failing(KeyboardInterrupt()))
+def test_a_second_interrupt_is_on_record(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dstrun.run.lifecycle, "fit", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         run(experiment)
     (status,) = Path(experiment.config["results"]).glob("*/*/status.json")
     assert json.loads(status.read_text())["state"] == "interrupted"
 
 
-def test_a_folder_that_cannot_be_held_is_refused(experiment: config.Experiment) -> None:
+def test_a_folder_that_cannot_be_held_is_refused(experiment: Experiment) -> None:
     folder = RunFolder(experiment.config, experiment.choices)
     (folder.path / ".lock").mkdir(parents=True)
     with pytest.raises(ConfigError, match="cannot be written: Is a directory"):

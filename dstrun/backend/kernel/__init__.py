@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dstrun.backend.pattern import Pattern
-    from dstrun.geometry import ConvGeometry
+    from dstrun.layer.geometry import ConvGeometry
 
 NO_TRITON = (
     "backend=sparse takes Triton on a GPU, and it is not installed: install it, set backend=masked or device=cpu"

@@ -15,7 +15,7 @@ from dstrun.backend.kernel.product import product
 from dstrun.backend.kernel.transpose import gather
 from dstrun.backend.kernel.weight_gradient import weight_gradient as sampled_product
 from dstrun.backend.pattern import Pattern
-from dstrun.geometry import ConvGeometry
+from dstrun.layer.geometry import ConvGeometry
 
 NO_BIAS = np.empty(0, np.float32)
 

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dstrun.backend.pattern import Pattern
-from dstrun.geometry import ConvGeometry
+from dstrun.layer.geometry import ConvGeometry
 
 LANES = 128
 """Items of a program; of fewer a program takes the next power of two."""

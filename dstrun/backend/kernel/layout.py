@@ -13,7 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dstrun.backend.kernel.call import array, threads, works
 from dstrun.backend.kernel.simd import transpose16
-from dstrun.compiled import compiled
+from dstrun.system.compiled import compiled
 
 ROWS, COLUMNS = 256, 64
 """Rows and columns of one task: together they fit in the second cache."""

@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from dstrun.backend.kernel.simd import add_product, add_scaled, fill, read, total, write, zero16, zero64, zero128
-from dstrun.compiled import compiled
+from dstrun.system.compiled import compiled
 
 LANES = 1024
 """From so many lanes on, tiles are copied."""

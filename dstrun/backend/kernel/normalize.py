@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from dstrun.backend.kernel.simd import add_product, add_scaled, fill, keep, read, total, write, zero16, zero128
-from dstrun.compiled import compiled
+from dstrun.system.compiled import compiled
 
 BLOCK = 4096
 """Numbers summed in float32 before they are added up in float64."""

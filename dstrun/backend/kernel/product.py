@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from dstrun.backend.kernel.simd import LANES, add_scaled, fill, read, write, zero16, zero64, zero128
-from dstrun.compiled import compiled
+from dstrun.system.compiled import compiled
 
 TILE = LANES[0]
 

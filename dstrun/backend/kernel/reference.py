@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dstrun.backend.pattern import Pattern
-from dstrun.geometry import ConvGeometry
+from dstrun.layer.geometry import ConvGeometry
 
 BLOCK = 1 << 22
 """Numbers gathered at once."""

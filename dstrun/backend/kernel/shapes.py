@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dstrun.backend.pattern import Pattern
-from dstrun.geometry import ConvGeometry
+from dstrun.layer.geometry import ConvGeometry
 
 
 def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:

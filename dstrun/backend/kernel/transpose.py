@@ -12,7 +12,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from dstrun.compiled import compiled
+from dstrun.system.compiled import compiled
 
 
 def transpose(

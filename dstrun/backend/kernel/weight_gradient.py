@@ -15,7 +15,7 @@ from numba import prange
 
 from dstrun.backend.kernel.product import TERMS, TILE
 from dstrun.backend.kernel.simd import add_product, read, total, zero16, zero64, zero128
-from dstrun.compiled import compiled
+from dstrun.system.compiled import compiled
 
 
 @compiled(parallel=True)

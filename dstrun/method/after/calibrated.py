@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from dstrun.config.option import AtLeast, option
 from dstrun.method.after.retrained import Retrained
 from dstrun.method.procedure import Setting
-from dstrun.option import AtLeast, option
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dstrun.config.option import option
 from dstrun.method.after.calibrated import Calibrated
 from dstrun.method.procedure import Setting
-from dstrun.option import option
 
 if TYPE_CHECKING:
     from torch import Tensor

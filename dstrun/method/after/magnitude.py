@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from dstrun.config.option import option
 from dstrun.method.after.retrained import Retrained
-from dstrun.option import option
 
 if TYPE_CHECKING:
     from dstrun.method.repeated import Score

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+from dstrun.config.option import AtLeast, OneOf, Share, Within, option
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.rounds import Rounds
-from dstrun.option import AtLeast, OneOf, Share, Within, option
 
 if TYPE_CHECKING:
     from dstrun.method.repeated import Score

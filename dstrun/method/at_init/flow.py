@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from dstrun.method.procedure import Setting
 from dstrun.method.pruning import best
-from dstrun.transfer import sent
+from dstrun.system.transfer import sent
 
 
 def flow_after(rounds: int, setting: Setting) -> list[Tensor]:

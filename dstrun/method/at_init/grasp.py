@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
+from dstrun.config.option import Above, option
 from dstrun.method.at_init.once import PruneOnSamples
 from dstrun.method.procedure import Setting
-from dstrun.option import Above, option
-from dstrun.stream import generator
+from dstrun.system.stream import generator
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from dstrun.config.option import AtLeast, option
 from dstrun.method.procedure import Method, Procedure, Setting
-from dstrun.option import AtLeast, option
 
 if TYPE_CHECKING:
     from dstrun.method.at_init.scoring import Scores

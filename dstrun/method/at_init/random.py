@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from dstrun.config.option import option
 from dstrun.method.at_init.once import PruneOnce
 from dstrun.method.procedure import Setting
-from dstrun.option import option
-from dstrun.stream import generator
+from dstrun.system.stream import generator
 
 if TYPE_CHECKING:
     from dstrun.method.at_init.scoring import Scores

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dstrun.grow.criterion import Cost
+from dstrun.layer.criterion import Cost
 from dstrun.method.procedure import Procedure, Setting, Update
 from dstrun.method.pruning import keep_best
 from dstrun.method.statistics import frozen_statistics

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+from dstrun.config.option import OneOf, option
 from dstrun.method.at_init.once import PruneOnSamples
 from dstrun.method.procedure import Setting
-from dstrun.option import OneOf, option
 
 if TYPE_CHECKING:
     from dstrun.method.at_init.scoring import Scores

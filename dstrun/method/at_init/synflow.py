@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+from dstrun.config.option import AtLeast, option
 from dstrun.method.at_init.once import PruneOnce
 from dstrun.method.procedure import Setting
-from dstrun.option import AtLeast, option
 
 if TYPE_CHECKING:
     from dstrun.method.at_init.scoring import Scores

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dstrun.grow.criterion import Cost
+from dstrun.layer.criterion import Cost
+from dstrun.layer.selection import highest
+from dstrun.layer.topology import contains, inactive
 from dstrun.method.dynamic.deepr import DeepR
 from dstrun.method.dynamic.replacement import Replacement, choose
 from dstrun.method.procedure import Change, Procedure, Setting, Update
-from dstrun.selection import highest
-from dstrun.stream import generator
-from dstrun.topology import contains, inactive
-from dstrun.transfer import sent
+from dstrun.system.stream import generator
+from dstrun.system.transfer import sent
 
 NOISE_RATE = 0.01
 """eta in the noise on gradients: a constant in the code of Mostafa and Wang 2019."""

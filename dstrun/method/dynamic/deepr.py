@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
+from dstrun.config.option import AtLeast, OneOf, Share, option
 from dstrun.method.dynamic.stages import check_stages, shortened, stage
 from dstrun.method.procedure import Method, Procedure, Products, Setting
-from dstrun.option import AtLeast, OneOf, Share, option
 
 
 @option

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dstrun.topology import draw_distinct, inactive, without
+from dstrun.layer.topology import draw_distinct, inactive, without
 
 
 def draw(sizes: Sequence[int], blocked: Sequence[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
+from dstrun.config.option import Above, AtLeast, Share, Within, option
 from dstrun.method.dynamic.stages import check_stages, shortened, stage
 from dstrun.method.procedure import Method, Procedure, Products, Setting
-from dstrun.option import Above, AtLeast, Share, Within, option
 
 
 @option

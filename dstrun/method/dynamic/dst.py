@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from dstrun.grow.criterion import Cost
+from dstrun.config.option import AtLeast, OneOf, option
+from dstrun.layer.criterion import Cost
 from dstrun.method.procedure import Method, Procedure, Setting
-from dstrun.option import AtLeast, OneOf, option
 
 
 @option

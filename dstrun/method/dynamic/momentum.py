@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dstrun.grow.criterion import Cost
-from dstrun.layer import DenseLayer, SparseLayer
+from dstrun.layer.criterion import Cost
+from dstrun.layer.interface import DenseLayer, SparseLayer
+from dstrun.layer.selection import highest, lowest
+from dstrun.layer.topology import without
 from dstrun.method.dynamic.regrowth import regrowth
 from dstrun.method.dynamic.snfs import update_steps
 from dstrun.method.procedure import Change, Procedure, Products, Setting, Update
-from dstrun.selection import highest, lowest
-from dstrun.stream import generator
-from dstrun.topology import without
-from dstrun.transfer import fetched, sent
+from dstrun.system.stream import generator
+from dstrun.system.transfer import fetched, sent
 
 CROWDED = 0.8
 """A layer of higher density that grows is spared: it loses no larger share than is inactive of it."""

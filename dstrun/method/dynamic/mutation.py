@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dstrun.grow.criterion import Cost
 from dstrun.grow.random import Random
-from dstrun.layer import SparseLayer
+from dstrun.layer.criterion import Cost
+from dstrun.layer.interface import SparseLayer
+from dstrun.layer.selection import lowest
+from dstrun.layer.topology import contains
 from dstrun.method.dynamic.mest import mutating, update_steps
 from dstrun.method.procedure import Change, Procedure, Setting, Update
-from dstrun.selection import lowest
-from dstrun.stream import generator
-from dstrun.topology import contains
-from dstrun.transfer import fetched
+from dstrun.system.stream import generator
+from dstrun.system.transfer import fetched
 
 GROW: Any = Random()
 

@@ -12,15 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from dstrun.grow.criterion import Cost
-from dstrun.layer import SparseLayer
+from dstrun.layer.criterion import Cost
+from dstrun.layer.interface import SparseLayer
+from dstrun.layer.selection import highest
+from dstrun.layer.topology import contains
 from dstrun.method.dynamic.drawing import barred, draw
 from dstrun.method.dynamic.dsr import DSR
 from dstrun.method.procedure import Change, Procedure, Setting, Update
-from dstrun.selection import highest
-from dstrun.stream import generator
-from dstrun.topology import contains
-from dstrun.transfer import fetched
+from dstrun.system.stream import generator
+from dstrun.system.transfer import fetched
 
 
 class Reallocation(Procedure):

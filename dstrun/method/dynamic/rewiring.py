@@ -14,14 +14,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dstrun.exploration import Proposal
-from dstrun.grow.criterion import Cost
-from dstrun.layer import SparseLayer
+from dstrun.layer.criterion import Cost
+from dstrun.layer.growth import Proposal
+from dstrun.layer.interface import SparseLayer
+from dstrun.layer.selection import highest, lowest
+from dstrun.layer.topology import without
 from dstrun.method.procedure import Change, Procedure, Setting, Update
-from dstrun.selection import highest, lowest
-from dstrun.stream import generator
-from dstrun.topology import without
-from dstrun.transfer import fetched
+from dstrun.system.stream import generator
+from dstrun.system.transfer import fetched
 
 
 @dataclass(frozen=True)

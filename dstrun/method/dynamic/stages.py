@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 SHORTEST = 10
 """An interval shortened in proportion to a short run stays this many steps long, unless not even three would fit."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+from dstrun.config.option import option
 from dstrun.method.procedure import Method, Procedure, Products, Setting
-from dstrun.option import option
 
 
 @option

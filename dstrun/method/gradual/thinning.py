@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dstrun.grow.criterion import Cost
+from dstrun.layer.criterion import Cost
 from dstrun.method.gradual.gmp import remaining, update_steps
 from dstrun.method.procedure import Procedure, Setting, Update
 from dstrun.method.pruning import keep_best
-from dstrun.stream import generator
+from dstrun.system.stream import generator
 
 
 class Thinning(Procedure):

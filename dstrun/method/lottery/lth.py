@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+from dstrun.config.option import AtLeast, Within, option
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.rounds import Rounds
-from dstrun.option import AtLeast, ConfigError, Within, option
+from dstrun.system.trouble import ConfigError
 
 
 @option

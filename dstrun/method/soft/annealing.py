@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from dstrun.config.option import OneOf, Share, Within, option
 from dstrun.method.procedure import Method
-from dstrun.option import OneOf, Share, Within, option
 
 
 @option

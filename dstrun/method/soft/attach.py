@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dstrun.layer import DenseLayer, sharing
+from dstrun.layer.interface import DenseLayer, sharing
 from dstrun.method.procedure import Change
 from dstrun.method.pruning import drop, guard
-from dstrun.transfer import fetched, sent
+from dstrun.system.transfer import fetched, sent
 
 Kind = TypeVar("Kind", bound=nn.Module)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+from dstrun.config.option import Within, option
 from dstrun.method.soft.annealing import Annealed
 from dstrun.method.soft.learned import Learned
-from dstrun.option import Within, option
 
 
 @option

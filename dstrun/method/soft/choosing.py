@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dstrun.grow.criterion import Cost
-from dstrun.layer import DenseLayer
+from dstrun.layer.criterion import Cost
+from dstrun.layer.interface import DenseLayer
 from dstrun.method.procedure import Procedure, Products, Setting, Update
 from dstrun.method.soft.attach import attached, settle
 from dstrun.method.soft.selected import Selected

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dstrun.grow.criterion import Cost
-from dstrun.layer import DenseLayer
+from dstrun.layer.criterion import Cost
+from dstrun.layer.interface import DenseLayer
 from dstrun.method.procedure import Change, Procedure, Products, Setting, Update
 from dstrun.method.soft.attach import attached, settle
 from dstrun.method.soft.selected import Selected, clear_state

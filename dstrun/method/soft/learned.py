@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from dstrun.config.option import Above, AtLeast, Within, option
 from dstrun.method.procedure import Method, Procedure, Products, Setting
-from dstrun.option import Above, AtLeast, Within, option
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dstrun.layer import SparseLayer
+    from dstrun.layer.interface import SparseLayer
 
 
 @option

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dstrun.layer import prunable, sharing
+from dstrun.layer.interface import prunable, sharing
 
 
 class Power(nn.Module):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstrun.layer import DenseLayer, carried
-from dstrun.selection import highest
+from dstrun.layer.interface import DenseLayer, carried
+from dstrun.layer.selection import highest
 
 
 class Selected(nn.Module):

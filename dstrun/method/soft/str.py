@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dstrun.config.option import option
 from dstrun.method.soft.learned import Learned
-from dstrun.option import option
 
 
 @option

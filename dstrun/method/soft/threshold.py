@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstrun.layer import single
-from dstrun.selection import highest
+from dstrun.layer.interface import single
+from dstrun.layer.selection import highest
 
 
 class Threshold(nn.Module):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dstrun.config.option import option
 from dstrun.method.procedure import Procedure, Products, Setting
 from dstrun.method.soft.annealing import Annealed
-from dstrun.option import option
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dstrun.layer import SparseLayer
+    from dstrun.layer.interface import SparseLayer
 
 
 @option

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from dstrun.config.option import AtLeast, Share, Within, option
 from dstrun.method.procedure import Method, Procedure, Products, Setting
-from dstrun.option import AtLeast, Share, Within, option
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from dstrun.layer import SparseLayer
+    from dstrun.layer.interface import SparseLayer
 
 RECIPE_STEPS = 32_000
 """Of the paper's runs on ImageNet, in which masks are refreshed every 100 steps."""
@@ -55,7 +55,7 @@ class TopKAST(Method):
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:
         """Keep the optimizer's weight decay off the prunable weights: the loss has it."""
-        from dstrun.layer import prunable
+        from dstrun.layer.interface import prunable
         from dstrun.method.soft.attach import grouped
 
         stored = [module.parametrizations["weight"].original for _, module in prunable(model)]  # type: ignore[index]

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dstrun.layer import SparseLayer, prunable, stored
+from dstrun.layer.interface import SparseLayer, prunable, stored
 from dstrun.method.procedure import Change
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 KINDS = nn.Linear | nn.Conv1d | nn.Conv2d
 ELEMENTWISE = (

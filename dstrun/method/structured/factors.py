@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dstrun.grow.criterion import Cost
+from dstrun.layer.criterion import Cost
 from dstrun.method.procedure import Procedure, Setting, Update
 from dstrun.method.pruning import guard
 from dstrun.method.structured.channels import Channels, Pair
-from dstrun.option import ConfigError
-from dstrun.progress import say
+from dstrun.system.progress import say
+from dstrun.system.trouble import ConfigError
 
 log = logging.getLogger("dstrun")
 

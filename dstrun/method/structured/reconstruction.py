@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
-from dstrun.grow.criterion import Cost
+from dstrun.layer.criterion import Cost
 from dstrun.method.finetuning import held
 from dstrun.method.procedure import Procedure, Setting, Update
 from dstrun.method.statistics import evaluating
 from dstrun.method.structured.channels import Channels, Pair, trace, uniform
-from dstrun.progress import say
-from dstrun.stream import generator
+from dstrun.system.progress import say
+from dstrun.system.stream import generator
 
 CHUNK = 64
 """Samples whose patches are unfolded together."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+from dstrun.config.option import Above, AtLeast, Within, option
 from dstrun.method.procedure import Method, Procedure, Setting
-from dstrun.option import Above, AtLeast, Within, option
 
 
 @option

@@ -7,8 +7,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from dstrun.config.option import AtLeast, option
 from dstrun.method.procedure import Method
-from dstrun.option import AtLeast, ConfigError, option
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,6 +81,6 @@ class Thin(Method):
 
 
 def _sizes(model: nn.Module) -> list[int]:
-    from dstrun.layer import prunable
+    from dstrun.layer.interface import prunable
 
     return [module.weight.numel() for _, module in prunable(model)]

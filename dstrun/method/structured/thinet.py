@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from dstrun.config.option import Above, AtLeast, Share, option
 from dstrun.method.procedure import Method, Procedure, Products, Setting
-from dstrun.option import Above, AtLeast, Share, option
 
 if TYPE_CHECKING:
     from torch import nn

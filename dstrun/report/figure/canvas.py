@@ -9,12 +9,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dstrun import home
-from dstrun.option import ConfigError, nearest
-from dstrun.progress import human
+from dstrun.config.option import nearest
 from dstrun.record.writer import write_atomic
 from dstrun.report.style import SHEET
-from dstrun.trouble import why
+from dstrun.system import home
+from dstrun.system.progress import human
+from dstrun.system.trouble import ConfigError, why
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

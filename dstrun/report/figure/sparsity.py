@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from dstrun.budget import percent
+from dstrun.allocation.budget import percent
 from dstrun.report.compare import blocks
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, aside, points, reference

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstrun.option import ConfigError, nearest
+from dstrun.config.option import nearest
 from dstrun.record.writer import write_atomic
 from dstrun.report import table
 from dstrun.report.fields import outline, where
@@ -22,7 +22,7 @@ from dstrun.report.page import drawing, settings, sweep
 from dstrun.report.page.run import COLUMNS, entry, failures
 from dstrun.report.published import references
 from dstrun.report.status import STATES, describe
-from dstrun.trouble import why
+from dstrun.system.trouble import ConfigError, why
 
 HERE = Path(__file__).parent
 TITLES = {"flops": "FLOPs"}

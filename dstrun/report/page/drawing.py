@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dstrun.option import ConfigError
 from dstrun.report.load import Run
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dstrun.bounded import content
 from dstrun.report.compare import really
 from dstrun.report.format import Column, cell
 from dstrun.report.load import EMERGES, Run, number
 from dstrun.report.status import STATES
+from dstrun.system.bounded import content
 
 TROUBLE = ("failed", "diverged", "lost", "damaged")
 LAST = {"failed": "error.txt", "lost": "log.txt"}

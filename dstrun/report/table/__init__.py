@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from dstrun import safe
-from dstrun.option import ConfigError, nearest
+from dstrun.config.option import nearest
 from dstrun.report.compare import Layout, pivot
 from dstrun.report.fields import Field, resolve
 from dstrun.report.format import Column, html, latex_escape, render
@@ -21,6 +20,8 @@ from dstrun.report.table.cells import Options, Part
 from dstrun.report.table.measure import measure
 from dstrun.report.table.notes import notes
 from dstrun.report.table.unfinished import place
+from dstrun.system import safe
+from dstrun.system.trouble import ConfigError
 
 
 @dataclass(frozen=True)

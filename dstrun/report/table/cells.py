@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from dstrun.budget import percent
+from dstrun.allocation.budget import percent
 from dstrun.report.compare import Block, Key, Layout, Row, really
 from dstrun.report.format import Cited, Column, Mean
 from dstrun.report.load import EMERGES, Run

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from dstrun.option import ConfigError
 from dstrun.report.compare import Block, Layout, Row, signature
 from dstrun.report.fields import Field, resolve
 from dstrun.report.format import Kind
 from dstrun.report.load import Run, number
+from dstrun.system.trouble import ConfigError
 
 TITLES = {
     "accuracy.top1": "top-1",

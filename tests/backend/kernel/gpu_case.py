@@ -20,8 +20,8 @@ from dstrun.backend.kernel import gpu, reference
 from dstrun.backend.pattern import Pattern
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.gse import GSE
+from dstrun.layer.topology import Topology
 from dstrun.subset.uniform import Uniform
-from dstrun.topology import Topology
 
 INPUTS, OUTPUTS = 40, 7
 

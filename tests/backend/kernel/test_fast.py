@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from product_case import EVEN, assert_close, case, cases, linear
 
 from dstrun.backend.kernel import fast, kernel_for, reference
-from dstrun.geometry import ConvGeometry, LinearGeometry
-from dstrun.topology import Topology
+from dstrun.layer.geometry import ConvGeometry, LinearGeometry
+from dstrun.layer.topology import Topology
 
 LANES = [1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 79, 80, 100, 127, 128, 129, 191, 192, 200, 256, 300]
 

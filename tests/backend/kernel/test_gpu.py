@@ -12,7 +12,7 @@ import torch
 
 from dstrun.backend import kernel
 from dstrun.backend.kernel import reference
-from dstrun.geometry import ConvGeometry, LinearGeometry
+from dstrun.layer.geometry import ConvGeometry, LinearGeometry
 
 HERE = Path(__file__).parent
 triton = pytest.importorskip("triton", reason="Triton is not installed")

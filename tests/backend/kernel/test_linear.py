@@ -5,8 +5,8 @@ import torch
 
 from dstrun.backend.kernel import fast, linear, reference
 from dstrun.backend.pattern import Pattern
-from dstrun.geometry import ConvGeometry
-from dstrun.topology import Topology
+from dstrun.layer.geometry import ConvGeometry
+from dstrun.layer.topology import Topology
 
 
 def layer(outputs: int, inputs: int, groups: int, density: float) -> tuple[ConvGeometry, Pattern, torch.Tensor]:

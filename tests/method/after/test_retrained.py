@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from method_setting import setting
 from torch import nn
 
-from dstrun import config
-from dstrun.assemble import assemble
 from dstrun.backend import masked
+from dstrun.config.composition import compose
 from dstrun.method.after.magnitude import MagnitudePruning
 from dstrun.method.rounds import survivors
-from dstrun.option import ConfigError
 from dstrun.prune.magnitude import Magnitude
+from dstrun.run.assemble import assemble
+from dstrun.system.trouble import ConfigError
 
 WORDS = ["dataset=digits", "model=mlp", "batch_size=256", "threads=1", "optimizer.lr=0.05"]
 
@@ -82,8 +82,8 @@ def test_survivors_fall_to_the_target_exactly(size: int, data: st.DataObject, ro
 
 
 def test_the_dense_phase_is_a_dense_run_and_its_last_epoch_is_evaluated_before_pruning() -> None:
-    dense = assemble(config.compose([*WORDS, "method=dense", "epochs=2"]), torch.device("cpu"))
-    pruned = assemble(config.compose([*WORDS, "method=magnitude", "epochs=2"]), torch.device("cpu"))
+    dense = assemble(compose([*WORDS, "method=dense", "epochs=2"]), torch.device("cpu"))
+    pruned = assemble(compose([*WORDS, "method=magnitude", "epochs=2"]), torch.device("cpu"))
     assert pruned.total_steps == dense.total_steps + pruned.data.steps_per_epoch == 1.5 * dense.total_steps
     for training in (dense, pruned):
         training.model.train()
@@ -110,5 +110,5 @@ def test_the_dense_phase_is_a_dense_run_and_its_last_epoch_is_evaluated_before_p
 )
 def test_refusals(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        config.compose(["method=magnitude", *words])
+        compose(["method=magnitude", *words])
     assert str(error.value) == message

@@ -9,13 +9,13 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from dstrun import config
 from dstrun.backend import masked
+from dstrun.config.composition import compose
 from dstrun.method.after import calibration
 from dstrun.method.after.calibration import mean_gradients, mean_squared_gradients
 from dstrun.method.after.fisher import Fisher
 from dstrun.method.after.taylor import Taylor
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 X = torch.tensor([[1.0, 2.0, 0.0, 1.0], [1.0, -2.0, 2.0, 1.0]])
 DELTA = torch.tensor([[1.0, 0.5], [1.0, -0.5]])
@@ -134,5 +134,5 @@ def test_refusals(name: str) -> None:
         (["method.samples_per_class=0"], "method.samples_per_class=0 must be at least 1"),
     ):
         with pytest.raises(ConfigError) as error:
-            config.compose([f"method={name}", *words])
+            compose([f"method={name}", *words])
         assert str(error.value) == message

@@ -9,7 +9,7 @@ from method_setting import setting
 from torch import Tensor, nn
 
 from dstrun.backend import masked
-from dstrun.layer import SparseLayer
+from dstrun.layer.interface import SparseLayer
 
 
 class Beside(nn.Module):

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun import config
 from dstrun.account.recorded import recorded
-from dstrun.help import options
+from dstrun.cli.help import options
+from dstrun.config.composition import compose
 from dstrun.method.at_init.grasp import GraSP
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 # L = w' C w / 2 with C of four blocks [[1, 2], [2, 1]] on the diagonal; C C is blocks of [[5, 4], [4, 5]].
 # w (C C w): pairs (u, v) give u (5 u + 4 v) and v (4 u + 5 v).
@@ -118,7 +118,7 @@ def test_every_network_can_be_differentiated_twice(scored, name):
     """In-place ReLU and attention among them; and what measures memory during the pass changes no number."""
     torch.manual_seed(0)
     width = SMALLER.get(name, 0.25)
-    net = config.compose([f"model={name}", f"model.width={width}"]).build("model").build((3, 32, 32), 3)
+    net = compose([f"model={name}", f"model.width={width}"]).build("model").build((3, 32, 32), 3)
     x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     made = scored(net, lambda step, per_class: (x, torch.arange(3).repeat(2)), classes=3)
     scores, _ = GraSP().score(made.setting)
@@ -132,7 +132,7 @@ def test_every_network_can_be_differentiated_twice(scored, name):
 
 def test_product_through_attention_is_that_of_finite_differences(scored):
     torch.manual_seed(0)
-    net = config.compose(["model=vit", "model.width=0.17"]).build("model").build((1, 8, 8), 3).double()
+    net = compose(["model=vit", "model.width=0.17"]).build("model").build((1, 8, 8), 3).double()
     x, y = torch.randn(6, 1, 8, 8, dtype=torch.float64), torch.arange(3).repeat(2)
     made = scored(net, lambda step, per_class: (x, y), classes=3)
     scores, _ = GraSP(temperature=2.0).score(made.setting)
@@ -170,7 +170,7 @@ def test_xavier_scores_other_weights_of_linear_layers_and_trains_the_old(scored)
 
 def test_cifar100_and_imagenet_score_as_the_authors_code_does():
     def drawn(dataset):
-        method = config.compose(["method=grasp", f"dataset={dataset}"]).build("method")
+        method = compose(["method=grasp", f"dataset={dataset}"]).build("method")
         return method.samples_per_class, method.rounds
 
     assert [drawn(d) for d in ("cifar10", "cifar100", "imagenet")] == [(10, 1), (5, 2), (1, 38)]

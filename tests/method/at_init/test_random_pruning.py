@@ -3,10 +3,10 @@ import torch
 from scipy.stats import binom, chisquare
 from torch import nn
 
-from dstrun import config
-from dstrun.grow.criterion import Cost
+from dstrun.config.composition import compose
+from dstrun.layer.criterion import Cost
 from dstrun.method.at_init.random import Random
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 def network():
@@ -46,10 +46,10 @@ def test_every_connection_is_as_likely_whatever_its_layer(scored):
 
 
 def test_an_allocation_needs_scope_layer():
-    made = config.compose(["method=random", "scope=layer", "allocation=erk"])
+    made = compose(["method=random", "scope=layer", "allocation=erk"])
     assert made.build("method").allocates("layer")
     with pytest.raises(ConfigError) as error:
-        config.compose(["method=random", "allocation=erk"])
+        compose(["method=random", "allocation=erk"])
     assert str(error.value) == (
         "allocation=erk makes no sense with method=random scope=global, where scores decide: set scope=layer"
     )

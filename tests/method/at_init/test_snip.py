@@ -6,13 +6,13 @@ import torch
 from small_run import SMALL
 from torch import nn
 
-from dstrun import config
-from dstrun.grow.criterion import Cost
+from dstrun.config.composition import compose
+from dstrun.layer.criterion import Cost
+from dstrun.layer.selection import highest
 from dstrun.method.at_init.scoring import parts
 from dstrun.method.at_init.snip import SNIP
 from dstrun.method.pruning import EmptyLayer
-from dstrun.run import run
-from dstrun.selection import highest
+from dstrun.run.lifecycle import run
 
 # |w g|:  0.5   0.8   0.4   0.09 | 0.02  0.04  0.3   0.03
 A = [0.5, -0.1, 0.2, -0.9]
@@ -73,7 +73,7 @@ def test_strict_refuses_to_empty_a_layer_and_prunes_nothing(beside):
 
 def test_a_strict_run_that_would_empty_a_layer_ends_as_failed(tmp_path, capfd):
     words = [*SMALL, "method=snip", "sparsity=0.9999", "strict=true", f"results={tmp_path}", "threads=1"]
-    outcome = run(config.compose(words))
+    outcome = run(compose(words))
     status = json.loads((outcome.folder.path / "status.json").read_text())
     assert outcome.state == status["state"] == "failed"
     assert outcome.message == status["message"] == REFUSED.format("fc1, fc2, 2 of 3 layers")

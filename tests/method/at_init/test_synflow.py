@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dstrun import config
+from dstrun.config.composition import compose
 from dstrun.method.at_init.flow import flow, left, positive, shares
 from dstrun.method.at_init.snip import SNIP
 from dstrun.method.at_init.synflow import SynFlow
@@ -115,7 +115,7 @@ def test_what_is_left_falls_to_the_target(size, density, rounds):
 
 def built(name, width, image=(3, 32, 32)):
     torch.manual_seed(0)
-    return config.compose([f"model={name}", f"model.width={width}"]).build("model").build(image, 10)
+    return compose([f"model={name}", f"model.width={width}"]).build("model").build(image, 10)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg16", "vit", "mlp"])

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from method_setting import setting
 from torch.nn import functional
 
-from dstrun import config
 from dstrun.backend import masked
+from dstrun.config.composition import compose
 from dstrun.method.dynamic.deepr import DeepR
-from dstrun.option import ConfigError
-from dstrun.stream import generator
+from dstrun.system.stream import generator
+from dstrun.system.trouble import ConfigError
 
 # Eight weights, four of them active; at lr 0.1 the step takes position 0 from 0.5 to -0.4, and no other past zero.
 #           0     1     2     3     4     5     6     7
@@ -286,9 +286,9 @@ def test_reports_of_the_recipe():
 )
 def test_refusals(words, sentence):
     with pytest.raises(ConfigError) as error:
-        config.compose(["method=deepr", *words])
+        compose(["method=deepr", *words])
     assert str(error.value) == sentence
 
 
 def test_fp16_goes_with_noise_on_weights():
-    assert config.compose(["method=deepr", "precision=fp16", "method.noise=weights"])
+    assert compose(["method=deepr", "precision=fp16", "method.noise=weights"])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from dstrun.method.dynamic.drawing import barred, draw
-from dstrun.stream import generator
+from dstrun.system.stream import generator
 
 
 def positions(*numbers):

@@ -10,7 +10,7 @@ from method_setting import setting
 from dstrun.backend import masked, sparse
 from dstrun.method.dynamic.dsr import DSR
 from dstrun.method.dynamic.reallocation import share_out
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 NOTHING = [0.0] * 8
 EVERY_STEP = {"periods": (1,), "period_changes": (), "end": 1.0}

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from dstrun import config
-from dstrun.assemble import assemble
+from dstrun.config.composition import compose
 from dstrun.grow.random import Random
+from dstrun.run.assemble import assemble
 from dstrun.schedule.cosine import Cosine
 
 CPU = torch.device("cpu")
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(("name", "interval", "grow"), [("itop", 4000, "gradient"), ("set_itop", 1500, "random")])
 def test_recipe(name, interval, grow):
-    made = config.compose([f"method={name}"])
+    made = compose([f"method={name}"])
     schedule, rate = made.build("schedule"), made.build("optimizer")
     assert (made.config["epochs"], made.config["batch_size"], made.choices["grow"]) == (250, 128, grow)
     assert schedule.steps(97656) == list(range(interval, 97657, interval))
@@ -26,7 +26,7 @@ def test_recipe(name, interval, grow):
 
 
 def test_recipe_on_imagenet():
-    made = config.compose(["method=itop", "dataset=imagenet", "model=resnet50"])
+    made = compose(["method=itop", "dataset=imagenet", "model=resnet50"])
     total = made.config["epochs"] * (1_281_167 // made.config["batch_size"])
     assert total == 1_000_900
     assert made.build("schedule").steps(total) == list(range(4000, total + 1, 4000))
@@ -49,7 +49,7 @@ def test_explored_by_hand(bench):
 @pytest.mark.parametrize("backend", ["masked", "sparse"])
 def test_the_records_share_is_weighted_by_size(backend):
     words = ["dataset=digits", "model=mlp", "model.width=0.1", "method=set_itop", "sparsity=0.8", "epochs=2"]
-    training = assemble(config.compose([*words, "threads=1", f"backend={backend}"]), CPU)
+    training = assemble(compose([*words, "threads=1", f"backend={backend}"]), CPU)
     assert training.explored() == pytest.approx(0.2, abs=0.02 if backend == "sparse" else 1e-3)
     training.model.train()
     while training.step < training.total_steps:
@@ -62,4 +62,4 @@ def test_the_records_share_is_weighted_by_size(backend):
 
 
 def test_every_connection_of_a_dense_network_is_active():
-    assert assemble(config.compose(["dataset=digits", "model=mlp", "method=dense", "threads=1"]), CPU).explored() == 1
+    assert assemble(compose(["dataset=digits", "model=mlp", "method=dense", "threads=1"]), CPU).explored() == 1

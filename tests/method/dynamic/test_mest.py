@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from method_setting import setting
 from scipy.stats import chisquare
 
-from dstrun import config
-from dstrun.assemble import assemble, count_network
+from dstrun.config.composition import compose
 from dstrun.method.dynamic.mest import MEST
-from dstrun.option import ConfigError
-from dstrun.plan import plan_flops
 from dstrun.prune.importance import Importance
+from dstrun.run.assemble import assemble, count_network
+from dstrun.run.plan import plan_flops
 from dstrun.schedule.stepwise import Stepwise
+from dstrun.system.trouble import ConfigError
 
 CPU = torch.device("cpu")
 # Eight weights: half active. With lambda = 0.1, |w| + 0.1 |g| = 1.4, 0.4, 0.21, 1.8: 4 is the least important, then 1.
@@ -105,7 +105,7 @@ SMALL = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=4", "ba
 
 
 def trained(*words):
-    made = config.compose([*SMALL, "method=mest", "sparsity=0.8", *words])
+    made = compose([*SMALL, "method=mest", "sparsity=0.8", *words])
     training = assemble(made, CPU)
     training.model.train()
     training.prepare()
@@ -128,7 +128,7 @@ def test_cost_is_that_of_the_connections_between_updates_and_is_foretold(soft):
 
 def test_recipe():
     """The authors' scripts: 90 % to 92 and back every 5 of 160 epochs, to 91 from epoch 90, no more from 120."""
-    made = config.compose(["method=mest"])
+    made = compose(["method=mest"])
     schedule, total = made.build("schedule"), 124960
     steps = [s for s in schedule.steps(total) if schedule.fraction_at(s, total) > 0]
     assert steps == [781 * epoch for epoch in range(5, 120, 5)]
@@ -140,5 +140,5 @@ def test_recipe():
 @pytest.mark.parametrize("words", ["scope=global", "grow=random"])
 def test_refusals(words):
     with pytest.raises(ConfigError) as error:
-        config.compose(["method=mest", words])
+        compose(["method=mest", words])
     assert str(error.value) == f"{words} makes no sense with method=mest, which grows at random in each layer"

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from dstrun.grow.criterion import Cost
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.gse import GSE
 from dstrun.grow.random import Random
+from dstrun.layer.criterion import Cost
 from dstrun.prune.random import Random as PruneRandom
 from dstrun.schedule.constant import Constant
 from dstrun.schedule.cosine import Cosine

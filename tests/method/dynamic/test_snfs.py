@@ -6,13 +6,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from method_setting import setting
 
-from dstrun import config
-from dstrun.assemble import assemble, count_network
+from dstrun.config.composition import compose
 from dstrun.method.dynamic.snfs import SNFS
-from dstrun.option import ConfigError
-from dstrun.plan import plan_flops
 from dstrun.prune.magnitude import Magnitude
+from dstrun.run.assemble import assemble, count_network
+from dstrun.run.plan import plan_flops
 from dstrun.schedule.constant import Constant
+from dstrun.system.trouble import ConfigError
 
 # Eight weights: half active. At fraction 0.5 the two of smallest magnitude, 1 and 4, are pruned.
 WEIGHTS = {0: 0.5, 1: -0.1, 4: 0.2, 6: -0.9}
@@ -116,7 +116,7 @@ SMALL = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=2", "ba
 
 
 def trained(*words):
-    made = config.compose([*SMALL, "method=snfs", "sparsity=0.8", *words])
+    made = compose([*SMALL, "method=snfs", "sparsity=0.8", *words])
     training = assemble(made, torch.device("cpu"))
     training.model.train()
     while training.step < training.total_steps:
@@ -136,7 +136,7 @@ def test_every_step_costs_two_sparse_products_and_a_dense_one():
 def test_connections_move_between_layers():
     _, training = trained()
     start_counts = (
-        config.compose([*SMALL, "method=snfs", "sparsity=0.8"])
+        compose([*SMALL, "method=snfs", "sparsity=0.8"])
         .build("allocation")
         .counts([layer.topology.shape for layer in training.layers], 0.8)
     )
@@ -165,5 +165,5 @@ def test_adamw_has_the_same_momentum():
 )  # fmt: skip
 def test_refusals(words, message):
     with pytest.raises(ConfigError) as error:
-        config.compose(["method=snfs", *words.split()])
+        compose(["method=snfs", *words.split()])
     assert str(error.value) == message

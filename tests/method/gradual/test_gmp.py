@@ -5,14 +5,14 @@ from hypothesis import strategies as st
 from method_setting import setting
 from torch import nn
 
-from dstrun import config
 from dstrun.backend import masked
+from dstrun.config.composition import compose
 from dstrun.method.gradual.gmp import GMP, remaining, update_steps
 from dstrun.method.pruning import EmptyLayer
-from dstrun.option import ConfigError
 from dstrun.prune.magnitude import Magnitude
 from dstrun.schedule.cosine import Cosine
 from dstrun.schedule.cubic import Cubic
+from dstrun.system.trouble import ConfigError
 
 WEIGHTS = [0.5, -0.1, 0.3, -0.8, 0.2, 0.7, -0.4, 0.6]
 
@@ -125,5 +125,5 @@ def test_what_makes_no_sense_is_refused():
         "scope=layer",
     }.items():
         with pytest.raises(ConfigError) as error:
-            config.compose(["method=gmp", words])
+            compose(["method=gmp", words])
         assert str(error.value) == sentence

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from method_setting import setting
 from torch import nn
 
-from dstrun import config
-from dstrun.assemble import assemble
 from dstrun.backend import masked
+from dstrun.config.composition import compose
+from dstrun.layer.topology import contains
 from dstrun.method.lottery.lth import LTH
 from dstrun.method.rounds import survivors
-from dstrun.option import ConfigError
 from dstrun.prune.magnitude import Magnitude
-from dstrun.topology import contains
+from dstrun.run.assemble import assemble
+from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 WORDS = ["dataset=digits", "model=resnet20", "model.width=0.25", "batch_size=256", "threads=1", "optimizer.lr=0.05"]
@@ -105,7 +105,7 @@ def copied(state):
 
 
 def start(*words: str) -> Training:
-    training = assemble(config.compose([*WORDS, *words]), torch.device("cpu"))
+    training = assemble(compose([*WORDS, *words]), torch.device("cpu"))
     training.model.train()
     return training
 
@@ -194,5 +194,5 @@ def test_random_pruning_is_the_control() -> None:
 )
 def test_refusals(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        config.compose(["method=lth", *words])
+        compose(["method=lth", *words])
     assert str(error.value) == message

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun import config
-from dstrun.assemble import assemble
+from dstrun.config.composition import compose
 from dstrun.method.soft.powerprop import Power, reparametrize
+from dstrun.run.assemble import assemble
+from dstrun.system.trouble import ConfigError
 
 COMMON = ["dataset=digits", "model=mlp", "epochs=2", "threads=1", "optimizer.lr=0.05"]
 
@@ -76,7 +77,7 @@ def test_power_one_leaves_the_network_alone() -> None:
 def training(*words: str):
     """Assemble a run."""
     threads = torch.get_num_threads()
-    made = assemble(config.compose([*COMMON, *words]), torch.device("cpu"))
+    made = assemble(compose([*COMMON, *words]), torch.device("cpu"))
     torch.set_num_threads(threads)
     made.model.train()
     return made
@@ -108,14 +109,14 @@ def test_beside_a_method_it_keeps_the_start_and_the_budget_and_continues(name: s
 
 @pytest.mark.parametrize("name", ["gse", "set", "rigl"])
 def test_refused_where_connections_appear_at_zero(name: str) -> None:
-    with pytest.raises(config.ConfigError) as error:
-        config.compose([f"method={name}", "powerprop=2"])
+    with pytest.raises(ConfigError) as error:
+        compose([f"method={name}", "powerprop=2"])
     assert str(error.value) == (
         f"powerprop=2 makes no sense with method={name}: a weight that starts at 0 gets no gradient and never moves"
     )
 
 
 def test_refused_on_the_sparse_backend() -> None:
-    with pytest.raises(config.ConfigError) as error:
-        config.compose(["method=static", "powerprop=2", "backend=sparse"])
+    with pytest.raises(ConfigError) as error:
+        compose(["method=static", "powerprop=2", "backend=sparse"])
     assert str(error.value) == "powerprop=2 makes no sense with backend=sparse: only dense storage has it"

@@ -9,14 +9,15 @@ import pytest
 import torch
 from soft_bench import Soft
 
-from dstrun import config
-from dstrun.assemble import assemble
+from dstrun.config.composition import compose
 from dstrun.method.procedure import Products
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft.autosparse import AutoSparse
 from dstrun.method.soft.str import STR
 from dstrun.method.soft.threshold import Threshold
-from dstrun.plan import EMERGES, plan
+from dstrun.run.assemble import assemble
+from dstrun.run.plan import EMERGES, plan
+from dstrun.system.trouble import ConfigError
 
 G = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
 HALF = math.log(0.45 / 0.55)
@@ -137,7 +138,7 @@ def test_about_nine_in_ten_weights_go_by_default(name: str) -> None:
     """In a short run, as in a longer one: the decay of thresholds grows as the run shrinks."""
     words = ["dataset=digits", "model=resnet20", "model.width=0.5", "epochs=10", "threads=1", f"method={name}"]
     threads = torch.get_num_threads()
-    training = assemble(config.compose(words), torch.device("cpu"))
+    training = assemble(compose(words), torch.device("cpu"))
     training.model.train()
     while training.step < training.total_steps:
         training.take_step()
@@ -148,10 +149,10 @@ def test_about_nine_in_ten_weights_go_by_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["str", "autosparse"])
 def test_plan_says_that_its_numbers_are_bounds(name: str) -> None:
-    made = plan(config.compose(["dataset=digits", "model=mlp", "epochs=2", f"method={name}"]))
+    made = plan(compose(["dataset=digits", "model=mlp", "epochs=2", f"method={name}"]))
     assert made["notes"] == [EMERGES]
     assert made["flops"]["train_x_dense"] == 1
-    assert plan(config.compose(["dataset=digits", "model=mlp", "method=static"]))["notes"] == []
+    assert plan(compose(["dataset=digits", "model=mlp", "method=static"]))["notes"] == []
 
 
 WHY = "whose thresholds are learned and find the sparsity"
@@ -172,6 +173,6 @@ WHY = "whose thresholds are learned and find the sparsity"
     ],
 )
 def test_refusals(words: list[str], message: str) -> None:
-    with pytest.raises(config.ConfigError) as error:
-        config.compose(words)
+    with pytest.raises(ConfigError) as error:
+        compose(words)
     assert str(error.value) == message

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from soft_bench import Soft
 
-from dstrun import config
+from dstrun.config.composition import compose
 from dstrun.method.procedure import Products
 from dstrun.method.soft.annealing import curve
 from dstrun.method.soft.topk_ga import TopKGA
+from dstrun.system.trouble import ConfigError
 
 CURVES = ("sigmoid_cosine", "cosine", "sigmoid", "linear", "fixed")
 G = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
@@ -119,6 +120,6 @@ def test_state_carries_alpha_on() -> None:
     ],
 )
 def test_refusals(words: list[str], message: str) -> None:
-    with pytest.raises(config.ConfigError) as error:
-        config.compose(["method=topk_ga", *words])
+    with pytest.raises(ConfigError) as error:
+        compose(["method=topk_ga", *words])
     assert str(error.value) == message

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from soft_bench import Soft
 from torch import nn
 
-from dstrun import config
 from dstrun.backend.masked import wrap
+from dstrun.config.composition import compose
 from dstrun.method.procedure import Products
 from dstrun.method.soft.selected import Selected
 from dstrun.method.soft.topkast import TopKAST
 from dstrun.optimizer.adam import Adam
 from dstrun.optimizer.adamw import AdamW
+from dstrun.system.trouble import ConfigError
 
 G = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 
@@ -193,6 +194,6 @@ def test_gradient_outside_b_is_zero_even_where_it_is_infinite() -> None:
     ],
 )
 def test_refusals(words: list[str], message: str) -> None:
-    with pytest.raises(config.ConfigError) as error:
-        config.compose(["method=topkast", *words])
+    with pytest.raises(ConfigError) as error:
+        compose(["method=topkast", *words])
     assert str(error.value) == message

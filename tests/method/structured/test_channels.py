@@ -12,7 +12,7 @@ from dstrun.model.resnet import ResNet
 from dstrun.model.resnet_imagenet import ResNet50
 from dstrun.model.vgg import VGG16
 from dstrun.model.vit import ViT
-from dstrun.option import ConfigError
+from dstrun.system.trouble import ConfigError
 
 
 def meta(option, image=(3, 32, 32), classes=10):

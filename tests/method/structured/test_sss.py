@@ -3,12 +3,12 @@ import torch
 from method_setting import setting
 from torch import nn
 
-from dstrun import config
-from dstrun.assemble import assemble
 from dstrun.backend import masked
+from dstrun.config.composition import compose
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.structured.factors import Factors, proximal_step
-from dstrun.option import ConfigError
+from dstrun.run.assemble import assemble
+from dstrun.system.trouble import ConfigError
 
 WORDS = ["method=sss", "dataset=digits", "model=resnet20", "model.width=0.25", "epochs=4", "threads=1"]
 WITH = "makes no sense with method=sss"
@@ -109,7 +109,7 @@ def test_a_run_ends_sparse_by_gamma_alone():
     """With a rate that stays high factors vanish within 44 steps; factors are no parameters of the optimizer."""
     found = []
     for gamma in (0.0, 0.05):
-        made = config.compose([*WORDS, f"method.gamma={gamma}", "method.end=0.75", "optimizer.lr_schedule=constant"])
+        made = compose([*WORDS, f"method.gamma={gamma}", "method.end=0.75", "optimizer.lr_schedule=constant"])
         training = assemble(made, torch.device("cpu"))
         training.model.train()
         while training.step < training.total_steps:
@@ -132,7 +132,7 @@ def test_a_run_ends_sparse_by_gamma_alone():
 )
 def test_refusals(words, message):
     with pytest.raises(ConfigError) as error:
-        config.compose(["method=sss", *words])
+        compose(["method=sss", *words])
     assert str(error.value) == message
 
 

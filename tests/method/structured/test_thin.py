@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from dstrun import config
-from dstrun.assemble import assemble
+from dstrun.config.composition import compose
 from dstrun.method.structured.thin import Thin
 from dstrun.model.mlp import MLP
 from dstrun.model.resnet_imagenet import ResNet50
-from dstrun.network import allocate, count_network, outline, trained
-from dstrun.option import ConfigError
-from dstrun.plan import plan
+from dstrun.run.assemble import assemble
+from dstrun.run.network import allocate, count_network, outline, trained
+from dstrun.run.plan import plan
+from dstrun.system.trouble import ConfigError
 
 WORDS = ["method=thin", "dataset=digits", "model=resnet20", "model.width=0.5", "epochs=2", "threads=1"]
 WHY = "makes no sense with method=thin, which trains a dense network of less width"
@@ -72,12 +72,12 @@ def test_it_is_refused_where_one_channel_a_layer_is_too_much_or_there_is_no_widt
 )
 def test_refusals(words, message):
     with pytest.raises(ConfigError) as error:
-        config.compose(["method=thin", *words])
+        compose(["method=thin", *words])
     assert str(error.value) == message
 
 
 def test_plan_and_run_count_the_thin_network_relative_to_the_full_one():
-    made = config.compose([*WORDS, "sparsity=0.8", "method.epochs_factor=1.5"])
+    made = compose([*WORDS, "sparsity=0.8", "method.epochs_factor=1.5"])
     planned, training = plan(made), assemble(made, torch.device("cpu"))
     full = count_network(made)
     option = trained(made, full)

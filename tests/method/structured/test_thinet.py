@@ -5,14 +5,14 @@ import torch
 from method_setting import setting
 from torch import nn
 
-from dstrun import config
-from dstrun.assemble import assemble
 from dstrun.backend import masked
+from dstrun.config.composition import compose
 from dstrun.method.structured.reconstruction import Reconstruction, choose, contributions, rescale
 from dstrun.method.structured.thinet import ThiNet
-from dstrun.option import ConfigError
-from dstrun.plan import plan
-from dstrun.stream import generator
+from dstrun.run.assemble import assemble
+from dstrun.run.plan import plan
+from dstrun.system.stream import generator
+from dstrun.system.trouble import ConfigError
 
 WORDS = ["method=thinet", "dataset=digits", "model=resnet20", "model.width=0.25", "epochs=2", "threads=1"]
 
@@ -118,7 +118,7 @@ def test_the_run_is_a_share_longer(epochs, whole):
 
 @pytest.mark.parametrize("powerprop", [1, 2])
 def test_plan_and_run_agree(powerprop):
-    made = config.compose([*WORDS, "sparsity=0.8", f"powerprop={powerprop}"])
+    made = compose([*WORDS, "sparsity=0.8", f"powerprop={powerprop}"])
     planned, training = plan(made), assemble(made, torch.device("cpu"))
     training.model.train()
     while training.step < training.total_steps:
@@ -145,12 +145,12 @@ WHY = "makes no sense with method=thinet, which removes channels, the same share
 )
 def test_refusals(words, message):
     with pytest.raises(ConfigError) as error:
-        config.compose(["method=thinet", *words])
+        compose(["method=thinet", *words])
     assert str(error.value) == message
 
 
 def test_what_whole_channels_cannot_reach_is_refused_at_the_start():
-    made = config.compose([*WORDS, "sparsity=0.97"])
+    made = compose([*WORDS, "sparsity=0.97"])
     for start in (plan, lambda e: assemble(e, torch.device("cpu"))):
         with pytest.raises(ConfigError, match=r"^sparsity=0\.97 makes no sense with method=thinet on this network: "):
             start(made)

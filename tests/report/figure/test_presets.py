@@ -11,10 +11,10 @@ import pytest
 from matplotlib.colors import to_hex
 from report_fixture import layers_of, record_of, write, write_status, write_topology
 
-from dstrun.option import ConfigError
 from dstrun.report import figure, load
 from dstrun.report.figure import timeline
 from dstrun.report.style import style
+from dstrun.system.trouble import ConfigError
 
 MEMORY = {f"{part}_bytes": 1000 for part in ("model", "optimizer", "activation", "index", "method", "transient")}
 METHOD_LINES = ("curves", "sparsity", "flops", "memory", "layers", "topology")

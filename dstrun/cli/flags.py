@@ -1,0 +1,96 @@
+"""Words that begin with a dash: argparse, whose complaints are sentences with the nearest spelling."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dstrun.config.option import expanded, nearest
+from dstrun.system.trouble import ConfigError
+
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+INSTEAD = {
+    "--config-path": "--config-dir adds a folder of your own",
+    "--experimental-rerun": "the same words run the same again",
+}
+"""Hydra's flags that are not taken, and what to do instead."""
+
+
+class Once(argparse.Action):
+    """Store a value; refuse a second one, of which the first would be lost."""
+
+    seen = False
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Store a value."""
+        if option and self.seen:
+            raise ConfigError(f"{option} is given twice: choose one")
+        self.seen = bool(option)
+        setattr(namespace, self.dest, values)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes no abbreviations and raises ``ConfigError``."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **settings)
+        self.register("action", None, Once)
+        self.register("action", "store", Once)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        said = f"{action.option_strings[-1]} {value}" if action.option_strings else value
+        known = [str(choice) for choice in action.choices]
+        raise ConfigError(f"{said} is not known: choose {', '.join(known)}{nearest(str(value), known)}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong as every other wrong input ends."""
+        if unknown := re.fullmatch(r"unrecognized arguments: (\S+).*", message, re.DOTALL):
+            word = unknown[1].partition("=")[0]
+            flags = [*(flag for flag in self._option_string_actions if flag.startswith("--")), "--help", "--version"]
+            if not word.startswith("-"):
+                raise ConfigError(f"{unknown[1]} is not taken here; {self.prog} --help lists what is")
+            raise ConfigError(f"{word} is no flag here{nearest(word, flags)}; {self.prog} --help lists them")
+        raise ConfigError(re.sub(r"^argument (?:-\w+/)?", "", message))
+
+
+def of_run(words: Sequence[str]) -> argparse.Namespace:
+    """Separate the flags of a run from its words, ``overrides``, wherever they stand.
+
+    Raises:
+        ConfigError: one that is not known, or makes no sense.
+    """
+    parser = Parser("dstrun", add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-cn", "--config-name")
+    parser.add_argument("-cd", "--config-dir", action="append", default=[])
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-p", "--package")
+    parser.add_argument("-i", "--info", const="all", nargs="?", choices=INFO)
+    parser.add_argument("-cp", "--config-path")
+    parser.add_argument("--experimental-rerun")
+    for flag in ("--resolve", "--hydra-help"):
+        parser.add_argument(flag, action="store_true")
+    for flags in (("-m", "--multirun"), ("-r", "--run"), ("-sc", "--shell-completion")):
+        parser.add_argument(*flags, action="store_true")
+    found = parser.parse_intermixed_args(list(words))
+    for flag, what in INSTEAD.items():
+        if getattr(found, flag.lstrip("-").replace("-", "_")):
+            raise ConfigError(f"{flag} is not taken: {what}")
+    if found.run and found.multirun:
+        raise ConfigError("--run and --multirun exclude each other")
+    if (found.resolve and found.cfg != "job") or (found.package and not found.cfg):
+        raise ConfigError(f"{'--resolve' if found.resolve else '--package'} goes with --cfg job")
+    return found
+
+
+def a_path(text: str) -> Path:
+    """Read a path that a flag takes."""
+    try:
+        return Path(expanded(text))
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,265 @@
+"""The command line: verbs; anything else is a list of Hydra overrides and runs. Imports torch only inside a run.
+
+Exit codes: 0 done, 1 a run failed, 2 bad usage or configuration, 3 nothing matched, 75 a run is being run elsewhere,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dstrun.cli.start import check_single, hydra_here, of_file, read, run_one, sweep
+from dstrun.config.option import nearest
+from dstrun.system.output import outlast, reopen
+from dstrun.system.progress import say
+from dstrun.system.safe import log_to_stderr
+from dstrun.system.trouble import FULL, ConfigError, sentence, why
+
+if TYPE_CHECKING:
+    import argparse
+
+VERBS = (
+    "methods", "plan", "status", "table", "plot", "report", "export", "sync", "migrate", "bench", "doctor", "torture",
+)  # fmt: skip
+"""A module of ``dstrun.cli.verb`` each."""
+
+NO_HOME = os.devnull
+"""The home of a user who has none: nothing can be written below it, as in one that is read-only."""
+
+HELP = ("-h", "--help")
+
+USAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+"""What is wrong with a path that the user has given."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Here alone errors become sentences."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    (reopen if words and words[0] in VERBS else outlast)()
+    settle()
+    try:
+        return obey(words)
+    except ConfigError as error:
+        return refuse(str(error), 2)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of a verb's pipe has seen enough; a run never ends here (output.outlast)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        said = users_trouble(error)
+        usage = isinstance(error, OSError) and error.errno in USAGE
+        return report(error) if said is None else refuse(said, 2 if usage else 1)
+
+
+def users_trouble(error: Exception) -> str | None:
+    """Return what is wrong with the user's files or machine; ``None`` where it is a fault of ours."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in FULL:
+        where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"{where}{': ' if where else ''}{why(error)}"
+    return sentence(error)
+
+
+def settle() -> None:
+    """Make output and environment such that nothing fails of them: letters that cannot be shown, no home, no name."""
+    log_to_stderr()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
+    if not os.environ.get("HOME") or not os.environ.get("USER"):
+        try:
+            import pwd
+
+            pwd.getpwuid(os.getuid())
+        except (ImportError, KeyError):
+            os.environ.setdefault("HOME", NO_HOME)
+            os.environ.setdefault("USER", f"user{os.getuid() if hasattr(os, 'getuid') else ''}")
+
+
+def refuse(sentence: str, code: int) -> int:
+    """Print what is wrong in one line; returns the exit code."""
+    say(f"dstrun: {' '.join(sentence.split())}")
+    return code
+
+
+def report(error: BaseException) -> int:
+    """Show where a fault happened; where it is none of code of a user's own, say where to tell us."""
+    say("".join(traceback.format_exception(error)).rstrip())
+    if frame := users_frame(error):
+        return refuse(f"{frame.filename} line {frame.lineno}: {type(error).__name__}: {error}", 1)
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    from dstrun import __version__
+
+    try:
+        urls = dict(line.split(", ", 1) for line in metadata("dstrun").get_all("Project-URL") or ())
+    except PackageNotFoundError:
+        urls = {}
+    where = f"at {urls['Issues']}" if "Issues" in urls else "to its authors"
+    say(f"dstrun: this is a fault of dstrun {__version__}: please report it with the lines above {where}")
+    return 1
+
+
+def users_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the last line of a user's own code that this program had called when an error was raised."""
+    from dstrun.config.trust import PACKAGE, is_own
+
+    frames = traceback.extract_tb(error.__traceback__)
+    while frames and not Path(frames[0].filename).is_relative_to(PACKAGE):  # the script that called it
+        del frames[0]
+    return next((frame for frame in reversed(frames) if is_own(Path(frame.filename))), None)
+
+
+def obey(words: list[str]) -> int:
+    """Do what the words say.
+
+    Raises:
+        ConfigError: they cannot be obeyed.
+    """
+    verb = next((word for word in words if not word.startswith("-")), None)
+    first = words[0] if words else "--help"
+    if verb == "help":
+        words.remove("help")
+        words.append("--help")
+        verb = next((word for word in words if not word.startswith("-")), None)
+    wants_help = any(word in HELP for word in words)  # before other words or after
+    if wants_help and verb in VERBS:
+        rest = words[words.index(verb) + 1 :]
+        what = [word for word in rest[:1] if verb == "bench" and not word.startswith("-")]
+        return import_module(f"dstrun.cli.verb.{verb}").main([*what, "--help"])
+    if "--version" in words:
+        from dstrun import __version__
+
+        print(f"dstrun {__version__}")
+        return 0
+    if not words or wants_help:
+        from dstrun.cli.help import text
+
+        print(text())
+        return 0
+    if first in VERBS:
+        code = import_module(f"dstrun.cli.verb.{first}").main(words[1:])
+        sys.stdout.flush()  # here, where it is known what it means if nobody reads it
+        return code
+    return train(words)
+
+
+def train(words: list[str]) -> int:
+    """Run one configuration, or a sweep; check all of it before anything starts."""
+    if "-sc" in words or "--shell-completion" in words:
+        return complete(words)
+    from dstrun.cli import flags
+    from dstrun.config.composition import compose, is_sweep
+
+    found = flags.of_run(words)
+    for word in found.overrides:
+        if word in VERBS:
+            raise ConfigError(f"{word} is a verb and comes first: dstrun {word} ...")
+        if word.strip() and "=" not in word and not word.startswith("~"):
+            raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, [*VERBS, 'help'])}")
+    name, directories = of_file(found)
+    found.overrides = read(found.overrides)
+    of_sweep = name != "config" and is_sweep(found.overrides, directories, name)
+    if of_sweep and found.run:
+        raise ConfigError(f"--run makes no sense with -cn {name}, which is a sweep: choose its runs, as seed=0")
+    swept = of_sweep or found.multirun
+    if found.cfg or found.info or found.hydra_help:
+        return show(found, name, directories, swept)
+    if swept:
+        return sweep(found.overrides, directories, name)
+    check_single(found.overrides)
+    return run_one(compose(found.overrides, directories, name))
+
+
+def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept: bool) -> int:
+    """Print what is composed (``--cfg``), how (``--info``), or Hydra's own help; start nothing.
+
+    Raises:
+        ConfigError: it cannot be composed.
+    """
+    from omegaconf import OmegaConf
+
+    from dstrun.config.composition import checked, compose_runs, hydra_open, of_hydra, sweep_words
+    from dstrun.config.diagnose import FAULTS, diagnose
+    from dstrun.config.override import parse, quoted, with_protocol, without_nulls
+
+    with hydra_open(directories):
+        runs = sweep_words(found.overrides, name) if swept else [found.overrides]
+        if found.cfg and found.cfg != "hydra" and (len(runs) > 1 or found.resolve):
+            for made in compose_runs(runs, name, of_hydra(found.overrides)):
+                whole = OmegaConf.create(made.config)
+                part = OmegaConf.select(whole, found.package) if found.package else whole
+                if found.package and part is None:
+                    raise ConfigError(f"--package {found.package} is no part of the configuration")
+                if len(runs) > 1:
+                    print("---\n#", shlex.join(made.command))
+                if found.package:
+                    print(f"# @package {found.package}")
+                print(OmegaConf.to_yaml(part) if OmegaConf.is_config(part) else f"{part}\n", end="")
+            return 0
+        words = [with_protocol(parse(without_nulls(runs[0])))]
+        checked(words[0], name)
+        words[0] = [quoted(override) for override in parse(words[0])]
+        logging.root.handlers.clear()  # Hydra prints besides
+        try:
+            if found.hydra_help:
+                from hydra._internal.utils import get_args_parser
+
+                parser = get_args_parser()
+                hydra_here().hydra_help(name, parser, parser.parse_args([]))
+                return 0
+            if found.info:
+                hydra_here().show_info(found.info, name, words[0])
+                return 0
+            try:
+                with redirect_stderr(io.StringIO()):
+                    hydra_here().show_cfg(name, words[0], found.cfg, found.package, False)
+            except SystemExit:
+                raise ConfigError(f"--package {found.package} is no part of the configuration") from None
+        except FAULTS as error:
+            raise diagnose(words[0], name, error) from error
+    return 0
+
+
+def complete(words: list[str]) -> int:
+    """Complete verbs, then leave the rest to Hydra's own completion."""
+    line = os.environ.get("COMP_LINE", "").split(" ")
+    if any(word.startswith("query=") for word in words):
+        if "COMP_LINE" not in os.environ:
+            raise ConfigError("-sc query=SHELL is what the shell says where it completes: it sets COMP_LINE")
+        if len(line) < 2:
+            return 0
+        if line[-2] in ("-cn", "--config-name"):
+            from dstrun.config.grid import shipped
+
+            print("\n".join(name for name in shipped() if name.startswith(line[-1])))
+            return 0
+        if len(line) == 2:
+            print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))
+        if line[1] in VERBS and line[1] != "plan":
+            return 0
+        if line[1] == "plan":
+            os.environ["COMP_LINE"] = " ".join([line[0], *line[2:]])
+            os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    from dstrun.cli import flags
+    from dstrun.config.composition import hydra_open
+
+    found = flags.of_run(words)
+    with hydra_open(found.config_dir):
+        try:
+            hydra_here().shell_completion(found.config_name or "config", found.overrides)
+        except (ValueError, AssertionError) as error:
+            wanted = "install=SHELL, uninstall=SHELL or query=SHELL, of bash, fish and zsh"
+            raise ConfigError(f"-sc needs one of {wanted}") from error
+    return 0

@@ -1,0 +1,57 @@
+"""Every preset of ``conf/method`` in a row: its paper, what a step costs, what it starts from; no torch."""
+
+from __future__ import annotations
+
+import textwrap
+from importlib.resources import files
+from typing import Any
+
+from dstrun.account.formula import step
+from dstrun.cli.help import options
+from dstrun.config.composition import HERE, compose_sweep
+from dstrun.report.format import Column
+
+COLUMNS = [
+    Column("method"), Column("paper"), Column("step", "FLOPs of a step"), Column("steps", "steps", "x", 1),
+    Column("starts"), Column("backend"),
+]  # fmt: skip
+
+PAPER = "# Paper: "
+"""How the line of a preset begins that names its paper: ``# Paper: name, authors year; what else``."""
+
+FITS = 47
+"""Characters of a paper that leave a line of the table within 120."""
+
+
+def rows(width: int | None = None) -> list[dict[str, Any]]:
+    """Return a row a preset, by name, as it is without further words; ``width`` shortens the papers' names."""
+    found = []
+    for experiment in compose_sweep([f"method={','.join(options('method'))}"]):
+        method, grow, schedule = (experiment.build(part) for part in ("method", "grow", "schedule"))
+        name, classes = experiment.choices["method"] or "", experiment.build("dataset").classes
+        epochs, sparsity = experiment.config["epochs"], experiment.config["sparsity"]
+        found.append(
+            {
+                "method": name,
+                "paper": _short(paper(name).partition(";")[0], width),
+                "step": step(method, grow, schedule, classes=classes, epochs=epochs, sparsity=sparsity),
+                "steps": method.epochs(epochs, sparsity) / epochs,
+                "starts": "sparse" if method.start == "sparse" else "dense",
+                "backend": "masked" if method.dense else "any",
+            }
+        )
+    return found
+
+
+def _short(paper: str, width: int | None) -> str:
+    """Cut a paper's name, not its authors."""
+    name, _, authors = paper.rpartition(", ")
+    if width is None or len(paper) <= width:
+        return paper
+    return f"{textwrap.shorten(name, width - len(authors) - 2, placeholder=' ...', break_on_hyphens=False)}, {authors}"
+
+
+def paper(name: str) -> str:
+    """Read a preset's line on its paper; empty where it has none."""
+    lines = files(HERE).joinpath("method", f"{name}.yaml").read_text().splitlines()
+    return next((line.removeprefix(PAPER) for line in lines if line.startswith(PAPER)), "")

@@ -1,0 +1,76 @@
+"""``dstrun plan``: what a configuration would train and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dstrun.cli.start import check_single, of_file, read
+from dstrun.cli.verb.words import parser
+from dstrun.system.safe import put
+from dstrun.system.trouble import ConfigError
+
+
+def main(words: list[str]) -> int:
+    """Show layers, densities, parameters, FLOPs and predicted memory; train nothing."""
+    made = parser("plan", "What a configuration would train and cost; trains nothing.", runs=False)
+    made.add_argument(
+        "overrides", nargs="*",
+        help="as for a run, e.g. model=resnet50 dataset=imagenet sparsity=0.9; and fit=8GiB: what fits into that",
+    )  # fmt: skip
+    made.add_argument(
+        "--time", action="store_true", help="take a few steps on noise, and say the hours of the run here"
+    )
+    made.add_argument("-cn", "--config-name", metavar="NAME", help="a sweep file: FLOPs of all its runs")
+    made.add_argument(
+        "-cd", "--config-dir", metavar="DIR", action="append", default=[],
+        help="where your own options and sweep files are",
+    )  # fmt: skip
+    arguments = made.parse_intermixed_args(words)
+    name, directories = of_file(arguments)
+    from dstrun.config.composition import compose, compose_sweep, is_sweep
+
+    overrides, limit = _limit(read(arguments.overrides))
+    if name != "config" and is_sweep(overrides, directories, name):
+        if limit or arguments.time:
+            raise ConfigError(f"{limit or '--time'} is of a single run: name one, without -m and lists of values")
+        experiments = compose_sweep(overrides, directories, name)
+        from dstrun.report import format, plan
+        from dstrun.run.plan import plan_sweep
+
+        put(format.render(plan_sweep(experiments), plan.SWEEP, arguments.format))
+        return 0
+    check_single(overrides)
+    experiment = compose(overrides, directories, name)
+    from dstrun.report.plan import render
+    from dstrun.run.plan import plan as make_plan
+
+    made_plan = make_plan(experiment)
+    if limit:
+        from dstrun.run import fitting
+
+        def again(more: Sequence[str]) -> Any:
+            keys = {word.partition("=")[0] for word in more}
+            kept = [word for word in overrides if word.lstrip("+").partition("=")[0] not in keys]
+            return compose([*kept, *more], directories, name)
+
+        size = fitting.parse(limit.removeprefix("fit="))
+        made_plan["fit"] = {"limit_bytes": size, "found": fitting.fit(experiment, again, size)}
+    if arguments.time:
+        from dstrun.bench.hours import measure_hours
+
+        made_plan["time"] = measure_hours(experiment, made_plan)
+    put(render(made_plan, arguments.format))
+    return 0
+
+
+def _limit(words: list[str]) -> tuple[list[str], str]:
+    """Separate the words of a run from the one that says how much memory there is.
+
+    Raises:
+        ConfigError: several say so.
+    """
+    limits = [word for word in words if word.startswith("fit=")]
+    if len(limits) > 1:
+        raise ConfigError(f"{' '.join(limits)} are several limits: name one")
+    return [word for word in words if word not in limits], limits[0] if limits else ""

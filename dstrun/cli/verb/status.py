@@ -1,0 +1,49 @@
+"""``dstrun status``: how runs stand."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from dstrun.cli.flags import a_path
+from dstrun.cli.verb.words import nothing, parser
+from dstrun.system.progress import say
+from dstrun.system.safe import put
+from dstrun.system.trouble import ConfigError
+
+
+def main(words: list[str]) -> int:
+    """Show every run: state, epoch, accuracy, time left, memory."""
+    from dstrun.report import format, status
+
+    made = parser("status", "Every run: state, epoch, accuracy, time left, memory.", runs=False)
+    made.add_argument("results", nargs="*", type=a_path, default=[Path("results")], help="folders (default: results)")
+    made.set_defaults(format=None)  # on a terminal, a table as wide as it
+    made.add_argument("--state", help=f"only these, with commas: {', '.join(status.STATES)}")
+    made.add_argument("--sort", choices=status.SORTS, help="order of rows (default: run; with --watch: state)")
+    made.add_argument("--watch", action="store_true", help="follow a sweep until nothing of it is to come; q leaves")
+    made.add_argument("--interval", type=float, default=5.0, help="seconds between looks with --watch (default: 5)")
+    arguments = made.parse_args(words)
+    if arguments.watch and arguments.format:
+        raise ConfigError(f"--watch shows a table for reading, and goes with no --format {arguments.format}")
+    if not arguments.interval > 0:
+        raise ConfigError(f"--interval {arguments.interval:g} must be above 0")
+    choose = status.chooser(arguments.state, arguments.sort or ("state" if arguments.watch else "run"))
+    sweep = status.Sweep(arguments.results)
+    if arguments.watch:
+        from dstrun.report.watch import watch
+
+        rows = watch(sweep, choose, arguments.interval)
+        return 0 if rows else nothing(arguments.results)
+    rows = sweep.rows(time.time())
+    if not rows:
+        return nothing(arguments.results)
+    if sys.stdout.isatty() and arguments.format is None:
+        from dstrun.report.watch import show
+
+        show(choose(rows), rows)
+        return 0
+    put(format.render(choose(rows), status.COLUMNS, arguments.format or "md"))
+    say(status.totals(rows))
+    return 0

@@ -1,0 +1,34 @@
+"""``dstrun sync``: runs on Weights & Biases, rebuilt from what they left."""
+
+from __future__ import annotations
+
+import time
+
+from dstrun.cli.verb.words import found_runs, nothing, parser
+from dstrun.system.progress import say
+from dstrun.system.safe import put
+
+
+def main(words: list[str]) -> int:
+    """Send what is not there yet, or say what would be sent."""
+    made = parser("sync", "Rebuild runs on Weights & Biases from their files; what is there already is not sent again.")
+    made.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+    made.add_argument("--project", help="on W&B (default: WANDB_PROJECT, or dstrun)")
+    made.add_argument("--offline", action="store_true", help="write wandb's files for `wandb sync`; needs no server")
+    arguments = made.parse_intermixed_args(words)
+    from dstrun.report.format import render
+    from dstrun.run import sync
+    from dstrun.tracker import wandb
+
+    to = sync.Destination("offline" if arguments.offline else "online", arguments.project or wandb.own_project())
+    if not (arguments.offline or arguments.dry_run):
+        sync.reach()
+    items = sync.plan(found_runs(arguments.which), to, time.time())
+    if not items:
+        return nothing(arguments.which)
+    if not arguments.dry_run:
+        sync.send(items, to)
+    rows = [item.row for item in items]
+    put(render(rows, sync.COLUMNS, arguments.format))
+    say(sync.totals(items, to, arguments.dry_run))
+    return 1 if any(row["sync"] == sync.FAILED for row in rows) else 0

@@ -1,0 +1,48 @@
+"""``dstrun table``: a table of a paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dstrun.cli.verb.words import QUERY, found_runs, nothing, parser, split_query
+from dstrun.system.progress import say
+from dstrun.system.safe import put
+
+DESCRIPTION = (
+    "Mean and deviation over seeds, cell by cell. Other rows, columns and values than a preset's: rows=method "
+    "cols=model,sparsity value=accuracy.top1; fields are groups, settings, and keys of a record (docs/reports.md)"
+)
+
+
+def main(words: list[str]) -> int:
+    """Make a table of runs."""
+    from dstrun.report import table as tables
+    from dstrun.report.table.cells import Options
+
+    made = parser("table", DESCRIPTION)
+    made.add_argument("--preset", choices=tables.PRESETS, default="accuracy", help="which table (default: accuracy)")
+    made.add_argument("--runs", action="store_true", help="list the runs behind every cell")
+    made.add_argument("--ci", action="store_true", help="95 %% confidence intervals in place of deviations")
+    made.add_argument("--significant", action="store_true", help="bold: all not significantly worse than the best")
+    made.add_argument("--against", default="", metavar="METHOD", help="the difference to it in brackets, as dense")
+    made.add_argument("--published", action="store_true", help="published numbers beside ours (results/published.csv)")
+    made.add_argument("--reference", action="append", default=[], metavar="FILE", help="more of them, of your own")
+    made.add_argument("--digits", type=int, choices=range(7), default=1, help="decimals of accuracies (default: 1)")
+    arguments = made.parse_intermixed_args(words)
+    folders, query = split_query(arguments.which, QUERY)
+    options = Options(
+        *(",".join(query[key]) if query[key] else None for key in QUERY[1:]),
+        interval=arguments.ci, significant=arguments.significant, against=arguments.against, digits=arguments.digits,
+    )  # fmt: skip
+    if arguments.published or arguments.reference:
+        from dstrun.report.published import references
+
+        options = replace(options, published=references(arguments.reference))
+    which = [*map(str, folders), *(f"where={condition}" for condition in query["where"])]
+    built = tables.build(found_runs(which), arguments.preset, options)
+    if not built.cells:
+        return nothing(which)
+    put(built.render_runs(arguments.format) if arguments.runs else built.render(arguments.format))
+    if arguments.format in ("csv", "json") and not arguments.runs:
+        say("\n".join(built.notes))
+    return 0

@@ -1,0 +1,1 @@
+"""What a run is told: options, settings and words, composed and checked. No torch."""

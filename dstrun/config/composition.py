@@ -1,0 +1,398 @@
+"""Composes a configuration and has it checked. No torch.
+
+``compose(overrides)`` turns ``["model=resnet56", "sparsity=0.98"]`` into an ``Experiment``, or raises ``ConfigError``
+with one sentence that names the key, the value, what is allowed and the nearest valid spelling. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigSource
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from dstrun.config import contract, grid, honoured, identity, own, source, trust
+from dstrun.config.check import check
+from dstrun.config.diagnose import FAULTS, diagnose, folders, leaves, told, unknown
+from dstrun.config.interpolation import Unresolved, resolving
+from dstrun.config.option import GROUPS, expanded, nearest
+from dstrun.config.override import (
+    CHOOSING,
+    axes,
+    check_names,
+    check_typed,
+    parse,
+    quoted,
+    texts,
+    trusted,
+    with_protocol,
+    without_nulls,
+    words,
+)
+from dstrun.config.schema import DEFAULTS, KNOWN, MISSING, NAMES, OPTIONAL, SETTINGS, Schema
+from dstrun.system.trouble import ConfigError
+
+HERE = "dstrun.conf"
+
+ConfigStore.instance().store("schema", node=Schema)
+
+
+Bases = dict[tuple[str, ...], tuple[DictConfig, Any, Mapping[Path, ConfigSource]]]
+"""By the words that choose options: the composed configuration, the choices, and files of the user's own by folder."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A resolved configuration: plain values, the option chosen in each group, and the words that make it.
+
+    ``places`` are where modules of the user's own may be: a process that gets the experiment looks there, too.
+    """
+
+    config: dict[str, Any]
+    choices: dict[str, str | None]
+    command: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        own.find_modules(self.places)
+
+    def build(self, group: str) -> Any:
+        """Instantiate the option chosen in a group, or ``None`` where none is.
+
+        Raises:
+            ConfigError: a key the option does not have, a value of the wrong type or out of its bounds, or a class that
+                is not there or lacks what its group asks for.
+        """
+        node = self.config.get(group)
+        if node is None:
+            return None
+        return _build(group, json.dumps(node))
+
+
+@lru_cache(maxsize=256)  # options are frozen, and a sweep builds few distinct ones many times
+def _build(group: str, node: str) -> Any:
+    plain = json.loads(node)
+    contract.check_node(group, plain, group)
+    try:
+        option = instantiate(OmegaConf.create(plain), _convert_="all")
+    except HydraException as error:
+        raise contract.sentence(error, group, plain["_target_"]) or error from error
+    contract.check_option(group, option, plain["_target_"])
+    return option
+
+
+def register_plugins() -> None:
+    """Make dstrun's Hydra plugins known; Hydra's own search misses those of an installation that can be edited."""
+    plugins = Plugins.instance()  # before the imports: its search loads Hydra's own plugins, which ours extend, anew
+    from hydra_plugins.dstrun.launcher import Local, Slurm
+    from hydra_plugins.dstrun.search_path import Sweeps
+    from hydra_plugins.dstrun.sweeper import Grids
+
+    for plugin in (Local, Slurm, Sweeps, Grids):
+        plugins.register(plugin)
+    source.bound()
+
+
+@contextmanager
+def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[None]:
+    """Open Hydra on the shipped ``conf/`` and ``sweeps/``, and on a user's folders as ``--config-dir`` does."""
+    register_plugins()
+    version.setbase("1.3")
+    warnings.filterwarnings("ignore", "provider=hydra.searchpath")  # its folders are checked (``own.check_search``)
+    path = create_config_search_path(f"pkg://{HERE}")
+    config_dirs = own.folders(config_dirs)
+    own.find_modules(own.modules(config_dirs))
+    for folder in config_dirs:
+        path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema"))
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2("dstrun", path)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def expand(
+    overrides: Sequence[Override], params: Mapping[str, Any] | None = None, grids: Sequence[Mapping[str, Any]] = ()
+) -> list[list[str]]:
+    """Expand a sweep's overrides, ``["seed=0,1"]``, to those of its runs, ``[["seed=0"], ["seed=1"]]``.
+
+    Args:
+        overrides: as typed; those of Hydra itself are left out.
+        params: values of a sweep file by key, as they would be typed; ``None`` unsets.
+        grids: the same of each grid, see ``grid.runs``.
+
+    Raises:
+        ConfigError: no run is left.
+    """
+    typed = axes(o for o in overrides if not o.is_hydra_override())
+    runs = grid.runs(typed, axes(parse(words(params or {}))), [axes(parse(words(grid))) for grid in grids])
+    return [with_protocol(parse(run)) for run in runs]
+
+
+def compose(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str = "config") -> Experiment:
+    """Compose and check the configuration of one run.
+
+    Args:
+        overrides: ``key=value`` words as typed; no lists of values.
+        config_dirs: folders of the user's own options, searched after the shipped ones.
+        name: the primary configuration.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    with hydra_open(config_dirs):
+        return checked(overrides, name)
+
+
+def is_sweep(overrides: Sequence[str], config_dirs: Sequence[str], name: str) -> bool:
+    """Return whether a primary configuration is a sweep file: ``hydra.mode: MULTIRUN``."""
+    with hydra_open(config_dirs):
+        check_names(source.primary(name))
+        return _hydra_compose(of_hydra(overrides), name).hydra.mode is RunMode.MULTIRUN
+
+
+def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), name: str = "config") -> list[Experiment]:
+    """Compose and check every run of a sweep, so that none is started where one cannot run.
+
+    Args:
+        overrides: words as typed; they win over those of the file.
+        config_dirs: folders of the user's own options and sweep files.
+        name: the sweep file; ``config`` is none.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    with hydra_open(config_dirs):
+        return compose_runs(sweep_words(overrides, name), name, of_hydra(overrides))
+
+
+def sweep_words(overrides: Sequence[str], name: str) -> list[list[str]]:
+    """Return the words of every run of a sweep, where Hydra is open.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    check_names(source.primary(name))
+    hydra = _hydra_compose(of_hydra(overrides), name).hydra
+    try:
+        for part, environment in ((hydra.sweeper, False), (hydra.launcher, True)):
+            with resolving(environment=environment):
+                OmegaConf.to_container(part, resolve=True)
+    except Unresolved as error:
+        raise source.placed(error, parse(overrides), source.composed(of_hydra(overrides), name)) from error
+    file = hydra.sweeper
+    if odd := [grid for grid in file.get("grids", ()) if not isinstance(grid, Mapping)]:
+        raise ConfigError(f"hydra.sweeper.grids holds {odd[0]}, and no settings: each is a list of KEY: VALUES")
+    return expand(parse(overrides), file.get("params"), file.get("grids", ()))
+
+
+def checked(overrides: Sequence[str], name: str) -> Experiment:
+    """Compose and check one run, where Hydra is open.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    check_names(source.primary(name))
+    return _compose(list(overrides), name)
+
+
+def compose_runs(runs: Sequence[Sequence[str]], name: str, to_hydra: Sequence[str] = ()) -> list[Experiment]:
+    """Compose and check the runs of a sweep, where Hydra is open; options that runs share are composed once.
+
+    Args:
+        runs: the words of each.
+        name: the primary configuration.
+        to_hydra: words of all that are said to Hydra itself.
+
+    Raises:
+        ConfigError: said in one sentence.
+    """
+    bases: Bases = {}
+    return [_compose([*to_hydra, *run], name, bases) for run in runs]
+
+
+def of_hydra(overrides: Sequence[str]) -> list[str]:
+    """Return the words that are said to Hydra itself: its launcher, its search path."""
+    return [o.input_line or "" for o in parse(overrides) if o.is_hydra_override()]
+
+
+def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Experiment:
+    """Compose one run; ``bases`` keeps what the words that choose options compose to, which takes long."""
+    overrides = without_nulls(overrides)
+    parsed = parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override() and not override.get_key_element().startswith("hydra"):
+            raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
+    overrides = with_protocol(parsed)
+    parsed = parse(overrides)
+    command = tuple(o.input_line or "" for o in parsed if not o.is_hydra_override())
+    typed, overrides = texts(parsed), [quoted(override) for override in parsed]
+    values = [o for o in parsed if o.key_or_group.partition("@")[0] not in CHOOSING and not o.is_hydra_override()]
+    options = tuple(quoted(o) for o in parsed if o not in values)
+    if bases is None:
+        composed = _hydra_compose(overrides, name)
+        choices, files = composed.hydra.runtime.choices, source.composed(options, name)
+    else:
+        if options not in bases:
+            base = _hydra_compose(list(options), name)
+            bases[options] = _without_hydra(base), base.hydra.runtime.choices, source.composed(options, name)
+        composed, choices, files = copy.deepcopy(bases[options][0]), *bases[options][1:]
+        try:
+            with resolving():
+                ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        except FAULTS as error:
+            raise diagnose(overrides, name, error) from error
+    check_typed(parsed, choices)
+    try:
+        found = experiment(composed, choices, command, typed)
+    except Unresolved as error:
+        raise source.placed(error, parsed, files) from error
+    return repeatable(found, parsed, name, files.values())
+
+
+def repeatable(found: Experiment, words: Sequence[Override], name: str, used: Collection[ConfigSource]) -> Experiment:
+    """Add the flags without which the words of an experiment would make another, where Hydra is open.
+
+    Args:
+        found: with its words.
+        words: as typed, those to Hydra too.
+        name: the primary configuration.
+        used: folders of the user's own whose files are composed.
+    """
+    file = [] if name == "config" else ["-cn", name]
+    more = source.flags(used, identity.roots(found.config) if found.places else (), words)
+    return replace(found, command=(*file, *more, *found.command))
+
+
+def _hydra_compose(overrides: list[str], name: str) -> DictConfig:
+    parsed = parse(overrides)
+    honoured.check_words(honoured.keys(parsed))
+    source.check_search(parsed, name)
+    try:
+        with resolving():
+            found = hydra_compose(name, overrides=overrides, return_hydra_config=True)
+            found.hydra.get("mode")  # which is asked for next
+        honoured.check_composed(OmegaConf.to_container(found.hydra, resolve=False))  # type: ignore[arg-type]
+    except Unresolved as error:
+        raise source.placed(error, parsed, () if error.file else source.composed(overrides, name)) from error
+    except FAULTS as error:
+        raise (error if isinstance(error, ConfigError) else diagnose(overrides, name, error)) from error
+    trust.check_hydra(OmegaConf.to_container(found.hydra, resolve=False), trusted(overrides), places())
+    return found
+
+
+def places() -> tuple[str, ...]:
+    """Return where modules of the user's own may be, where Hydra is open."""
+    return own.modules([str(folder) for folder in folders()])
+
+
+def experiment(
+    composed: DictConfig, choices: Any = None, command: tuple[str, ...] = (), typed: Mapping[str, str] | None = None
+) -> Experiment:
+    """Resolve and check a composed configuration.
+
+    Args:
+        composed: by Hydra.
+        choices: the option of each group by name.
+        command: the words that make it.
+        typed: the text of values among them that look like numbers: a name is what was typed.
+    """
+    choices = composed.hydra.runtime.choices if choices is None else choices
+    every = {str(key) for key in composed} - {"hydra"}
+    if strange := sorted(every - {*KNOWN}):
+        raise unknown(strange[0], [*KNOWN, *SETTINGS])
+    try:
+        with resolving():
+            config: Any = OmegaConf.to_container(_without_hydra(composed), resolve=True)
+    except FAULTS as error:
+        raise told(error) from error
+    _fill(config)
+    for key, text in (typed or {}).items():
+        group, _, leaf = key.partition(".")
+        if key in NAMES:
+            config[key] = text
+        elif leaf and group in GROUPS and identity.is_text(config[group], leaf):
+            config[group][leaf] = text
+    named = trusted(command)
+    if sorted(config["trusted"]) != sorted(named):
+        raise ConfigError("trusted is set in a file: say it on the command line or among the params of a sweep file")
+    trust.check(config, named, places())
+    for group in (group for group in GROUPS if choices.get(group)):
+        contract.check_node(group, config[group], f"{group}={choices.get(group)}")
+    _check_recipe(config.pop("recipe"), config["optimizer"], str(choices["optimizer"]))
+    config["results"] = expanded(config["results"])
+    mine = any(not target.startswith(identity.OWN) for target in identity.targets(config))
+    where = places() if mine else ()
+    found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, where)  # type: ignore[arg-type]
+    check(found)
+    return found
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    """Return what a run reads, each setting of its type."""
+    found = copy.deepcopy(composed)
+    with open_dict(found):
+        found.pop("hydra", None)
+    return found
+
+
+def _fill(config: dict[str, Any]) -> None:
+    """Restore settings that ``~seed`` has taken away their defaults, and make names text.
+
+    Raises:
+        ConfigError: a group that needs an option has none, or a value is left open.
+    """
+    if missing := next((path for path, value in leaves(config) if value == MISSING), None):
+        raise ConfigError(f"{missing} has no value ({MISSING}): set it")
+    for name, default in DEFAULTS.items():
+        config.setdefault(name, copy.deepcopy(default))
+        if isinstance(default, dict) and isinstance(config[name], dict):
+            config[name] = default | config[name]
+        strange = {*config[name]} - {*default} if isinstance(default, dict) and name != "recipe" else ()
+        if strange:
+            raise unknown(f"{name}.{min(strange)}", [*SETTINGS])
+    for group in GROUPS:
+        if config.setdefault(group, None) is None and group not in OPTIONAL:
+            raise ConfigError(f"{group}=null makes no sense: choose one; dstrun --help lists them")
+    for name in NAMES:
+        if isinstance(config[name], int | float):  # of an interpolation
+            config[name] = str(config[name])
+        if not isinstance(config[name], str) and SETTINGS[name].default is not None:
+            raise ConfigError(f"{name}={config[name]} must be a name")
+
+
+def _check_recipe(recipes: Any, taken: Mapping[str, Any], name: str) -> None:
+    """Check that there are the optimizers for which presets, protocols, models and words say something.
+
+    And that the one chosen has taken all that is said for it.
+    """
+    if not isinstance(recipes, Mapping):
+        raise ConfigError(f"recipe={recipes} makes no sense: set recipe.{name}.lr")
+    known = GlobalHydra.instance().config_loader().get_group_options("optimizer") if recipes.keys() - {name} else [name]
+    if strange := sorted(recipes.keys() - {*known}):
+        raise ConfigError(f"recipe.{strange[0]} is no optimizer{nearest(strange[0], known)}: choose {', '.join(known)}")
+    if unknown := (recipes.get(name) or {}).keys() - taken.keys():
+        raise ConfigError(f"recipe.{name}.{min(unknown)} is no setting of this optimizer{nearest(min(unknown), taken)}")

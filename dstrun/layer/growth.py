@@ -1,0 +1,117 @@
+"""What a grow criterion is asked of one layer, and what comes back.
+
+Shape letters: A active connections, M candidates, N connections of the dense layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dstrun.layer.geometry import exact
+from dstrun.layer.selection import highest
+from dstrun.system.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from dstrun.layer.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """What a grow criterion is asked of one layer, and what it may look at.
+
+    Attributes:
+        geometry: how connections relate to inputs and outputs.
+        active: A, the layer's number of active connections.
+        blocked: sorted positions that may not grow; on the CPU.
+        limit: no more than this many candidates are of use; the best ``limit`` are kept.
+        generator: on the CPU, so that every device draws the same.
+        x: the layer's input in this pass; ``None`` where the criterion needs no gradient, or where the batch takes
+            several passes and nothing is summed over them.
+        delta: the gradient of its output in this pass.
+        ranks: the processes that share the batch; what is asked of it below is of the whole.
+    """
+
+    geometry: Geometry
+    active: int
+    blocked: Tensor
+    limit: int
+    generator: torch.Generator
+    x: Tensor | None = None
+    delta: Tensor | None = None
+    ranks: Ranks = ALONE
+
+    @property
+    def size(self) -> int:
+        """N, connections of the dense layer."""
+        out, *rest = self.geometry.shape
+        for extent in rest:
+            out *= extent
+        return out
+
+    @property
+    def free(self) -> int:
+        """Connections that may grow."""
+        return self.size - self.blocked.numel()
+
+    def signs(self) -> Tensor:
+        """Draw a Rademacher sign for every item of the batch; those of the items here."""
+        assert self.delta is not None
+        return self.geometry.signs(self.delta, self.generator, self.ranks)
+
+    def input_sums(self, factor: Tensor | None) -> Tensor:
+        """Sum the inputs over the items of the batch: (G, I), up to a factor; see ``Geometry.input_sums``."""
+        assert self.x is not None
+        with exact(self.x.device):
+            return self.ranks.average(self.geometry.input_sums(self.x, factor))
+
+    def output_sums(self, factor: Tensor | None) -> Tensor:
+        """Sum the output gradients over the items of the batch: (O,), up to a factor."""
+        assert self.delta is not None
+        with exact(self.delta.device):
+            return self.ranks.average(self.geometry.output_sums(self.delta, factor))
+
+    def weight_gradient(self, first: int, last: int) -> Tensor:
+        """Compute the dense gradient of some outputs over the batch; see ``Geometry.weight_gradient``."""
+        assert self.x is not None
+        assert self.delta is not None
+        return self.ranks.average(self.geometry.weight_gradient(self.x, self.delta, first, last))
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Candidates of one layer, the highest score first.
+
+    Attributes:
+        positions: (M,) int64, none of them blocked; where the scores are.
+        scores: (M,) float, descending.
+        drawn: how many candidates were scored to find these; their gradients are what growth costs.
+        finite: whether all gradients looked at were; ``None`` where none was.
+    """
+
+    positions: Tensor
+    scores: Tensor
+    drawn: int
+    finite: Tensor | None = None
+
+
+def best(scores: Tensor, positions: Tensor | None, exploration: Exploration, finite: Tensor | None = None) -> Proposal:
+    """Keep the ``limit`` highest scores; equal ones in the order in which the candidates come.
+
+    Args:
+        scores: (M,) of the candidates.
+        positions: (M,) the candidates, where the scores are; ``None`` where all N positions are scored, blocked ones
+            too.
+        exploration: names the limit and what is blocked.
+        finite: whether the gradients behind the scores are, if there are any.
+    """
+    drawn = exploration.free if positions is None else scores.numel()
+    count = min(exploration.limit, drawn)
+    if positions is None:
+        top = highest(scores, count, exploration.blocked)
+        return Proposal(top, scores[top], drawn, finite)
+    top = highest(scores, count)
+    return Proposal(positions[top], scores[top], drawn, finite)

@@ -1,0 +1,1 @@
+"""Whole runs: put together, trained to a record, planned, predicted and carried over."""

@@ -1,0 +1,181 @@
+"""From a configuration to the objects of a training; with ``run``, the module that knows every package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dstrun.account.flops import FlopMeter, NetworkCost
+from dstrun.account.memory import MemoryMeter
+from dstrun.backend import masked
+from dstrun.backend.auto import check_kernels, choose, sparsify
+from dstrun.backend.kernel.fast import announce
+from dstrun.backend.synchronized import synchronize
+from dstrun.config.composition import Experiment
+from dstrun.dataset.cache import cache_folder
+from dstrun.layer.initial import scale_by_fan_in
+from dstrun.method.procedure import Setting
+from dstrun.method.soft import powerprop
+from dstrun.optimizer.decay import groups
+from dstrun.run.network import allocate, builder, count_network, count_trained, trained
+from dstrun.storage.packed import pack
+from dstrun.storage.product import store, stored_weights
+from dstrun.storage.recompute import Recompute, checkpoint
+from dstrun.system.progress import say
+from dstrun.system.ranks import ALONE, Passes, Ranks
+from dstrun.system.stream import stream
+from dstrun.system.trouble import ConfigError
+from dstrun.train.clock import Clock
+from dstrun.train.device import make_deterministic
+from dstrun.train.precision import Precision, likes_channels_last, set_products, weights_innermost
+from dstrun.train.training import Training
+
+
+def pick_backends(
+    config: dict[str, Any],
+    model: nn.Module,
+    counts: list[int],
+    cost: NetworkCost,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> list[str]:
+    """Return the backend of every prunable layer; ``auto`` measures where it has not yet."""
+    if config["backend"] == "sparse":
+        check_kernels(model, device)
+    if config["backend"] != "masked" and device.type == "cpu":
+        announce(say)
+    if config["backend"] != "auto":
+        return [config["backend"]] * len(counts)
+    together = config["microbatch"] or config["batch_size"] // ranks.size
+    inputs = [(together, *layer.sees) for layer in cost.layers]
+    return ranks.first(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
+
+
+def microbatch(config: dict[str, Any], model: nn.Module, ranks: Ranks) -> int | None:
+    """Return how many samples a pass has, if not all that are here, and let normalization layers know of it.
+
+    They normalize each pass by itself (Hoffer, Hubara, Soudry 2017); a step moves their running statistics as far as
+    one whose batch takes a single pass.
+
+    Raises:
+        ConfigError: a process's share of the batch cannot be split so.
+    """
+    size, share = config["microbatch"], config["batch_size"] // ranks.size
+    if size is None or size == share:
+        return None
+    if share % size:
+        raise ConfigError(f"microbatch={size} must divide {share}, the samples of a batch in each process")
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.momentum is not None:
+            module.momentum = 1 - (1 - module.momentum) ** (size / share)
+    return size
+
+
+def assemble(
+    experiment: Experiment, device: torch.device, backends: list[str] | None = None, ranks: Ranks = ALONE
+) -> Training:
+    """Build everything a run trains with.
+
+    Args:
+        experiment: checked.
+        device: where it trains.
+        backends: of each prunable layer, where they were chosen before; else as ``backend`` says.
+        ranks: the processes that train it together.
+
+    Raises:
+        ConfigError: the data set is missing or damaged, or parts do not fit together.
+    """
+    config = experiment.config
+    make_deterministic(device, config["threads"], config["deterministic"])
+    set_products(config["precision"], device)
+    seed, dataset = config["seed"], experiment.build("dataset")
+    cost = count_network(experiment)
+    counts = allocate(experiment, cost)
+    last = likes_channels_last(config["precision"], device)
+    data = dataset.open(device, config["batch_size"], seed, ranks, last)
+    method = experiment.build("method")
+    sparse, option = method.start == "sparse", trained(experiment, cost)
+    build = builder(experiment, option, bare=sparse)
+    torch.manual_seed(stream(seed, "model"))
+    model = build()
+    if weights_innermost(config, experiment.choices["optimizer"], method.start, device, ranks):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if sparse:
+        backends = backends or pick_backends(config, model, counts, cost, device, ranks)
+        layers = sparsify(model, counts, backends, seed, device)
+    else:
+        if config["initialization"] == "fan_in":
+            scale_by_fan_in(model, seed)
+        layers = masked.wrap(model, device) if method.start == "all" else []
+    model.to(device)
+    synchronize(model, ranks, device)
+    precision = Precision(config["precision"], device)
+    passes, recompute = Passes(microbatch(config, model, ranks)), Recompute()
+    if config["checkpointing"] != "none":
+        checkpoint(model, config["checkpointing"], recompute)
+    store(model, layers, config["weights"])
+    powerprop.reparametrize(model, config["powerprop"])
+    method.reparametrize(model, layers)
+    rate = experiment.build("optimizer")
+    optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
+    optimizer = pack(optimizer, stored_weights(model, layers), config)
+    for layer in layers:
+        layer.optimizer, layer.ranks, layer.passes = optimizer, ranks, passes
+    grow = experiment.build("grow")
+    training = Training(
+        model=model,
+        layers=layers,
+        optimizer=optimizer,
+        rate=rate,
+        precision=precision,
+        data=data,
+        device=device,
+        seed=seed,
+        label_smoothing=config["label_smoothing"],
+        total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
+        nominal_steps=config["epochs"] * data.steps_per_epoch,
+        flops=FlopMeter(
+            *(cost, grow, [layer.backend for layer in layers]),
+            built=count_trained(experiment, option),
+            split=passes.size is not None,
+        ),
+        memory=MemoryMeter(model, optimizer, layers, device),
+        clock=Clock(device),
+        ranks=ranks,
+        passes=passes,
+        activations=config["activations"],
+        recompute=recompute,
+        grows=method.grows_at_zero,
+        graphs=config["step"] == "graph" and device.type == "cuda",
+    )
+    training.procedure = method.procedure(
+        Setting(
+            layers=layers,
+            prune=experiment.build("prune"),
+            grow=grow,
+            schedule=experiment.build("schedule"),
+            scope=config["scope"],
+            counts=counts if method.allocates(config["scope"]) else None,
+            budget=sum(counts),
+            sparsity=config["sparsity"],
+            total_steps=training.total_steps,
+            nominal_steps=training.nominal_steps,
+            steps_per_epoch=data.steps_per_epoch,
+            image=dataset.image,
+            classes=dataset.classes,
+            seed=seed,
+            strict=config["strict"],
+            model=model,
+            optimizer=optimizer,
+            fresh_pass=training.fresh_pass,
+            overflowed=training.overflowed,
+            samples=data.balanced,
+            loss=training.loss,
+            rate=rate.lr_at,
+        )
+    )
+    training.memory.method, training.memory.buckets = training.procedure.state, ranks.bucket_bytes
+    return training

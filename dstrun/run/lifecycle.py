@@ -1,0 +1,270 @@
+"""From a configuration to a record."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shlex
+import traceback
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from dstrun import __version__
+from dstrun.config.composition import Experiment
+from dstrun.config.identity import code
+from dstrun.method.pruning import EmptyLayer
+from dstrun.record.commit import commit
+from dstrun.record.folder import RunFolder, label, lasting
+from dstrun.record.lock import BUSY_CODE, Busy
+from dstrun.record.writer import write_atomic
+from dstrun.run.assemble import assemble
+from dstrun.run.introduce import introduce
+from dstrun.run.network import parameters_record, shapes, unpruned_record
+from dstrun.system.heap import keep_freed
+from dstrun.system.progress import Progress, human, muted, say
+from dstrun.system.ranks import Ranks
+from dstrun.system.safe import without_secrets
+from dstrun.system.trouble import ConfigError, sentence, why
+from dstrun.tracker import wandb
+from dstrun.tracker.page import page, summary
+from dstrun.train import checkpoint, distributed
+from dstrun.train.device import device_name, pick_device
+from dstrun.train.fit import Diverged, Interrupted, Unsaved, fit
+from dstrun.train.journal import Journal, Silence
+from dstrun.train.precision import products
+from dstrun.train.stop import Stop
+from dstrun.train.training import Training
+from dstrun.train.turns import together
+
+log = logging.getLogger("dstrun")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``done``, ``busy``, ``failed``, ``diverged`` or ``interrupted``; ``record`` where it is done.
+
+    ``leads`` says whether this process is the one to tell it, where several have trained.
+    """
+
+    state: str
+    folder: RunFolder
+    record: dict[str, Any] | None = None
+    message: str | None = None
+    leads: bool = True
+
+
+def run(experiment: Experiment) -> Outcome:
+    """Train what the configuration says, or continue, or skip it where its record is there.
+
+    A signal (``stop.ASKS``) may come at any time: what is trained is saved and the run let go before a launcher's own
+    handler learns of it.
+
+    Raises:
+        ConfigError: it cannot be run here; nothing is written to its folder.
+    """
+    with Stop() as stop:
+        here = distributed.place(experiment.config["distributed"])
+        device = pick_device(experiment.config["device"], here.local if here.size > 1 else None)
+        ranks, failed = distributed.join(here), True
+        try:
+            with nullcontext() if ranks.leads else muted():
+                outcome = replace(_told(experiment, stop, device, ranks), leads=ranks.leads)
+            failed = outcome.state not in ("done", "interrupted")
+        finally:
+            ranks.leave(failed)
+    if outcome.state in ("interrupted", "busy"):  # one that ended needs no launcher to continue it
+        stop.pass_on()
+    return outcome
+
+
+def _told(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
+    """Run; whatever is raised before training or around it is told in the run's folder, if that can be written."""
+    folder = RunFolder(experiment.config, experiment.choices)
+    try:
+        return _run(experiment, folder, stop, device, ranks)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        outcome, text = _failure(folder, error)
+        if ranks.leads:
+            with suppress(Exception), folder.owned():  # what kept it from training may keep it from telling
+                _leave(outcome, text)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return outcome
+
+
+def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
+    config = experiment.config
+    if (done := ranks.first(folder.record)) is not None:
+        dataset = experiment.build("dataset")
+        folder.check_images(done, dataset, dataset.found())
+        if ranks.leads:
+            folder.tidy()
+            folder.mend_rows(done, lambda: checkpoint.rows(folder.checkpoint))
+        return Outcome("done", folder, done, "already done")
+    mode, reason = wandb.decide(config["wandb"]) if ranks.leads else ("disabled", "")
+    keep_freed()
+    training = assemble(experiment, device, checkpoint.backends(folder.checkpoint), ranks)
+    try:
+        with distributed.owned(folder, ranks):
+            if (done := ranks.first(folder.record)) is not None:  # another process has ended it meanwhile
+                return Outcome("done", folder, done, "already done")
+            if ranks.leads:
+                return _train(experiment, folder, training, stop, mode, reason)
+            resumed = checkpoint.load(folder.checkpoint, training, folder)
+            if asked := ranks.any(stop.requested):
+                return Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
+            return _attempt(experiment, folder, training, Silence(folder), stop)[0]
+    except Busy as busy:
+        return Outcome("busy", folder, None, str(busy))
+    finally:
+        training.data.close()
+
+
+def _train(
+    experiment: Experiment, folder: RunFolder, training: Training, stop: Stop, mode: str, reason: str
+) -> Outcome:
+    resumed = checkpoint.load(folder.checkpoint, training, folder)
+    folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
+    epoch = resumed // training.data.steps_per_epoch
+    folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
+    if asked := training.ranks.any(stop.requested):  # while the run was put together
+        outcome = Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
+        folder.status(state=outcome.state, message=outcome.message)
+        return outcome
+    introduce(experiment, folder.id, training, resumed, f"{mode} ({reason})")
+    mirror = wandb.Mirror.open(mode, folder.path, page(folder.id, experiment.config, experiment.choices))
+    progress = Progress(training.total_steps, training.data.steps_per_epoch)
+    try:
+        outcome, error_text = _attempt(experiment, folder, training, Journal(folder, mirror, progress), stop)
+    finally:
+        progress.close()
+    _leave(outcome, error_text)
+    mirror.finish(summary(outcome.state, outcome.record), 0 if outcome.state == "done" else 1)
+    return outcome
+
+
+def _attempt(
+    experiment: Experiment, folder: RunFolder, training: Training, journal: Journal, stop: Stop
+) -> tuple[Outcome, str | None]:
+    """Train to the end, or as far as it goes; give the text of an error besides."""
+    checkpoints = checkpoint.Checkpoints(folder, experiment.config["checkpoint"]["every_minutes"])
+    try:
+        fit(training, journal, stop, checkpoints)
+        if not training.ranks.leads:
+            return Outcome("done", folder), None
+        record = make_record(experiment, folder, training)
+        folder.finish(record, training.memory.timeline())
+        return Outcome("done", folder, record), None
+    except (Interrupted, Diverged, Busy) as event:
+        return Outcome(type(event).__name__.lower(), folder, None, str(event)), None
+    except (EmptyLayer, ConfigError, Unsaved) as event:
+        return Outcome("failed", folder, None, str(event)), f"{event}\n"
+    except (Exception, SystemExit) as error:
+        return _failure(folder, error)
+
+
+def _failure(folder: RunFolder, error: BaseException) -> tuple[Outcome, str]:
+    """Return what a run failed of: a sentence where system or user can mend it, else the traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return Outcome("interrupted", folder, None, "left at once, without a save"), ""
+    if isinstance(error, SystemExit):
+        said = f"something in it ended the process ({error.code!r})"
+        return Outcome("failed", folder, None, said), traceback.format_exc()
+    if (said := sentence(error)) is not None:
+        return Outcome("failed", folder, None, said), f"{said}\n"
+    say(traceback.format_exc())
+    return Outcome("failed", folder, None, f"{type(error).__name__}: {error}"), traceback.format_exc()
+
+
+def _leave(outcome: Outcome, error_text: str | None) -> None:
+    """Write how a run ended, as far as the disk lets it: it may be what the run failed of."""
+    folder = outcome.folder
+    try:
+        if outcome.state != "busy":
+            folder.status(state=outcome.state, message=without_secrets(outcome.message or "") or None, eta_seconds=None)
+        if error_text:
+            write_atomic(folder.path / "error.txt", without_secrets(error_text))
+    except OSError as error:
+        log.warning("%s cannot be written (%s)", folder.path, why(error))
+
+
+def make_record(experiment: Experiment, folder: RunFolder, training: Training) -> dict[str, Any]:
+    """Put the record of a finished run together (``docs/record.md``)."""
+    config, last, active = experiment.config, training.last, training.active()
+    return {
+        "id": folder.id,
+        "experiment": config["experiment"],
+        "state": "done",
+        "label": label(experiment.choices),
+        "command": lasting(experiment.command),
+        "choices": experiment.choices | {k: config[k] for k in ("scope", "backend", "precision")},
+        "config": config,
+        "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
+        "parameters": parameters_record(experiment, training.flops.cost, training.flops.built, active)
+        | {"explored": training.explored()},
+        "flops": training.flops.record(active, training.nominal_steps * config["batch_size"]),
+        "memory": training.memory.record(),
+        "seconds": training.clock.record(),
+        "updates": training.updates,
+        "layers": training.topology(),
+        "not_prunable": unpruned_record(training.flops.cost),
+        "seed": training.seed,
+        "backends": {layer.name: layer.backend for layer in training.layers},
+        "network": {"shapes": shapes(experiment)},
+        "data": {"source": training.data.source, "checksum": training.data.checksum},
+        "code": {"version": __version__, **commit(), "own": code(config)},
+        "rows": folder.row_sums(),
+        "continued": folder.continued,
+        "env": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": device_name(training.device),
+            "products": products(training.device),
+            "host": platform.node(),
+            "threads": torch.get_num_threads(),
+            "processes": training.ranks.size,
+            "together": together(),
+        },
+    }
+
+
+def report(outcome: Outcome) -> int:
+    """Print how a run ended and what to do next; returns the exit code, which is 0 only where the run is done."""
+    path = outcome.folder.path
+    code = {"done": 0, "busy": BUSY_CODE, "interrupted": 130}.get(outcome.state, 1)
+    if not outcome.leads:
+        return code
+    if outcome.record is not None:
+        record, note = outcome.record, f"  ({outcome.message})" if outcome.message else ""
+        memory, flops = record["memory"], record["flops"]
+        peak = f"{memory['peak_bytes'] / 1e6:.1f} MB" if memory["peak_bytes"] else "not measured"
+        print(
+            f"top-1 {record['accuracy']['top1']:.2f} % on {record['accuracy']['split']}, final epoch{note}\n"
+            f"FLOPs {human(flops['train'])} to train ({flops['train_x_dense']:.3f} x dense), "
+            f"{human(flops['inference'])} an image ({flops['inference_x_dense']:.3f} x dense), "
+            f"executed {flops['executed_x_dense']:.3f} x dense\n"
+            f"peak memory {peak}, {record['seconds']['train']:.1f} s of training, {record['updates']} updates\n"
+            f"record {path / 'record.json'}"
+        )
+        if record["config"]["sparsity"] == 0 and (found := record["parameters"]["sparsity"]) > 0:
+            log.warning("training found the sparsity %.4f, which nobody asked for: compare at equal sparsity", found)
+        if record["choices"]["grow"] and record["updates"] == 0:
+            log.warning("this dynamic run never updated its topology: it trained as static (updates: 0)")
+        say(f"next: dstrun table {shlex.quote(str(path.parent))}")
+    elif outcome.state == "busy":
+        say(f"{outcome.message}; the same command takes it up once it is free")
+    else:
+        say(f"{outcome.folder.id} {outcome.state}: {outcome.message}")
+        words = path / ("error.txt" if outcome.state == "failed" else "metrics.csv")
+        if outcome.state == "interrupted":
+            say("the same command continues it")
+        elif os.path.exists(words):
+            say(f"see {words}")
+    return code

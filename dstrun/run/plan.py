@@ -1,0 +1,152 @@
+"""What a configuration would train and cost: layers, densities, parameters, FLOPs, memory. Trains nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from dstrun.account.flops import FlopMeter, NetworkCost, flops_record, paper_ratio
+from dstrun.config.composition import Experiment
+from dstrun.layer.criterion import Cost
+from dstrun.method.procedure import Change, Products, Update
+from dstrun.run.network import (
+    allocate,
+    count_network,
+    count_trained,
+    parameters_record,
+    trained,
+    unmet,
+    unpruned_record,
+)
+from dstrun.run.predict import predict_memory
+
+EMERGES = "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
+
+
+def plan(experiment: Experiment) -> dict[str, Any]:
+    """Plan a run: the record's ``parameters``, ``flops`` and ``memory`` groups, ``layers`` and ``not_prunable``.
+
+    FLOPs of ``scope=global`` are those of the initial allocation, which training then changes; those of a method whose
+    sparsity emerges are the most they can be. ``notes`` says what is known only after training, and where the
+    sparsity is not the one asked for.
+
+    Raises:
+        ConfigError: parts that do not fit together.
+    """
+    cost = count_network(experiment)
+    active = allocate(experiment, cost)
+    layers = [
+        {
+            "name": layer.name,
+            "shape": "x".join(map(str, layer.shape)),
+            "connections": layer.size,
+            "active": count,
+            "density": count / layer.size,
+            "macs": layer.macs,
+            "active_macs": count * layer.uses,
+        }
+        for layer, count in zip(cost.layers, active, strict=True)
+    ]
+    notes = [EMERGES] if experiment.build("method").emerges else [unmet(experiment, cost, active)]
+    built = count_network(experiment, trained(experiment, cost))
+    return {
+        "parameters": parameters_record(experiment, cost, built, active),
+        "flops": plan_flops(experiment, cost, active),
+        "memory": foretell_memory(experiment),
+        "layers": layers,
+        "not_prunable": unpruned_record(cost),
+        "rules": rules(experiment),
+        "notes": [note for note in notes if note],
+    }
+
+
+def foretell_memory(experiment: Experiment) -> dict[str, Any]:
+    """Predict memory; where PyTorch cannot run the network on tensors without numbers, say so in ``how``.
+
+    Raises:
+        ConfigError: parts that do not fit together.
+    """
+    try:
+        return predict_memory(experiment)
+    except (NotImplementedError, RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).strip().partition("\n")[0]
+        return {"peak_bytes": None, "at_peak": {}, "how": f"cannot be predicted ({type(error).__name__}: {why})"}
+
+
+def rules(experiment: Experiment) -> dict[str, str]:
+    """Describe how many connections each layer gets, and among which connections the method ranks."""
+    config, choices, method = experiment.config, experiment.choices, experiment.build("method")
+    if method.start == "none" or not method.budget:
+        return {}
+    allocation, scope = experiment.build("allocation"), config["scope"]
+    given = f"{choices['allocation']}, {allocation.words}" if allocation else "none, scores decide among all layers"
+    if not method.parts and method.start == "sparse":
+        return {"allocation": given}
+    among = {"layer": "connections are ranked in each layer", "global": "all layers are ranked together"}[scope]
+    drift = ", so that their counts drift" if scope == "global" and allocation else ""
+    return {"allocation": given, "scope": f"{scope}, {among}{drift}"}
+
+
+def plan_sweep(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+    """Count the FLOPs to train the runs of a sweep: a row for each network and data set, and one for all.
+
+    Runs that differ in their seed alone are counted once.
+
+    Raises:
+        ConfigError: parts that do not fit together.
+    """
+    alike: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        alike.setdefault(json.dumps({**experiment.config, "seed": None}), []).append(experiment)
+    rows: dict[tuple[str | None, ...], dict[str, Any]] = {}
+    for run, *others in alike.values():
+        cost = count_network(run)
+        flops = plan_flops(run, cost, allocate(run, cost))["train"]
+        for where in ((run.choices["model"], run.choices["dataset"]), ("all", "all")):
+            row = rows.setdefault(where, {"model": where[0], "dataset": where[1], "runs": 0, "flops": 0})
+            row["runs"] += 1 + len(others)
+            row["flops"] += flops * (1 + len(others))
+    return sorted(rows.values(), key=lambda row: row["model"] == "all")
+
+
+def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> dict[str, Any]:
+    """Count the FLOPs of the whole run by its schedule; and by the formula of the method's paper, per step."""
+    config, dataset = experiment.config, experiment.build("dataset")
+    schedule, grow, method = (experiment.build(name) for name in ("schedule", "grow", "method"))
+    batch, per_epoch = config["batch_size"], dataset.train_images // config["batch_size"]
+    epochs, sparsity = config["epochs"], config["sparsity"]
+    nominal, steps = epochs * per_epoch, method.epochs(epochs, sparsity) * per_epoch
+    sizes = [layer.size for layer in cost.layers]
+    stretches = list(method.course(sizes, active, schedule, epochs, sparsity, per_epoch))
+    update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
+    backends = ["masked" if config["backend"] == "masked" else "sparse"] * len(active)
+    split = config["microbatch"] not in (None, batch)
+    meter = FlopMeter(cost, grow, backends, count_trained(experiment, trained(experiment, cost)), split)
+    updates: list[Update] = []
+    if update_steps and grow is not None:
+        expected = getattr(grow, "expected", lambda count, size: min(count, size - count))
+        changes = [
+            Change(layer.name, count, 0, 0, expected(count, layer.size), 0.0)
+            for layer, count in zip(cost.layers, active, strict=True)
+        ]
+        fresh = method.batch == "fresh" and grow.cost is not Cost.NONE
+        drawn = batch if method.samples_per_class is None else method.samples_per_class * dataset.classes
+        samples = drawn * len(update_steps) if fresh else 0
+        replaces = not fresh and grow.cost is not Cost.NONE
+        updates = [Update(update_steps[0], grow.cost, replaces, samples, changes)]
+        meter.step(batch * len(update_steps), Products.of(active), updates)
+        stretches = [(steps - len(update_steps), Products.of(active))]
+    for length, products in stretches:
+        meter.step(batch * length, products, [])
+    if samples := method.scored_samples(dataset.classes):
+        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), Products.of(sizes))
+    for _, products in stretches[:-1]:
+        meter.scored(Update(0, Cost.NONE, False, method.update_samples(dataset.classes), []), products)
+    found = flops_record(cost, active, meter.train, meter.executed, batch * nominal)
+    if schedule is not None and grow is not None:
+        interval = schedule.interval_steps or schedule.recipe_interval_steps
+        sparse, dense = cost.forward(active), cost.forward()
+        ratio = paper_ratio(grow.cost, sparse, dense, interval, getattr(grow, "gamma", 1.0))
+        found |= {"paper_interval_steps": interval, "train_x_dense_paper": ratio}
+    return found | {"steps": steps, "updates": len(update_steps) if grow is not None else len(stretches) - 1}

@@ -1,0 +1,1 @@
+"""What lies around a training: processes, memory, files of others, devices, random streams and the terminal."""

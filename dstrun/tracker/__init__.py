@@ -1,0 +1,1 @@
+"""Services that follow a run while it trains: Weights & Biases."""
