@@ -1,3 +1,68 @@
-"""dstrun: a command-line runner for experiments in sparse training of neural networks."""
+"""dstrun: a command-line runner for experiments in sparse training of neural networks.
+
+As a library it offers the names below (``docs/library.md``), each imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dstrun.allocation.er import ER as ER
+    from dstrun.allocation.erk import ERK as ERK
+    from dstrun.allocation.uniform import Uniform as UniformAllocation  # noqa: F401
+    from dstrun.backend.sparse import Conv1d as Conv1d
+    from dstrun.backend.sparse import Conv2d as Conv2d
+    from dstrun.backend.sparse import Linear as Linear
+    from dstrun.backend.sparse import sparsify as sparsify
+    from dstrun.config.option import option as option
+    from dstrun.grow.gradient import Gradient as Gradient
+    from dstrun.grow.gse import GSE as GSE
+    from dstrun.grow.random import Random as RandomGrowth  # noqa: F401
+    from dstrun.layer.attention import expose as expose
+    from dstrun.layer.interface import SparseLayer as SparseLayer
+    from dstrun.layer.interface import prunable as prunable
+    from dstrun.layer.interface import skeleton as skeleton
+    from dstrun.layer.topology import Topology as Topology
+    from dstrun.optimizer.aged import AgedAdam as AgedAdam
+    from dstrun.subset.grabo import GraBo as GraBo
+    from dstrun.subset.graest import GraEst as GraEst
+    from dstrun.subset.uniform import Uniform as UniformSubset  # noqa: F401
+    from dstrun.system.trouble import ConfigError as ConfigError
 
 __version__ = "0.1.0"
+
+PUBLIC = {
+    "ER": "allocation.er.ER",
+    "ERK": "allocation.erk.ERK",
+    "UniformAllocation": "allocation.uniform.Uniform",
+    "Conv1d": "backend.sparse.Conv1d",
+    "Conv2d": "backend.sparse.Conv2d",
+    "Linear": "backend.sparse.Linear",
+    "sparsify": "backend.sparse.sparsify",
+    "option": "config.option.option",
+    "Gradient": "grow.gradient.Gradient",
+    "GSE": "grow.gse.GSE",
+    "RandomGrowth": "grow.random.Random",
+    "expose": "layer.attention.expose",
+    "SparseLayer": "layer.interface.SparseLayer",
+    "prunable": "layer.interface.prunable",
+    "skeleton": "layer.interface.skeleton",
+    "Topology": "layer.topology.Topology",
+    "AgedAdam": "optimizer.aged.AgedAdam",
+    "GraBo": "subset.grabo.GraBo",
+    "GraEst": "subset.graest.GraEst",
+    "UniformSubset": "subset.uniform.Uniform",
+    "ConfigError": "system.trouble.ConfigError",
+}
+"""What a library user needs, by name, and where it is."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'dstrun' has no attribute {name!r}")
+    module, _, attribute = PUBLIC[name].rpartition(".")
+    return getattr(import_module(f"dstrun.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PUBLIC])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
+import dstrun
 from dstrun.config.composition import compose
 from dstrun.run.network import count_network
 
@@ -14,7 +16,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_library_example_trains() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "sparse.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "library.md").read_text(), re.DOTALL)
     torch.manual_seed(0)
     found: dict = {}
     first = code.replace("range(1, 61)", "range(1, 2)")
@@ -24,6 +26,16 @@ def test_library_example_trains() -> None:
     assert found["loss"] < begin["loss"] / 2
     assert [layer.count for layer in found["layers"]] == [layer.count for layer in begin["layers"]]
     assert all(layer.optimizer.state[layer.weight] for layer in found["layers"])
+
+
+def test_library_page_names_all_that_is_public() -> None:
+    table = (DOCS / "library.md").read_text().partition("| name |")[2].partition("\n\n")[0]
+    named = {name for cell in re.findall(r"^\| (.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)", cell)}
+    assert named == set(dstrun.PUBLIC) <= set(dir(dstrun))
+    for name, where in dstrun.PUBLIC.items():
+        assert f"{getattr(dstrun, name).__module__}.{getattr(dstrun, name).__qualname__}" == f"dstrun.{where}"
+    with pytest.raises(AttributeError, match="no attribute 'Sparse'"):
+        dstrun.Sparse  # noqa: B018
 
 
 def test_networks_have_the_sizes_that_the_page_says() -> None:
