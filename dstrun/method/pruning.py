@@ -15,6 +15,7 @@ from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import highest
 from dstrun.method.procedure import Change
 from dstrun.system.transfer import fetched
+from dstrun.system.wording import few
 
 log = logging.getLogger("dstrun")
 
@@ -76,8 +77,7 @@ def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:
     """
     if not emptied:
         return
-    names = f"{', '.join(emptied[:4])}{f' and {len(emptied) - 4} more' if len(emptied) > 4 else ''}"
-    names += f", {len(emptied)} of {layers} layers"
+    names = f"{few(emptied)}, {len(emptied)} of {layers} layers"
     if strict:
         raise EmptyLayer(f"no connection would be left in {names}, and strict=true refuses that")
     log.warning("no connection is left in %s: nothing passes there but biases and shortcuts", names)

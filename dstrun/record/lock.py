@@ -32,7 +32,7 @@ from dstrun.system.process import host, machine, started
 
 BEAT_SECONDS = 10
 SILENT_SECONDS = 300
-"""An owner on another machine that has not refreshed its note for so long is gone."""
+"""A run that has given no sign of life for so long is lost: tables say so, and another machine may take it over."""
 DOUBT_SECONDS = 2.5 * BEAT_SECONDS
 """How long a note that says nothing, or is of a time to come, is watched for somebody who mends it."""
 AHEAD_SECONDS = 60

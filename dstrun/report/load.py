@@ -17,13 +17,13 @@ from dstrun.allocation.budget import met
 from dstrun.config.option import nearest
 from dstrun.config.upgrade import upgrade
 from dstrun.record import sealed, valid
+from dstrun.record.lock import SILENT_SECONDS
 from dstrun.record.writer import is_signed
 from dstrun.system import process
 from dstrun.system.bounded import parse_yaml
 from dstrun.system.progress import say_once
 from dstrun.system.trouble import ConfigError, why
 
-LOST_SECONDS = 120
 EMERGES = 1.0
 """In the place of a sparsity where none was asked for and training found one: above all that can be asked for."""
 
@@ -109,14 +109,14 @@ class Run:
     def state_at(self, now: float) -> str:
         """Return the state at a unix time.
 
-        A running run is lost without a heartbeat for ``LOST_SECONDS``, by the clock of its files, or if its process has
-        gone from this machine; a heartbeat from the future, too, is none. A run that its scheduler will start again
+        A running run is lost without a heartbeat for ``SILENT_SECONDS`` by the clock of its files, or if its process
+        has gone from this machine; a heartbeat from the future, too, is none. A run that its scheduler will start again
         has said ``interrupted`` and stays so.
         """
         heartbeat = number(self.status.get("heartbeat"))
         beat = heartbeat if self.beat is None else self.beat
         if self.state == "running" and (
-            heartbeat is None or beat is None or abs(now - beat) > LOST_SECONDS or gone(self.status)
+            heartbeat is None or beat is None or abs(now - beat) > SILENT_SECONDS or gone(self.status)
         ):
             return "lost"
         return self.state

@@ -14,6 +14,7 @@ from typing import Any
 
 from dstrun.config.option import nearest
 from dstrun.record import sealed
+from dstrun.record.lock import SILENT_SECONDS
 from dstrun.report import load
 from dstrun.report.format import Column, in_seconds
 from dstrun.system.trouble import ConfigError
@@ -135,7 +136,7 @@ class Sweep:
             for folder, seen in runs.items()
             if seen.run.state == "running"
             and seen.run.beat is not None
-            and abs(now - seen.run.beat) > load.LOST_SECONDS / 2
+            and abs(now - seen.run.beat) > SILENT_SECONDS / 2
         ]
         if not doubtful:
             return
@@ -211,7 +212,7 @@ def submission(file: dict[str, Any], beat: float, now: float) -> Submission:
     jobs = {run["id"]: run.get("job") for run in runs or () if isinstance(run, dict) and isinstance(run.get("id"), str)}
     silent = abs(now - beat) if file.get("beats") else 0.0
     # A client that was killed cannot say so. With a local one no run starts any more; SLURM's jobs do not need theirs.
-    lives = not load.gone(file) and silent <= load.LOST_SECONDS
+    lives = not load.gone(file) and silent <= SILENT_SECONDS
     if file.get("ended") is not None or silent > FORGOTTEN_SECONDS:
         return Submission(False, jobs)
     return Submission(True if lives else False if file.get("launcher") == "local" else None, jobs)

@@ -9,6 +9,7 @@ import pytest
 from report_fixture import HEADER, record_of, write, write_status
 
 from dstrun.record.folder import METRICS, RunFolder
+from dstrun.record.lock import SILENT_SECONDS
 from dstrun.report import load
 from dstrun.system.trouble import ConfigError
 
@@ -135,8 +136,8 @@ def test_heartbeats_grow_old(tmp_path: Path) -> None:
     write_status(tmp_path, "b", "failed", heartbeat=1000.0)
     write_status(tmp_path, "c", "running")
     found = load.runs(tmp_path)
-    assert [run.state_at(1120.0) for run in found] == ["running", "failed", "lost"]
-    assert [run.state_at(1120.5) for run in found] == ["lost", "failed", "lost"]
+    assert [run.state_at(1000.0 + SILENT_SECONDS) for run in found] == ["running", "failed", "lost"]
+    assert [run.state_at(1000.5 + SILENT_SECONDS) for run in found] == ["lost", "failed", "lost"]
 
 
 def test_metrics_are_typed_and_a_cut_line_is_ignored(tmp_path: Path) -> None:

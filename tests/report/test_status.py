@@ -12,6 +12,7 @@ import pytest
 from report_fixture import record_of, write, write_status, write_sweep
 
 from dstrun.record import sealed
+from dstrun.record.lock import SILENT_SECONDS
 from dstrun.report import status
 from dstrun.report.format import render
 from dstrun.system.process import started
@@ -78,8 +79,8 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_stale_heartbeat_is_lost_and_says_since_when(tmp_path: Path) -> None:
     write_status(tmp_path, "a", "running", heartbeat=1000.0, host="elsewhere", pid=1)
-    assert states_of(tmp_path, 1120.0) == {"a": "running"}
-    (row,) = rows_of(tmp_path, 1121.0)
+    assert states_of(tmp_path, 1000.0 + SILENT_SECONDS) == {"a": "running"}
+    (row,) = rows_of(tmp_path, 1001.0 + SILENT_SECONDS)
     assert row["state"] == "lost"
     assert row["message"].startswith("no heartbeat since 19")
 
@@ -141,7 +142,7 @@ def test_jobs_of_a_killed_client_are_asked_for(
     monkeypatch.setattr("dstrun.launcher.queue.coming", lambda jobs: coming)
     file = write_sweep(tmp_path, {"a": "7_0", "b": None}, launcher="slurm", host="elsewhere", beats=True)
     os.utime(file, (0, 0))
-    (row, other) = rows_of(tmp_path, 200.0 + beaten)
+    (row, other) = rows_of(tmp_path, 2 * SILENT_SECONDS + beaten)
     assert (row["state"], row["awaited"]) == (state, state == "queued")
     assert not other["awaited"]
 
@@ -150,7 +151,7 @@ def test_a_client_elsewhere_lives_as_long_as_it_beats(tmp_path: Path) -> None:
     file = write_sweep(tmp_path, {"a": None}, launcher="local", host="elsewhere", beats=True)
     os.utime(file, (1000, 1000))
     assert states_of(tmp_path, 1100.0) == {"a": "queued"}
-    assert states_of(tmp_path, 1200.0) == {"a": "not started"}
+    assert states_of(tmp_path, 1001.0 + SILENT_SECONDS) == {"a": "not started"}
 
 
 def test_a_heartbeat_of_a_time_to_come_is_none(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_the_clock_of_the_files_decides_not_that_of_a_machine(tmp_path: Path, mo
     assert states_of(tmp_path, 1605.0) == {"a": "running"}
     monkeypatch.setattr(status, "ahead", lambda folder: -600.0)
     assert states_of(tmp_path, 2205.0) == {"a": "running"}
-    assert states_of(tmp_path, 2405.0) == {"a": "lost"}
+    assert states_of(tmp_path, 2205.0 + SILENT_SECONDS) == {"a": "lost"}
 
 
 def test_a_number_used_again_is_another_process(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ def test_looking_again_reads_what_has_changed_and_nothing_else(tmp_path: Path, m
     assert [row["state"] for row in rows] == ["done", "running", "failed", "running"]
     assert sorted(opened) == ["c", "d"]
     opened.clear()
-    assert [row["state"] for row in sweep.rows(1121.0)] == ["done", "lost", "failed", "lost"]
+    assert [row["state"] for row in sweep.rows(1001.0 + SILENT_SECONDS)] == ["done", "lost", "failed", "lost"]
     assert opened == []
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from dstrun.layer.interface import SparseLayer, prunable, stored
 from dstrun.method.procedure import Change
 from dstrun.system.trouble import ConfigError
+from dstrun.system.wording import few
 
 KINDS = nn.Linear | nn.Conv1d | nn.Conv2d
 ELEMENTWISE = (
@@ -246,8 +247,5 @@ class Channels:
         reasons: dict[str, list[str]] = {}
         for name, reason in self.whole.items():
             reasons.setdefault(reason, []).append(name)
-        kept = [
-            f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''} ({reason})"
-            for reason, names in reasons.items()
-        ]
+        kept = [f"{few(names)} ({reason})" for reason, names in reasons.items()]
         return f"channels of {len(self.pairs)} layers can be removed; the others stay whole: {', '.join(kept)}"

@@ -12,6 +12,7 @@ from dstrun.report.fields import Field, resolve
 from dstrun.report.format import Kind
 from dstrun.report.load import Run, number
 from dstrun.system.trouble import ConfigError
+from dstrun.system.wording import few
 
 TITLES = {
     "accuracy.top1": "top-1",
@@ -200,10 +201,6 @@ def unlike(rows: Sequence[Row], layout: Layout) -> list[str]:
             if f"{key}=" not in row.suffix and row.signature:
                 by_value.setdefault(found.get(key, "-"), []).append(row.name)
         if len(by_value) > 1:
-            parts = (f"{value.strip(chr(39))} ({_few(list(dict.fromkeys(who)))})" for value, who in by_value.items())
+            parts = (f"{value.strip(chr(39))} ({few(list(dict.fromkeys(who)))})" for value, who in by_value.items())
             differing.append(f"{key} {', '.join(parts)}")
     return differing
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"

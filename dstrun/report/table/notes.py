@@ -8,6 +8,7 @@ from dstrun.report.compare import Block, Layout, Row, unmet
 from dstrun.report.load import Run
 from dstrun.report.table.cells import UNFINISHED, UNMET, Options
 from dstrun.report.table.measure import CONVENTIONS, Measure, unlike
+from dstrun.system.wording import few
 
 STANDARD = "mean ± sample standard deviation over seeds (n) at the final epoch, never best on test"
 INTERVAL = (
@@ -103,9 +104,7 @@ def _apart(values: Sequence[Measure], rows: Sequence[Row]) -> list[str]:
 
 def _listed(runs: Iterable[Run]) -> str:
     """Name the first few runs and their states, count the rest."""
-    names = [f"{run.id} ({run.state})" for run in runs]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return few([f"{run.id} ({run.state})" for run in runs], 3)
 
 
 def _backends(rows: Iterable[Row]) -> str:
