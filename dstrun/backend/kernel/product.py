@@ -82,58 +82,28 @@ def _rows(part, connections, bias, source, target, sizes, steps, taps):
     row, rows, start, end, at, count = part
     sources, source_height, source_width, targets, target_height, target_width, lanes = sizes
     ay, by, ax, bx = steps[2], steps[3], steps[6], steps[7]
-    shift, down, across = taps
-    highest, lowest = down[: steps[1]].min(), down[: steps[1]].max()
+    down = taps[1][: steps[1]]
+    highest, lowest = down.min(), down.max()
     joined = ax == 1 and bx == 1 and count == lanes
-    width_of_kernel = steps[0]
     longest = 0
     for d in range(start, end):
         longest = max(longest, first[d + 1] - first[d])
-    offset, value = np.empty(longest, np.int64), np.empty(longest, np.float32)
-    bucket_offset = np.empty((width_of_kernel, longest), np.int64)
-    bucket_value = np.empty((width_of_kernel, longest), np.float32)
-    ends, columns = np.zeros(width_of_kernel + 1, np.int64), np.zeros(width_of_kernel, np.int64)
+    lists = np.empty(longest, np.int64), np.empty(longest, np.float32)
+    buckets = np.empty((steps[0], longest), np.int64), np.empty((steps[0], longest), np.float32)
+    ends, columns = np.zeros(steps[0] + 1, np.int64), np.zeros(steps[0], np.int64)
     for d in range(start, end):
         base = d // targets * sources * source_height * source_width * lanes + at
         initial = bias[d] if bias.shape[0] else np.float32(0)
+        own = codes[first[d] : first[d + 1]], weight[first[d] : first[d + 1]]
         for phase in range(min(bx, target_width)):
-            low, high, kept, listed = 0, target_width, 0, -1
+            kept, listed = 0, -1
             for r in range(row, row + rows):
                 whole = by == 1 and r * ay + highest >= 0 and r * ay + lowest < source_height
                 if listed < 0 or not whole:
+                    kept = _list(own, base, (r * ay, phase * ax), sizes, steps, taps, lists, buckets, ends, columns)
                     listed = r if whole else -1
-                    ends[:] = 0
-                    for k in range(first[d], first[d + 1]):
-                        code = codes[k]
-                        y, x = r * ay + down[code], phase * ax + across[code]
-                        if by > 1:
-                            if y % by:
-                                continue
-                            y //= by
-                        if bx > 1:
-                            if x % bx:
-                                continue
-                            x //= bx
-                        if y < 0 or y >= source_height:
-                            continue
-                        tap = code % width_of_kernel
-                        n = ends[tap + 1]
-                        bucket_offset[tap, n] = base + shift[code] + (y * source_width + x) * lanes
-                        bucket_value[tap, n] = weight[k]
-                        columns[tap] = x
-                        ends[tap + 1] = n + 1
-                    low, high, kept = 0, target_width, 0
-                    for tap in range(width_of_kernel):
-                        n = ends[tap + 1]
-                        if n:
-                            low = max(low, -(columns[tap] // ax))
-                            high = min(high, (source_width - 1 - columns[tap]) // ax + 1)
-                        for j in range(n):
-                            offset[kept] = bucket_offset[tap, j]
-                            value[kept] = bucket_value[tap, j]
-                            kept += 1
-                        ends[tap + 1] = kept
-                down_by = (r - listed) * ay * source_width * lanes if listed >= 0 else 0
+                shift = (r - listed) * ay * source_width * lanes if listed >= 0 else 0
+                low, high = _between(ends, columns, ax, source_width, target_width)
                 plane = ((d * target_height + r) * target_width + phase) * lanes + at
                 t = 0
                 while t <= (target_width - phase - 1) // bx:
@@ -142,9 +112,71 @@ def _rows(part, connections, bias, source, target, sizes, steps, taps):
                         j0, j1 = _inside(ends, columns, t * ax, source_width)
                     elif joined:
                         side_by_side = high - t
-                    terms, seen = (offset[j0:j1], value[j0:j1]), t * ax * lanes + down_by
+                    terms, seen = (lists[0][j0:j1], lists[1][j0:j1]), t * ax * lanes + shift
                     _sum(terms, source, seen, initial, target, plane + t * bx * lanes, side_by_side * count)
                     t += side_by_side
+
+
+@compiled()
+def _list(own, base, place, sizes, steps, taps, lists, buckets, ends, columns):
+    """List the connections of a target that see the source from the target's row, by column of the kernel.
+
+    Args:
+        own: codes and weights of the target's connections.
+        base: where its group of the source begins.
+        place: of the row, and of the first column, in steps of the source.
+        sizes: as of ``product``.
+        steps: as of ``product``.
+        taps: as ``_taps`` decodes them.
+        lists: filled with where the source is read, and the weights.
+        buckets: room for a list a column.
+        ends: filled with where the list of each column ends.
+        columns: filled with the source column that each column of the kernel sees first.
+
+    Returns:
+        How many connections are listed.
+    """
+    source_height, source_width, lanes = sizes[1], sizes[2], sizes[6]
+    kernel_width, by, bx = steps[0], steps[3], steps[7]
+    shift, down, across = taps
+    ends[:] = 0
+    for k in range(own[0].shape[0]):
+        code = own[0][k]
+        y, x = place[0] + down[code], place[1] + across[code]
+        if by > 1:
+            if y % by:
+                continue
+            y //= by
+        if bx > 1:
+            if x % bx:
+                continue
+            x //= bx
+        if y < 0 or y >= source_height:
+            continue
+        tap = code % kernel_width
+        n = ends[tap + 1]
+        buckets[0][tap, n] = base + shift[code] + (y * source_width + x) * lanes
+        buckets[1][tap, n] = own[1][k]
+        columns[tap] = x
+        ends[tap + 1] = n + 1
+    kept = 0
+    for tap in range(kernel_width):
+        for j in range(ends[tap + 1]):
+            lists[0][kept], lists[1][kept] = buckets[0][tap, j], buckets[1][tap, j]
+            kept += 1
+        ends[tap + 1] = kept
+    return kept
+
+
+@compiled()
+def _between(ends, columns, ax, source_width, target_width):
+    """Return the columns of the target, from first to last, from which all listed taps see the source."""
+    low, high = 0, target_width
+    for tap in range(columns.shape[0]):
+        if ends[tap + 1] > ends[tap]:
+            low = max(low, -(columns[tap] // ax))
+            high = min(high, (source_width - 1 - columns[tap]) // ax + 1)
+    return low, high
 
 
 @compiled()
