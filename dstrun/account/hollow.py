@@ -121,7 +121,7 @@ class Hollow(TorchDispatchMode):
                 known = {tensor.untyped_storage()._cdata for tensor in given}
                 constant = not given or func.overloadpacket is aten._to_copy
                 out = _mapped(lambda x: x if constant and x.numel() <= SMALL else self._emptied(x, known), out)
-        elif func.overloadpacket in ORDERS:
+        elif func.overloadpacket in ORDERS or _picks_by_truth(func, args):
             out = self._stood_in(func, args, kwargs)
         else:
             try:  # fake kernels take no generator
@@ -222,6 +222,11 @@ class Hollow(TorchDispatchMode):
             span = self._spans.setdefault(place, len(self._spans) + 1)
             recording = torch.is_grad_enabled() or _in_forward()
         self.events.append(Event(len(self.events), key, size, span, bool(recording)))
+
+
+def _picks_by_truth(func: Any, args: Any) -> bool:
+    """Return whether an operation picks numbers by truth values, so that how many is known by these alone."""
+    return func.overloadpacket is aten.index and any(x is not None and x.dtype == torch.bool for x in args[1])
 
 
 def _tensors(given: Any) -> Iterator[Tensor]:

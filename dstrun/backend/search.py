@@ -106,15 +106,25 @@ def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
     blocked = sent(exploration.blocked, exploration.x.device)
     found, finite = Proposal(blocked[:0], blocked[:0].float(), 0), []
     for first, last in _blocks(exploration.geometry, inputs):
-        gradient = exploration.weight_gradient(first, last).flatten()
-        finite.append(gradient.isfinite().all())
-        free = torch.ones(gradient.numel(), dtype=torch.bool, device=gradient.device)
-        start, end = torch.searchsorted(exploration.blocked, torch.tensor([first, last]) * inputs).tolist()
-        free.index_fill_(0, blocked[start:end] - first * inputs, False)
-        gradient, positions = gradient[free], free.nonzero().flatten().add_(first * inputs)
-        scores = criterion.score(gradient, positions, exploration)
-        found = best(torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions]), exploration)
+        found = _best_of_block(criterion, exploration, blocked, (first, last), found)
+        finite.append(found.finite)
     return dataclasses.replace(found, drawn=exploration.free, finite=torch.stack(finite).all())
+
+
+def _best_of_block(
+    criterion: GrowCriterion, exploration: Exploration, blocked: Tensor, outputs: tuple[int, int], found: Proposal
+) -> Proposal:
+    """Score the free connections of some outputs, and keep the best of these and of those found before."""
+    inputs = exploration.size // exploration.geometry.shape[0]
+    gradient = exploration.weight_gradient(*outputs).flatten()
+    finite = gradient.isfinite().all()
+    free = torch.ones(gradient.numel(), dtype=torch.bool, device=gradient.device)
+    start, end = torch.searchsorted(exploration.blocked, torch.tensor(outputs) * inputs).tolist()
+    free.index_fill_(0, blocked[start:end] - outputs[0] * inputs, False)
+    gradient, positions = gradient[free], free.nonzero().flatten().add_(outputs[0] * inputs)
+    scores = criterion.score(gradient, positions, exploration)
+    scores, positions = torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions])
+    return best(scores, positions, exploration, finite)
 
 
 def _blocks(geometry: Geometry, inputs: int) -> Iterator[tuple[int, int]]:
