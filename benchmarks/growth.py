@@ -27,7 +27,7 @@ from dstrun.grow.gse import GSE
 from dstrun.layer.geometry import LinearGeometry
 from dstrun.layer.growth import Exploration, best
 from dstrun.layer.topology import Topology
-from dstrun.method.dynamic.rewiring import Rewiring
+from dstrun.method.dynamic.dst import Rewiring
 from dstrun.prune.magnitude import Magnitude
 from dstrun.schedule.constant import Constant
 from dstrun.subset.draw import draw

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from dstrun.layer.geometry import Layer
+from dstrun.layer.geometry import is_layer
 from dstrun.layer.interface import prunable, sharing, stored
 
 aten: Any = torch.ops.aten
@@ -225,7 +225,7 @@ def _called(model: nn.Module, watch: _Watch) -> Iterator[None]:
     """Note how linear and convolution layers are called; what they give is an activation, also of a learned query."""
     handles = []
     for name, module in model.named_modules():
-        if isinstance(module, Layer):
+        if is_layer(module):
 
             def note(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
                 watch.found.calls[name] = Call(not inputs[0].requires_grad, tuple(inputs[0].shape[1:]))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dstrun.backend.search import Search
-from dstrun.layer.geometry import Layer, geometry
+from dstrun.layer.geometry import Layer, geometry, is_layer
 from dstrun.layer.growth import Exploration, Proposal, best
 from dstrun.layer.initial import Initial, home, initial
 from dstrun.layer.interface import SparseLayer, carried, prunable, scored, sharing, single
@@ -269,7 +269,7 @@ def replace(
             one.to_empty(device=device)
         one.to(device)
         one.weight = module.weight
-        if isinstance(one, Layer) and one.bias is not None:
+        if is_layer(one) and one.bias is not None:
             one.bias.data.copy_(start.bias)
     layer = MaskedLayer(name, module, start.topology)
     layer.set_values(start.values)

@@ -15,11 +15,11 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
-
-import numpy as np
+from typing import TypeAlias
 
 from dstrun.config.option import expanded
 from dstrun.system.bounded import content
+from dstrun.system.lazy import np
 from dstrun.system.trouble import ConfigError, why
 
 log = logging.getLogger("dstrun")
@@ -29,7 +29,7 @@ SUMS = "checksums.json"
 LEFT_SECONDS = 6 * 3600.0
 """Age at which a half-written folder of another machine's process counts as left behind."""
 
-Shapes = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
+Shapes: TypeAlias = "Mapping[str, tuple[tuple[int, ...], type[np.generic]]]"
 """The shape and the type of each array by its name."""
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from dstrun.config.option import option
 from dstrun.dataset import parquet
 from dstrun.dataset.published import Arrays, Published, Source
+from dstrun.system.lazy import np
 from dstrun.system.trouble import ConfigError
 
 

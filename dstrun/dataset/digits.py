@@ -6,11 +6,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from dstrun.config.option import option
 from dstrun.dataset.cache import cached
 from dstrun.dataset.images import Dataset, Images
+from dstrun.system.lazy import np
 
 SOURCE = "cc60545fa7fa1a8c9f1ff3640a09ecf808f2778025053c29f35219dead5461ca"
 """SHA-256 of images and labels."""

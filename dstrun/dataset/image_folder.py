@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import numpy as np
-
 from dstrun.config.option import OneOf, Within, expanded, option
 from dstrun.dataset.cache import cached
 from dstrun.dataset.images import permutation
 from dstrun.dataset.listed import SAMPLED, Listed, statistics
+from dstrun.system.lazy import np
 from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
-
 from dstrun.config.option import AtLeast, option
 from dstrun.dataset.cache import Shapes
+from dstrun.system.lazy import np
 from dstrun.system.ranks import ALONE, Ranks
 from dstrun.system.trouble import ConfigError
 

@@ -8,11 +8,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
-
 from dstrun.config.option import AtLeast, OneOf, nearest, option
 from dstrun.dataset.cache import Shapes, cached
 from dstrun.dataset.images import Dataset, Images, check_counts, permutation
+from dstrun.system.lazy import np
 from dstrun.system.ranks import ALONE, Ranks
 from dstrun.system.trouble import ConfigError
 

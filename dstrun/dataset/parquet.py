@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from dstrun.system.lazy import np
 from dstrun.system.trouble import ConfigError
 
 IMAGE_COLUMNS = ("img", "image")

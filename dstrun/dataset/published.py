@@ -9,19 +9,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dstrun.config.option import expanded, nearest, option
 from dstrun.dataset.cache import cached, checksum
 from dstrun.dataset.images import Dataset, Images
+from dstrun.system.lazy import np
 from dstrun.system.trouble import ConfigError
 
 TIMEOUT_S = 10.0
 """How long a download waits for the network to say anything."""
 
-Arrays = dict[str, np.ndarray]
+Arrays: TypeAlias = "dict[str, np.ndarray]"
 
 
 class Source(NamedTuple):

@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Annotated, Any, NamedTuple
 
-import numpy as np
-
 from dstrun.config.option import OneOf, option
 from dstrun.dataset.cache import Shapes, cached, checksum
 from dstrun.dataset.images import Images, check_counts
 from dstrun.dataset.listed import statistics
 from dstrun.dataset.published import Arrays, Published, Source
+from dstrun.system.lazy import np
 from dstrun.system.trouble import ConfigError, why
 
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 
-import torch
-from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
-
+from dstrun.system.lazy import torch
 from dstrun.system.ranks import ALONE, Ranks
 from dstrun.system.transfer import sent
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @contextmanager
@@ -98,6 +98,8 @@ class ConvGeometry:
 
     def input_sums(self, x: Tensor, factor: Tensor | None) -> Tensor:
         """Sum the patches over items: (G, I); with factor (B, 1, Ho, Wo), sum_p f[p] x[p, i], else sum_p |x[p, i]|."""
+        from torch.nn.grad import conv2d_weight
+
         if factor is None:  # the absolute patches add up over samples first: no batch is left in the sum over positions
             x = x.abs().float().sum(0, keepdim=True)
             factor = x.new_ones(1, 1, *self.output_size(x.shape[2:]))
@@ -117,6 +119,8 @@ class ConvGeometry:
         Returns:
             (last - first, C / groups, kh, kw).
         """
+        from torch.nn.grad import conv2d_weight
+
         channels, outputs = self.shape[1], self.shape[0] // self.groups
         group, groups = first // outputs, max(1, (last - first) // outputs)
         part = x[:, group * channels : (group + groups) * channels].to(delta.dtype)
@@ -158,8 +162,13 @@ class Conv1dGeometry:
 
 
 Geometry = LinearGeometry | ConvGeometry | Conv1dGeometry
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d
+Layer: TypeAlias = "nn.Linear | nn.Conv1d | nn.Conv2d"
 """The kinds of module that have a geometry."""
+
+
+def is_layer(module: nn.Module) -> TypeGuard[Layer]:
+    """Return whether a module is of these kinds."""
+    return isinstance(module, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d)
 
 
 def geometry(module: nn.Module) -> Geometry:
@@ -168,14 +177,14 @@ def geometry(module: nn.Module) -> Geometry:
     Raises:
         TypeError: another module, a padding mode other than zeros, or one of another width on either side.
     """
-    if isinstance(module, nn.Linear):
+    if isinstance(module, torch.nn.Linear):
         return LinearGeometry((module.out_features, module.in_features))
-    padding = _padding(module) if isinstance(module, nn.Conv1d | nn.Conv2d) else None
+    padding = _padding(module) if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d) else None
     if padding is None:
         raise TypeError(f"no sparse layer is made of {module}")
-    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    assert isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d)
     shape = tuple(module.weight.shape)
-    if isinstance(module, nn.Conv1d):
+    if isinstance(module, torch.nn.Conv1d):
         return Conv1dGeometry(shape, module.groups, module.stride[0], padding[0], module.dilation[0])
     pair = [cast(tuple[int, int], p) for p in (module.stride, padding, module.dilation)]
     return ConvGeometry(shape, module.groups, *pair)
@@ -183,7 +192,9 @@ def geometry(module: nn.Module) -> Geometry:
 
 def has_geometry(module: nn.Module) -> bool:
     """Return whether ``geometry`` can be read off a module."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv1d | nn.Conv2d) and _padding(module) is not None)
+    if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d):
+        return _padding(module) is not None
+    return isinstance(module, torch.nn.Linear)
 
 
 def _padding(module: nn.Conv1d | nn.Conv2d) -> tuple[int, ...] | None:

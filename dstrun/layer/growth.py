@@ -8,15 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dstrun.layer.geometry import exact
+from dstrun.layer.geometry import Geometry, exact
 from dstrun.layer.selection import highest
 from dstrun.system.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-    from dstrun.layer.geometry import Geometry
 
 
 @dataclass(frozen=True)

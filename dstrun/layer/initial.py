@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from dstrun.layer.interface import prunable
 from dstrun.layer.topology import Topology
+from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,16 @@ from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dstrun.layer.criterion import GrowCriterion
+from dstrun.layer.geometry import Geometry, Layer, has_geometry
+from dstrun.layer.growth import Exploration, Proposal, best
+from dstrun.layer.topology import Topology
+from dstrun.system.lazy import torch
+from dstrun.system.ranks import Passes, Ranks
 from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-
-    from dstrun.layer.criterion import GrowCriterion
-    from dstrun.layer.geometry import Geometry, Layer
-    from dstrun.layer.growth import Exploration, Proposal
-    from dstrun.layer.topology import Topology
-    from dstrun.system.ranks import Passes, Ranks
 
 
 class SparseLayer(Protocol):
@@ -197,9 +196,7 @@ def single(tensor: Tensor) -> Tensor:
 
 def _is_stale(value: Any, grows: bool, shape: tuple[int, ...] | None = None) -> bool:
     """Return whether a part of an optimizer's state is no longer true of a weight when its connections change."""
-    from torch import Tensor
-
-    if isinstance(value, Tensor):
+    if isinstance(value, torch.Tensor):
         return value.shape != shape and (value.numel() > 1 or (value.numel() == 1 and grows))
     if isinstance(value, dict | list | tuple):
         return any(_is_stale(part, grows) for part in (value.values() if isinstance(value, dict) else value))
@@ -208,8 +205,6 @@ def _is_stale(value: Any, grows: bool, shape: tuple[int, ...] | None = None) -> 
 
 def scored(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
     """Choose and score candidates by a criterion that needs no gradient: ``propose`` of every backend."""
-    from dstrun.layer.growth import best
-
     positions = criterion.candidates(exploration)
     return best(criterion.score(None, positions, exploration), positions, exploration)
 
@@ -220,16 +215,16 @@ def skeleton() -> Iterator[None]:
 
     A backend's ``sparsify`` gives them weights. So a network can be built whose dense weights fit nowhere.
     """
-    from torch import device, nn
 
     def bare(init: Any) -> Any:
         @wraps(init)
         def wrapped(*args: Any, **kwargs: Any) -> None:
-            with device("meta"):
+            with torch.device("meta"):
                 init(*args, **kwargs)
 
         return wrapped
 
+    nn = torch.nn
     kinds: list[Any] = [nn.Linear, nn.Conv1d, nn.Conv2d, nn.MultiheadAttention]
     kinds += [nn.LazyLinear, nn.LazyConv1d, nn.LazyConv2d]
     originals = [kind.__init__ for kind in kinds]
@@ -258,14 +253,10 @@ def prunable(model: nn.Module) -> list[tuple[str, Layer]]:
 
 
 def _is_prunable(module: nn.Module) -> bool:
-    from torch.nn.parameter import is_lazy
-
-    from dstrun.layer.geometry import has_geometry
-
     weight = stored(module)
-    if not getattr(module, "prunable", True) or weight is None or not weight.requires_grad or is_lazy(weight):
+    if not getattr(module, "prunable", True) or weight is None or not weight.requires_grad:
         return False
-    return has_geometry(module)
+    return not torch.nn.parameter.is_lazy(weight) and has_geometry(module)
 
 
 def sharing(model: nn.Module, module: Layer) -> list[nn.Module]:

@@ -8,15 +8,16 @@ Shape letters: M scores, K kept.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
+from dstrun.system.lazy import np, torch
 from dstrun.system.transfer import sent
 
-INDEX = np.uint64(0xFFFFFFFF)
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+INDEX = 0xFFFFFFFF
 """The lower half of a key."""
 
 BLOCK = 1 << 18
@@ -37,7 +38,7 @@ def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tenso
     exact = scores.dtype != torch.float64 and scores.numel() <= 1 << 32
     if scores.device.type == "cpu" and exact:
         kept = _lowest_keys(scores.detach(), count, excluded)
-        return torch.from_numpy((kept & INDEX).astype(np.int64))
+        return torch.from_numpy((kept & np.uint64(INDEX)).astype(np.int64))
     order = scores.detach().nan_to_num(-math.inf, math.inf, -math.inf).sort(descending=True, stable=True).indices
     if excluded is not None:
         out = torch.zeros(order.shape, dtype=torch.uint8, device=order.device)
@@ -59,7 +60,7 @@ def _lowest_keys(scores: Tensor, count: int, excluded: Tensor | None) -> NDArray
         waiting.append(_keys(scores[start : start + BLOCK].float().numpy(), start, out, bound))
         if sum(map(len, waiting)) > max(count, BLOCK):
             kept, waiting = _first(np.concatenate([kept, *waiting]), count), []
-            bound = scores[int(kept.max() & INDEX)].float().nan_to_num(-math.inf, math.inf, -math.inf).item()
+            bound = scores[int(kept.max() & np.uint64(INDEX))].float().nan_to_num(-math.inf, math.inf, -math.inf).item()
     return np.sort(_first(np.concatenate([kept, *waiting]), count))
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dstrun.config.option import option
 from dstrun.layer.criterion import Cost
+from dstrun.layer.interface import SparseLayer
+from dstrun.system.transfer import numbers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
-
-    from dstrun.layer.interface import SparseLayer
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,6 @@ class Update:
     skipped: bool = False
 
     def __post_init__(self) -> None:
-        from dstrun.system.transfer import numbers
-
         shares = numbers([change.explored for change in self.changes])
         changes = [replace(change, explored=share) for change, share in zip(self.changes, shares, strict=True)]
         object.__setattr__(self, "changes", changes)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import highest
 from dstrun.method.procedure import Change
+from dstrun.system.lazy import torch
 from dstrun.system.transfer import fetched
 from dstrun.system.wording import few
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger("dstrun")
 

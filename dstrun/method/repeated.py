@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from dstrun.layer.criterion import Cost
 from dstrun.layer.interface import SparseLayer
@@ -13,7 +12,10 @@ from dstrun.method.pruning import keep_best
 from dstrun.method.rounds import Rounds, survivors
 from dstrun.system.stream import generator
 
-Score = Callable[[Setting, int], tuple[list[Tensor], int]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Score: TypeAlias = "Callable[[Setting, int], tuple[list[Tensor], int]]"
 """Scores, (A,) of each layer at a step, and how many samples were passed forward and backward for them."""
 
 

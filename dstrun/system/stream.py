@@ -7,10 +7,8 @@ extra draw in one place moves nothing elsewhere.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+from dstrun.system.lazy import torch
 
 
 def stream(seed: int, *names: str | int) -> int:
@@ -24,6 +22,4 @@ def stream(seed: int, *names: str | int) -> int:
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
     """Make a CPU generator for one purpose; drawn on the CPU, numbers are the same on every device."""
-    import torch
-
     return torch.Generator().manual_seed(stream(seed, *names))

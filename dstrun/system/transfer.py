@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from dstrun.system.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -29,5 +32,5 @@ def fetched(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def numbers(values: Sequence[float | Tensor]) -> list[float]:
     """Return numbers on the host, those in tensors () read together."""
-    read = iter(torch.cat(fetched([v for v in values if isinstance(v, Tensor)]) or [torch.empty(0)]).tolist())
-    return [next(read) if isinstance(value, Tensor) else value for value in values]
+    read = iter(torch.cat(fetched([v for v in values if isinstance(v, torch.Tensor)]) or [torch.empty(0)]).tolist())
+    return [next(read) if isinstance(value, torch.Tensor) else value for value in values]

@@ -184,7 +184,7 @@ def _ranked_by_numpy(run: Training, patch: pytest.MonkeyPatch) -> None:
     def lowest(scores: Tensor, count: int, excluded: Tensor) -> Tensor:
         return torch.from_numpy(np.argsort(scores.numpy())[:count])
 
-    patch.setattr("dstrun.method.dynamic.rewiring.lowest", lowest)
+    patch.setattr("dstrun.method.dynamic.dst.lowest", lowest)
 
 
 def _losses_read(run: Training, patch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,8 @@
-"""What the methods share that score a trained network on images."""
+"""What the methods share that score a trained network on images: gradients over images that are only looked at.
+
+In double precision from the gradient on, as squares of small gradients leave the range of single.
+Shape letters: A active connections of a layer, B images, C channels, H height, W width.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from dstrun.config.option import AtLeast, option
 from dstrun.method.after.retrained import Retrained
 from dstrun.method.procedure import Setting
+from dstrun.method.repeated import Score
+from dstrun.method.statistics import evaluating
+from dstrun.system.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.method.repeated import Score
+CHUNK = 128
+"""Images passed together where their gradients are added anyway; bounds the activations."""
 
 
 @option
@@ -40,3 +48,38 @@ class Calibrated(Retrained):
     def _score(self, setting: Setting, step: int) -> tuple[list[Tensor], int]:
         x, y = setting.samples(step, self.samples_per_class)
         return self.saliency(setting, x, y), len(y)
+
+
+def mean_gradients(setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
+    """Return the gradient of the mean loss on the active connections of every layer: (A,) float64 each.
+
+    Args:
+        setting: whose network is left as it was, without gradients.
+        x: (B, C, H, W).
+        y: (B,) int64.
+    """
+    with evaluating(setting.model):
+        setting.model.zero_grad(set_to_none=True)
+        for images, labels in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+            loss = setting.loss(setting.model(images), labels)
+            (loss * (len(labels) / len(y))).backward()
+        gradients = [layer.grad().double() for layer in setting.layers]
+        setting.model.zero_grad(set_to_none=True)
+    return gradients
+
+
+def mean_squared_gradients(setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
+    """Return the mean over images of the squared gradient of each image's loss: (A,) float64 of every layer.
+
+    One image after the other: any network can do that, in the memory of a single gradient. The square of the mean
+    gradient would be another number, about B times smaller where gradients are independent.
+    """
+    squares = [torch.zeros(layer.count, dtype=torch.float64, device=x.device) for layer in setting.layers]
+    with evaluating(setting.model):
+        for image, label in zip(x.split(1), y.split(1), strict=True):
+            setting.model.zero_grad(set_to_none=True)
+            setting.loss(setting.model(image), label).backward()
+            for square, layer in zip(squares, setting.layers, strict=True):
+                square += layer.grad().double().square()
+        setting.model.zero_grad(set_to_none=True)
+    return [square / len(y) for square in squares]

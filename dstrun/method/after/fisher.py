@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dstrun.config.option import option
-from dstrun.method.after.calibrated import Calibrated
+from dstrun.method.after.calibrated import Calibrated, mean_squared_gradients
 from dstrun.method.procedure import Setting
 
 if TYPE_CHECKING:
@@ -22,7 +22,5 @@ class Fisher(Calibrated):
 
     def saliency(self, setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
         """Return 1/2 F w^2."""
-        from dstrun.method.after.calibration import mean_squared_gradients
-
         fisher = mean_squared_gradients(setting, x, y)
         return [f * w.values().double().square() / 2 for f, w in zip(fisher, setting.layers, strict=True)]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from dstrun.config.option import option
 from dstrun.method.after.retrained import Retrained
-
-if TYPE_CHECKING:
-    from dstrun.method.repeated import Score
+from dstrun.method.repeated import Score, by_criterion
 
 
 @option
@@ -23,6 +21,4 @@ class MagnitudePruning(Retrained):
 
     def score(self) -> Score:
         """Score by ``prune=``."""
-        from dstrun.method.repeated import by_criterion
-
         return by_criterion

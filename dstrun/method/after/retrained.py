@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from dstrun.config.option import AtLeast, OneOf, Share, Within, option
+from dstrun.method.finetuning import held
 from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.repeated import Repeated, Score
 from dstrun.method.rounds import Rounds
-
-if TYPE_CHECKING:
-    from dstrun.method.repeated import Score
 
 
 @option
@@ -36,9 +35,6 @@ class Retrained(Rounds):
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start with the dense training."""
-        from dstrun.method.after.retraining import Finetuning
-        from dstrun.method.repeated import Repeated
-
         if self.retrain == "rewind":
             return Repeated(self, setting, self.score())
         return Finetuning(self, setting, self.score(), self.finetune_lr)
@@ -46,3 +42,15 @@ class Retrained(Rounds):
     def score(self) -> Score:
         """Return what scores the connections; the lowest go."""
         raise NotImplementedError
+
+
+class Finetuning(Repeated):
+    """Rounds at the learning rate with which the dense training ended, or the last that trains (``held``)."""
+
+    def __init__(self, method: Rounds, setting: Setting, score: Score, least: float) -> None:
+        super().__init__(method, setting, score)
+        self.held = held(setting, least)
+
+    def rate_at(self, step: int, total: int) -> tuple[int, int]:
+        """Stay at one step of the dense training's schedule."""
+        return step if step < self.dense else self.held, self.dense

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dstrun.config.option import option
-from dstrun.method.after.calibrated import Calibrated
+from dstrun.method.after.calibrated import Calibrated, mean_gradients
 from dstrun.method.procedure import Setting
 
 if TYPE_CHECKING:
@@ -21,7 +21,5 @@ class Taylor(Calibrated):
 
     def saliency(self, setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:
         """Return (g w)^2."""
-        from dstrun.method.after.calibration import mean_gradients
-
         gradients = mean_gradients(setting, x, y)
         return [(g * w.values().double()).square() for g, w in zip(gradients, setting.layers, strict=True)]

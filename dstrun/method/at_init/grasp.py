@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from dstrun.config.option import Above, option
-from dstrun.method.at_init.once import PruneOnSamples
+from dstrun.method.at_init.once import PruneOnSamples, Scores, parts, scoring_pass
 from dstrun.method.procedure import Setting
+from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from dstrun.method.at_init.scoring import Scores
 
 PASSES = 3
 """What a sample costs, in passes forward and backward: one for g, and one differentiated again, for H g."""
@@ -39,17 +38,13 @@ class GraSP(PruneOnSamples):
 
     def score(self, setting: Setting) -> Scores:
         """Return w (H g): (N,) of every layer."""
-        import torch
-        from torch.autograd import grad
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        from dstrun.method.at_init.scoring import scoring_pass
-
+        grad, attention = torch.autograd.grad, torch.nn.attention
         weights = self._weights(setting)
         over = list(weights.values())
         gradient, product = ([torch.zeros_like(w) for w in over] for _ in range(2))
         passed = 0
-        with scoring_pass(setting.model), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        plain = attention.sdpa_kernel(attention.SDPBackend.MATH)  # fused attention has no second derivative
+        with scoring_pass(setting.model), plain:
             for loss, samples in self._losses(setting, weights):
                 add(gradient, grad(loss, over))
                 passed += samples
@@ -62,27 +57,20 @@ class GraSP(PruneOnSamples):
 
     def _losses(self, setting: Setting, weights: dict[str, Tensor]) -> Iterator[tuple[Tensor, int]]:
         """Return the loss of each part of the samples, their sum the mean over all, and how many samples it has."""
-        from torch.func import functional_call
-
-        from dstrun.method.at_init.scoring import parts
-
         for x, y, share in parts(self, setting):
-            logits = functional_call(setting.model, weights, (x,))
+            logits = torch.func.functional_call(setting.model, weights, (x,))
             yield share * setting.loss(logits / self.temperature, y), len(y)
 
     def _weights(self, setting: Setting) -> dict[str, Tensor]:
         """Name the weights that are scored, one tensor a layer."""
-        import torch
-        from torch import nn
-
         names = {id(parameter): name for name, parameter in setting.model.named_parameters()}
         weights: dict[str, Tensor] = {names[id(layer.weight)]: layer.weight for layer in setting.layers}
         if self.xavier:
-            linear = {id(m.weight) for m in setting.model.modules() if isinstance(m, nn.Linear)}
+            linear = {id(m.weight) for m in setting.model.modules() if isinstance(m, torch.nn.Linear)}
             for index, (name, weight) in enumerate(weights.items()):
                 if id(weight) in linear:
                     drawn = torch.empty(weight.shape)
-                    nn.init.xavier_normal_(drawn, generator=generator(setting.seed, "xavier", index))
+                    torch.nn.init.xavier_normal_(drawn, generator=generator(setting.seed, "xavier", index))
                     weights[name] = drawn.to(weight).requires_grad_()
         return weights
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from dstrun.config.option import option
-from dstrun.method.at_init.once import PruneOnce
+from dstrun.method.at_init.once import PruneOnce, Scores
 from dstrun.method.procedure import Setting
+from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
-
-if TYPE_CHECKING:
-    from dstrun.method.at_init.scoring import Scores
 
 
 @option
@@ -26,8 +24,6 @@ class Random(PruneOnce):
 
     def score(self, setting: Setting) -> Scores:
         """Draw uniform scores: (N,) of every layer."""
-        import torch
-
         draws = [generator(setting.seed, "prune", 0, index) for index in range(len(setting.layers))]
         return [
             torch.rand(layer.count, generator=draw, dtype=torch.float64)  # ties would favour the first layers

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from dstrun.config.option import OneOf, option
-from dstrun.method.at_init.once import PruneOnSamples
+from dstrun.method.at_init.once import PruneOnSamples, Scores, parts, scoring_pass
 from dstrun.method.procedure import Setting
-
-if TYPE_CHECKING:
-    from dstrun.method.at_init.scoring import Scores
+from dstrun.method.statistics import evaluating
 
 
 @option
@@ -27,9 +25,6 @@ class SNIP(PruneOnSamples):
 
     def score(self, setting: Setting) -> Scores:
         """Return |w dL/dw|: (N,) of every layer."""
-        from dstrun.method.at_init.scoring import parts, scoring_pass
-        from dstrun.method.statistics import evaluating
-
         passed = 0
         with (evaluating if self.statistics == "running" else scoring_pass)(setting.model):
             for x, y, share in parts(self, setting):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dstrun.layer.topology import draw_distinct, inactive, without
+from dstrun.system.lazy import np
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def draw(sizes: Sequence[int], blocked: Sequence[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:

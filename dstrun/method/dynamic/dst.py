@@ -1,13 +1,29 @@
-"""Dynamic sparse training by composition: at each update prune the worst connections and grow as many others."""
+"""Dynamic sparse training by composition: at each update prune the worst connections and grow as many others.
+
+Connections are ranked within a pool of layers: one layer each, or all layers together (``scope=global``).
+Shape letters: A active connections of a layer, K replaced in a pool.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config.option import AtLeast, OneOf, option
 from dstrun.layer.criterion import Cost
-from dstrun.method.procedure import Method, Procedure, Setting
+from dstrun.layer.growth import Proposal
+from dstrun.layer.interface import SparseLayer
+from dstrun.layer.selection import highest, lowest
+from dstrun.layer.topology import without
+from dstrun.method.procedure import Change, Method, Procedure, Setting, Update
+from dstrun.system.lazy import torch
+from dstrun.system.stream import generator
+from dstrun.system.transfer import fetched
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @option
@@ -39,6 +55,151 @@ class DST(Method):
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start updating."""
-        from dstrun.method.dynamic.rewiring import Rewiring
-
         return Rewiring(setting, self.batch, self.samples_per_class, self.rounding)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Connections of a pool in order: ``owner[r]`` is the layer (index in the pool) of the r-th, at ``position[r]``."""
+
+    owner: Tensor
+    position: Tensor
+
+    @classmethod
+    def of_pool(cls, order: Tensor, positions: Sequence[Tensor]) -> Ranking:
+        """Name what an order of a pool's entries, layer after layer, puts first; ``positions`` are each layer's."""
+        ends = torch.tensor([part.numel() for part in positions]).cumsum(0)
+        owner = torch.searchsorted(ends, order, right=True)
+        position = torch.empty_like(order)
+        for index, part in enumerate(positions):
+            own = owner == index
+            position[own] = part[order[own] - (ends[index] - part.numel())]
+        return cls(owner, position)
+
+    def __len__(self) -> int:
+        return self.owner.numel()
+
+    def of(self, index: int, first: int) -> Tensor:
+        """Return one layer's positions among the ``first`` ranked."""
+        return self.position[:first][self.owner[:first] == index]
+
+
+class Rewiring(Procedure):
+    """Prunes and grows at the steps of the schedule; ``DST`` says what the arguments mean."""
+
+    plain: ClassVar[bool] = True
+
+    def __init__(self, setting: Setting, batch: str, samples_per_class: int | None, rounding: str) -> None:
+        self.setting, self.batch, self.samples_per_class, self.rounding = setting, batch, samples_per_class, rounding
+        self.layers = setting.layers
+        self.steps = {s for s in setting.schedule.steps(setting.total_steps) if self._fraction(s) > 0}
+        indices = range(len(self.layers))
+        self.pools = [list(indices)] if setting.scope == "global" else [[i] for i in indices]
+        self.pruned: list[Ranking] = []
+
+    def updates_at(self, step: int) -> bool:
+        """Return whether the schedule has an update at a step."""
+        return step in self.steps
+
+    def before_step(self, step: int) -> Update | None:
+        """Arm the backward pass of an update step; with ``batch=fresh``, run a pass of its own and update."""
+        if step not in self.steps or self.setting.grow.cost is Cost.NONE:
+            return None
+        self.pruned = self._rank_for_pruning(step)
+        for index, layer in enumerate(self.layers):
+            layer.explore(self.setting.grow, *self._request(index), self._stream("grow", step, index))
+        if self.batch == "current":
+            return None
+        wanted = None if self.samples_per_class is None else self.samples_per_class * self.setting.classes
+        samples = self.setting.fresh_pass(step, wanted)
+        return self._update(step, [layer.proposal() for layer in self.layers], samples)
+
+    def after_backward(self, step: int) -> Update | None:
+        """Update on the current batch, in place of the optimizer's step."""
+        if step not in self.steps or self.setting.grow.cost is Cost.NONE or self.batch == "fresh":
+            return None
+        return self._update(step, [layer.proposal() for layer in self.layers])
+
+    def after_step(self, step: int) -> Update | None:
+        """Update after the optimizer's step where the criterion needs no gradient."""
+        if step not in self.steps or self.setting.grow.cost is not Cost.NONE:
+            return None
+        self.pruned = self._rank_for_pruning(step)
+        proposals = [
+            layer.propose(self.setting.grow, *self._request(index), self._stream("grow", step, index))
+            for index, layer in enumerate(self.layers)
+        ]
+        return self._update(step, proposals)
+
+    def _fraction(self, step: int) -> float:
+        return self.setting.schedule.fraction_at(step, self.setting.total_steps)
+
+    def _stream(self, what: str, step: int, index: int) -> torch.Generator:
+        return generator(self.setting.seed, what, step, index)
+
+    def _rank_for_pruning(self, step: int) -> list[Ranking]:
+        """Rank each pool's K worst active connections, worst first; the best of every layer is never pruned."""
+        orders = []
+        for pool in self.pools:
+            layers = [self.layers[index] for index in pool]
+            active = sum(layer.topology.count for layer in layers)
+            replaced = self._fraction(step) * active
+            wanted = math.ceil(replaced) if self.rounding == "ceil" else math.floor(replaced)
+            wanted = min(wanted, active - len(layers))
+            scores, best, before = [], [], 0
+            for index, layer in zip(pool, layers, strict=True):
+                scores.append(self.setting.prune.score(layer, self._stream("prune", step, index)))
+                best.append(scores[-1].argmax() + before)
+                before += layer.topology.count
+            orders.append(lowest(_joined(scores), wanted, torch.stack(best)))
+        return [self._ranking(pool, order) for pool, order in zip(self.pools, fetched(orders), strict=True)]
+
+    def _ranking(self, pool: Sequence[int], order: Tensor) -> Ranking:
+        return Ranking.of_pool(order, [self.layers[index].topology.positions for index in pool])
+
+    def _request(self, index: int) -> tuple[Tensor | None, int]:
+        """Return which positions of a layer may not grow (``None``: active ones), and how many candidates help."""
+        ranking, place = next(
+            (ranking, pool.index(index)) for ranking, pool in zip(self.pruned, self.pools, strict=True) if index in pool
+        )
+        if not self.setting.grow.regrow:
+            return None, len(ranking)
+        return without(self.layers[index].topology.positions, ranking.of(place, len(ranking))), len(ranking)
+
+    def _update(self, step: int, proposals: Sequence[Proposal], samples: int = 0) -> Update:
+        """Grow each pool's best candidates and prune as many of its worst connections; none on overflowed gradients."""
+        changes: dict[int, Change] = {}
+        cost = self.setting.grow.cost
+        replaces = cost is not Cost.NONE and self.batch == "current"
+        if cost is not Cost.NONE and self.setting.overflowed(p.finite for p in proposals if p.finite is not None):
+            self.pruned = []
+            same = [_unchanged(x, proposal.drawn) for x, proposal in zip(self.layers, proposals, strict=True)]
+            return Update(step, cost, replaces, samples, same, skipped=True)
+        positions, scored = fetched([p.positions for p in proposals]), fetched([p.scores for p in proposals])
+        for pool, pruned in zip(self.pools, self.pruned, strict=True):
+            scores = [scored[index] for index in pool]
+            order = highest(_joined(scores), len(pruned))
+            grown = Ranking.of_pool(order, [positions[index] for index in pool])
+            replaced = len(grown)  # fewer than wanted where candidates run out: then as many fewer are pruned
+            for place, index in enumerate(pool):
+                out, new = pruned.of(place, replaced), grown.of(place, replaced)
+                changes[index] = self._rewire(self.layers[index], out, new, proposals[index].drawn)
+        self.pruned = []
+        return Update(step, cost, replaces, samples, [changes[index] for index in range(len(self.layers))])
+
+    def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, drawn: int) -> Change:
+        """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
+        if self.setting.grow.regrow:
+            out, new = out.sort().values, new.sort().values
+            out, new = without(out, new), without(new, out)
+        layer.rewire(out, new)
+        return Change(layer.name, layer.topology.count, out.numel(), new.numel(), drawn, layer.explored())
+
+
+def _unchanged(layer: SparseLayer, drawn: int) -> Change:
+    return Change(layer.name, layer.count, 0, 0, drawn, layer.explored())
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Join a pool's scores; those of one layer need no copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

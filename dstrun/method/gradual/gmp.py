@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from dstrun.config.option import option
-from dstrun.method.procedure import Method, Procedure, Products, Setting
+from dstrun.layer.criterion import Cost
+from dstrun.method.procedure import Method, Procedure, Products, Setting, Update
+from dstrun.method.pruning import keep_best
+from dstrun.system.stream import generator
 
 
 @option
@@ -29,8 +32,6 @@ class GMP(Method):
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start pruning."""
-        from dstrun.method.gradual.thinning import Thinning
-
         return Thinning(setting)
 
     def forecast(
@@ -55,3 +56,34 @@ def remaining(size: int, target: int, schedule: Any, step: int, total: int) -> i
     if step >= schedule.last(total):
         return target
     return target + round((size - target) * min(1.0, schedule.fraction_at(step, total)))
+
+
+class Thinning(Procedure):
+    """Prunes after the optimizer's step at the steps of the schedule; ``GMP`` says to how many."""
+
+    plain: ClassVar[bool] = True
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.steps = set(update_steps(setting.schedule, setting.total_steps))
+        self.sizes = [layer.topology.size for layer in setting.layers]
+
+    def updates_at(self, step: int) -> bool:
+        """Return whether the schedule has an update at a step."""
+        return step in self.steps
+
+    def after_step(self, step: int) -> Update | None:
+        """Prune to what the schedule leaves at a step."""
+        if step not in self.steps:
+            return None
+        setting = self.setting
+        scores = [
+            setting.prune.score(layer, generator(setting.seed, "prune", step, index))
+            for index, layer in enumerate(setting.layers)
+        ]
+        counts = setting.counts and [self._left(n, c, step) for n, c in zip(self.sizes, setting.counts, strict=True)]
+        budget = self._left(sum(self.sizes), setting.budget, step)
+        return Update(step, Cost.NONE, False, 0, keep_best(setting.layers, scores, counts, budget, setting.strict))
+
+    def _left(self, size: int, target: int, step: int) -> int:
+        return remaining(size, target, self.setting.schedule, step, self.setting.total_steps)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dstrun.layer.interface import DenseLayer, sharing
 from dstrun.method.procedure import Change
 from dstrun.method.pruning import drop, guard
+from dstrun.system.lazy import torch
 from dstrun.system.transfer import fetched, sent
 
-Kind = TypeVar("Kind", bound=nn.Module)
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Kind = TypeVar("Kind", bound="nn.Module")
 
 
 def attach(model: nn.Module, layers: Iterable[Any], make: Callable[[Tensor], nn.Module]) -> None:
@@ -25,7 +25,7 @@ def attach(model: nn.Module, layers: Iterable[Any], make: Callable[[Tensor], nn.
     for layer in layers:
         made = make(layer.weight)
         for module in (layer.module, *sharing(model, layer.module)):
-            parametrize.register_parametrization(module, "weight", made)
+            torch.nn.utils.parametrize.register_parametrization(module, "weight", made)
 
 
 def attached(layer: DenseLayer, kind: type[Kind]) -> Kind:

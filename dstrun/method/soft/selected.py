@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstrun.layer.interface import DenseLayer, carried
+from dstrun.layer.interface import DenseLayer
 from dstrun.layer.selection import highest
 
 
@@ -53,9 +53,3 @@ class _Select(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         active, reached = ctx.saved_tensors
         return torch.where(active, grads[0], torch.where(reached, ctx.alpha * grads[0], 0)), None, None, None
-
-
-def clear_state(layer: DenseLayer, kept: Tensor) -> None:
-    """Zero the optimizer's state of all weights but those kept: no momentum moves them, and they start anew."""
-    for tensor in carried(layer, grows=True).values():
-        tensor.masked_fill_(~kept, 0)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dstrun.config.option import option
-from dstrun.method.procedure import Procedure, Products, Setting
+from dstrun.layer.criterion import Cost
+from dstrun.layer.interface import DenseLayer, SparseLayer
+from dstrun.method.procedure import Procedure, Products, Setting, Update
 from dstrun.method.soft.annealing import Annealed
+from dstrun.method.soft.attach import attach, attached, settle
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from dstrun.layer.interface import SparseLayer
 
 
 @option
@@ -29,15 +30,12 @@ class TopKGA(Annealed):
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
         """Let the layers use a part of their weights."""
-        from dstrun.method.soft.attach import attach
         from dstrun.method.soft.selected import Selected
 
         attach(model, layers, Selected)
 
     def procedure(self, setting: Setting) -> Procedure:
         """Choose the weights of the first step."""
-        from dstrun.method.soft.choosing import Choosing
-
         return Choosing(setting, self)
 
     def forecast(
@@ -47,3 +45,58 @@ class TopKGA(Annealed):
         last = self.last(total)
         yield last, Products.of(counts, sizes if self.alpha else counts)
         yield total - last, Products.of(counts)
+
+
+class Choosing(Procedure):
+    """Takes the largest weights after every step of the optimizer until alpha is 0; then they are the topology."""
+
+    def __init__(self, setting: Setting, method: TopKGA) -> None:
+        from dstrun.method.soft.selected import Selected
+
+        assert setting.counts is not None
+        self.setting, self.method = setting, method
+        self.layers: list[DenseLayer] = list(setting.layers)  # type: ignore[arg-type]
+        self.chosen = [attached(layer, Selected) for layer in self.layers]
+        self.active, self.sizes = list(setting.counts), [layer.topology.size for layer in self.layers]
+        self.last = method.last(setting.total_steps)
+        for layer in self.layers:
+            layer.ever.zero_()
+        self._choose()
+        self._await(1)
+
+    def updates_at(self, step: int) -> bool:
+        """Return whether the topology is settled at a step."""
+        return step == self.last
+
+    def after_step(self, step: int) -> Update | None:
+        """Choose anew; or prune the others for good."""
+        self._await(step + 1)
+        if step < self.last:
+            self._choose()
+        if step != self.last:
+            return None
+        masks = [chosen.active for chosen in self.chosen]
+        for chosen in self.chosen:
+            chosen.reached.copy_(chosen.active)
+        return Update(step, Cost.NONE, False, 0, settle(self.layers, masks, self.setting.strict))
+
+    def products(self) -> Products:
+        """Count the weights used, and all for weight gradients while alpha is above 0."""
+        return Products.of(self.active, self.sizes if self.alpha else self.active)
+
+    def state(self) -> dict[str, Any]:
+        """Return the step that comes next; the masks are the network's buffers."""
+        return {"next": self.next}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue before a checkpoint's next step."""
+        self._await(state["next"])
+
+    def _await(self, step: int) -> None:
+        self.next, self.alpha = step, self.method.alpha_at(step, self.setting.total_steps)
+        for chosen in self.chosen:
+            chosen.alpha = self.alpha
+
+    def _choose(self) -> None:
+        for layer, chosen, active in zip(self.layers, self.chosen, self.active, strict=True):
+            chosen.choose(layer, active)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -70,6 +70,28 @@ def trace(model: nn.Module) -> fx.Graph:
         Exception: of any kind, where its course depends on what it computes.
     """
     return _Tracer().trace(model)
+
+
+class _Pass(fx.Interpreter):
+    """Runs a network call by call, and shows some of its layers' inputs before these are read."""
+
+    def __init__(self, model: nn.Module, before: Mapping[str, Callable[[Tensor], None]]) -> None:
+        super().__init__(model, graph=trace(model))
+        self.before = before
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Show what a layer is about to read."""
+        if target in self.before:
+            self.before[target](args[0] if args else next(iter(kwargs.values())))
+        return super().call_module(target, args, kwargs)
+
+
+def run(model: nn.Module, x: Tensor, before: Mapping[str, Callable[[Tensor], None]]) -> None:
+    """Pass samples forward; what ``before`` has for a layer's path is called with what that layer is about to read.
+
+    It may change the layer.
+    """
+    _Pass(model, before).run(x)
 
 
 def pairs(model: nn.Module) -> tuple[list[Pair], dict[str, str]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config.option import AtLeast, option
+from dstrun.layer.interface import prunable
 from dstrun.method.procedure import Method
 from dstrun.system.trouble import ConfigError
 
@@ -81,6 +82,4 @@ class Thin(Method):
 
 
 def _sizes(model: nn.Module) -> list[int]:
-    from dstrun.layer.interface import prunable
-
     return [module.weight.numel() for _, module in prunable(model)]

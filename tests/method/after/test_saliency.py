@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from dstrun.backend import masked
 from dstrun.config.composition import compose
-from dstrun.method.after import calibration
-from dstrun.method.after.calibration import mean_gradients, mean_squared_gradients
+from dstrun.method.after import calibrated
+from dstrun.method.after.calibrated import mean_gradients, mean_squared_gradients
 from dstrun.method.after.fisher import Fisher
 from dstrun.method.after.taylor import Taylor
 from dstrun.system.trouble import ConfigError
@@ -121,7 +121,7 @@ def test_looking_leaves_the_network_as_it_was(trained, measure) -> None:
 def test_images_in_chunks_give_the_same_mean(trained, monkeypatch: pytest.MonkeyPatch) -> None:
     given, x, y = trained
     whole = mean_gradients(given, x, y)
-    monkeypatch.setattr(calibration, "CHUNK", 4)
+    monkeypatch.setattr(calibrated, "CHUNK", 4)
     for one, other in zip(whole, mean_gradients(given, x, y), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 

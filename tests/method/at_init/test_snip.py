@@ -9,7 +9,7 @@ from torch import nn
 from dstrun.config.composition import compose
 from dstrun.layer.criterion import Cost
 from dstrun.layer.selection import highest
-from dstrun.method.at_init.scoring import parts
+from dstrun.method.at_init.once import parts
 from dstrun.method.at_init.snip import SNIP
 from dstrun.method.pruning import EmptyLayer
 from dstrun.run.lifecycle import run

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dstrun.config.composition import compose
-from dstrun.method.at_init.flow import flow, left, positive, shares
+from dstrun.method.at_init.linearized import shares
 from dstrun.method.at_init.snip import SNIP
-from dstrun.method.at_init.synflow import SynFlow
+from dstrun.method.at_init.synflow import SynFlow, flow, left, positive
 
 # |W1| = [[1, 2], [3, 0.5]]: an input of ones gives h = (3, 3.5); the columns of |W2|, [[1, 4], [2, 1]], sum to 3 and 5.
 W1 = [1.0, -2.0, 3.0, 0.5]

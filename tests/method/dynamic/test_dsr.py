@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from method_setting import setting
 
 from dstrun.backend import masked, sparse
-from dstrun.method.dynamic.dsr import DSR
-from dstrun.method.dynamic.reallocation import share_out
+from dstrun.method.dynamic.dsr import DSR, share_out
 from dstrun.system.trouble import ConfigError
 
 NOTHING = [0.0] * 8

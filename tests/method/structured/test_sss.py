@@ -6,7 +6,8 @@ from torch import nn
 from dstrun.backend import masked
 from dstrun.config.composition import compose
 from dstrun.method.pruning import EmptyLayer
-from dstrun.method.structured.factors import Factors, proximal_step
+from dstrun.method.structured.proximal import proximal_step
+from dstrun.method.structured.sss import Factors
 from dstrun.run.assemble import assemble
 from dstrun.system.trouble import ConfigError
 

@@ -7,8 +7,7 @@ from torch import nn
 
 from dstrun.backend import masked
 from dstrun.config.composition import compose
-from dstrun.method.structured.reconstruction import Reconstruction, choose, contributions, rescale
-from dstrun.method.structured.thinet import ThiNet
+from dstrun.method.structured.thinet import Reconstruction, ThiNet, choose, contributions, rescale
 from dstrun.run.assemble import assemble
 from dstrun.run.plan import plan
 from dstrun.system.stream import generator
