@@ -8,11 +8,13 @@ grow by the limit (``RLIMIT_AS``), and by the images, which no peak has in it. E
 and given back by itself (``MALLOC_MMAP_THRESHOLD_``), so that the process holds what is allocated: the C library's
 heap, which runs keep for speed, holds up to twice as much. Besides, the largest batch is run with a third more images,
 which has to fail. Prints the predicted peak, the one that another child measures, by how much the resident memory has
-risen (``VmHWM``) where it was limited, and how that ended.
+risen (``VmHWM``) where it was limited, and how that ended. Limits below some 50 MB are not held: as much address space of the first run is used
+again.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import math
@@ -48,6 +50,7 @@ def limited(words: list[str], limit: int) -> dict[str, Any]:
     """Run one configuration within the limit, and return what became of it."""
     run([*(word for word in words if not word.startswith(("batch_size=", "microbatch="))), "batch_size=2"])
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     data = composed(words).build("dataset")
     images = data.train_images * math.prod(data.image)
     with open("/proc/self/status") as file:

@@ -3,7 +3,7 @@
     python benchmarks/memory_grid.py [--only WORD ...] [--csv FILE]
 
 Each case is predicted (``dstrun.run.predict``, nothing is computed) and then really run on noise for the same steps,
-on the CPU, in this process. Prints a row a phase, then the worst and the median error. About three minutes on two cores.
+on the CPU, in this process. Prints a row a phase, then the worst and the median error. Takes three minutes.
 """
 
 from __future__ import annotations
