@@ -8,8 +8,8 @@ grow by the limit (``RLIMIT_AS``), and by the images, which no peak has in it. E
 and given back by itself (``MALLOC_MMAP_THRESHOLD_``), so that the process holds what is allocated: the C library's
 heap, which runs keep for speed, holds up to twice as much. Besides, the largest batch is run with a third more images,
 which has to fail. Prints the predicted peak, the one that another child measures, by how much the resident memory has
-risen (``VmHWM``) where it was limited, and how that ended. Limits below some 50 MB are not held: as much address space of the first run is used
-again.
+risen (``VmHWM``) where it was limited, and how that ended. Limits below some 50 MB are not held: as much address space
+of the first run is used again.
 """
 
 from __future__ import annotations
