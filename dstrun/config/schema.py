@@ -1,6 +1,6 @@
 """The settings of a run: names, types, defaults, bounds, and the line of help of each.
 
-Hydra checks their types, as ``config`` hands it ``Schema``.
+Hydra checks their types, as ``composition`` hands it ``Schema``.
 """
 
 from __future__ import annotations

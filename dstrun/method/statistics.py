@@ -1,8 +1,8 @@
-"""Passes that leave a network's running statistics as they are."""
+"""Passes that leave what a network would change or draw as it is: running statistics, dropout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,17 +13,24 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalize by the batch as in training, but leave the running statistics as they are."""
-    kind = torch.nn.modules.batchnorm._BatchNorm
-    norms = [module for module in model.modules() if isinstance(module, kind) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+def switched_off(modules: Iterable[nn.Module], switch: str) -> Iterator[None]:
+    """Set an attribute of those modules to false where it is true, and back afterwards."""
+    on = [module for module in modules if getattr(module, switch)]
+    for module in on:
+        setattr(module, switch, False)
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for module in on:
+            setattr(module, switch, True)
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Normalize by the batch as in training, but leave the running statistics as they are."""
+    norms = (module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm))
+    with switched_off(norms, "track_running_stats"):
+        yield
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""From a configuration to the objects of a training; with ``run``, the module that knows every package."""
+"""From a configuration to the objects of a training; with ``lifecycle``, the module that knows every package."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dstrun.config.option import AtLeast, option
 from dstrun.layer.criterion import Cost
 from dstrun.method.procedure import Method, Procedure, Setting, Update
 from dstrun.method.pruning import keep_best
-from dstrun.method.statistics import frozen_statistics
+from dstrun.method.statistics import frozen_statistics, switched_off
 from dstrun.system.lazy import torch
 
 if TYPE_CHECKING:
@@ -83,15 +83,9 @@ class Scoring(Procedure):
 def scoring_pass(model: nn.Module) -> Iterator[None]:
     """Normalize by the batch but leave the running statistics as they are; drop nothing, so that no chance enters."""
     kind = torch.nn.modules.dropout._DropoutNd
-    dropouts = [module for module in model.modules() if isinstance(module, kind) and module.training]
-    for dropout in dropouts:
-        dropout.training = False
-    try:
-        with frozen_statistics(model):
-            yield
-    finally:
-        for dropout in dropouts:
-            dropout.training = True
+    dropouts = (module for module in model.modules() if isinstance(module, kind))
+    with switched_off(dropouts, "training"), frozen_statistics(model):
+        yield
 
 
 def parts(method: PruneOnSamples, setting: Setting) -> Iterator[tuple[Tensor, Tensor, float]]:
