@@ -225,14 +225,20 @@ def _quiet(size: Scale, network: str, graphs: bool) -> Verdict:
 
 def memory(device: str, root: str) -> Iterator[Found]:
     """Yield whether the peaks on record are those of the allocator, and what was planned."""
-    yield from _memory(scale(device, root))
-
-
-def _memory(size: Scale) -> Iterator[Found]:
     from gpu_phases.peaks import compared
 
+    size = scale(device, root)
     for kind in ("step", "update"):
-        yield check(f"memory: {kind}", partial(compared, size, kind))
+        yield check(f"memory: {kind}", partial(compared, size, size.main, kind))
+
+
+def techniques(device: str, root: str, names: Sequence[str]) -> Iterator[Found]:
+    """Yield the same of a step of the network of blocks with each technique that saves memory."""
+    from gpu_phases.peaks import compared
+
+    size = scale(device, root)
+    for name in names:
+        yield check(f"memory: {name}", partial(compared, size, size.blocks, "step", name.split()))
 
 
 def methods(device: str, root: str, names: Sequence[str]) -> Iterator[Found]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 
 import torch
 
@@ -22,9 +23,16 @@ UPDATE = 6
 """The step that updates."""
 
 
-def compared(size: Scale, kind: str) -> Verdict:
-    """Compare the peak of a kind of step; within one per cent is right."""
-    words = size.words(size.main, "method=gse", "sparsity=0.98", *every(UPDATE), few=True)
+def compared(size: Scale, network: str, kind: str, more: Sequence[str] = ()) -> Verdict:
+    """Compare the peak of a kind of step; within one per cent is right.
+
+    Args:
+        size: what the device is up to.
+        network: by its name there.
+        kind: ``step`` or ``update``.
+        more: words of the run, besides.
+    """
+    words = size.words(network, "method=gse", "sparsity=0.98", *every(UPDATE), *more, few=True)
     experiment = compose(words)
     before = held(size.device)
     found, besides = allocated(begin(words, size.device, graphs=False), UPDATE if kind == "update" else 2, before)

@@ -6,7 +6,7 @@ from typing import Any
 
 from dstrun.cli.help import options
 from gpu_phases import jobs
-from gpu_phases.scale import METHODS, scale
+from gpu_phases.scale import METHODS, TECHNIQUES, scale
 from gpu_phases.slot import Slot
 
 FIRST = ("set", "rigl", "gse", "dense", "gmp", "static")
@@ -67,6 +67,10 @@ def planned(slot: Slot) -> list[jobs.Job]:
         job("waiting", "quiet", waiting),
         job("turns", "in_turns", ["turns: three runs"]),
         job("memory", "memory", ["memory: step", "memory: update"]),
+        *(
+            job(f"techniques-{number}", "techniques", [f"memory: {name}" for name in names], names=names)
+            for number, names in enumerate((TECHNIQUES[::2], TECHNIQUES[1::2]))
+        ),
         job("tests", "marked", ["tests marked gpu"]),
         *(short(number, every[number::3]) for number in range(3)),
         *(compared(number + 3, rest[number::2]) for number in range(2) if rest[number::2]),

@@ -5,6 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 METHODS = ("set", "rigl", "gse")
+TECHNIQUES = (
+    "activations=lean",
+    "activations=int8",
+    "checkpointing=block",
+    "checkpointing=sqrt",
+    "microbatch=16",
+    "weights=bf16 state=int8",
+    "activations=int8 checkpointing=block microbatch=16 weights=bf16 state=int8",
+)
+"""Words that make a step hold less."""
 WIDTHS = (
     *((n, 128) for n in (4_096, 16_384, 65_536, 262_144)),
     *((16_384, degree) for degree in (1_638, 819, 328, 164)),
@@ -23,6 +33,7 @@ class Scale:
         networks: by name, for what is timed and what is repeated.
         small: the network that is compared with the CPU.
         main: the name of the network that most checks take.
+        blocks: the name of the network with blocks, which can be checkpointed.
         precisions: that are timed, the first two repeated.
         block_s: seconds of a block of timed steps.
         rounds: of blocks in turns.
@@ -41,6 +52,7 @@ class Scale:
     networks: dict[str, tuple[str, ...]]
     small: tuple[str, ...]
     main: str
+    blocks: str
     precisions: tuple[str, ...] = ("tf32", "bf16", "fp32")
     block_s: float = 0.3
     rounds: int = 5
@@ -75,6 +87,7 @@ def scale(device: str, root: str) -> Scale:
             networks={name: (f"model={name}",) for name in names},
             small=("model=resnet20",),
             main="vgg16_small",
+            blocks="resnet56",
         )
     images = ("dataset=digits", "batch_size=32")
     return Scale(
@@ -84,6 +97,7 @@ def scale(device: str, root: str) -> Scale:
         networks={"mlp": ("model=mlp",), "resnet20": ("model=resnet20", "model.width=0.25")},
         small=("model=resnet20", "model.width=0.25"),
         main="mlp",
+        blocks="resnet20",
         precisions=("fp32", "bf16"),
         block_s=0.1,
         rounds=2,
