@@ -63,7 +63,8 @@ def timeline(events: Sequence[Event], before: Known, after: Known, besides: Mapp
     A storage that is among those known after the phase is of their part from its allocation on. One that becomes a
     gradient is of the optimizer. One that was allocated in a forward pass (or a recomputation) and is still there when
     that ends has been saved for backward. All others are transient. What is released and was not known before the
-    phase was never counted, and is passed over.
+    phase was never counted, and is passed over. What lies where something else is allocated was released before, even
+    if nothing has reported it.
 
     Args:
         events: in the order of time.
@@ -80,6 +81,8 @@ def timeline(events: Sequence[Event], before: Known, after: Known, besides: Mapp
     rows: list[list[float]] = [[0, 0.0, *held.values()]]
     for number, event in enumerate(events):
         if event.size > 0:
+            part, size = living.get(event.key, ("transient", 0))
+            held[part] -= size
             living[event.key] = parts[number], event.size
             held[parts[number]] += event.size
         elif event.size < 0 and event.key in living:

@@ -145,9 +145,17 @@ def drop(
     parent, told = here.find(x), []
     if x.device.type == "cuda" and not inplace:
         y = _FusedDrop.apply(x, p, told)
-    else:
-        y = _Drop.apply(x, torch.empty_like(x).bernoulli_(1 - p), p, inplace, told)
+        if parent is not None:
+            here.offer(y, parent, lambda t: _fused_again(t, told[0], p))
+        return y
+    y = _Drop.apply(x, torch.empty_like(x).bernoulli_(1 - p), p, inplace, told)
     return _drop_again(here, parent, y, told, x.dtype, p)
+
+
+def _fused_again(x: Tensor, stays: Flags, p: float) -> Tensor:
+    """Drop the same numbers as ``torch.native_dropout`` did on a GPU, bit for bit: it scales in 32 bits."""
+    scale = torch.ones(()) / torch.tensor(1 - p, dtype=torch.float32)
+    return torch.ops.aten.native_dropout_backward(x, stays.tensor(), scale.item())
 
 
 def drop_drawn(here: Pass, _function: Function, x: Tensor, drawn: Tensor, p: float) -> Tensor:

@@ -37,6 +37,12 @@ def test_what_replaces_known_memory_is_of_its_part_at_once() -> None:
     assert found.rows[-1][2 + PARTS.index("index")] == 12
 
 
+def test_what_lies_where_something_else_is_allocated_was_released() -> None:
+    """The profiler misses some releases on a GPU: 20 at address 1 are gone when 8 are allocated there."""
+    found = timeline([Event(0, 1, 20), Event(1, 2, 5), Event(2, 1, 8), Event(3, 1, -8)], {}, {}, {})
+    assert [sum(row[2:]) for row in found.rows] == [0, 20, 25, 13, 5]
+
+
 def test_a_recomputation_saves_too() -> None:
     """In node 5 of the backward pass, 30 are made for autograd and kept, 2 are not."""
     events = [Event(0, 1, 4), Event(1, 2, 30, 5, recorded=True), Event(2, 3, 2, 5), Event(3, 3, -2, 5)]

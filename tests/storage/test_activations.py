@@ -45,9 +45,9 @@ def mlp() -> nn.Module:
     hidden = [
         nn.Linear(3072, 300),
         nn.ReLU(inplace=True),
-        nn.Dropout(0.2, inplace=True),
         nn.Linear(300, 300),
         nn.SiLU(),
+        nn.Dropout(0.2, inplace=True),
     ]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(300, 10))
 
@@ -132,7 +132,7 @@ def test_lean_changes_no_bit_on_a_gpu(name: str, dtype: torch.dtype | None) -> N
         torch.use_deterministic_algorithms(False)
     assert all(map(torch.equal, lean[0], plain[0]))
     assert torch.equal(int4[0][0], plain[0][0])
-    assert int4[1] < 0.5 * lean[1]
+    assert int4[1] < (0.5 if dtype is None else 0.8) * lean[1]  # copies of weights in 16 bits stay as they are
     total = sum(g.float().square().sum() for g in plain[0][1:])
     assert 0 < sum((a.float() - b).square().sum() for a, b in zip(int4[0][1:], plain[0][1:], strict=True)) < total
 
