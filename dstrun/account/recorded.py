@@ -36,8 +36,7 @@ def recorded(
     with _quiet():
         profiler.__enter__()
     try:
-        # what the backward pass's own thread on a GPU releases between two nodes is not reported
-        with torch.autograd.set_multithreading_enabled(False), marked(parameters, _mark):
+        with marked(parameters, _mark):
             yield events
     finally:
         with _quiet():

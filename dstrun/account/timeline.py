@@ -63,8 +63,8 @@ def timeline(events: Sequence[Event], before: Known, after: Known, besides: Mapp
     A storage that is among those known after the phase is of their part from its allocation on. One that becomes a
     gradient is of the optimizer. One that was allocated in a forward pass (or a recomputation) and is still there when
     that ends has been saved for backward. All others are transient. What is released and was not known before the
-    phase was never counted, and is passed over. What lies where something else is allocated was released before, even
-    if nothing has reported it.
+    phase was never counted, and is passed over. What lies where something else is allocated was released before: on a
+    GPU, the profiler does not report releases outside of operations.
 
     Args:
         events: in the order of time.
@@ -105,6 +105,8 @@ def _parts(events: Sequence[Event], after: Known) -> dict[int, str]:
     gradients: set[int] = set()
     for number, event in enumerate(events):
         if event.size > 0:
+            if event.key in born:
+                died[born[event.key]] = number
             born[event.key] = number
         elif event.key in born and event.size < 0:
             died[born.pop(event.key)] = number
