@@ -12,7 +12,7 @@ from torch import nn
 
 from dstrun.account.flops import NetworkCost
 from dstrun.config.composition import Experiment, compose
-from dstrun.run.network import allocate, count_network
+from dstrun.run.blueprint import Blueprint
 from dstrun.run.plan import plan_flops
 
 R50 = "model=resnet50 dataset=imagenet"
@@ -75,19 +75,18 @@ def planned(words: str) -> Planned:
     dataset = experiment.build("dataset")
     with torch.device("meta"):
         model = experiment.build("model").build(dataset.image, dataset.classes)
-    cost = count_network(experiment)
+    blueprint = Blueprint(experiment)
+    cost = blueprint.cost
     if dense_first:
         shapes = [layer.shape for layer in cost.layers[1:]]
         counts = experiment.build("allocation").counts(shapes, experiment.config["sparsity"])
-        active = [cost.layers[0].size, *counts]
-    else:
-        active = allocate(experiment, cost)
+        blueprint.counts = [cost.layers[0].size, *counts]
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return Planned(
         experiment,
         cost,
-        active,
-        plan_flops(experiment, cost, active),
+        blueprint.counts,
+        plan_flops(blueprint),
         parameters=sum(p.numel() for p in model.parameters()),
         unpruned=sum(m.weight.numel() for m in layers) - sum(layer.size for layer in cost.layers),
         channels=sum(1 if getattr(m, "groups", 1) > 1 else m.weight.shape[0] for m in layers),

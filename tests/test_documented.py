@@ -10,7 +10,7 @@ import torch
 
 import dstrun
 from dstrun.config.composition import compose
-from dstrun.run.network import count_network
+from dstrun.run.blueprint import Blueprint
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -46,6 +46,6 @@ def test_networks_have_the_sizes_that_the_page_says() -> None:
         said = words.split() if "=" in words else [f"model={words}"]
         said = said if said[0].startswith("model=") else ["model=wideresnet", *said]
         dataset = "imagenet" if "224" in what else "cifar10"
-        cost = count_network(compose([*said, f"dataset={dataset}", "method=dense"]))
+        cost = Blueprint(compose([*said, f"dataset={dataset}", "method=dense"])).cost
         assert f"{cost.parameters:,}" == parameters, words
         assert f"{cost.forward() / 2e6:,.1f}" == macs, words

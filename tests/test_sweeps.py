@@ -116,12 +116,12 @@ def test_subset_has_every_distribution_at_every_size_and_rigl_once() -> None:
 
 def test_width_keeps_the_active_connections() -> None:
     """The sparsities of the file, against networks that are counted."""
-    from dstrun.run.network import allocate, count_network
+    from dstrun.run.blueprint import Blueprint
 
     active: dict[str, set[int]] = {}
     for run in runs_of("width", "seed=0"):
         if run.choices["method"] == "gse" or run.config["model"]["width"] == 1:
-            active.setdefault(run.choices["model"], set()).add(sum(allocate(run, count_network(run))))
+            active.setdefault(run.choices["model"], set()).add(sum(Blueprint(run).counts))
     assert active == {"resnet56": {854_704}, "vgg16_small": {1_298_608}, "vit": {4_270_080}}
     sparse = [x for x in runs_of("width") if x.choices["method"] == "gse"]
     assert points(sparse, "model", "model.width") == set(product(NETWORKS, (2, 3, 4)))

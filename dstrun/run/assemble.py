@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dstrun.account.flops import FlopMeter, NetworkCost
+from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.backend import masked
 from dstrun.backend.auto import check_kernels, choose, sparsify
@@ -20,7 +20,7 @@ from dstrun.layer.initial import scale_by_fan_in
 from dstrun.method.procedure import Setting
 from dstrun.method.soft import powerprop
 from dstrun.optimizer.decay import groups
-from dstrun.run.network import allocate, builder, count_network, count_trained, trained
+from dstrun.run.blueprint import Blueprint
 from dstrun.storage.packed import pack
 from dstrun.storage.product import store, stored_weights
 from dstrun.storage.recompute import Recompute, checkpoint
@@ -34,15 +34,9 @@ from dstrun.train.precision import Precision, likes_channels_last, set_products,
 from dstrun.train.training import Training
 
 
-def pick_backends(
-    config: dict[str, Any],
-    model: nn.Module,
-    counts: list[int],
-    cost: NetworkCost,
-    device: torch.device,
-    ranks: Ranks = ALONE,
-) -> list[str]:
+def pick_backends(blueprint: Blueprint, model: nn.Module, device: torch.device, ranks: Ranks = ALONE) -> list[str]:
     """Return the backend of every prunable layer; ``auto`` measures where it has not yet."""
+    config, counts = blueprint.experiment.config, blueprint.counts
     if config["backend"] == "sparse":
         check_kernels(model, device)
     if config["backend"] != "masked" and device.type == "cpu":
@@ -50,7 +44,7 @@ def pick_backends(
     if config["backend"] != "auto":
         return [config["backend"]] * len(counts)
     together = config["microbatch"] or config["batch_size"] // ranks.size
-    inputs = [(together, *layer.sees) for layer in cost.layers]
+    inputs = [(together, *layer.sees) for layer in blueprint.cost.layers]
     return ranks.first(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
 
 
@@ -75,7 +69,11 @@ def microbatch(config: dict[str, Any], model: nn.Module, ranks: Ranks) -> int | 
 
 
 def assemble(
-    experiment: Experiment, device: torch.device, backends: list[str] | None = None, ranks: Ranks = ALONE
+    experiment: Experiment,
+    device: torch.device,
+    backends: list[str] | None = None,
+    ranks: Ranks = ALONE,
+    blueprint: Blueprint | None = None,
 ) -> Training:
     """Build everything a run trains with.
 
@@ -84,27 +82,24 @@ def assemble(
         device: where it trains.
         backends: of each prunable layer, where they were chosen before; else as ``backend`` says.
         ranks: the processes that train it together.
+        blueprint: of the experiment, where there is one already.
 
     Raises:
         ConfigError: the data set is missing or damaged, or parts do not fit together.
     """
-    config = experiment.config
+    config, blueprint = experiment.config, blueprint or Blueprint(experiment)
     make_deterministic(device, config["threads"], config["deterministic"])
     set_products(config["precision"], device)
-    seed, dataset = config["seed"], experiment.build("dataset")
-    cost = count_network(experiment)
-    counts = allocate(experiment, cost)
+    seed, dataset, method, counts = config["seed"], blueprint.dataset, blueprint.method, blueprint.counts
     last = likes_channels_last(config["precision"], device)
     data = dataset.open(device, config["batch_size"], seed, ranks, last)
-    method = experiment.build("method")
-    sparse, option = method.start == "sparse", trained(experiment, cost)
-    build = builder(experiment, option, bare=sparse)
+    sparse = method.start == "sparse"
     torch.manual_seed(stream(seed, "model"))
-    model = build()
+    model = blueprint.build(bare=sparse)
     if weights_innermost(config, experiment.choices["optimizer"], method.start, device, ranks):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if sparse:
-        backends = backends or pick_backends(config, model, counts, cost, device, ranks)
+        backends = backends or pick_backends(blueprint, model, device, ranks)
         layers = sparsify(model, counts, backends, seed, device)
     else:
         if config["initialization"] == "fan_in":
@@ -138,8 +133,8 @@ def assemble(
         total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
         nominal_steps=config["epochs"] * data.steps_per_epoch,
         flops=FlopMeter(
-            *(cost, grow, [layer.backend for layer in layers]),
-            built=count_trained(experiment, option),
+            *(blueprint.cost, grow, [layer.backend for layer in layers]),
+            built=blueprint.built,
             split=passes.size is not None,
         ),
         memory=MemoryMeter(model, optimizer, layers, device),

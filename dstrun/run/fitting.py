@@ -15,7 +15,7 @@ from typing import Any
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dstrun.config.composition import Experiment
-from dstrun.run.network import allocate, count_network, outline
+from dstrun.run.blueprint import Blueprint
 from dstrun.run.predict import predict_memory
 from dstrun.system.trouble import ConfigError
 
@@ -105,7 +105,7 @@ def fit(given: Experiment, again: Again, limit: int) -> list[dict[str, Any]]:
 
 def active(experiment: Experiment) -> list[int]:
     """Return the active connections that every layer shall have."""
-    return allocate(experiment, count_network(experiment))
+    return Blueprint(experiment).counts
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _widths(given: Experiment, count: int, again: Again) -> Scale:
         word = f"model.width={width:.4g}"
         if not _is_sparse(given):
             return [word]
-        size = sum(layer.size for layer in count_network(again([word])).layers)
+        size = sum(layer.size for layer in Blueprint(again([word])).cost.layers)
         return [word, f"sparsity={1 - count / size:.8g}"] if size > count else [word, "sparsity=0"]
 
     return Scale(words, given.config["model"]["width"], math.inf, whole=False)
@@ -240,7 +240,7 @@ def _trials(given: Experiment) -> Iterator[tuple[str, str]]:
 
 def _is_exact(given: Experiment, setting: str, value: str) -> bool:
     if setting == "microbatch":
-        return not any(isinstance(module, _BatchNorm) for module in outline(given, given.build("model")).modules())
+        return not any(isinstance(module, _BatchNorm) for module in Blueprint(given).chosen.model.modules())
     return any(t.exact and t.setting == setting and (t.values is None or value in t.values) for t in TECHNIQUES)
 
 

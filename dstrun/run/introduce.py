@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from dstrun.config.composition import Experiment
 from dstrun.config.schema import DEFAULTS
 from dstrun.report.unpruned import not_prunable
-from dstrun.run.network import allocate, trained, unmet, unpruned_record
+from dstrun.run.blueprint import Blueprint
 from dstrun.system.progress import say
 from dstrun.train.device import device_name
 from dstrun.train.training import Training
@@ -19,17 +18,18 @@ LESS = ("microbatch", "checkpointing", "activations", "weights", "rounding", "st
 """Settings that let training hold less (``docs/memory.md``)."""
 
 
-def introduce(experiment: Experiment, name: str, training: Training, resumed: int, mirror: str) -> None:
+def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int, mirror: str) -> None:
     """Print what is about to be trained, and what of it is not what the words ask for.
 
     Args:
-        experiment: checked.
+        blueprint: of the experiment.
         name: of the run.
         training: put together.
         resumed: the step after which it continues.
         mirror: what W&B gets.
     """
-    config, data = experiment.config, training.data
+    experiment, cost, data = blueprint.experiment, blueprint.cost, training.data
+    config = experiment.config
     say(f"{name}  ({f'continues after step {resumed}' if resumed else 'new'})")
     say(
         f"  {experiment.choices['model']} on {experiment.choices['dataset']}: {data.train_count:,} images, "
@@ -38,19 +38,18 @@ def introduce(experiment: Experiment, name: str, training: Training, resumed: in
     )
     active, sizes = training.active(), training.sizes
     densities = [a / s for a, s in zip(active, sizes, strict=True)] or [1.0]
-    cost = training.flops.cost
     say(
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
         f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; {_storage(config['backend'], training)}"
     )
     if less := [f"{key}={config[key]}" for key in LESS if config[key] != DEFAULTS[key]]:
         say(f"  in less memory: {' '.join(less)}")
-    if said := unmet(experiment, cost, allocate(experiment, cost)):
-        log.warning("%s", said)
-    for line in not_prunable(unpruned_record(cost), cost.parameters, cost.forward()):
+    if blueprint.unmet:
+        log.warning("%s", blueprint.unmet)
+    for line in not_prunable(blueprint.not_prunable, cost.parameters, cost.forward()):
         say(f"  {line}")
-    if [layer.shape for layer in training.flops.built.layers] != [layer.shape for layer in cost.layers]:
-        say(f"  trained in its place: {trained(experiment, cost)}")
+    if [layer.shape for layer in blueprint.built.layers] != [layer.shape for layer in cost.layers]:
+        say(f"  trained in its place: {blueprint.option}")
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
     steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]

@@ -23,8 +23,8 @@ from dstrun.record.folder import RunFolder, label, lasting
 from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.record.writer import write_atomic
 from dstrun.run.assemble import assemble
+from dstrun.run.blueprint import Blueprint
 from dstrun.run.introduce import introduce
-from dstrun.run.network import parameters_record, shapes, unpruned_record
 from dstrun.system.heap import keep_freed
 from dstrun.system.progress import Progress, human, muted, say
 from dstrun.system.ranks import Ranks
@@ -110,26 +110,26 @@ def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.de
         return Outcome("done", folder, done, "already done")
     mode, reason = wandb.decide(config["wandb"]) if ranks.leads else ("disabled", "")
     keep_freed()
-    training = assemble(experiment, device, checkpoint.backends(folder.checkpoint), ranks)
+    blueprint = Blueprint(experiment)
+    training = assemble(experiment, device, checkpoint.backends(folder.checkpoint), ranks, blueprint)
     try:
         with distributed.owned(folder, ranks):
             if (done := ranks.first(folder.record)) is not None:  # another process has ended it meanwhile
                 return Outcome("done", folder, done, "already done")
             if ranks.leads:
-                return _train(experiment, folder, training, stop, mode, reason)
+                return _train(blueprint, folder, training, stop, mode, reason)
             resumed = checkpoint.load(folder.checkpoint, training, folder)
             if asked := ranks.any(stop.requested):
                 return Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
-            return _attempt(experiment, folder, training, Silence(folder), stop)[0]
+            return _attempt(blueprint, folder, training, Silence(folder), stop)[0]
     except Busy as busy:
         return Outcome("busy", folder, None, str(busy))
     finally:
         training.data.close()
 
 
-def _train(
-    experiment: Experiment, folder: RunFolder, training: Training, stop: Stop, mode: str, reason: str
-) -> Outcome:
+def _train(blueprint: Blueprint, folder: RunFolder, training: Training, stop: Stop, mode: str, reason: str) -> Outcome:
+    experiment = blueprint.experiment
     resumed = checkpoint.load(folder.checkpoint, training, folder)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
@@ -138,11 +138,11 @@ def _train(
         outcome = Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
         folder.status(state=outcome.state, message=outcome.message)
         return outcome
-    introduce(experiment, folder.id, training, resumed, f"{mode} ({reason})")
+    introduce(blueprint, folder.id, training, resumed, f"{mode} ({reason})")
     mirror = wandb.Mirror.open(mode, folder.path, page(folder.id, experiment.config, experiment.choices))
     progress = Progress(training.total_steps, training.data.steps_per_epoch)
     try:
-        outcome, error_text = _attempt(experiment, folder, training, Journal(folder, mirror, progress), stop)
+        outcome, error_text = _attempt(blueprint, folder, training, Journal(folder, mirror, progress), stop)
     finally:
         progress.close()
     _leave(outcome, error_text)
@@ -151,15 +151,15 @@ def _train(
 
 
 def _attempt(
-    experiment: Experiment, folder: RunFolder, training: Training, journal: Journal, stop: Stop
+    blueprint: Blueprint, folder: RunFolder, training: Training, journal: Journal, stop: Stop
 ) -> tuple[Outcome, str | None]:
     """Train to the end, or as far as it goes; give the text of an error besides."""
-    checkpoints = checkpoint.Checkpoints(folder, experiment.config["checkpoint"]["every_minutes"])
+    checkpoints = checkpoint.Checkpoints(folder, blueprint.experiment.config["checkpoint"]["every_minutes"])
     try:
         fit(training, journal, stop, checkpoints)
         if not training.ranks.leads:
             return Outcome("done", folder), None
-        record = make_record(experiment, folder, training)
+        record = make_record(blueprint, folder, training)
         folder.finish(record, training.memory.timeline())
         return Outcome("done", folder, record), None
     except (Interrupted, Diverged, Busy) as event:
@@ -195,9 +195,10 @@ def _leave(outcome: Outcome, error_text: str | None) -> None:
         log.warning("%s cannot be written (%s)", folder.path, why(error))
 
 
-def make_record(experiment: Experiment, folder: RunFolder, training: Training) -> dict[str, Any]:
+def make_record(blueprint: Blueprint, folder: RunFolder, training: Training) -> dict[str, Any]:
     """Put the record of a finished run together (``docs/record.md``)."""
-    config, last, active = experiment.config, training.last, training.active()
+    experiment, last, active = blueprint.experiment, training.last, training.active()
+    config = experiment.config
     return {
         "id": folder.id,
         "experiment": config["experiment"],
@@ -207,17 +208,16 @@ def make_record(experiment: Experiment, folder: RunFolder, training: Training) -
         "choices": experiment.choices | {k: config[k] for k in ("scope", "backend", "precision")},
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
-        "parameters": parameters_record(experiment, training.flops.cost, training.flops.built, active)
-        | {"explored": training.explored()},
+        "parameters": blueprint.parameters(active) | {"explored": training.explored()},
         "flops": training.flops.record(active, training.nominal_steps * config["batch_size"]),
         "memory": training.memory.record(),
         "seconds": training.clock.record(),
         "updates": training.updates,
         "layers": training.topology(),
-        "not_prunable": unpruned_record(training.flops.cost),
+        "not_prunable": blueprint.not_prunable,
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
-        "network": {"shapes": shapes(experiment)},
+        "network": {"shapes": blueprint.shapes},
         "data": {"source": training.data.source, "checksum": training.data.checksum},
         "code": {"version": __version__, **commit(), "own": code(config)},
         "rows": folder.row_sums(),

@@ -6,19 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from dstrun.account.flops import FlopMeter, NetworkCost, flops_record, paper_ratio
+from dstrun.account.flops import FlopMeter, flops_record, paper_ratio
 from dstrun.config.composition import Experiment
 from dstrun.layer.criterion import Cost
 from dstrun.method.procedure import Change, Products, Update
-from dstrun.run.network import (
-    allocate,
-    count_network,
-    count_trained,
-    parameters_record,
-    trained,
-    unmet,
-    unpruned_record,
-)
+from dstrun.run.blueprint import Blueprint
 from dstrun.run.predict import predict_memory
 
 EMERGES = "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
@@ -34,8 +26,8 @@ def plan(experiment: Experiment) -> dict[str, Any]:
     Raises:
         ConfigError: parts that do not fit together.
     """
-    cost = count_network(experiment)
-    active = allocate(experiment, cost)
+    blueprint = Blueprint(experiment)
+    cost, active = blueprint.cost, blueprint.counts
     layers = [
         {
             "name": layer.name,
@@ -48,14 +40,13 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         }
         for layer, count in zip(cost.layers, active, strict=True)
     ]
-    notes = [EMERGES] if experiment.build("method").emerges else [unmet(experiment, cost, active)]
-    built = count_network(experiment, trained(experiment, cost))
+    notes = [EMERGES] if blueprint.method.emerges else [blueprint.unmet]
     return {
-        "parameters": parameters_record(experiment, cost, built, active),
-        "flops": plan_flops(experiment, cost, active),
+        "parameters": blueprint.parameters(active),
+        "flops": plan_flops(blueprint),
         "memory": foretell_memory(experiment),
         "layers": layers,
-        "not_prunable": unpruned_record(cost),
+        "not_prunable": blueprint.not_prunable,
         "rules": rules(experiment),
         "notes": [note for note in notes if note],
     }
@@ -101,8 +92,7 @@ def plan_sweep(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
         alike.setdefault(json.dumps({**experiment.config, "seed": None}), []).append(experiment)
     rows: dict[tuple[str | None, ...], dict[str, Any]] = {}
     for run, *others in alike.values():
-        cost = count_network(run)
-        flops = plan_flops(run, cost, allocate(run, cost))["train"]
+        flops = plan_flops(Blueprint(run))["train"]
         for where in ((run.choices["model"], run.choices["dataset"]), ("all", "all")):
             row = rows.setdefault(where, {"model": where[0], "dataset": where[1], "runs": 0, "flops": 0})
             row["runs"] += 1 + len(others)
@@ -110,10 +100,11 @@ def plan_sweep(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: row["model"] == "all")
 
 
-def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> dict[str, Any]:
+def plan_flops(blueprint: Blueprint) -> dict[str, Any]:
     """Count the FLOPs of the whole run by its schedule; and by the formula of the method's paper, per step."""
-    config, dataset = experiment.config, experiment.build("dataset")
-    schedule, grow, method = (experiment.build(name) for name in ("schedule", "grow", "method"))
+    experiment, dataset, method = blueprint.experiment, blueprint.dataset, blueprint.method
+    config, cost, active = experiment.config, blueprint.cost, blueprint.counts
+    schedule, grow = (experiment.build(name) for name in ("schedule", "grow"))
     batch, per_epoch = config["batch_size"], dataset.train_images // config["batch_size"]
     epochs, sparsity = config["epochs"], config["sparsity"]
     nominal, steps = epochs * per_epoch, method.epochs(epochs, sparsity) * per_epoch
@@ -122,7 +113,7 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
     backends = ["masked" if config["backend"] == "masked" else "sparse"] * len(active)
     split = config["microbatch"] not in (None, batch)
-    meter = FlopMeter(cost, grow, backends, count_trained(experiment, trained(experiment, cost)), split)
+    meter = FlopMeter(cost, grow, backends, blueprint.built, split)
     updates: list[Update] = []
     if update_steps and grow is not None:
         expected = getattr(grow, "expected", lambda count, size: min(count, size - count))

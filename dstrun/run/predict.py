@@ -17,7 +17,7 @@ from dstrun.config.composition import Experiment
 from dstrun.dataset.images import Images
 from dstrun.dataset.loader import Loader, Resident
 from dstrun.run.assemble import assemble
-from dstrun.run.network import count_network
+from dstrun.run.blueprint import Blueprint
 from dstrun.system.ranks import Ranks
 
 HOW = "predicted: the steps of a run on tensors without numbers; kernels' own memory by formulas"
@@ -32,10 +32,11 @@ def predict_memory(experiment: Experiment) -> dict[str, Any]:
         ConfigError: parts that do not fit together.
     """
     backend = "masked" if experiment.config["backend"] == "masked" else "sparse"
-    backends = [backend] * len(count_network(experiment).layers)
-    hollow = Hollow()
+    blank = _Blank(experiment.config, experiment.choices)
+    blueprint, hollow = Blueprint(blank), Hollow()
+    backends = [backend] * len(blueprint.cost.layers)
     with _silent(), hollow:
-        training = assemble(_Blank(experiment.config, experiment.choices), torch.device("cpu"), backends)
+        training = assemble(blank, torch.device("cpu"), backends, blueprint=blueprint)
         meter = training.memory
         meter.record_events, meter.address = hollow.recorded, hollow.address
         training.model.train()

@@ -24,6 +24,7 @@ from dstrun.report.format import Column
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
 from dstrun.tracker import page, wandb
+from dstrun.tracker.protocol import Unsent
 
 COLUMNS = [Column("run"), Column("state"), Column("epochs"), Column("sync"), Column("note")]
 NEW, CHANGED, THERE, NO = "new", "changed", "already there", "no"
@@ -101,9 +102,9 @@ def plan(runs: Sequence[load.Run], to: Destination, now: float) -> list[Item]:
             copy = make_copy(run, row["state"])
             row["epochs"] = len(copy.rows)
             if seen.setdefault(run.id, run.folder) != run.folder:
-                raise wandb.Unsent(f"{seen[run.id]} has the same name")
+                raise Unsent(f"{seen[run.id]} has the same name")
             row["sync"], row["note"] = _compare(copy, Mark(run.folder).sent(to))
-        except wandb.Unsent as why:
+        except Unsent as why:
             row["note"] = str(why)
     return items
 
@@ -125,20 +126,20 @@ def make_copy(run: load.Run, state: str) -> Copy:
     """
     setting, rows = load.setting(run), [row for row in load.metrics(run) if isinstance(row.get("step"), int)]
     if state == "running":
-        raise wandb.Unsent("trains now")
+        raise Unsent("trains now")
     if state == "damaged":
-        raise wandb.Unsent("its record or status cannot be read")
+        raise Unsent("its record or status cannot be read")
     if not setting["config"]:
-        raise wandb.Unsent("config.yaml is missing")
+        raise Unsent("config.yaml is missing")
     if not rows and state != "done":
-        raise wandb.Unsent("no epoch yet")
+        raise Unsent("no epoch yet")
     try:
         shares = densities(run, [row["step"] for row in rows])
         history = [(row["step"], page.history(row, share)) for row, share in zip(rows, shares, strict=True)]
         shown = page.page(run.id, setting["config"], setting["choices"])
         return Copy(shown, history, page.summary(state, run.record), state == "done")
     except (KeyError, TypeError, AttributeError) as error:
-        raise wandb.Unsent(f"its record is of another kind ({error!r})") from error
+        raise Unsent(f"its record is of another kind ({error!r})") from error
 
 
 def densities(run: load.Run, steps: Sequence[int]) -> list[dict[str, float]]:
@@ -191,7 +192,7 @@ def send(items: Sequence[Item], to: Destination) -> None:
             item.row |= {"sync": SENT if to.mode == "online" else WRITTEN}
             if before:
                 item.row["note"] = f"{before} epochs were there"
-        except (wandb.Unsent, OSError) as error:
+        except (Unsent, OSError) as error:
             item.row |= {"sync": FAILED, "note": str(error)}
         except KeyboardInterrupt:
             say(f"interrupted: {number - 1} of {len(due)} are through; the same command goes on")
@@ -239,7 +240,7 @@ def _mirror(copy: Copy, folder: Path, to: Destination) -> int:
     last = before[-1][1] if before else {}
     if mirror.next and not mirror.agrees({key: last.get(key) for key in SAME}):
         mirror.finish(exit_code=code)
-        raise wandb.Unsent("W&B has other numbers under this name, and replaces none: choose another --project")
+        raise Unsent("W&B has other numbers under this name, and replaces none: choose another --project")
     try:
         for step, values in copy.rows:
             mirror.log(values, step)

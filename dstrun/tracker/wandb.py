@@ -22,6 +22,7 @@ from dstrun.config.option import expanded
 from dstrun.system import home
 from dstrun.system.trouble import ConfigError
 from dstrun.tracker.page import Page
+from dstrun.tracker.protocol import Tracker, Unsent
 
 MODES = ("online", "offline", "disabled")
 PUBLIC = "https://api.wandb.ai"
@@ -88,21 +89,15 @@ def lack() -> tuple[str, str] | None:
     return None
 
 
-class Unsent(Exception):
-    """W&B does not take a run, or not all of it; the message says why."""
+class Mirror(Tracker):
+    """A run on Weights & Biases. After a failure, which is said once, the mirror turns itself off."""
 
-
-class Mirror:
-    """A run on Weights & Biases. No failure of it stops a training: it is said once and the mirror turns itself off.
-
-    A ``strict`` one raises ``Unsent`` instead.
-    """
+    decide = staticmethod(decide)
 
     def __init__(self, *, strict: bool = False) -> None:
         self._run: Any = None
         self._strict = strict
         self.next = 0
-        """The first step that is taken: those before it are there already."""
 
     @classmethod
     def open(cls, mode: str, folder: Path, page: Page, *, project: str | None = None, strict: bool = False) -> Mirror:

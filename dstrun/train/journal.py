@@ -1,4 +1,4 @@
-"""Tells everyone who follows a run what happened: its files, Weights & Biases, the terminal."""
+"""Tells everyone who follows a run what happened: its files, a tracker, the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dstrun.record.folder import RunFolder
 from dstrun.system.progress import Progress
 from dstrun.tracker.page import history
-from dstrun.tracker.wandb import Mirror
+from dstrun.tracker.protocol import Tracker
 
 if TYPE_CHECKING:
     from dstrun.method.procedure import Update
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Journal:
     """Writes a run as it goes; the files are the truth, the others mirror them."""
 
-    def __init__(self, folder: RunFolder, mirror: Mirror, progress: Progress) -> None:
+    def __init__(self, folder: RunFolder, mirror: Tracker, progress: Progress) -> None:
         self.folder, self.mirror, self.progress = folder, mirror, progress
 
     def step(self, step: int, updates: list[Update]) -> None:
@@ -29,7 +29,7 @@ class Journal:
         self.progress.step(step)
 
     def epoch(self, row: dict[str, Any], densities: dict[str, float]) -> None:
-        """Report that an epoch is done; the density of every sparse layer goes to W&B."""
+        """Report that an epoch is done; the density of every sparse layer goes to the tracker."""
         self.folder.check()
         self.folder.metrics.append([row])
         epochs = self.progress.epochs

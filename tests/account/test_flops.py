@@ -156,7 +156,7 @@ def test_gses_saving_over_rigl_at_99_percent() -> None:
 def test_what_is_computed_again_counts_as_executed() -> None:
     """One forward pass more of the layers in a chain; the method's own FLOPs are the same; the plan agrees."""
     from dstrun.run.assemble import assemble
-    from dstrun.run.network import allocate, count_network
+    from dstrun.run.blueprint import Blueprint
     from dstrun.run.plan import plan_flops
 
     words = [*("dataset=digits", "model=resnet20", "model.width=0.25", "epochs=1", "batch_size=32", "wandb=disabled")]
@@ -168,8 +168,7 @@ def test_what_is_computed_again_counts_as_executed() -> None:
         run.model.train()
         while run.step < run.total_steps:
             run.take_step()
-        cost = count_network(experiment)
-        found.append((run.flops, plan_flops(experiment, cost, allocate(experiment, cost))))
+        found.append((run.flops, plan_flops(Blueprint(experiment))))
         assert run.flops.executed == pytest.approx(found[-1][1]["executed_train"], rel=0.02)
     (plain, _), (again, _), (split, _) = found
     assert plain.train == again.train == split.train

@@ -17,7 +17,7 @@ from dstrun.config.composition import Experiment, compose
 from dstrun.layer.interface import prunable
 from dstrun.report.unpruned import not_prunable
 from dstrun.run.assemble import assemble
-from dstrun.run.network import count_network, unpruned_record
+from dstrun.run.blueprint import Blueprint
 from dstrun.run.plan import plan
 from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
@@ -106,7 +106,7 @@ cases = pytest.mark.parametrize("kind", CASES)
 @cases
 def test_everything_is_counted(kind: str) -> None:
     layers, others, attention = CASES[kind]
-    cost, model = count_network(odd(kind)), built(kind)
+    cost, model = Blueprint(odd(kind)).cost, built(kind)
     assert {x.name: 2 * x.macs for x in cost.layers} == layers
     assert {x.name: (x.kind, x.flops, x.why) for x in cost.unpruned} == others
     assert cost.fixed == sum(flops for _, flops, _ in others.values())
@@ -121,7 +121,7 @@ def test_everything_is_counted(kind: str) -> None:
 
 @cases
 def test_no_connection_is_no_flop_but_of_what_is_not_pruned(kind: str) -> None:
-    cost = count_network(odd(kind))
+    cost = Blueprint(odd(kind)).cost
     assert cost.forward([0] * len(cost.layers)) == cost.fixed
 
 
@@ -167,7 +167,7 @@ def test_it_trains_and_the_plan_counts_the_same(kind: str, method: str) -> None:
     planned = plan(experiment)
     counted = training.flops.record(training.active(), training.nominal_steps * 64)
     assert {key: planned["flops"][key] for key in counted} == counted
-    assert planned["not_prunable"] == unpruned_record(training.flops.cost)
+    assert planned["not_prunable"] == Blueprint(experiment).not_prunable
 
 
 @pytest.mark.parametrize("kind", ["conv1d", "attention", "lstm", "vision"])
@@ -203,7 +203,7 @@ def test_a_frozen_backbone_keeps_its_weights_in_a_sparse_start() -> None:
 
 def test_a_lazy_layer_without_a_size_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^model=mlp cannot be counted: never is lazy and never called, so"):
-        count_network(odd("unsized"))
+        _ = Blueprint(odd("unsized")).cost
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_what_is_no_logits_is_refused(forward: Callable[[torch.Tensor], Any], gi
 
     option = SimpleNamespace(build=lambda image, classes: Odd(nn.Flatten(), nn.Linear(64, classes)))
     with pytest.raises(ConfigError) as refused:
-        count_network(odd("lstm"), option)
+        Blueprint(odd("lstm")).outline(option)
     assert str(refused.value) == f"model=mlp gives {given} for one image: it must give logits, (1, 10) here"
 
 
@@ -242,8 +242,9 @@ def test_a_network_without_a_prunable_layer_trains_dense_alone() -> None:
 
 
 def test_what_is_printed() -> None:
-    cost = count_network(odd("idle"))
-    lines = not_prunable(unpruned_record(cost), 1000 * 10, cost.forward())
+    blueprint = Blueprint(odd("idle"))
+    cost = blueprint.cost
+    lines = not_prunable(blueprint.not_prunable, 1000 * 10, cost.forward())
     assert lines == [
         "not prunable: target (Linear, no gradient reaches it, 10.4 % of parameters, 41.6 % of FLOPs), "
         "whole (Linear, kept dense, 2.7 % of parameters, 10.4 % of FLOPs)",
@@ -267,7 +268,7 @@ def test_flops_that_no_sparsity_touches_are_counted_as_dense_in_both() -> None:
 
 
 def test_nothing_is_said_of_a_network_of_prunable_layers() -> None:
-    cost = count_network(compose(["model=resnet20", "dataset=digits"]))
+    cost = Blueprint(compose(["model=resnet20", "dataset=digits"])).cost
     assert (cost.unpruned, cost.fixed) == ((), 0)
     assert "not prunable" not in plan(compose(["model=mlp", "dataset=digits"]))["flops"]["convention"]
 
@@ -276,7 +277,7 @@ def test_a_vit_of_torchvision() -> None:
     """Parameters and MACs, attention products among these, are those that torchvision states: 86,567,656, 17.564 G."""
     experiment = compose(["model=mlp", "dataset=imagenet", "method=rigl", "sparsity=0.9"])
     experiment.config["model"] = {"_target_": "odd_layers.Torchvision", "name": "vit_b_16"}
-    cost = count_network(experiment)
+    cost = Blueprint(experiment).cost
     assert cost.parameters == 86_567_656
     layers = 196 * 3 * 16 * 16 * 768 + 12 * 197 * (4 * 768**2 + 2 * 768 * 3072) + 768 * 1000
     attention = 12 * 2 * 197**2 * 768

@@ -7,10 +7,12 @@ import io
 import pytest
 import torch
 
+from dstrun.allocation.budget import budget
 from dstrun.cli.help import options
 from dstrun.config.composition import Experiment, compose
 from dstrun.method.procedure import Setting
-from dstrun.run.assemble import allocate, assemble
+from dstrun.run.assemble import assemble
+from dstrun.run.blueprint import Blueprint
 from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
@@ -121,8 +123,8 @@ def test_it_ends_with_the_budget_and_counts_what_it_did(name: str, whole) -> Non
     assert len(active) == len(training.sizes)
     assert all(0 <= a <= n for a, n in zip(active, training.sizes, strict=True))
     if method.budget and (training.layers or not method.exact):
-        budget = sum(allocate(made, training.flops.cost))
-        assert sum(active) == budget if method.exact else 0.8 * budget < sum(active) <= budget
+        expected = sum(Blueprint(made).counts)
+        assert sum(active) == expected if method.exact else 0.8 * expected < sum(active) <= expected
     record = training.flops.record(active, training.nominal_steps * made.config["batch_size"])
     assert 0 < record["inference"] <= training.flops.cost.forward()
     assert record["train"] > 0
@@ -183,7 +185,7 @@ def test_grouped_and_pointwise_convolutions_without_bias_and_tied_weights(name: 
     assert [layer.name for layer in training.layers] in ([], ["stem", "grouped", "point", "once", "head"])
     made = experiment(name)
     if made.build("method").budget and training.layers:
-        assert sum(training.active()) == sum(allocate(made, training.flops.cost))
+        assert sum(training.active()) == budget(sum(training.sizes), made.config["sparsity"])
 
 
 @pytest.mark.parametrize("name", BOTH)

@@ -10,7 +10,8 @@ from scipy.stats import chisquare
 from dstrun.config.composition import compose
 from dstrun.method.dynamic.mest import MEST
 from dstrun.prune.importance import Importance
-from dstrun.run.assemble import assemble, count_network
+from dstrun.run.assemble import assemble
+from dstrun.run.blueprint import Blueprint
 from dstrun.run.plan import plan_flops
 from dstrun.schedule.stepwise import Stepwise
 from dstrun.system.trouble import ConfigError
@@ -118,7 +119,9 @@ def trained(*words):
 def test_cost_is_that_of_the_connections_between_updates_and_is_foretold(soft):
     made, training = trained(f"method.soft_bound={str(soft).lower()}")
     counts = [layer.count for layer in training.layers]
-    planned = plan_flops(made, count_network(made), counts)
+    blueprint = Blueprint(made)
+    planned = plan_flops(blueprint)
+    assert blueprint.counts == counts
     assert planned["train"] == training.flops.train
     assert planned["updates"] == training.updates - soft  # growing to the bound before the first step is no update yet
     static = training.flops.samples * 3 * training.flops.cost.forward(counts)

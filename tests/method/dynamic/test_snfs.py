@@ -9,7 +9,8 @@ from method_setting import setting
 from dstrun.config.composition import compose
 from dstrun.method.dynamic.snfs import SNFS
 from dstrun.prune.magnitude import Magnitude
-from dstrun.run.assemble import assemble, count_network
+from dstrun.run.assemble import assemble
+from dstrun.run.blueprint import Blueprint
 from dstrun.run.plan import plan_flops
 from dstrun.schedule.constant import Constant
 from dstrun.system.trouble import ConfigError
@@ -129,7 +130,9 @@ def test_every_step_costs_two_sparse_products_and_a_dense_one():
     cost, counts = training.flops.cost, [layer.count for layer in training.layers]
     assert training.updates > 0
     assert training.flops.train == training.flops.samples * (2 * cost.forward(counts) + cost.forward())
-    planned = plan_flops(made, count_network(made), counts)
+    blueprint = Blueprint(made)
+    planned = plan_flops(blueprint)
+    assert blueprint.counts == counts
     assert (planned["train"], planned["updates"]) == (training.flops.train, training.updates)
 
 

@@ -6,7 +6,7 @@ from dstrun.method.structured.thin import Thin
 from dstrun.model.mlp import MLP
 from dstrun.model.resnet_imagenet import ResNet50
 from dstrun.run.assemble import assemble
-from dstrun.run.network import allocate, count_network, outline, trained
+from dstrun.run.blueprint import Blueprint
 from dstrun.run.plan import plan
 from dstrun.system.trouble import ConfigError
 
@@ -79,10 +79,10 @@ def test_refusals(words, message):
 def test_plan_and_run_count_the_thin_network_relative_to_the_full_one():
     made = compose([*WORDS, "sparsity=0.8", "method.epochs_factor=1.5"])
     planned, training = plan(made), assemble(made, torch.device("cpu"))
-    full = count_network(made)
-    option = trained(made, full)
-    sizes = [p.numel() for p in outline(made, option).parameters() if p.ndim > 1]
-    assert training.active() == allocate(made, full) == sizes
+    blueprint = Blueprint(made)
+    full = blueprint.cost
+    sizes = [p.numel() for p in blueprint.trained.model.parameters() if p.ndim > 1]
+    assert training.active() == blueprint.counts == sizes
     assert sizes == [p.numel() for p in training.model.parameters() if p.ndim > 1]
     assert planned["parameters"]["prunable"] == sum(layer.size for layer in full.layers) > 4 * sum(sizes)
     assert planned["parameters"]["active"] == sum(p.numel() for p in training.model.parameters())
@@ -93,6 +93,6 @@ def test_plan_and_run_count_the_thin_network_relative_to_the_full_one():
     record = training.flops.record(training.active(), training.nominal_steps * made.config["batch_size"])
     assert {key: planned["flops"][key] for key in record} == record
     assert record["train_x_dense"] == pytest.approx(1.5 * record["inference_x_dense"])
-    own, samples = count_network(made, option), training.total_steps * made.config["batch_size"]
+    own, samples = blueprint.built, training.total_steps * made.config["batch_size"]
     assert record["inference"] == own.forward()
     assert record["executed_train"] == own.executed(["masked"] * len(sizes), training.products()) * samples

@@ -1,16 +1,14 @@
 import pytest
 
 from dstrun.config.composition import compose
-from dstrun.run.network import allocate, count_network, unmet
+from dstrun.run.blueprint import Blueprint
 from dstrun.run.plan import plan
 
 MLP = ["model=mlp", "dataset=digits", "sparsity=0.9"]
 
 
 def said(*words: str) -> str:
-    experiment = compose([*MLP, *words])
-    cost = count_network(experiment)
-    return unmet(experiment, cost, allocate(experiment, cost))
+    return Blueprint(compose([*MLP, *words])).unmet
 
 
 def test_a_dense_first_layer_is_said_with_the_sparsity_that_is_real():
