@@ -30,6 +30,7 @@ from dstrun.layer.initial import initial
 from dstrun.layer.interface import SparseLayer, prunable
 from dstrun.system.bounded import content
 from dstrun.system.trouble import ConfigError
+from dstrun.system.whole import write_atomic
 
 ROUNDS = 5
 BYTES = 1 << 24
@@ -186,13 +187,6 @@ def _sound(item: Any) -> bool:
 
 def _keep(cache: Path, known: dict[str, dict[str, float]]) -> None:
     """Keep measurements for other runs, where they can be."""
-    fresh = cache.with_suffix(f".{os.getpid()}")
-    try:
+    with suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)  # of a killed process that had the same number
-        with open(fresh, "x") as file:
-            file.write(json.dumps(known, indent=1, sort_keys=True))
-        fresh.replace(cache)
-    except OSError:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
+        write_atomic(cache, json.dumps(known, indent=1, sort_keys=True))

@@ -21,6 +21,7 @@ from dstrun.config.option import expanded
 from dstrun.system.bounded import content
 from dstrun.system.lazy import np
 from dstrun.system.trouble import ConfigError, why
+from dstrun.system.whole import whole
 
 log = logging.getLogger("dstrun")
 
@@ -130,15 +131,12 @@ def remembered(
         log.warning("%s is damaged: it is made again", path)
     arrays = dict(make())
     if believed:
-        own = cache / f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}"
         try:
             cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with own.open("wb") as file:
+            with whole(path) as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
-            os.replace(own, path)
         except OSError as error:
             log.warning("the cache folder %s cannot be written (%s)", cache, why(error))
-            own.unlink(missing_ok=True)
     return arrays
 
 

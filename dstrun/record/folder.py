@@ -19,10 +19,11 @@ from typing import Any
 from dstrun.config.identity import VOLATILE, identity
 from dstrun.record import sealed, valid
 from dstrun.record.lock import Busy, Lock, job_id
-from dstrun.record.writer import Rows, previous, set_aside, signed, sweep_left_over, write_atomic
+from dstrun.record.writer import Rows, set_aside, signed, sweep_left_over
 from dstrun.system.bounded import refuse_link
 from dstrun.system.process import host, machine, started
 from dstrun.system.trouble import ConfigError, why
+from dstrun.system.whole import previous, write_atomic
 
 HASH_DIGITS = 16
 """At the end of a run's name: 64 bits, which no two configurations that anybody trains share."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from dstrun.record.writer import write_atomic
 from dstrun.system import bounded
 from dstrun.system.progress import say_once
 from dstrun.system.trouble import why
+from dstrun.system.whole import write_atomic
 
 SCHEMA = 2
 """Since which files are sealed."""

@@ -1,9 +1,8 @@
-"""Files that are whole or absent, however a process ends."""
+"""Files of a run: rows that grow, texts with checksums, what killed processes left."""
 
 from __future__ import annotations
 
 import csv
-import errno
 import logging
 import os
 import re
@@ -16,8 +15,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from dstrun.system.process import host
-from dstrun.system.trouble import FULL
+from dstrun.system.whole import LEFT_OVER, write_atomic
 
 log = logging.getLogger("dstrun")
 
@@ -26,51 +24,6 @@ KEPT_BYTES = 8 << 20
 
 TRYING_SECONDS = 60.0
 """How long a process may take to try for a run."""
-
-LEFT_OVER = ".tmp"
-"""How the name of a file ends that is not yet whole."""
-
-
-def write_atomic(path: Path, content: bytes | str, *, keep: bool = False, squeeze: bool = False) -> None:
-    """Replace a file: written beside it, flushed to disk, then renamed over it.
-
-    Args:
-        path: of the file.
-        content: its bytes or its text.
-        keep: whether the file that was there becomes ``previous(path)``.
-        squeeze: whether, where the disk has no room for a second file, the first is overwritten: for a few bytes that
-            have to be said just then.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{host()}.{os.getpid()}{LEFT_OVER}")
-    try:
-        with suppress(FileNotFoundError):
-            beside.unlink()  # of a killed process, or a link that leads elsewhere
-        with open(beside, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep and path.exists():
-            os.replace(path, previous(path))
-        os.replace(beside, path)
-    except BaseException as error:
-        beside.unlink(missing_ok=True)  # half a file must not fill a disk that is full
-        if squeeze and isinstance(error, OSError) and error.errno in FULL and path.exists():
-            return _overwrite(path, data)
-        raise
-
-
-def _overwrite(path: Path, data: bytes) -> None:
-    """Write over a file within the room it has."""
-    with open(path, "r+b", buffering=0) as file:
-        if file.write(data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        file.truncate()
-
-
-def previous(path: Path) -> Path:
-    """Return where the file before goes: ``checkpoint.previous.pt``."""
-    return path.with_suffix(f".previous{path.suffix}")
 
 
 def sweep_left_over(folder: Path, locked: bool = False) -> None:

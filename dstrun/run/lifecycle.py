@@ -21,7 +21,6 @@ from dstrun.method.pruning import EmptyLayer
 from dstrun.record.commit import commit
 from dstrun.record.folder import RunFolder, label, lasting
 from dstrun.record.lock import BUSY_CODE, Busy
-from dstrun.record.writer import write_atomic
 from dstrun.run.assemble import assemble
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.introduce import introduce
@@ -30,6 +29,7 @@ from dstrun.system.progress import Progress, human, muted, say
 from dstrun.system.ranks import Ranks
 from dstrun.system.safe import without_secrets
 from dstrun.system.trouble import ConfigError, sentence, why
+from dstrun.system.whole import write_atomic
 from dstrun.tracker import wandb
 from dstrun.tracker.page import page, summary
 from dstrun.train import checkpoint, distributed

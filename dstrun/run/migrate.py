@@ -17,10 +17,11 @@ from dstrun.config import identity
 from dstrun.record import sealed
 from dstrun.record.folder import run_id
 from dstrun.record.lock import Busy, Lock
-from dstrun.record.writer import signed, write_atomic
+from dstrun.record.writer import signed
 from dstrun.report import load, status
 from dstrun.report.format import Column
 from dstrun.system.trouble import ConfigError, why
+from dstrun.system.whole import write_atomic
 
 COLUMNS = [Column("run"), Column("state"), Column("migrate"), Column("becomes"), Column("note")]
 CARRY, CARRIED, SAME, LEFT, FAILED = "would be carried", "carried", "as it is", "left", "failed"

@@ -21,8 +21,9 @@ import torch
 
 from dstrun import __version__
 from dstrun.record.folder import RunFolder, other_images
-from dstrun.record.writer import previous, set_aside, write_atomic
+from dstrun.record.writer import set_aside
 from dstrun.system.trouble import ConfigError, why
+from dstrun.system.whole import previous, write_atomic
 
 if TYPE_CHECKING:
     from dstrun.train.training import Training

@@ -26,7 +26,7 @@ HOSTILE = {
         "_target_: dstrun.grow.gse.GSE\n",
         "_target_: dstrun.config.composition.compose\n",
         "_target_: dstrun.model.mlp.os.system\n",
-        "_target_: dstrun.record.writer.write_atomic\npath: hit\ncontent: x\n",
+        "_target_: dstrun.system.whole.write_atomic\npath: hit\ncontent: x\n",
         "_target_: dstrun.model.mlp.MLP\nhidden: [4]\nwidth: {_target_: os.system, command: touch hit}\n",
         "_target_: dstrun.model.mlp.MLP\nhidden: [{_target_: os.mkdir, path: hit}]\nwidth: 1.0\n",
         "_target_: dstrun.model.mlp.MLP\n_partial_: true\nhidden: [4]\nwidth: 1.0\n",

@@ -9,7 +9,8 @@ import pytest
 
 from dstrun.config.composition import compose
 from dstrun.record.folder import RunFolder, label, run_id
-from dstrun.record.writer import Rows, sweep_left_over, write_atomic
+from dstrun.record.writer import Rows, sweep_left_over
+from dstrun.system.whole import write_atomic
 
 
 def identify(*words: str) -> str:

@@ -14,9 +14,10 @@ from dstrun.launcher.task import Task
 from dstrun.launcher.work import print_to
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Lock
-from dstrun.record.writer import Rows, write_atomic
+from dstrun.record.writer import Rows
 from dstrun.system import bounded
 from dstrun.system.trouble import ConfigError
+from dstrun.system.whole import write_atomic
 
 
 @pytest.fixture

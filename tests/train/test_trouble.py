@@ -18,9 +18,10 @@ from dstrun.cli.main import main
 from dstrun.config.composition import Experiment, compose
 from dstrun.record import writer
 from dstrun.record.folder import RunFolder
-from dstrun.record.writer import Rows, write_atomic
+from dstrun.record.writer import Rows
 from dstrun.run.lifecycle import Outcome, report, run
 from dstrun.system.trouble import ADVICE, ConfigError, sentence, why
+from dstrun.system.whole import write_atomic
 from dstrun.train import checkpoint
 
 

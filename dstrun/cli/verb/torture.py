@@ -40,7 +40,7 @@ def main(words: list[str]) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"  # before PyTorch: victims are forked, and threads are not
     silence_allocator()
-    from dstrun.record.writer import write_atomic
+    from dstrun.system.whole import write_atomic
     from dstrun.torture import certificate
     from dstrun.torture import jobs as on_queue
     from dstrun.torture.trial import BAD, Verdict

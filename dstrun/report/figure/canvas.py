@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstrun.config.option import nearest
-from dstrun.record.writer import write_atomic
 from dstrun.report.style import SHEET
 from dstrun.system import home
 from dstrun.system.progress import human
 from dstrun.system.trouble import ConfigError, why
+from dstrun.system.whole import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

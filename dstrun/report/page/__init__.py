@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrun.config.option import nearest
-from dstrun.record.writer import write_atomic
 from dstrun.report import table
 from dstrun.report.fields import outline, where
 from dstrun.report.format import html
@@ -23,6 +22,7 @@ from dstrun.report.page.run import COLUMNS, entry, failures
 from dstrun.report.published import references
 from dstrun.report.status import STATES, describe
 from dstrun.system.trouble import ConfigError, why
+from dstrun.system.whole import write_atomic
 
 HERE = Path(__file__).parent
 TITLES = {"flops": "FLOPs"}
