@@ -112,10 +112,11 @@ def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
     Raises:
         ConfigError: nothing can be pruned; or the method keeps whole structures, and these cannot keep to the budget.
     """
-    if not cost.layers and experiment.choices["method"] != "dense":
+    method = experiment.build("method")
+    if not cost.layers and method.prunes:
         raise ConfigError(f"model={experiment.choices['model']} has no layer that can be pruned: set method=dense")
     model = outline(experiment, trained(experiment, cost))
-    counts = experiment.build("method").counts(model, _budget(experiment, cost))
+    counts = method.counts(model, _budget(experiment, cost))
     if counts is not None:
         return counts
     allocation = experiment.build("allocation") or Uniform(dense_first=False)
@@ -124,6 +125,11 @@ def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
 
 def _budget(experiment: Experiment, cost: NetworkCost) -> int:
     return budget(sum(layer.size for layer in cost.layers), experiment.config["sparsity"])
+
+
+def planned_backends(experiment: Experiment, layers: int) -> list[str]:
+    """Return the backend of every layer before a run starts: ``auto``, which measures then, counts as ``sparse``."""
+    return ["masked" if experiment.config["backend"] == "masked" else "sparse"] * layers
 
 
 def unmet(experiment: Experiment, cost: NetworkCost, counts: list[int]) -> str:

@@ -17,7 +17,7 @@ from dstrun.config.composition import Experiment
 from dstrun.dataset.images import Images
 from dstrun.dataset.loader import Loader, Resident
 from dstrun.run.assemble import assemble
-from dstrun.run.network import count_network
+from dstrun.run.network import count_network, planned_backends
 from dstrun.system.ranks import Ranks
 
 HOW = "predicted: the steps of a run on tensors without numbers; kernels' own memory by formulas"
@@ -31,8 +31,7 @@ def predict_memory(experiment: Experiment) -> dict[str, Any]:
     Raises:
         ConfigError: parts that do not fit together.
     """
-    backend = "masked" if experiment.config["backend"] == "masked" else "sparse"
-    backends = [backend] * len(count_network(experiment).layers)
+    backends = planned_backends(experiment, len(count_network(experiment).layers))
     hollow = Hollow()
     with _silent(), hollow:
         training = assemble(_Blank(experiment.config, experiment.choices), torch.device("cpu"), backends)
