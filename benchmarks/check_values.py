@@ -217,7 +217,7 @@ def training_ratio(plan: Planned, extra: int) -> float:
     sparse, dense = plan.cost.forward(plan.active) + extra, plan.cost.forward() + extra
     if grow is not None:
         interval = schedule.interval_steps or schedule.recipe_interval_steps
-        return paper_ratio(grow.cost, sparse, dense, interval, getattr(grow, "gamma", 1.0))
+        return paper_ratio(grow.cost, sparse, dense, interval, getattr(grow, "paper_candidates", 0.0) * sparse)
     total = 0
     for steps, products in method.forecast([layer.size for layer in plan.cost.layers], plan.active, schedule, STEPS):
         passes = (products.forward, products.input_gradient, products.weight_gradient)

@@ -25,7 +25,7 @@ import torch
 
 from dstrun.grow.gse import GSE
 from dstrun.layer.geometry import LinearGeometry
-from dstrun.layer.growth import Exploration, best
+from dstrun.layer.growth import GrowthContext, best
 from dstrun.layer.topology import Topology
 from dstrun.method.dynamic.dst import Rewiring
 from dstrun.prune.magnitude import Magnitude
@@ -51,7 +51,7 @@ def parts(n: int, density: float, fraction: float) -> dict[str, Callable[[], Any
     generator = torch.Generator().manual_seed(0)
     active = round(n * n * density)
     topology = Topology.random((n, n), active, generator)
-    asked = Exploration(LinearGeometry((n, n)), active, topology.positions, round(fraction * active), generator)
+    asked = GrowthContext(LinearGeometry((n, n)), active, topology.positions, round(fraction * active), generator)
     weights = torch.randn(active, generator=generator)
     layer = SimpleNamespace(topology=topology, values=lambda: weights)
     schedule = Constant(fraction=fraction, end=1, interval_steps=1)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dstrun.grow.gse import GSE as GSE
     from dstrun.grow.random import Random as RandomGrowth  # noqa: F401
     from dstrun.layer.attention import expose as expose
+    from dstrun.layer.growth import GrowthRequest as GrowthRequest
     from dstrun.layer.interface import SparseLayer as SparseLayer
     from dstrun.layer.interface import prunable as prunable
     from dstrun.layer.interface import skeleton as skeleton
@@ -44,6 +45,7 @@ PUBLIC = {
     "GSE": "grow.gse.GSE",
     "RandomGrowth": "grow.random.Random",
     "expose": "layer.attention.expose",
+    "GrowthRequest": "layer.growth.GrowthRequest",
     "SparseLayer": "layer.interface.SparseLayer",
     "prunable": "layer.interface.prunable",
     "skeleton": "layer.interface.skeleton",

@@ -155,7 +155,7 @@ def update_extra(cost: NetworkCost, grow: Cost, aggregates: bool, candidates: Se
     return cost.forward(candidates) + (cost.aggregation() if aggregates else 0)
 
 
-def paper_ratio(grow: Cost, sparse: float, dense: float, interval: float, gamma: float = 1.0) -> float:
+def paper_ratio(grow: Cost, sparse: float, dense: float, interval: float, candidates: float = 0.0) -> float:
     """Return a method's training cost relative to dense training, by the formula of its paper.
 
     Args:
@@ -163,13 +163,13 @@ def paper_ratio(grow: Cost, sparse: float, dense: float, interval: float, gamma:
         sparse: f_S, forward cost of the sparse network.
         dense: f_D, of the dense one.
         interval: steps between updates, DT.
-        gamma: GSE's subset size relative to the active connections.
+        candidates: f_C, of one that has the candidates for connections: gamma f_S for GSE.
 
     Returns:
         3 f_S without gradients for growth; (3 f_S DT + 2 f_S + f_D) / (DT + 1) with the dense gradient; with the
-        candidates' (3 f_S DT + 2 f_S + gamma f_S) / (DT + 1); each divided by 3 f_D.
+        candidates' (3 f_S DT + 2 f_S + f_C) / (DT + 1); each divided by 3 f_D.
     """
-    extra = {Cost.NONE: sparse, Cost.DENSE_GRAD: dense, Cost.CANDIDATE_GRAD: gamma * sparse}[grow]
+    extra = {Cost.NONE: sparse, Cost.DENSE_GRAD: dense, Cost.CANDIDATE_GRAD: candidates}[grow]
     return (3 * sparse * interval + 2 * sparse + extra) / (interval + 1) / (3 * dense)
 
 

@@ -38,8 +38,7 @@ def step(method: Method, grow: Any, schedule: Any, *, classes: int, epochs: int,
     if grow is not None and grow.cost is not Cost.NONE:
         update = _sum([*passes[:2], "f_D" if grow.cost is Cost.DENSE_GRAD else "f_C"])
         update += " + f_agg" if grow.aggregates else ""
-        fresh = getattr(method, "batch", "current") == "fresh"
-        said.append(f"{'samples of updates' if fresh else 'updates'} {update}")
+        said.append(f"{'samples of updates' if method.fresh_samples(1, classes) else 'updates'} {update}")
     if samples := method.scored_samples(classes):
         said.append(f"once {samples} x 3 f_D")
     if (samples := method.update_samples(classes)) and len(course) > 1:

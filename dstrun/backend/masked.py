@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dstrun.backend.search import Search
+from dstrun.backend.search import Proposes, Search, best_by_gradient
 from dstrun.layer.geometry import Layer, geometry, is_layer
-from dstrun.layer.growth import Exploration, Proposal, best
+from dstrun.layer.growth import GrowthContext, GrowthRequest, Proposal
 from dstrun.layer.initial import Initial, home, initial
-from dstrun.layer.interface import SparseLayer, carried, prunable, scored, sharing, single
+from dstrun.layer.interface import SparseLayer, carried, prunable, sharing, single
 from dstrun.layer.topology import Topology
 from dstrun.system.ranks import ALONE, Passes, Ranks
 from dstrun.system.transfer import sent
 
-if TYPE_CHECKING:
-    from dstrun.layer.criterion import GrowCriterion
 
-
-class MaskedLayer:
+class MaskedLayer(Proposes):
     """One ``Linear``, ``Conv1d`` or ``Conv2d`` with a topology (see ``dstrun.layer.interface.SparseLayer``).
 
     Args:
@@ -52,7 +49,6 @@ class MaskedLayer:
         self.optimizer: torch.optim.Optimizer | None = None
         self.ranks: Ranks = ALONE
         self.passes = Passes()
-        self._found: Proposal | None = None
         if not _is_laid_out(self.weight):
             self.weight.data = self.weight.detach().contiguous()
         self.ever = torch.zeros_like(self.weight, dtype=torch.bool, requires_grad=False)
@@ -115,38 +111,29 @@ class MaskedLayer:
         if self.weight.grad is not None:
             self.weight.grad.masked_fill_(self.idle, 0)  # a product would keep what is not finite
 
-    def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
+    def request_growth(self, request: GrowthRequest) -> None:
         """Arm the next backward: candidates are drawn inside it, then scored by the weight's gradient."""
-        search = Search(criterion, blocked, limit, generator, self.passes)
-        seen: list[Exploration] = []
+        search = Search(request, self.passes)
+        seen: list[GrowthContext] = []
 
         def on_forward(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             return _Look.apply(output, inputs[0].detach(), on_delta) if torch.is_grad_enabled() else None
 
         def on_delta(x: Tensor, delta: Tensor) -> None:
-            out = self.topology.positions if blocked is None else blocked
-            looked = x, delta.to(x.dtype)
-            exploration = Exploration(self.geometry, self.count, out, limit, generator, *looked, self.ranks)
-            if search.draw(exploration) and self.passes.last:
-                seen.append(exploration)
+            context = GrowthContext.of(self, request, x, delta.to(x.dtype))
+            if search.draw(context) and self.passes.last:
+                seen.append(context)
 
         def on_gradient(_weight: Tensor) -> None:
             if seen:  # the gradient is that of the whole batch now
                 forward_hook.remove()
                 gradient_hook.remove()
-                self._found = self._score(criterion, seen.pop(), search.candidates)
+                self._found = self._score(request, seen.pop(), search.candidates)
 
         forward_hook = self.module.register_forward_hook(on_forward)
         gradient_hook = self.weight.register_post_accumulate_grad_hook(on_gradient)
 
-    def propose(
-        self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator
-    ) -> Proposal:
-        """Choose and score candidates at once, for a criterion that needs no gradient."""
-        blocked = self.topology.positions if blocked is None else blocked
-        return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
-
-    def _score(self, criterion: GrowCriterion, exploration: Exploration, positions: Tensor | None) -> Proposal:
+    def _score(self, request: GrowthRequest, context: GrowthContext, positions: Tensor | None) -> Proposal:
         gradient = self.ranks.average(self._grad())
         if positions is None:
             chosen = single(gradient.reshape(-1))
@@ -154,15 +141,7 @@ class MaskedLayer:
             at = self._places(positions)
             chosen = single(_flat(gradient)[at])
             positions = at if self.weight.is_contiguous() else sent(positions, gradient.device)
-        finite = chosen.isfinite().all()
-        return best(criterion.score(chosen, positions, exploration), positions, exploration, finite)
-
-    def proposal(self) -> Proposal:
-        """Return what the armed backward found, and disarm."""
-        if self._found is None:
-            raise RuntimeError(f"{self.name}: no armed backward has run")
-        found, self._found = self._found, None
-        return found
+        return best_by_gradient(request.criterion, chosen, positions, context)
 
     def rewire(self, prune: Tensor, grow: Tensor) -> None:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dstrun.backend.pattern import number_type
-from dstrun.layer.growth import Exploration, Proposal, best
+from dstrun.layer.growth import GrowthContext, GrowthRequest, Proposal, best
 from dstrun.system.ranks import Passes, Sums
 from dstrun.system.transfer import sent
 
@@ -25,6 +25,20 @@ BLOCK = 1 << 19
 """Entries of the dense gradient that exist at once; half of the layer's at most."""
 
 
+class Proposes:
+    """A layer that keeps what its armed backward pass has found until the method asks for it."""
+
+    name: str
+    _found: Proposal | None = None
+
+    def proposal(self) -> Proposal:
+        """Return what the armed backward found, and disarm."""
+        if self._found is None:
+            raise RuntimeError(f"{self.name}: no armed backward has run")
+        found, self._found = self._found, None
+        return found
+
+
 class Search:
     """What an armed layer looks for: candidates drawn once, scored by their gradient over the whole batch.
 
@@ -32,45 +46,34 @@ class Search:
     sum, and candidates are drawn at its end; others draw in the first pass.
 
     Args:
-        criterion: chooses and scores candidates.
-        blocked: sorted positions that may not grow, on the CPU; those active when the backward runs if ``None``.
-        limit: how many candidates are of use.
-        generator: on the CPU.
+        request: of the method.
         passes: in which the batch is passed.
     """
 
-    def __init__(
-        self,
-        criterion: GrowCriterion,
-        blocked: Tensor | None,
-        limit: int,
-        generator: torch.Generator,
-        passes: Passes,
-    ) -> None:
-        self.criterion, self.blocked, self.limit = criterion, blocked, limit
-        self.generator, self.passes = generator, passes
+    def __init__(self, request: GrowthRequest, passes: Passes) -> None:
+        self.request, self.passes = request, passes
         self._candidates: list[Tensor | None] = []
         self._sums: list[Tensor] = []
         self._gradient: Tensor | None = None
-        passes.wanted |= criterion.aggregates
+        passes.wanted |= request.criterion.aggregates
 
-    def draw(self, exploration: Exploration) -> bool:
+    def draw(self, context: GrowthContext) -> bool:
         """Draw candidates where it is time; return whether this pass is one that scores them."""
-        passes, criterion = self.passes, self.criterion
+        passes, criterion = self.passes, self.request.criterion
         if passes.summing:
             draws = torch.Generator()
-            draws.set_state(self.generator.get_state())  # every pass has its part of the same draws
-            sums = Sums(exploration.ranks, passes, self._sums)
-            partial = dataclasses.replace(exploration, ranks=sums, generator=draws)
+            draws.set_state(self.request.generator.get_state())  # every pass has its part of the same draws
+            sums = Sums(context.ranks, passes, self._sums)
+            partial = dataclasses.replace(context, ranks=sums, generator=draws)
             if passes.last:
-                self._keep(criterion.candidates(partial), exploration.size)
+                self._keep(criterion.candidates(partial), context.size)
                 self._sums.clear()
             else:
                 criterion.look(partial)
             return False
         if not self._candidates:
-            seen = exploration if passes.count == 1 else dataclasses.replace(exploration, x=None, delta=None)
-            self._keep(criterion.candidates(seen), exploration.size)
+            seen = context if passes.count == 1 else dataclasses.replace(context, x=None, delta=None)
+            self._keep(criterion.candidates(seen), context.size)
         return True
 
     def _keep(self, candidates: Tensor | None, size: int) -> None:
@@ -91,40 +94,48 @@ class Search:
         return self._gradient
 
 
-def dense_gradient(exploration: Exploration) -> Tensor:
-    """Compute the gradient of all connections in the exploration's pass here: (N,)."""
-    geometry, x, delta = exploration.geometry, exploration.x, exploration.delta
+def dense_gradient(context: GrowthContext) -> Tensor:
+    """Compute the gradient of all connections in the context's pass here: (N,)."""
+    geometry, x, delta = context.geometry, context.x, context.delta
     assert x is not None
     assert delta is not None
     return geometry.weight_gradient(x, delta, 0, geometry.shape[0]).flatten()
 
 
-def best_of_all(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
-    """Score every free connection by its gradient in the exploration's pass, some outputs at a time."""
-    inputs = exploration.size // exploration.geometry.shape[0]
-    assert exploration.x is not None
-    blocked = sent(exploration.blocked, exploration.x.device)
+def best_by_gradient(
+    criterion: GrowCriterion, gradient: Tensor, positions: Tensor | None, context: GrowthContext
+) -> Proposal:
+    """Score candidates by their gradient, and keep the best."""
+    finite = gradient.isfinite().all()  # before there are scores, which take as much memory
+    return best(criterion.score(gradient, positions, context), positions, context, finite)
+
+
+def best_of_all(criterion: GrowCriterion, context: GrowthContext) -> Proposal:
+    """Score every free connection by its gradient in the context's pass, some outputs at a time."""
+    inputs = context.size // context.geometry.shape[0]
+    assert context.x is not None
+    blocked = sent(context.blocked, context.x.device)
     found, finite = Proposal(blocked[:0], blocked[:0].float(), 0), []
-    for first, last in _blocks(exploration.geometry, inputs):
-        found = _best_of_block(criterion, exploration, blocked, (first, last), found)
+    for first, last in _blocks(context.geometry, inputs):
+        found = _best_of_block(criterion, context, blocked, (first, last), found)
         finite.append(found.finite)
-    return dataclasses.replace(found, drawn=exploration.free, finite=torch.stack(finite).all())
+    return dataclasses.replace(found, drawn=context.free, finite=torch.stack(finite).all())
 
 
 def _best_of_block(
-    criterion: GrowCriterion, exploration: Exploration, blocked: Tensor, outputs: tuple[int, int], found: Proposal
+    criterion: GrowCriterion, context: GrowthContext, blocked: Tensor, outputs: tuple[int, int], found: Proposal
 ) -> Proposal:
     """Score the free connections of some outputs, and keep the best of these and of those found before."""
-    inputs = exploration.size // exploration.geometry.shape[0]
-    gradient = exploration.weight_gradient(*outputs).flatten()
+    inputs = context.size // context.geometry.shape[0]
+    gradient = context.weight_gradient(*outputs).flatten()
     finite = gradient.isfinite().all()
     free = torch.ones(gradient.numel(), dtype=torch.bool, device=gradient.device)
-    start, end = torch.searchsorted(exploration.blocked, torch.tensor(outputs) * inputs).tolist()
+    start, end = torch.searchsorted(context.blocked, torch.tensor(outputs) * inputs).tolist()
     free.index_fill_(0, blocked[start:end] - outputs[0] * inputs, False)
     gradient, positions = gradient[free], free.nonzero().flatten().add_(outputs[0] * inputs)
-    scores = criterion.score(gradient, positions, exploration)
+    scores = criterion.score(gradient, positions, context)
     scores, positions = torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions])
-    return best(scores, positions, exploration, finite)
+    return best(scores, positions, context, finite)
 
 
 def _blocks(geometry: Geometry, inputs: int) -> Iterator[tuple[int, int]]:

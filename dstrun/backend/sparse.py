@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +23,17 @@ from dstrun.backend.kernel import Kernel, kernel_for
 from dstrun.backend.kernel.layout import batch_innermost
 from dstrun.backend.normalization import BatchNorm2d
 from dstrun.backend.pattern import Pattern, rows_of
-from dstrun.backend.search import Search, best_of_all, dense_gradient
+from dstrun.backend.search import Proposes, Search, best_by_gradient, best_of_all, dense_gradient
 from dstrun.layer.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
-from dstrun.layer.growth import Exploration, Proposal, best
+from dstrun.layer.growth import GrowthContext, GrowthRequest
 from dstrun.layer.initial import Initial, home, initial
-from dstrun.layer.interface import SparseLayer, carry, prunable, scored, sharing, single
+from dstrun.layer.interface import SparseLayer, carry, prunable, sharing, single
 from dstrun.layer.topology import Topology, others
 from dstrun.system.ranks import ALONE, Passes, Ranks
 from dstrun.system.transfer import sent
 
-if TYPE_CHECKING:
-    from dstrun.layer.criterion import GrowCriterion
 
-
-class Sparse(nn.Module):
+class Sparse(Proposes, nn.Module):
     """What ``Linear``, ``Conv1d`` and ``Conv2d`` share; implements ``dstrun.layer.interface.SparseLayer``.
 
     Args:
@@ -71,7 +68,6 @@ class Sparse(nn.Module):
         self.pattern = Pattern(geometry, topology, values.device)
         self.ever = Explored(topology, self.pattern.per_output)
         self._search: Search | None = None
-        self._found: Proposal | None = None
 
     @property
     def topology(self) -> Topology:
@@ -108,23 +104,9 @@ class Sparse(nn.Module):
     def confine_gradient(self) -> None:
         """Leave the gradient as it is: there is none outside the topology."""
 
-    def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
+    def request_growth(self, request: GrowthRequest) -> None:
         """Arm the next backward: candidates are drawn and scored inside it, in place of the weight's gradient."""
-        self._search = Search(criterion, blocked, limit, generator, self.passes)
-
-    def propose(
-        self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator
-    ) -> Proposal:
-        """Choose and score candidates at once, for a criterion that needs no gradient."""
-        blocked = self.topology.positions if blocked is None else blocked
-        return scored(criterion, Exploration(self.geometry, self.count, blocked, limit, generator))
-
-    def proposal(self) -> Proposal:
-        """Return what the armed backward found, and disarm."""
-        if self._found is None:
-            raise RuntimeError(f"{self.name}: no armed backward has run")
-        found, self._found = self._found, None
-        return found
+        self._search = Search(request, self.passes)
 
     def rewire(self, prune: Tensor, grow: Tensor) -> None:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
@@ -210,19 +192,18 @@ class Sparse(nn.Module):
         """Search for candidates in an armed backward pass, given input and output gradient as kernels have them."""
         search = self._search
         assert search is not None
-        criterion, blocked = search.criterion, self.topology.positions if search.blocked is None else search.blocked
-        seen = self._seen(x), self._seen(delta)
-        exploration = Exploration(self.geometry, self.count, blocked, search.limit, search.generator, *seen, self.ranks)
-        if not search.draw(exploration):
+        criterion = search.request.criterion
+        context = GrowthContext.of(self, search.request, self._seen(x), self._seen(delta))
+        if not search.draw(context):
             return
         if self.passes.last:
             self._search = None
         positions = search.candidates
         if positions is None and self.passes.count == 1:
-            self._found = best_of_all(criterion, exploration)
+            self._found = best_of_all(criterion, context)
             return
         if positions is None:
-            gradient = search.add(dense_gradient(exploration))
+            gradient = search.add(dense_gradient(context))
         else:
             if not bool((positions[1:] > positions[:-1]).all()):  # a criterion may name them in any order
                 positions = positions.sort().values
@@ -230,9 +211,7 @@ class Sparse(nn.Module):
             rows, inputs = rows_of(positions, self.geometry.shape[0], self.pattern.per_output)
             gradient = search.add(kernel.weight_gradient(self.convolution, rows, inputs, x, delta))
         if self.passes.last:
-            gradient = self.ranks.average(gradient)
-            finite = gradient.isfinite().all()
-            self._found = best(criterion.score(gradient, positions, exploration), positions, exploration, finite)
+            self._found = best_by_gradient(criterion, self.ranks.average(gradient), positions, context)
 
     def _seen(self, tensor: Tensor) -> Tensor:
         """View what kernels see in the logical shape."""

@@ -10,7 +10,7 @@ from dstrun.layer.criterion import Cost
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer.growth import Exploration
+    from dstrun.layer.growth import GrowthContext
 
 
 @option
@@ -26,10 +26,10 @@ class Gradient:
     cost: ClassVar[Cost] = Cost.DENSE_GRAD
     aggregates: ClassVar[bool] = False
 
-    def candidates(self, exploration: Exploration) -> None:
+    def candidates(self, context: GrowthContext) -> None:
         """Choose all inactive connections."""
 
-    def score(self, gradient: Tensor | None, positions: Tensor | None, exploration: Exploration) -> Tensor:
+    def score(self, gradient: Tensor | None, positions: Tensor | None, context: GrowthContext) -> Tensor:
         """Score by the gradient's magnitude."""
         assert gradient is not None
         return gradient.abs()

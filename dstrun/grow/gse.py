@@ -12,7 +12,7 @@ from dstrun.system.trouble import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer.growth import Exploration
+    from dstrun.layer.growth import GrowthContext
 
 
 @option
@@ -40,7 +40,12 @@ class GSE:
         """Return whether the subset's distribution looks at the pass."""
         return self.subset.aggregates
 
-    def expected(self, active: int, size: int) -> int:
+    @property
+    def paper_candidates(self) -> float:
+        """Return gamma, by which the paper counts."""
+        return self.gamma
+
+    def expected_candidates(self, active: int, size: int) -> int:
         """Predict |S| of a layer of ``size`` connections; the most it can be where that hangs on the pass.
 
         Of ``sampling=single`` with a uniform subset it is the mean: m draws hit each of N connections with a
@@ -53,21 +58,21 @@ class GSE:
             return min(wanted, size - active)
         return round((size - active) * -math.expm1(wanted * math.log1p(-1 / size)))
 
-    def look(self, exploration: Exploration) -> None:
+    def look(self, context: GrowthContext) -> None:
         """Ask for the sums of the subset's distribution."""
-        self.subset.factors(exploration)
+        self.subset.factors(context)
 
-    def candidates(self, exploration: Exploration) -> Tensor:
+    def candidates(self, context: GrowthContext) -> Tensor:
         """Draw the subset from this pass's input and output gradient."""
         import math
 
         from dstrun.subset.draw import draw
 
-        wanted = math.ceil(self.gamma * exploration.active)
-        f, g = self.subset.factors(exploration)
-        return draw(f, g, exploration, wanted, exact=self.sampling == "exact")
+        wanted = math.ceil(self.gamma * context.active)
+        f, g = self.subset.factors(context)
+        return draw(f, g, context, wanted, exact=self.sampling == "exact")
 
-    def score(self, gradient: Tensor | None, positions: Tensor | None, exploration: Exploration) -> Tensor:
+    def score(self, gradient: Tensor | None, positions: Tensor | None, context: GrowthContext) -> Tensor:
         """Score by the gradient's magnitude."""
         assert gradient is not None
         return gradient.abs()

@@ -10,7 +10,7 @@ from dstrun.layer.criterion import Cost
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer.growth import Exploration
+    from dstrun.layer.growth import GrowthContext
 
 
 @option
@@ -29,19 +29,19 @@ class Random:
     cost: ClassVar[Cost] = Cost.NONE
     aggregates: ClassVar[bool] = False
 
-    def candidates(self, exploration: Exploration) -> Tensor:
+    def candidates(self, context: GrowthContext) -> Tensor:
         """Draw ``limit`` inactive connections uniformly without replacement."""
         from dstrun.layer.topology import draw_distinct, inactive
 
-        count = min(exploration.limit, exploration.free)
-        return inactive(exploration.blocked, draw_distinct(exploration.free, count, exploration.generator))
+        count = min(context.limit, context.free)
+        return inactive(context.blocked, draw_distinct(context.free, count, context.generator))
 
-    def score(self, gradient: Tensor | None, positions: Tensor | None, exploration: Exploration) -> Tensor:
+    def score(self, gradient: Tensor | None, positions: Tensor | None, context: GrowthContext) -> Tensor:
         """Draw the highest order statistics of the scores of all inactive connections."""
         import torch
 
         assert positions is not None
         count = positions.numel()
-        uniform = torch.rand(count, generator=exploration.generator, dtype=torch.float64)
-        left = exploration.free - torch.arange(count, dtype=torch.float64)
+        uniform = torch.rand(count, generator=context.generator, dtype=torch.float64)
+        left = context.free - torch.arange(count, dtype=torch.float64)
         return (uniform.log() / left).cumsum(0).float()

@@ -1,4 +1,4 @@
-"""What a grow criterion is asked of one layer, and what comes back.
+"""What a method requests of one layer for growth, what a grow criterion may look at, and what comes back.
 
 Shape letters: A active connections, M candidates, N connections of the dense layer.
 """
@@ -16,10 +16,30 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from dstrun.layer.criterion import GrowCriterion
+    from dstrun.layer.interface import SparseLayer
+
 
 @dataclass(frozen=True)
-class Exploration:
-    """What a grow criterion is asked of one layer, and what it may look at.
+class GrowthRequest:
+    """What a method requests of one layer: the best candidates for growth.
+
+    Attributes:
+        criterion: chooses and scores candidates.
+        limit: how many candidates are of use; the best ``limit`` are kept.
+        generator: on the CPU, so that every device draws the same.
+        blocked: sorted positions that may not grow, on the CPU; those active when candidates are chosen if ``None``.
+    """
+
+    criterion: GrowCriterion
+    limit: int
+    generator: torch.Generator
+    blocked: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class GrowthContext:
+    """What a grow criterion may look at in one layer.
 
     Attributes:
         geometry: how connections relate to inputs and outputs.
@@ -41,6 +61,14 @@ class Exploration:
     x: Tensor | None = None
     delta: Tensor | None = None
     ranks: Ranks = ALONE
+
+    @classmethod
+    def of(
+        cls, layer: SparseLayer, request: GrowthRequest, x: Tensor | None = None, delta: Tensor | None = None
+    ) -> GrowthContext:
+        """Return what a layer has to show for a request now."""
+        blocked = layer.topology.positions if request.blocked is None else request.blocked
+        return cls(layer.geometry, layer.count, blocked, request.limit, request.generator, x, delta, layer.ranks)
 
     @property
     def size(self) -> int:
@@ -96,20 +124,27 @@ class Proposal:
     finite: Tensor | None = None
 
 
-def best(scores: Tensor, positions: Tensor | None, exploration: Exploration, finite: Tensor | None = None) -> Proposal:
+def best(scores: Tensor, positions: Tensor | None, context: GrowthContext, finite: Tensor | None = None) -> Proposal:
     """Keep the ``limit`` highest scores; equal ones in the order in which the candidates come.
 
     Args:
         scores: (M,) of the candidates.
         positions: (M,) the candidates, where the scores are; ``None`` where all N positions are scored, blocked ones
             too.
-        exploration: names the limit and what is blocked.
+        context: names the limit and what is blocked.
         finite: whether the gradients behind the scores are, if there are any.
     """
-    drawn = exploration.free if positions is None else scores.numel()
-    count = min(exploration.limit, drawn)
+    drawn = context.free if positions is None else scores.numel()
+    count = min(context.limit, drawn)
     if positions is None:
-        top = highest(scores, count, exploration.blocked)
+        top = highest(scores, count, context.blocked)
         return Proposal(top, scores[top], drawn, finite)
     top = highest(scores, count)
     return Proposal(positions[top], scores[top], drawn, finite)
+
+
+def propose(layer: SparseLayer, request: GrowthRequest) -> Proposal:
+    """Choose and score candidates at once, for a criterion that needs no gradient."""
+    context = GrowthContext.of(layer, request)
+    positions = request.criterion.candidates(context)
+    return best(request.criterion.score(None, positions, context), positions, context)

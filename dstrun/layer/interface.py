@@ -10,9 +10,8 @@ from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dstrun.layer.criterion import GrowCriterion
 from dstrun.layer.geometry import Geometry, Layer, has_geometry
-from dstrun.layer.growth import Exploration, Proposal, best
+from dstrun.layer.growth import GrowthRequest, Proposal
 from dstrun.layer.topology import Topology
 from dstrun.system.lazy import torch
 from dstrun.system.ranks import Passes, Ranks
@@ -71,23 +70,11 @@ class SparseLayer(Protocol):
         """Drop what the backward left outside the topology, before the optimizer sees it."""
         ...
 
-    def explore(self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator) -> None:
+    def request_growth(self, request: GrowthRequest) -> None:
         """Arm the next backward: candidates are drawn inside it, from that pass's input and output gradient.
 
         Where a batch takes several passes (``passes``), all of them are armed, and what is found is of the batch.
-
-        Args:
-            criterion: chooses and scores candidates.
-            blocked: sorted positions that may not grow, on the CPU; those active when the backward runs if ``None``.
-            limit: how many candidates are of use.
-            generator: on the CPU.
         """
-        ...
-
-    def propose(
-        self, criterion: GrowCriterion, blocked: Tensor | None, limit: int, generator: torch.Generator
-    ) -> Proposal:
-        """Choose and score candidates at once, for a criterion that needs no gradient."""
         ...
 
     def proposal(self) -> Proposal:
@@ -201,12 +188,6 @@ def _is_stale(value: Any, grows: bool, shape: tuple[int, ...] | None = None) -> 
     if isinstance(value, dict | list | tuple):
         return any(_is_stale(part, grows) for part in (value.values() if isinstance(value, dict) else value))
     return grows and isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def scored(criterion: GrowCriterion, exploration: Exploration) -> Proposal:
-    """Choose and score candidates by a criterion that needs no gradient: ``propose`` of every backend."""
-    positions = criterion.candidates(exploration)
-    return best(criterion.score(None, positions, exploration), positions, exploration)
 
 
 @contextmanager

@@ -214,6 +214,11 @@ class Method:
         """Whether training itself finds how many connections are active at the end."""
         return not self.budget and self.start == "all"
 
+    @property
+    def prunes(self) -> bool:
+        """Return whether the network at the end has fewer weights than the one chosen, or may have."""
+        return self.budget or self.start != "none"
+
     def allocates(self, scope: str) -> bool:
         """Return whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""
         return self.budget and (self.start == "sparse" or scope == "layer")
@@ -290,6 +295,15 @@ class Method:
 
     def scored_samples(self, classes: int) -> int:
         """Predict how many samples are scored before the first step (``Update.samples``)."""
+        return 0
+
+    def fresh_samples(self, batch_size: int, classes: int) -> int:
+        """Predict on how many samples of its own an update scores candidates; 0: on the batch of the step it replaces.
+
+        Args:
+            batch_size: of a step.
+            classes: of the data set.
+        """
         return 0
 
     def update_samples(self, classes: int) -> int:

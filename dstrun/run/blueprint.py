@@ -110,13 +110,18 @@ class Blueprint:
                 budget.
         """
         choices = self.experiment.choices
-        if not self.cost.layers and choices["method"] != "dense":
+        if not self.cost.layers and self.method.prunes:
             raise ConfigError(f"model={choices['model']} has no layer that can be pruned: set method=dense")
         counts = self.method.counts(self.trained.model, self.budget)
         if counts is not None:
             return counts
         allocation = self.experiment.build("allocation") or Uniform(dense_first=False)
         return allocation.counts([layer.shape for layer in self.cost.layers], self.experiment.config["sparsity"])
+
+    @property
+    def backends(self) -> list[str]:
+        """The backend of every layer before a run starts: ``auto``, which measures then, counts as ``sparse``."""
+        return ["masked" if self.experiment.config["backend"] == "masked" else "sparse"] * len(self.cost.layers)
 
     @property
     def shapes(self) -> str:

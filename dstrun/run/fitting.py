@@ -96,7 +96,7 @@ def fit(given: Experiment, again: Again, limit: int) -> list[dict[str, Any]]:
     rows.append(_row("the largest batch", _largest(_batches(given), again, room)))
     if "width" in given.config["model"]:
         count = sum(active(given))
-        what = f"the widest network of {count:,} connections" if _is_sparse(given) else "the widest network"
+        what = f"the widest network of {count:,} connections" if given.build("method").prunes else "the widest network"
         rows.append(_row(what, _largest(_widths(given, count, again), again, room)))
     if peak > room:
         rows.append(made_room(given, again, room, peak))
@@ -127,10 +127,6 @@ def _row(what: str, found: tuple[list[str], int] | None) -> dict[str, Any]:
     return {"what": what, "words": words, "peak_bytes": peak, "fits": found is not None}
 
 
-def _is_sparse(experiment: Experiment) -> bool:
-    return experiment.choices["method"] != "dense"
-
-
 def _batches(given: Experiment) -> Scale:
     most = given.build("dataset").train_images
     step = given.config["microbatch"] or 1
@@ -144,7 +140,7 @@ def _widths(given: Experiment, count: int, again: Again) -> Scale:
 
     def words(width: float) -> list[str]:
         word = f"model.width={width:.4g}"
-        if not _is_sparse(given):
+        if not given.build("method").prunes:
             return [word]
         size = sum(layer.size for layer in Blueprint(again([word])).cost.layers)
         return [word, f"sparsity={1 - count / size:.8g}"] if size > count else [word, "sparsity=0"]

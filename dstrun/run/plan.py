@@ -8,7 +8,7 @@ from typing import Any
 
 from dstrun.account.flops import FlopMeter, flops_record, paper_ratio
 from dstrun.config.composition import Experiment
-from dstrun.layer.criterion import Cost
+from dstrun.layer.criterion import Cost, expected_candidates
 from dstrun.method.procedure import Change, Products, Update
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.predict import predict_memory
@@ -111,21 +111,19 @@ def plan_flops(blueprint: Blueprint) -> dict[str, Any]:
     sizes = [layer.size for layer in cost.layers]
     stretches = list(method.course(sizes, active, schedule, epochs, sparsity, per_epoch))
     update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
-    backends = ["masked" if config["backend"] == "masked" else "sparse"] * len(active)
     split = config["microbatch"] not in (None, batch)
-    meter = FlopMeter(cost, grow, backends, blueprint.built, split)
+    meter = FlopMeter(cost, grow, blueprint.backends, blueprint.built, split)
     updates: list[Update] = []
+    pairs = zip(active, sizes, strict=True)
+    candidates = [] if grow is None else [expected_candidates(grow, count, size) for count, size in pairs]
     if update_steps and grow is not None:
-        expected = getattr(grow, "expected", lambda count, size: min(count, size - count))
         changes = [
-            Change(layer.name, count, 0, 0, expected(count, layer.size), 0.0)
-            for layer, count in zip(cost.layers, active, strict=True)
+            Change(layer.name, count, 0, 0, scored, 0.0)
+            for layer, count, scored in zip(cost.layers, active, candidates, strict=True)
         ]
-        fresh = method.batch == "fresh" and grow.cost is not Cost.NONE
-        drawn = batch if method.samples_per_class is None else method.samples_per_class * dataset.classes
-        samples = drawn * len(update_steps) if fresh else 0
-        replaces = not fresh and grow.cost is not Cost.NONE
-        updates = [Update(update_steps[0], grow.cost, replaces, samples, changes)]
+        fresh = 0 if grow.cost is Cost.NONE else method.fresh_samples(batch, dataset.classes)
+        replaces = grow.cost is not Cost.NONE and not fresh
+        updates = [Update(update_steps[0], grow.cost, replaces, fresh * len(update_steps), changes)]
         meter.step(batch * len(update_steps), Products.of(active), updates)
         stretches = [(steps - len(update_steps), Products.of(active))]
     for length, products in stretches:
@@ -138,6 +136,8 @@ def plan_flops(blueprint: Blueprint) -> dict[str, Any]:
     if schedule is not None and grow is not None:
         interval = schedule.interval_steps or schedule.recipe_interval_steps
         sparse, dense = cost.forward(active), cost.forward()
-        ratio = paper_ratio(grow.cost, sparse, dense, interval, getattr(grow, "gamma", 1.0))
+        by_paper = getattr(grow, "paper_candidates", None)
+        scored = cost.forward(candidates) if by_paper is None else by_paper * sparse
+        ratio = paper_ratio(grow.cost, sparse, dense, interval, scored)
         found |= {"paper_interval_steps": interval, "train_x_dense_paper": ratio}
     return found | {"steps": steps, "updates": len(update_steps) if grow is not None else len(stretches) - 1}

@@ -31,12 +31,10 @@ def predict_memory(experiment: Experiment) -> dict[str, Any]:
     Raises:
         ConfigError: parts that do not fit together.
     """
-    backend = "masked" if experiment.config["backend"] == "masked" else "sparse"
-    blank = _Blank(experiment.config, experiment.choices)
-    blueprint, hollow = Blueprint(blank), Hollow()
-    backends = [backend] * len(blueprint.cost.layers)
+    blueprint = Blueprint(_Blank(experiment.config, experiment.choices))
+    hollow = Hollow()
     with _silent(), hollow:
-        training = assemble(blank, torch.device("cpu"), backends, blueprint=blueprint)
+        training = assemble(blueprint.experiment, torch.device("cpu"), blueprint.backends, blueprint=blueprint)
         meter = training.memory
         meter.record_events, meter.address = hollow.recorded, hollow.address
         training.model.train()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer.growth import Exploration
+    from dstrun.layer.growth import GrowthContext
 
 
 class SubsetDistribution(Protocol):
@@ -16,6 +16,6 @@ class SubsetDistribution(Protocol):
     aggregates: ClassVar[bool]
     """Whether the vectors are sums over the pass, which cost FLOPs."""
 
-    def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
+    def factors(self, context: GrowthContext) -> tuple[Tensor, Tensor]:
         """Return f, (G, I) over the inputs of each group, and g, (O,) over the outputs; not normalised."""
         ...

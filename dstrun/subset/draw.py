@@ -25,7 +25,7 @@ from dstrun.system.transfer import fetched
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer.growth import Exploration
+    from dstrun.layer.growth import GrowthContext
 
 FLOOR = 1e-3
 """Every input and output keeps this share of the mean weight, so that none is out of reach where all are zero."""
@@ -40,13 +40,13 @@ DEVIATIONS = 4
 """How many standard deviations on either side of the expected last arrival have their times drawn."""
 
 
-def draw(f: Tensor, g: Tensor, exploration: Exploration, wanted: int, exact: bool) -> Tensor:
-    """Draw candidates outside ``exploration.blocked``.
+def draw(f: Tensor, g: Tensor, context: GrowthContext, wanted: int, exact: bool) -> Tensor:
+    """Draw candidates outside ``context.blocked``.
 
     Args:
         f: (G, I) weights of the inputs of each group.
         g: (O,) weights of the outputs.
-        exploration: names the blocked positions and the generator.
+        context: names the blocked positions and the generator.
         wanted: how many to draw.
         exact: draw until min(wanted, free) distinct unblocked ones are found, which is successive sampling without
             replacement; else draw ``wanted`` with replacement once and drop repeated and blocked ones.
@@ -54,9 +54,9 @@ def draw(f: Tensor, g: Tensor, exploration: Exploration, wanted: int, exact: boo
     Returns:
         (M,) int64 positions, sorted; on the CPU.
     """
-    blocked, generator = exploration.blocked, exploration.generator
-    if exact and wanted >= exploration.free:
-        return inactive(blocked, torch.arange(exploration.free))
+    blocked, generator = context.blocked, context.generator
+    if exact and wanted >= context.free:
+        return inactive(blocked, torch.arange(context.free))
     pairs = _Pairs(*(t.view(s.shape) for t, s in zip(fetched([f, g]), (f, g), strict=True)))
     if exact:
         return pairs.first(blocked, wanted, generator)

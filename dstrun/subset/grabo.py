@@ -9,7 +9,7 @@ from dstrun.config.option import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer.growth import Exploration
+    from dstrun.layer.growth import GrowthContext
 
 
 @option
@@ -18,6 +18,6 @@ class GraBo:
 
     aggregates: ClassVar[bool] = True
 
-    def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
+    def factors(self, context: GrowthContext) -> tuple[Tensor, Tensor]:
         """Return f, (G, I), and g, (O,), from the pass's activations h and output gradients delta."""
-        return exploration.input_sums(None), exploration.output_sums(None)
+        return context.input_sums(None), context.output_sums(None)

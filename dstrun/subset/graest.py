@@ -9,7 +9,7 @@ from dstrun.config.option import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer.growth import Exploration
+    from dstrun.layer.growth import GrowthContext
 
 
 @option
@@ -22,7 +22,7 @@ class GraEst:
 
     aggregates: ClassVar[bool] = True
 
-    def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
+    def factors(self, context: GrowthContext) -> tuple[Tensor, Tensor]:
         """Return f, (G, I), and g, (O,), from the pass's activations h and output gradients delta."""
-        signs = exploration.signs()
-        return exploration.input_sums(signs).abs(), exploration.output_sums(signs).abs()
+        signs = context.signs()
+        return context.input_sums(signs).abs(), context.output_sums(signs).abs()

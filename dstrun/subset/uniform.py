@@ -9,7 +9,7 @@ from dstrun.config.option import option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dstrun.layer.growth import Exploration
+    from dstrun.layer.growth import GrowthContext
 
 
 @option
@@ -18,9 +18,9 @@ class Uniform:
 
     aggregates: ClassVar[bool] = False
 
-    def factors(self, exploration: Exploration) -> tuple[Tensor, Tensor]:
+    def factors(self, context: GrowthContext) -> tuple[Tensor, Tensor]:
         """Return f, (G, I), and g, (O,): ones."""
         import torch
 
-        out, groups = exploration.geometry.shape[0], exploration.geometry.groups
-        return torch.ones(groups, exploration.size // out), torch.ones(out)
+        out, groups = context.geometry.shape[0], context.geometry.groups
+        return torch.ones(groups, context.size // out), torch.ones(out)

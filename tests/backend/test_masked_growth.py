@@ -16,12 +16,13 @@ from dstrun.backend.masked import sparsify
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.gse import GSE
 from dstrun.grow.random import Random
+from dstrun.layer.growth import GrowthRequest, propose
 from dstrun.subset.grabo import GraBo
 from dstrun.subset.graest import GraEst
 from dstrun.subset.uniform import Uniform
 from dstrun.system.stream import generator
 
-# --- exploration ------------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 @modules
@@ -29,7 +30,7 @@ from dstrun.system.stream import generator
 def test_candidates_are_scored_by_their_true_gradient(make, shape, criterion):
     layer = sparse(make)
     blocked = layer.topology.positions[::2].contiguous()
-    layer.explore(criterion, blocked, 1000, generator(0, "grow"))
+    layer.request_growth(GrowthRequest(criterion, 1000, generator(0, "grow"), blocked))
     loss_of(layer, shape).backward()
     found = layer.proposal()
     true = dense_gradient(layer, shape).abs()
@@ -44,7 +45,7 @@ def test_candidates_are_scored_by_their_true_gradient(make, shape, criterion):
 def test_rigl_finds_the_largest_gradients_by_brute_force(make, shape, limit):
     layer = sparse(make)
     blocked = layer.topology.positions[1::2].contiguous()
-    layer.explore(Gradient(), blocked, limit, generator(0, "grow"))
+    layer.request_growth(GrowthRequest(Gradient(), limit, generator(0, "grow"), blocked))
     loss_of(layer, shape).backward()
     found = layer.proposal()
     true = dense_gradient(layer, shape).abs().tolist()
@@ -66,7 +67,7 @@ def test_gse_draws_from_the_pass_it_scores(make, shape, subset):
             seen.append(exploration)
             return subset.factors(exploration)
 
-    layer.explore(GSE(subset=Spy(), gamma=0.5), layer.topology.positions, 4, generator(0, "grow"))
+    layer.request_growth(GrowthRequest(GSE(subset=Spy(), gamma=0.5), 4, generator(0, "grow"), layer.topology.positions))
     torch.manual_seed(1)
     x = torch.randn(shape)
     y = layer.module(x)
@@ -81,7 +82,7 @@ def test_gse_draws_from_the_pass_it_scores(make, shape, subset):
 
 
 @pytest.mark.parametrize("criterion", CRITERIA.values(), ids=CRITERIA)
-def test_exploring_leaves_the_pass_as_it_was_and_disarms(network, criterion):
+def test_searching_leaves_the_pass_as_it_was_and_disarms(network, criterion):
     layers = sparsify(network, [20, 100, 7], seed=0)
     x = torch.randn(4, 3, 8, 8)
 
@@ -92,7 +93,7 @@ def test_exploring_leaves_the_pass_as_it_was_and_disarms(network, criterion):
 
     plain = gradients()
     for index, layer in enumerate(layers):
-        layer.explore(criterion, layer.topology.positions, 3, generator(0, "grow", index))
+        layer.request_growth(GrowthRequest(criterion, 3, generator(0, "grow", index), layer.topology.positions))
     armed = gradients()
     assert all(torch.equal(a, b) for a, b in zip(plain, armed, strict=True))
     for layer in layers:
@@ -110,7 +111,7 @@ def test_an_in_place_activation_does_not_disturb_what_is_seen():
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Linear(6, 3))
     layers = sparsify(model, [18, 9], seed=0)
     for layer in layers:
-        layer.explore(Gradient(), layer.topology.positions, 4, generator(0))
+        layer.request_growth(GrowthRequest(Gradient(), 4, generator(0), layer.topology.positions))
     model(torch.randn(5, 6)).square().sum().backward()
     for layer in layers:
         true = layer.module.weight.grad.flatten().abs()
@@ -122,7 +123,7 @@ def test_an_in_place_activation_does_not_disturb_what_is_seen():
 def test_a_pass_without_gradients_is_not_the_one_that_is_looked_at(make, shape):
     """As where a part of the network is passed again in the backward pass, with gradients."""
     layer = sparse(make)
-    layer.explore(Gradient(), layer.topology.positions, 4, generator(0))
+    layer.request_growth(GrowthRequest(Gradient(), 4, generator(0), layer.topology.positions))
     x = torch.randn(*shape)
     with torch.no_grad():
         layer.module(2 * x)
@@ -132,10 +133,10 @@ def test_a_pass_without_gradients_is_not_the_one_that_is_looked_at(make, shape):
 
 
 @pytest.mark.parametrize("subset", [GraBo(), GraEst()], ids=lambda s: type(s).__name__)
-def test_exploring_under_automatic_mixed_precision(network, subset):
+def test_searching_under_automatic_mixed_precision(network, subset):
     layers = sparsify(network, [20, 100, 7], seed=0)
     for layer in layers:
-        layer.explore(GSE(subset=subset), layer.topology.positions, 3, generator(0))
+        layer.request_growth(GrowthRequest(GSE(subset=subset), 3, generator(0), layer.topology.positions))
     with torch.autocast("cpu", torch.bfloat16):
         loss = network(torch.randn(4, 3, 8, 8)).float().square().mean()
     loss.backward()
@@ -146,7 +147,7 @@ def test_exploring_under_automatic_mixed_precision(network, subset):
 
 def test_proposing_without_gradients():
     layer = sparse(lambda: nn.Linear(12, 8))
-    found = layer.propose(Random(), layer.topology.positions, 6, generator(0, "grow"))
+    found = propose(layer, GrowthRequest(Random(), 6, generator(0, "grow"), layer.topology.positions))
     assert found.positions.unique().numel() == 6
     assert not set(found.positions.tolist()) & set(layer.topology.positions.tolist())
     assert layer.module.weight.grad is None

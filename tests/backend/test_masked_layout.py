@@ -8,6 +8,7 @@ from masked_case import CRITERIA, MODULES, OPTIMIZERS
 from torch import nn
 
 from dstrun.backend.masked import sparsify, wrap
+from dstrun.layer.growth import GrowthRequest
 from dstrun.system.stream import generator
 
 
@@ -21,7 +22,7 @@ def lived(make, shape, criterion, layout):
     for step in range(4):
         torch.manual_seed(step)
         if step % 2:
-            layer.explore(criterion, None, 5, generator(0, "grow", step))
+            layer.request_growth(GrowthRequest(criterion, 5, generator(0, "grow", step)))
         module(torch.randn(shape, dtype=torch.float64)).square().sum().backward()
         found += [layer.grad(), layer.dense_grad().clone()]
         if step % 2:

@@ -11,6 +11,7 @@ from dstrun.backend import sparse
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.random import Random
 from dstrun.layer.geometry import LinearGeometry
+from dstrun.layer.growth import GrowthRequest, propose
 from dstrun.layer.topology import Topology
 from dstrun.optimizer.aged import AgedAdam
 
@@ -307,7 +308,7 @@ def test_no_proposal_before_an_armed_backward():
         layer.proposal()
     with pytest.raises(RuntimeError, match="no gradient yet"):
         layer.grad()
-    proposal = layer.propose(Random(), layer.topology.positions, 5, torch.Generator().manual_seed(0))
+    proposal = propose(layer, GrowthRequest(Random(), 5, torch.Generator().manual_seed(0), layer.topology.positions))
     assert proposal.positions.numel() == 5
     assert not torch.isin(proposal.positions, layer.topology.positions).any()
 
@@ -315,6 +316,6 @@ def test_no_proposal_before_an_armed_backward():
 def test_growth_by_gradient_refuses_a_layer_used_twice_in_a_pass() -> None:
     net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
     (layer, _) = sparse.sparsify(net, [9, 9])
-    layer.explore(Gradient(), None, 3, torch.Generator())
+    layer.request_growth(GrowthRequest(Gradient(), 3, torch.Generator()))
     with pytest.raises(RuntimeError, match="0 is used twice in a pass: growth by gradient needs backend=masked there"):
         net(net(torch.randn(4, 6))).sum().backward()

@@ -22,7 +22,7 @@ from dstrun.config import composition
 from dstrun.config.composition import Experiment
 from dstrun.layer.criterion import Cost
 from dstrun.layer.geometry import geometry
-from dstrun.layer.growth import Exploration
+from dstrun.layer.growth import GrowthContext, GrowthRequest, propose
 from dstrun.layer.topology import contains
 from dstrun.method.procedure import Procedure
 from dstrun.system.stream import generator
@@ -95,12 +95,12 @@ def test_grow_criterion_proposes_unblocked_distinct_candidates(name: str) -> Non
     blocked = [layer.topology.positions for layer in layers]
     if criterion.cost is Cost.NONE:
         found = [
-            x.propose(criterion, b, limit, generator(0, i))
+            propose(x, GrowthRequest(criterion, limit, generator(0, i), b))
             for i, (x, b) in enumerate(zip(layers, blocked, strict=True))
         ]
     else:
         for index, (layer, block) in enumerate(zip(layers, blocked, strict=True)):
-            layer.explore(criterion, block, limit, generator(0, index))
+            layer.request_growth(GrowthRequest(criterion, limit, generator(0, index), block))
         net(torch.randn(8, 4, 4, 4)).square().mean().backward()
         found = [layer.proposal() for layer in layers]
     for layer, block, proposal in zip(layers, blocked, found, strict=True):
@@ -123,7 +123,7 @@ def test_subset_distribution_weighs_inputs_and_outputs(name: str) -> None:
     ):
         delta = torch.randn_like(module(x))
         blocked = torch.tensor([0, 3])
-        f, g = subset.factors(Exploration(geometry(module), 2, blocked, 9, generator(0, "f"), x, delta))
+        f, g = subset.factors(GrowthContext(geometry(module), 2, blocked, 9, generator(0, "f"), x, delta))
         out, per_out = module.weight.shape[0], module.weight[0].numel()
         assert f.shape == (geometry(module).groups, per_out)
         assert g.shape == (out,)

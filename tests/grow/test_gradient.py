@@ -3,11 +3,11 @@ import torch
 from dstrun.grow.gradient import Gradient
 from dstrun.layer.criterion import Cost
 from dstrun.layer.geometry import LinearGeometry
-from dstrun.layer.growth import Exploration
+from dstrun.layer.growth import GrowthContext
 
 
 def test_magnitude_over_all_inactive():
-    asked = Exploration(LinearGeometry((1, 3)), 1, torch.tensor([0]), 2, torch.Generator())
+    asked = GrowthContext(LinearGeometry((1, 3)), 1, torch.tensor([0]), 2, torch.Generator())
     criterion = Gradient()
     assert criterion.candidates(asked) is None
     assert criterion.score(torch.tensor([0.0, -2.0, 1.0]), None, asked).tolist() == [0, 2, 1]

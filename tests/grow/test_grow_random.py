@@ -7,11 +7,13 @@ from scipy.stats import beta, chisquare, ks_2samp, kstest
 from dstrun.grow.random import Random
 from dstrun.layer.criterion import Cost
 from dstrun.layer.geometry import LinearGeometry
-from dstrun.layer.growth import Exploration, best
+from dstrun.layer.growth import GrowthContext, best
 
 
-def explore(blocked, limit, generator, shape=(3, 4)):
-    return Exploration(LinearGeometry(shape), len(blocked), torch.tensor(blocked, dtype=torch.int64), limit, generator)
+def context(blocked, limit, generator, shape=(3, 4)):
+    return GrowthContext(
+        LinearGeometry(shape), len(blocked), torch.tensor(blocked, dtype=torch.int64), limit, generator
+    )
 
 
 def propose(asked):
@@ -23,7 +25,7 @@ def propose(asked):
 @pytest.fixture(scope="module")
 def proposals():
     generator = torch.Generator().manual_seed(0)
-    return [propose(explore([0, 3, 4, 11, 8], 3, generator)) for _ in range(4000)]
+    return [propose(context([0, 3, 4, 11, 8], 3, generator)) for _ in range(4000)]
 
 
 def test_scores_are_the_highest_order_statistics_of_all_inactive(proposals):
@@ -46,19 +48,19 @@ def test_positions_are_uniform_among_the_inactive_in_every_order():
     generator = torch.Generator().manual_seed(2)
     counts = {cell: 0 for cell in permutations([1, 2, 5, 6, 7, 9, 10], 2)}
     for _ in range(4200):
-        counts[tuple(propose(explore([0, 3, 4, 8, 11], 2, generator)).positions.tolist())] += 1
+        counts[tuple(propose(context([0, 3, 4, 8, 11], 2, generator)).positions.tolist())] += 1
     assert chisquare(list(counts.values())).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(("limit", "blocked", "count"), [(0, [1], 0), (3, list(range(12)), 0), (9, list(range(7)), 5)])
 def test_no_more_than_the_limit_and_than_there_are(limit, blocked, count):
-    found = propose(explore(blocked, limit, torch.Generator().manual_seed(0)))
+    found = propose(context(blocked, limit, torch.Generator().manual_seed(0)))
     assert found.positions.numel() == found.scores.numel() == count
     assert not set(found.positions.tolist()) & set(blocked)
 
 
 def test_a_large_layer_is_cheap_and_its_scores_keep_apart():
-    found = propose(explore([5], 1000, torch.Generator().manual_seed(0), (1_000_000, 1_000_000)))
+    found = propose(context([5], 1000, torch.Generator().manual_seed(0), (1_000_000, 1_000_000)))
     assert found.scores.dtype == torch.float  # an accelerator may know no other
     assert found.scores.unique().numel() == 1000
     assert found.scores[-1].item() == pytest.approx(-1e-9, rel=0.2)

@@ -13,6 +13,7 @@ from dstrun.backend import masked, sparse
 from dstrun.config.composition import compose
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.gse import GSE
+from dstrun.layer.growth import GrowthRequest
 from dstrun.run.assemble import assemble
 from dstrun.subset.grabo import GraBo
 from dstrun.subset.graest import GraEst
@@ -57,7 +58,7 @@ def test_candidates_of_a_convolution_are_of_the_whole_batch(backend, subset) -> 
         passes = Passes(size)
         for index, layer in enumerate(sparse_layers):
             layer.passes = passes
-            layer.explore(criterion, None, 9, generator(0, "grow", index))
+            layer.request_growth(GrowthRequest(criterion, 9, generator(0, "grow", index)))
         for summing in [True, False] if passes.wanted and size else [False]:
             passes.summing = summing
             for part in passes.over(len(x)):

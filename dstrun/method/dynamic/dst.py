@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config.option import AtLeast, OneOf, option
 from dstrun.layer.criterion import Cost
-from dstrun.layer.growth import Proposal
+from dstrun.layer.growth import GrowthRequest, Proposal, propose
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import highest, lowest
 from dstrun.layer.topology import without
@@ -52,6 +52,12 @@ class DST(Method):
         if parts["grow"].cost is Cost.NONE:
             return {"batch", "samples_per_class"}
         return {"samples_per_class"} if self.batch == "current" else set()
+
+    def fresh_samples(self, batch_size: int, classes: int) -> int:
+        """Count the samples of an update's own batch."""
+        if self.batch == "current":
+            return 0
+        return batch_size if self.samples_per_class is None else self.samples_per_class * classes
 
     def procedure(self, setting: Setting) -> Procedure:
         """Start updating."""
@@ -107,7 +113,7 @@ class Rewiring(Procedure):
             return None
         self.pruned = self._rank_for_pruning(step)
         for index, layer in enumerate(self.layers):
-            layer.explore(self.setting.grow, *self._request(index), self._stream("grow", step, index))
+            layer.request_growth(self._request(step, index))
         if self.batch == "current":
             return None
         wanted = None if self.samples_per_class is None else self.samples_per_class * self.setting.classes
@@ -125,10 +131,7 @@ class Rewiring(Procedure):
         if step not in self.steps or self.setting.grow.cost is not Cost.NONE:
             return None
         self.pruned = self._rank_for_pruning(step)
-        proposals = [
-            layer.propose(self.setting.grow, *self._request(index), self._stream("grow", step, index))
-            for index, layer in enumerate(self.layers)
-        ]
+        proposals = [propose(layer, self._request(step, index)) for index, layer in enumerate(self.layers)]
         return self._update(step, proposals)
 
     def _fraction(self, step: int) -> float:
@@ -157,14 +160,15 @@ class Rewiring(Procedure):
     def _ranking(self, pool: Sequence[int], order: Tensor) -> Ranking:
         return Ranking.of_pool(order, [self.layers[index].topology.positions for index in pool])
 
-    def _request(self, index: int) -> tuple[Tensor | None, int]:
-        """Return which positions of a layer may not grow (``None``: active ones), and how many candidates help."""
+    def _request(self, step: int, index: int) -> GrowthRequest:
+        """Return what is requested of a layer: as many candidates as its pool loses."""
         ranking, place = next(
             (ranking, pool.index(index)) for ranking, pool in zip(self.pruned, self.pools, strict=True) if index in pool
         )
-        if not self.setting.grow.regrow:
-            return None, len(ranking)
-        return without(self.layers[index].topology.positions, ranking.of(place, len(ranking))), len(ranking)
+        blocked = None
+        if self.setting.grow.regrow:
+            blocked = without(self.layers[index].topology.positions, ranking.of(place, len(ranking)))
+        return GrowthRequest(self.setting.grow, len(ranking), self._stream("grow", step, index), blocked)
 
     def _update(self, step: int, proposals: Sequence[Proposal], samples: int = 0) -> Update:
         """Grow each pool's best candidates and prune as many of its worst connections; none on overflowed gradients."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dstrun.config.option import option
 from dstrun.grow.random import Random
 from dstrun.layer.criterion import Cost
+from dstrun.layer.growth import GrowthRequest, propose
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import lowest
 from dstrun.layer.topology import contains
@@ -113,7 +114,7 @@ class Mutation(Procedure):
         before = layer.topology.positions
         if worst.numel():
             layer.rewire(before[worst], before[:0])
-        found = layer.propose(GROW, None, mutate, generator(setting.seed, "grow", step, index))
+        found = propose(layer, GrowthRequest(GROW, mutate, generator(setting.seed, "grow", step, index)))
         layer.rewire(before[:0], found.positions)
         after = layer.topology.positions
         went, came = int((~contains(after, before)).sum()), int((~contains(before, after)).sum())

@@ -61,7 +61,7 @@ class TopKAST(Method):
 
     def procedure(self, setting: Setting) -> Procedure:
         """Choose A and B for the first step."""
-        return Exploring(setting, self)
+        return Refreshing(setting, self)
 
     def reached(self, sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
         """Count B of every layer."""
@@ -89,7 +89,7 @@ class TopKAST(Method):
         yield total - before, Products.of(counts)
 
 
-class Exploring(Procedure):
+class Refreshing(Procedure):
     """Refreshes A and B after the optimizer's step, from the dense store: a weight enters A with its stored value.
 
     When exploration ends, with the run at the latest, the store outside A is dropped and A becomes the topology.

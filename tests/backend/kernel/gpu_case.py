@@ -20,6 +20,7 @@ from dstrun.backend.kernel import gpu, reference
 from dstrun.backend.pattern import Pattern
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.gse import GSE
+from dstrun.layer.growth import GrowthRequest
 from dstrun.layer.topology import Topology
 from dstrun.subset.uniform import Uniform
 
@@ -146,7 +147,7 @@ def armed(device: torch.device) -> None:
             layer = sparse.Linear.from_dense(nn.Linear(INPUTS, OUTPUTS), Topology((OUTPUTS, INPUTS), some())).to(device)
             layer.pattern.set(layer.topology)
             layer.kernel = kernel
-            layer.explore(criterion, None, 11, torch.Generator().manual_seed(1))
+            layer.request_growth(GrowthRequest(criterion, 11, torch.Generator().manual_seed(1)))
             x = torch.randn(33, INPUTS).to(device)
             layer(x).square().sum().backward()
             assert layer.weight.grad is None
