@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import fork_server
 import pytest
+
+from dstrun.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
@@ -62,14 +65,18 @@ def chromium() -> str | None:
 
 @pytest.fixture
 def dstrun(tmp_path: Path):
-    """Run the command line in a process of its own, in an empty folder: returns the finished process."""
+    """Run the command line in a process of its own, in an empty folder: returns the finished process.
+
+    Those that may train are forked, unless ``fresh``; verbs need no PyTorch, and start as a user starts them.
+    """
 
     def run(
-        *words: str, check: bool = True, env: dict[str, str] | None = None, **options
+        *words: str, check: bool = True, env: dict[str, str] | None = None, fresh: bool = False, **options
     ) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "dstrun", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-        done = subprocess.run(
+        start = subprocess.run if fresh or words[0] in VERBS else fork_server.run
+        done = start(
             command, cwd=options.pop("cwd", tmp_path), env=environment, capture_output=True, text=True, **options
         )
         assert not check or done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 import torch
 
@@ -38,7 +39,7 @@ REAL += ["method=gse", "subset=grabo"]
 def start(folder: Path, words: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "dstrun", *WORDS, *words, f"results={folder}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return fork_server.Process(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finished(folder: Path) -> tuple[dict, dict, str, str]:
