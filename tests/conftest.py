@@ -17,6 +17,11 @@ import pytest
 from dstrun.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
+SLOWEST = (
+    "launcher/test_slurm.py", "test_sweeps.py", "train/test_resume.py", "train/test_distributed.py",
+    "backend/test_equality.py", "method/test_every_method.py", "torture/test_torture.py",
+)  # fmt: skip
+"""Files of which a worker has most to do."""
 REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -38,9 +43,15 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than there are processors: tests of SLURM, which take one worker minutes, wait for daemons."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine has not got; put the slowest file first, so that no worker is left alone with it."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    """Skip what this machine has not got; put the slowest files first, so that no worker is left alone with one."""
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
     needs = {"gpu": lambda: __import__("torch").cuda.is_available(), "slurm": has_slurm, "browser": find_chromium}
     for name, here in needs.items():
         marked = [item for item in items if item.get_closest_marker(name)]

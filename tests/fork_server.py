@@ -45,6 +45,13 @@ class Server:
                 [sys.executable, __file__, str(theirs.fileno())], env=environment, pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End it."""
+        with self.connection, suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.process.wait()
 
 
 SERVERS: dict[int, Server] = {}
