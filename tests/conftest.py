@@ -11,9 +11,17 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import fork_server
 import pytest
 
+from dstrun.cli.main import VERBS
+
 ROOT = Path(__file__).parents[1]
+SLOWEST = (
+    "launcher/test_slurm.py", "test_sweeps.py", "train/test_resume.py", "train/test_distributed.py",
+    "backend/test_equality.py", "method/test_every_method.py", "torture/test_torture.py",
+)  # fmt: skip
+"""Files of which a worker has most to do."""
 REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -35,9 +43,15 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than there are processors: tests of SLURM, which take one worker minutes, wait for daemons."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine has not got; put the slowest file first, so that no worker is left alone with it."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    """Skip what this machine has not got; put the slowest files first, so that no worker is left alone with one."""
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
     needs = {"gpu": lambda: __import__("torch").cuda.is_available(), "slurm": has_slurm, "browser": find_chromium}
     for name, here in needs.items():
         marked = [item for item in items if item.get_closest_marker(name)]
@@ -62,14 +76,18 @@ def chromium() -> str | None:
 
 @pytest.fixture
 def dstrun(tmp_path: Path):
-    """Run the command line in a process of its own, in an empty folder: returns the finished process."""
+    """Run the command line in a process of its own, in an empty folder: returns the finished process.
+
+    Those that may train are forked, unless ``fresh``; verbs need no PyTorch, and start as a user starts them.
+    """
 
     def run(
-        *words: str, check: bool = True, env: dict[str, str] | None = None, **options
+        *words: str, check: bool = True, env: dict[str, str] | None = None, fresh: bool = False, **options
     ) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "dstrun", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-        done = subprocess.run(
+        start = subprocess.run if fresh or words[0] in VERBS else fork_server.run
+        done = start(
             command, cwd=options.pop("cwd", tmp_path), env=environment, capture_output=True, text=True, **options
         )
         assert not check or done.returncode == 0, done.stderr

@@ -64,8 +64,7 @@ def test_a_file_says_what_it_studies_and_how_many_runs_it_has(name: str) -> None
 @pytest.mark.parametrize("name", FILES)
 def test_runs_of_a_sweep_are_those_that_hydra_composes_alone(name: str) -> None:
     """Sharing what options compose to changes no run."""
-    file = compose_sweep([], name=name)
-    words = words_of(name)
+    file, words = runs_of(name), words_of(name)
     for at in range(0, len(file), max(1, len(file) // 4)):
         alone = compose(words[at], name=name)
         assert (alone.config, alone.choices) == (file[at].config, file[at].choices)

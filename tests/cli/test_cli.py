@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 from small_run import SMALL
 
@@ -39,7 +40,7 @@ def test_commands_to_go_on_with_are_quoted(results: str, dstrun, tmp_path: Path)
 
 
 def test_one_run_leaves_a_record_and_is_skipped_the_next_time(dstrun, tmp_path: Path) -> None:
-    first = dstrun(*SMALL)
+    first = dstrun(*SMALL, fresh=True)
     run = only_run(tmp_path)
     names = {"checkpoint.pt", "config.yaml", "metrics.csv", "record.json", "status.json", "topology.csv"}
     assert names <= {p.name for p in run.iterdir()}
@@ -75,7 +76,7 @@ def test_interrupting_a_sweep_ends_all_of_it(tmp_path: Path) -> None:
     """Ctrl-C saves the run it meets and starts no other."""
     words = ["-m", *SMALL[:4], "epochs=500", "seed=0,1,2"]
     command = [sys.executable, "-m", "dstrun", *words]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = fork_server.Process(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while not list(tmp_path.glob("results/default/*/metrics.csv")):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -91,7 +92,7 @@ def test_interrupting_a_sweep_ends_all_of_it(tmp_path: Path) -> None:
 def test_a_second_process_on_a_run_says_who_works_on_it(dstrun, tmp_path: Path) -> None:
     words = [*SMALL[:4], "epochs=2000"]
     command = [sys.executable, "-m", "dstrun", *words]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = fork_server.Process(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("results/default/*/status.json")) and time.monotonic() < deadline:

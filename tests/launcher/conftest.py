@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 from faulty import YAML
 from slurm_lab import Lab
@@ -38,7 +39,7 @@ class Folder:
         command = [sys.executable, "-m", "dstrun", "--config-dir", "options", "-m", *words]
         said = self.path / f"client-{len(self.clients)}.txt"
         with open(said, "w") as file:  # not a pipe, which what a killed client leaves behind would keep open
-            client = subprocess.Popen(command, cwd=self.path, env=self.environment, stdout=file, stderr=file)
+            client = fork_server.Process(command, cwd=self.path, env=self.environment, stdout=file, stderr=file)
         self.clients.append(client)
         self.said[client.pid] = said
         return client

@@ -130,7 +130,7 @@ def test_a_killed_fork_server_stops_no_run(folder) -> None:
     temporary = folder.path / ("x" * 100)
     temporary.mkdir()
     folder.environment["TMPDIR"] = str(temporary)
-    client = folder.start(*WORDS, "epochs=300", "seed=0,1")
+    client = folder.start(*WORDS, "epochs=100", "seed=0,1")
     (run,) = folder.wait(folder.at_work)
     stat = Path(f"/proc/{run['pid']}/stat").read_text()
     os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)

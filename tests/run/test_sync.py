@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 import wandb
 from small_run import SMALL
@@ -31,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     words = [word for word in SMALL if not word.startswith("wandb")]
     command = [sys.executable, "-m", "dstrun", *words, "method=rigl", "schedule.updates=6", "wandb=offline"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    fork_server.run(command, cwd=folder, check=True, capture_output=True)
     return folder / "results"
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 import ranks_worker
 import torch
@@ -42,7 +43,7 @@ def work(size: int, what: str, folder: Path, ports: int, *words: str) -> None:
     common = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     command = [sys.executable, str(WORKER), what, str(folder), ",".join(map(str, free_ports(ports))), *words]
     started = [
-        subprocess.Popen(
+        fork_server.Process(
             command,
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,

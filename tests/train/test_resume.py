@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 import torch
 
@@ -19,13 +20,14 @@ METHODS = {
     "gse": ["model=mlp", "epochs=60", "method=gse", "subset=graest"],
     "rigl": ["model=mlp", "epochs=60", "method=rigl", "scope=global"],
     "set": ["model=resnet20", "epochs=10", "method=set", "optimizer=adamw"],
-    "fresh": ["model=resnet20", "epochs=8", "method=gse", "method.batch=fresh", "precision=bf16"],
+    "fresh": ["model=resnet20", "model.width=0.5", "epochs=8", "method=gse", "method.batch=fresh", "precision=bf16"],
     "sparse": ["model=resnet20", "epochs=10", "method=gse", "subset=grabo", "scope=global", "backend=sparse"],
     "frugal": ["model=resnet20", "epochs=6", "method=gse", "subset=grabo", "scope=global", "backend=sparse"],
     "dense": ["model=mlp", "epochs=60", "method=dense", "sparsity=0"],
     "static": ["model=mlp", "epochs=60", "method=static", "dataset.validation=200"],
 }
-METHODS["frugal"] += ["microbatch=32", "checkpointing=block", "activations=int8", "weights=bf16", "state=int8"]
+METHODS["frugal"] += ["model.width=0.5", "microbatch=32", "checkpointing=block"]
+METHODS["frugal"] += ["activations=int8", "weights=bf16", "state=int8"]
 SLOW = [m if m in ("fresh", "frugal") else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
 """Small networks are killed at every kind of moment in ``tests/torture``."""
 
@@ -38,7 +40,7 @@ REAL += ["method=gse", "subset=grabo"]
 def start(folder: Path, words: list[str]) -> subprocess.Popen:
     command = [sys.executable, "-m", "dstrun", *WORDS, *words, f"results={folder}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return fork_server.Process(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finished(folder: Path) -> tuple[dict, dict, str, str]:
