@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Change:
+class LayerUpdate:
     """What one update did to one layer; ``explored`` as the layer gives it, a float once it is part of an update."""
 
     layer: str
@@ -49,7 +49,7 @@ class Update:
     cost: Cost
     replaces_step: bool
     samples: int
-    changes: list[Change]
+    changes: list[LayerUpdate]
     skipped: bool = False
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Products:
+class ProductCounts:
     """How many connections of each layer take part in the three products of a training step."""
 
     forward: list[int]
@@ -67,7 +67,7 @@ class Products:
     weight_gradient: list[int]
 
     @classmethod
-    def of(cls, active: Sequence[int], weight_gradient: Sequence[int] | None = None) -> Products:
+    def of(cls, active: Sequence[int], weight_gradient: Sequence[int] | None = None) -> ProductCounts:
         """Let the active connections take part in all three, unless gradients of others are taken too."""
         return cls(list(active), list(active), list(active if weight_gradient is None else weight_gradient))
 
@@ -117,7 +117,7 @@ class Procedure:
     def after_step(self, step: int) -> Update | None:
         """Update the topology after the optimizer's step; the gradients of the step are still there."""
 
-    def products(self) -> Products | None:
+    def products(self) -> ProductCounts | None:
         """Count what the next step computes; ``None``: the active connections of every layer in all three products."""
 
     def counted(self) -> Tensor | None:
@@ -210,7 +210,7 @@ class Method:
     exact: ClassVar[bool] = True
 
     @property
-    def emerges(self) -> bool:
+    def sparsity_is_learned(self) -> bool:
         """Whether training itself finds how many connections are active at the end."""
         return not self.budget and self.start == "all"
 
@@ -274,9 +274,9 @@ class Method:
         """Start the procedure of one run."""
         return Procedure()
 
-    def forecast(
+    def planned_phases(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict what a run computes, for ``dstrun plan``: stretches of steps, an update between two of them.
 
         Args:
@@ -285,13 +285,13 @@ class Method:
             schedule: the part of that name, if any.
             total: steps of the whole run.
         """
-        yield total, Products.of(counts)
+        yield total, ProductCounts.of(counts)
 
     def course(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, epochs: int, sparsity: float, per_epoch: int
-    ) -> Iterator[tuple[int, Products]]:
-        """Predict a run of ``epochs`` a training as ``forecast`` does; overridden by methods that train repeatedly."""
-        return self.forecast(sizes, counts, schedule, self.epochs(epochs, sparsity) * per_epoch)
+    ) -> Iterator[tuple[int, ProductCounts]]:
+        """Predict a whole run; ``planned_phases`` is one training, and methods that train repeatedly override this."""
+        return self.planned_phases(sizes, counts, schedule, self.epochs(epochs, sparsity) * per_epoch)
 
     def scored_samples(self, classes: int) -> int:
         """Predict how many samples are scored before the first step (``Update.samples``)."""

@@ -20,7 +20,7 @@ from dstrun.layer.initial import scale_by_fan_in
 from dstrun.method.procedure import Setting
 from dstrun.method.soft import powerprop
 from dstrun.optimizer.decay import groups
-from dstrun.run.network import allocate, builder, count_network, count_trained, trained
+from dstrun.run.network import allocate, builder, count_network, count_trained, model_to_train
 from dstrun.storage.packed import pack
 from dstrun.storage.product import store, stored_weights
 from dstrun.storage.recompute import Recompute, checkpoint
@@ -51,7 +51,7 @@ def pick_backends(
         return [config["backend"]] * len(counts)
     together = config["microbatch"] or config["batch_size"] // ranks.size
     inputs = [(together, *layer.sees) for layer in cost.layers]
-    return ranks.first(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
+    return ranks.broadcast(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
 
 
 def microbatch(config: dict[str, Any], model: nn.Module, ranks: Ranks) -> int | None:
@@ -97,7 +97,7 @@ def assemble(
     last = likes_channels_last(config["precision"], device)
     data = dataset.open(device, config["batch_size"], seed, ranks, last)
     method = experiment.build("method")
-    sparse, option = method.start == "sparse", trained(experiment, cost)
+    sparse, option = method.start == "sparse", model_to_train(experiment, cost)
     build = builder(experiment, option, bare=sparse)
     torch.manual_seed(stream(seed, "model"))
     model = build()

@@ -15,7 +15,7 @@ from typing import Any
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dstrun.config.composition import Experiment
-from dstrun.run.network import allocate, count_network, outline
+from dstrun.run.network import allocate, count_network, meta_model
 from dstrun.run.predict import predict_memory
 from dstrun.system.trouble import ConfigError
 
@@ -236,7 +236,7 @@ def _trials(given: Experiment) -> Iterator[tuple[str, str]]:
 
 def _is_exact(given: Experiment, setting: str, value: str) -> bool:
     if setting == "microbatch":
-        return not any(isinstance(module, _BatchNorm) for module in outline(given, given.build("model")).modules())
+        return not any(isinstance(module, _BatchNorm) for module in meta_model(given, given.build("model")).modules())
     return any(t.exact and t.setting == setting and (t.values is None or value in t.values) for t in TECHNIQUES)
 
 

@@ -7,7 +7,7 @@ import logging
 from dstrun.config.composition import Experiment
 from dstrun.config.schema import DEFAULTS
 from dstrun.report.unpruned import not_prunable
-from dstrun.run.network import allocate, trained, unmet, unpruned_record
+from dstrun.run.network import allocate, model_to_train, unmet, unpruned_record
 from dstrun.system.progress import say
 from dstrun.train.device import device_name
 from dstrun.train.training import Training
@@ -45,12 +45,12 @@ def introduce(experiment: Experiment, name: str, training: Training, resumed: in
     )
     if less := [f"{key}={config[key]}" for key in LESS if config[key] != DEFAULTS[key]]:
         say(f"  in less memory: {' '.join(less)}")
-    if said := unmet(experiment, cost, allocate(experiment, cost)):
-        log.warning("%s", said)
+    if reason := unmet(experiment, cost, allocate(experiment, cost)):
+        log.warning("%s", reason)
     for line in not_prunable(unpruned_record(cost), cost.parameters, cost.forward()):
         say(f"  {line}")
     if [layer.shape for layer in training.flops.built.layers] != [layer.shape for layer in cost.layers]:
-        say(f"  trained in its place: {trained(experiment, cost)}")
+        say(f"  trained in its place: {model_to_train(experiment, cost)}")
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
     steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]

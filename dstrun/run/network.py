@@ -23,7 +23,7 @@ from dstrun.storage.recompute import Recompute, checkpoint
 from dstrun.system.trouble import ConfigError
 
 
-def outline(experiment: Experiment, option: Any) -> nn.Module:
+def meta_model(experiment: Experiment, option: Any) -> nn.Module:
     """Build the network of an option on the meta device, without weights; layers that cannot be pruned are marked."""
     return _surveyed(experiment, option)[0]
 
@@ -39,7 +39,7 @@ def count_trained(experiment: Experiment, option: Any) -> NetworkCost:
     cost, kind = count_network(experiment, option), experiment.config["checkpointing"]
     if kind == "none":
         return cost
-    again = set(checkpoint(outline(experiment, option), kind, Recompute()))
+    again = set(checkpoint(meta_model(experiment, option), kind, Recompute()))
     return replace(cost, layers=[replace(layer, again=layer.name in again) for layer in cost.layers])
 
 
@@ -91,18 +91,18 @@ def _surveyed(experiment: Experiment, option: Any) -> tuple[nn.Module, Survey]:
 
 def shapes(experiment: Experiment) -> str:
     """Digest the names and shapes of all parameters of the network chosen: SHA-256, the same on every backend."""
-    model = outline(experiment, experiment.build("model"))
-    said = [f"{name} {tuple(parameter.shape)}\n" for name, parameter in model.named_parameters()]
-    return sha256("".join(said).encode()).hexdigest()
+    model = meta_model(experiment, experiment.build("model"))
+    lines = [f"{name} {tuple(parameter.shape)}\n" for name, parameter in model.named_parameters()]
+    return sha256("".join(lines).encode()).hexdigest()
 
 
-def trained(experiment: Experiment, cost: NetworkCost) -> Any:
+def model_to_train(experiment: Experiment, cost: NetworkCost) -> Any:
     """Return the option of the network that is trained: the one chosen, unless the method trains another.
 
     Raises:
         ConfigError: the method finds none.
     """
-    build = partial(outline, experiment)
+    build = partial(meta_model, experiment)
     return experiment.build("method").network(experiment.build("model"), build, _budget(experiment, cost))
 
 
@@ -115,7 +115,7 @@ def allocate(experiment: Experiment, cost: NetworkCost) -> list[int]:
     method = experiment.build("method")
     if not cost.layers and method.prunes:
         raise ConfigError(f"model={experiment.choices['model']} has no layer that can be pruned: set method=dense")
-    model = outline(experiment, trained(experiment, cost))
+    model = meta_model(experiment, model_to_train(experiment, cost))
     counts = method.counts(model, _budget(experiment, cost))
     if counts is not None:
         return counts

@@ -9,20 +9,22 @@ from typing import Any
 from dstrun.account.flops import FlopMeter, NetworkCost, flops_record, paper_ratio
 from dstrun.config.composition import Experiment
 from dstrun.layer.criterion import Cost, expected_candidates
-from dstrun.method.procedure import Change, Products, Update
+from dstrun.method.procedure import LayerUpdate, ProductCounts, Update
 from dstrun.run.network import (
     allocate,
     count_network,
     count_trained,
+    model_to_train,
     parameters_record,
     planned_backends,
-    trained,
     unmet,
     unpruned_record,
 )
 from dstrun.run.predict import predict_memory
 
-EMERGES = "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
+SPARSITY_IS_LEARNED = (
+    "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
+)
 
 
 def plan(experiment: Experiment) -> dict[str, Any]:
@@ -49,12 +51,13 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         }
         for layer, count in zip(cost.layers, active, strict=True)
     ]
-    notes = [EMERGES] if experiment.build("method").emerges else [unmet(experiment, cost, active)]
-    built = count_network(experiment, trained(experiment, cost))
+    learned = experiment.build("method").sparsity_is_learned
+    notes = [SPARSITY_IS_LEARNED if learned else unmet(experiment, cost, active)]
+    built = count_network(experiment, model_to_train(experiment, cost))
     return {
         "parameters": parameters_record(experiment, cost, built, active),
         "flops": plan_flops(experiment, cost, active),
-        "memory": foretell_memory(experiment),
+        "memory": planned_memory(experiment),
         "layers": layers,
         "not_prunable": unpruned_record(cost),
         "rules": rules(experiment),
@@ -62,7 +65,7 @@ def plan(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def foretell_memory(experiment: Experiment) -> dict[str, Any]:
+def planned_memory(experiment: Experiment) -> dict[str, Any]:
     """Predict memory; where PyTorch cannot run the network on tensors without numbers, say so in ``how``.
 
     Raises:
@@ -123,24 +126,24 @@ def plan_flops(experiment: Experiment, cost: NetworkCost, active: list[int]) -> 
     update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
     backends = planned_backends(experiment, len(active))
     split = config["microbatch"] not in (None, batch)
-    meter = FlopMeter(cost, grow, backends, count_trained(experiment, trained(experiment, cost)), split)
+    meter = FlopMeter(cost, grow, backends, count_trained(experiment, model_to_train(experiment, cost)), split)
     updates: list[Update] = []
-    pairs = [] if grow is None else zip(active, sizes, strict=True)
-    candidates = [expected_candidates(grow, count, size) for count, size in pairs]
+    counts = zip(active, sizes, strict=True)
+    candidates = [] if grow is None else [expected_candidates(grow, count, size) for count, size in counts]
     if update_steps and grow is not None:
         changes = [
-            Change(layer.name, count, 0, 0, scored, 0.0)
+            LayerUpdate(layer.name, count, 0, 0, scored, 0.0)
             for layer, count, scored in zip(cost.layers, active, candidates, strict=True)
         ]
         fresh = 0 if grow.cost is Cost.NONE else method.fresh_samples(batch, dataset.classes)
         replaces = grow.cost is not Cost.NONE and not fresh
         updates = [Update(update_steps[0], grow.cost, replaces, fresh * len(update_steps), changes)]
-        meter.step(batch * len(update_steps), Products.of(active), updates)
-        stretches = [(steps - len(update_steps), Products.of(active))]
+        meter.step(batch * len(update_steps), ProductCounts.of(active), updates)
+        stretches = [(steps - len(update_steps), ProductCounts.of(active))]
     for length, products in stretches:
         meter.step(batch * length, products, [])
     if samples := method.scored_samples(dataset.classes):
-        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), Products.of(sizes))
+        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), ProductCounts.of(sizes))
     for _, products in stretches[:-1]:
         meter.scored(Update(0, Cost.NONE, False, method.update_samples(dataset.classes), []), products)
     found = flops_record(cost, active, meter.train, meter.executed, batch * nominal)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config.option import AtLeast, Within, option
-from dstrun.method.procedure import Change, Procedure, Setting, Update
+from dstrun.method.procedure import LayerUpdate, Procedure, Setting, Update
 from dstrun.method.repeated import Repeated, by_criterion
 from dstrun.method.rounds import Rounds
 from dstrun.system.lazy import torch
@@ -85,7 +85,7 @@ class Rewinding(Repeated):
         """List the step whose start levels go back to."""
         return [self.dense - self.length + 1]
 
-    def prune(self, step: int, scores: Sequence[Tensor]) -> list[Change]:
+    def prune(self, step: int, scores: Sequence[Tensor]) -> list[LayerUpdate]:
         """Go back, then prune by the scores of the trained weights."""
         assert self.early is not None
         setting, optimizer = self.setting, self.setting.optimizer

@@ -75,7 +75,7 @@ class Factors(Procedure):
             raise ConfigError("method=sss makes no sense with this network, which has no channels that can be removed")
         self.factors = [self._attach(pair) for pair in self.channels.pairs]
         self.own: list[Optimizer] = [Proximal(self.factors, rate, gamma, momentum)]
-        say(f"  {self.channels.said()}")
+        say(f"  {self.channels.summary()}")
 
     def _attach(self, pair: Pair) -> nn.Parameter:
         """Multiply what a pair's last module gives before its activation; the factor is stored with it."""

@@ -6,7 +6,7 @@ from dstrun.method.structured.thin import Thin
 from dstrun.model.mlp import MLP
 from dstrun.model.resnet_imagenet import ResNet50
 from dstrun.run.assemble import assemble
-from dstrun.run.network import allocate, count_network, outline, trained
+from dstrun.run.network import allocate, count_network, meta_model, model_to_train
 from dstrun.run.plan import plan
 from dstrun.system.trouble import ConfigError
 
@@ -80,8 +80,8 @@ def test_plan_and_run_count_the_thin_network_relative_to_the_full_one():
     made = compose([*WORDS, "sparsity=0.8", "method.epochs_factor=1.5"])
     planned, training = plan(made), assemble(made, torch.device("cpu"))
     full = count_network(made)
-    option = trained(made, full)
-    sizes = [p.numel() for p in outline(made, option).parameters() if p.ndim > 1]
+    option = model_to_train(made, full)
+    sizes = [p.numel() for p in meta_model(made, option).parameters() if p.ndim > 1]
     assert training.active() == allocate(made, full) == sizes
     assert sizes == [p.numel() for p in training.model.parameters() if p.ndim > 1]
     assert planned["parameters"]["prunable"] == sum(layer.size for layer in full.layers) > 4 * sum(sizes)
