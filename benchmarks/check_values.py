@@ -219,7 +219,9 @@ def training_ratio(plan: Planned, extra: int) -> float:
         interval = schedule.interval_steps or schedule.recipe_interval_steps
         return paper_ratio(grow.cost, sparse, dense, interval, getattr(grow, "paper_candidates", 0.0) * sparse)
     total = 0
-    for steps, products in method.forecast([layer.size for layer in plan.cost.layers], plan.active, schedule, STEPS):
+    for steps, products in method.planned_phases(
+        [layer.size for layer in plan.cost.layers], plan.active, schedule, STEPS
+    ):
         passes = (products.forward, products.input_gradient, products.weight_gradient)
         total += steps * sum(plan.cost.forward(taken) + extra for taken in passes)
     return total / (3 * dense * STEPS)

@@ -22,11 +22,11 @@ from dstrun.account.survey import Survey, survey
 from dstrun.account.unpruned import Unpruned, unpruned
 from dstrun.layer.criterion import Cost
 from dstrun.layer.interface import prunable, sharing, stored
-from dstrun.method.procedure import Products
+from dstrun.method.update import ProductCounts
 
 if TYPE_CHECKING:
     from dstrun.layer.criterion import GrowCriterion
-    from dstrun.method.procedure import Update
+    from dstrun.method.update import Update
 
 CONVENTION = (
     "2 FLOPs a multiply-add; linear and convolution layers, zero weights excluded; a training step is 3 forwards"
@@ -99,7 +99,7 @@ class NetworkCost:
         """Count the FLOPs of one sample's input sums, each a convolution with one output: forward / outputs."""
         return sum(2 * layer.macs // layer.shape[0] for layer in self.layers)
 
-    def executed(self, backends: Sequence[str], products: Products) -> int:
+    def executed(self, backends: Sequence[str], products: ProductCounts) -> int:
         """Count the FLOPs really done for one sample, forward and backward.
 
         Args:
@@ -211,7 +211,7 @@ class FlopMeter:
             self._unread, self._unread_samples = None, 0
         return self._train
 
-    def scored(self, update: Update, products: Products) -> None:
+    def scored(self, update: Update, products: ProductCounts) -> None:
         """Add samples passed forward and backward to score active connections, before these were pruned.
 
         Args:
@@ -220,9 +220,9 @@ class FlopMeter:
         """
         before = _before(update) or products.forward
         self._train += 3 * update.samples * self.cost.forward(before)
-        self.executed += update.samples * self.built.executed(self.backends, Products.of(before))
+        self.executed += update.samples * self.built.executed(self.backends, ProductCounts.of(before))
 
-    def step(self, samples: int, products: Products | Tensor, updates: Sequence[Update]) -> None:
+    def step(self, samples: int, products: ProductCounts | Tensor, updates: Sequence[Update]) -> None:
         """Add one step.
 
         Args:
@@ -236,7 +236,7 @@ class FlopMeter:
             if not updates and "sparse" not in self.backends:
                 self._read_later(samples, products)
                 return
-            products = Products(*products.tolist())
+            products = ProductCounts(*products.tolist())
         weight_gradient = self.cost.forward(products.weight_gradient)
         for update in updates:
             candidates = self._scored(update)
@@ -251,7 +251,7 @@ class FlopMeter:
             elif update.cost is Cost.NONE:
                 self.scored(update, products)
             elif update.samples:
-                fresh = Products.of(_before(update), candidates)
+                fresh = ProductCounts.of(_before(update), candidates)
                 self._train += update.samples * (2 * self.cost.forward(fresh.forward) + extra)
                 self.executed += update.samples * (self.built.executed(self.backends, fresh) + sums)
         passes = self.cost.forward(products.forward) + self.cost.forward(products.input_gradient)
@@ -262,7 +262,7 @@ class FlopMeter:
         """Add a step's products to the sums that stay on the device."""
         self._unread = samples * products if self._unread is None else self._unread.add_(products, alpha=samples)
         self._unread_samples += samples
-        dense = Products.of([layer.size for layer in self.built.layers])
+        dense = ProductCounts.of([layer.size for layer in self.built.layers])
         self.executed += samples * self.built.executed(self.backends, dense)
 
     def _scored(self, update: Update) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dstrun.layer.criterion import Cost
-from dstrun.method.procedure import Method
+from dstrun.method.interface import Method
 
 SIZE, PER_EPOCH = 10_000, 50
 """One layer and steps an epoch, enough of both to tell what changes."""
@@ -34,17 +34,17 @@ def step(method: Method, grow: Any, schedule: Any, *, classes: int, epochs: int,
     kinds = ("forward", "input_gradient", "weight_gradient")
     taken = [[getattr(products, kind)[0] for products in course] for kind in kinds]
     passes = [_name(counts, active, "f_S" if counts == taken[0] else "f_B") for counts in taken]
-    said = [f"{'at most ' if method.emerges else ''}{_sum(passes)}"]
+    terms = [f"{'at most ' if method.sparsity_is_learned else ''}{_sum(passes)}"]
     if grow is not None and grow.cost is not Cost.NONE:
         update = _sum([*passes[:2], "f_D" if grow.cost is Cost.DENSE_GRAD else "f_C"])
         update += " + f_agg" if grow.aggregates else ""
-        said.append(f"{'samples of updates' if method.fresh_samples(1, classes) else 'updates'} {update}")
+        terms.append(f"{'samples of updates' if method.fresh_samples(1, classes) else 'updates'} {update}")
     if samples := method.scored_samples(classes):
-        said.append(f"once {samples} x 3 f_D")
+        terms.append(f"once {samples} x 3 f_D")
     if (samples := method.update_samples(classes)) and len(course) > 1:
         before = _name(taken[0][:-1], active, "f_S")
-        said.append(f"{'once' if len(course) == 2 else 'each round'} {samples} x 3 {before}")
-    return "; ".join(said)
+        terms.append(f"{'once' if len(course) == 2 else 'each round'} {samples} x 3 {before}")
+    return "; ".join(terms)
 
 
 def _name(counts: Sequence[int], active: int, other: str) -> str:

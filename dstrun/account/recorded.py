@@ -70,10 +70,10 @@ def _mark(gradient: Tensor) -> None:
 
 def _watch(tensor: Tensor) -> weakref.ref[Any]:
     """Mark when a tensor's storage is released, as long as what is returned is kept."""
-    said = f"{RELEASED}{address(tensor)} {-tensor.untyped_storage().nbytes()}"
+    event = f"{RELEASED}{address(tensor)} {-tensor.untyped_storage().nbytes()}"
 
     def released(_: Any) -> None:
-        with record_function(said):
+        with record_function(event):
             pass
 
     return weakref.ref(tensor.untyped_storage(), released)

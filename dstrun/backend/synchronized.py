@@ -69,7 +69,7 @@ class SplitDropout(Dropout):
         if not self.training or self.p in (0, 1) or self.ranks.parts == 1:
             return self.plain.forward(self, input)
         whole = len(input) * self.ranks.parts
-        kept = input.new_empty((whole, *input.shape[1:])).bernoulli_(1 - self.p)[self.ranks.mine(whole)]
+        kept = input.new_empty((whole, *input.shape[1:])).bernoulli_(1 - self.p)[self.ranks.local_slice(whole)]
         return dropped(input, kept, self.p)
 
 

@@ -164,4 +164,4 @@ def _resident(on_gpu: bool) -> int | None:
 
 
 if __name__ == "__main__":
-    serve(iter(sys.stdin.readline, ""), lambda said: (sys.stdout.write(json.dumps(said) + "\n"), sys.stdout.flush()))  # type: ignore[func-returns-value]
+    serve(iter(sys.stdin.readline, ""), lambda it: (sys.stdout.write(json.dumps(it) + "\n"), sys.stdout.flush()))  # type: ignore[func-returns-value]

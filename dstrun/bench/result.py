@@ -74,5 +74,5 @@ def free_bytes(device: str = "cpu") -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         lines = []
-    said = (1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    return next(said, 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = (1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    return next(available, 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

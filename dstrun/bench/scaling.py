@@ -52,9 +52,9 @@ class Point:
 
     def step(self) -> dict[str, float]:
         """Take a step; gives its seconds as a pass."""
-        said = self._ask("step")
-        self.resident = said["resident"]
-        return {"step": said["seconds"]}
+        answer = self._ask("step")
+        self.resident = answer["resident"]
+        return {"step": answer["seconds"]}
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -74,9 +74,9 @@ class Point:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(self.limit):
                 raise Failed(self.case["implementation"], f"took longer than {self.limit:g} s")
-        if not (said := process.stdout.readline()):
+        if not (answer := process.stdout.readline()):
             raise Failed(self.case["implementation"], "the process ended, likely for want of memory")
-        return json.loads(said)
+        return json.loads(answer)
 
 
 def measure(settings: Scaling) -> Iterator[list[dict[str, Any]]]:

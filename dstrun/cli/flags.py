@@ -43,9 +43,9 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
             return
-        said = f"{action.option_strings[-1]} {value}" if action.option_strings else value
+        given = f"{action.option_strings[-1]} {value}" if action.option_strings else value
         known = [str(choice) for choice in action.choices]
-        raise ConfigError(f"{said} is not known: choose {', '.join(known)}{nearest(str(value), known)}")
+        raise ConfigError(f"{given} is not known: choose {', '.join(known)}{nearest(str(value), known)}")
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong as every other wrong input ends."""

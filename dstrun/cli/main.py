@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        said = users_trouble(error)
+        message = users_trouble(error)
         usage = isinstance(error, OSError) and error.errno in USAGE
-        return report(error) if said is None else refuse(said, 2 if usage else 1)
+        return report(error) if message is None else refuse(message, 2 if usage else 1)
 
 
 def users_trouble(error: Exception) -> str | None:

@@ -187,10 +187,10 @@ def from_tars(folder: Path, files: Sequence[Path]) -> Listing:
     key = sha256()
     for path in files:
         try:
-            told = path.stat()
+            info = path.stat()
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {why(error)}") from error
-        key.update(f"{path.name} {told.st_size} {told.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        key.update(f"{path.name} {info.st_size} {info.st_mtime_ns}\n".encode(errors="surrogateescape"))
     # A million headers take minutes.
     found = remembered("shards", key.hexdigest(), lambda: _tar_columns(files))
     file, start, length, label = found["columns"]

@@ -161,7 +161,7 @@ class Loader(ABC):
 
     def _draws(self, step: int) -> Tensor:
         """Draw how to augment this process's part of a step's batch, (3, B / P)."""
-        mine = self.ranks.mine(self.batch_size)
+        mine = self.ranks.local_slice(self.batch_size)
         return self._draw(self.batch_size, generator(self.seed, "augment", step))[:, mine]
 
     def _draw(self, count: int, draws: torch.Generator) -> Tensor:
@@ -248,7 +248,7 @@ class Resident(Loader):
         self.begin(step)
         position = step % self.steps_per_epoch
         chosen = self._order[position * self.batch_size : (position + 1) * self.batch_size]
-        chosen = chosen[self.ranks.mine(self.batch_size)][part]
+        chosen = chosen[self.ranks.local_slice(self.batch_size)][part]
         return self._training(chosen, self._crops[position][:, part] if self.augment else None)
 
     def eval_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

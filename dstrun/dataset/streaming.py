@@ -288,7 +288,7 @@ class Streaming(Loader):
                 epoch: self._permutation(epoch)
             }
         whole = self._orders[epoch][position * self.batch_size : (position + 1) * self.batch_size]
-        return whole[self.ranks.mine(self.batch_size)]
+        return whole[self.ranks.local_slice(self.batch_size)]
 
     def _permutation(self, epoch: int) -> Tensor:
         group = self.train.group

@@ -89,9 +89,9 @@ class Local:
                         running.append(Worker(context, some, place))
                     except (OSError, EOFError) as error:
                         places.append(place)
-                        said = f"no process can be started for it: {sentence(error) or why(error)}"
+                        reason = f"no process can be started for it: {sentence(error) or why(error)}"
                         for task in some:
-                            yield task, Exit(said, state="failed", message=said)
+                            yield task, Exit(reason, state="failed", message=reason)
                 plan.beat()
                 watch(running)
                 for worker in list(running):
@@ -168,7 +168,7 @@ class Worker:
         self.over = False
         self.orphan = False
         """Whether nothing tells of its end, as its parent was killed."""
-        self._said: dict[int, tuple[str | None, str, int | None]] = {}
+        self._endings: dict[int, tuple[str | None, str, int | None]] = {}
 
     def _start(self, context: Any) -> None:
         self._hears, tells = context.Pipe(duplex=False)
@@ -188,7 +188,7 @@ class Worker:
         try:
             while not self._hears.closed and self._hears.poll():
                 number, state, message, code = self._hears.recv()
-                self._said[number] = state, message, code
+                self._endings[number] = state, message, code
         except (OSError, EOFError):
             self._hears.close()
         if self.over:
@@ -208,15 +208,15 @@ class Worker:
     def ends(self) -> Iterator[tuple[Task, Exit]]:
         """Yield each of its runs that has ended and was not told yet, and how: in its own words, or as seen."""
         for number, task in list(self._tasks.items()):
-            state, message, code = self._said.get(number, (None, "", None))
+            state, message, code = self._endings.get(number, (None, "", None))
             if code is not None:
-                how = told(code)
+                how = exit_in_words(code)
             elif not self.over:
                 continue
             elif self.orphan:
                 how = "ended unseen, as the process that starts runs was killed"
             else:
-                how = told(self.process.exitcode)
+                how = exit_in_words(self.process.exitcode)
             del self._tasks[number]
             yield task, Exit(how, state=state, message=message)
 
@@ -289,7 +289,7 @@ def child(
     sys.exit(work(experiments[0], place.threads, partial(tell, 0)))
 
 
-def told(code: int) -> str:
+def exit_in_words(code: int) -> str:
     """Return how a process ended."""
     if code == BUSY_CODE:
         return BUSY

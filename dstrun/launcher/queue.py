@@ -66,12 +66,12 @@ def coming(ids: Iterable[str]) -> set[str] | None:
     arrays = ",".join(sorted({name.split("_")[0] for name in ids}))
     words = ("squeue", "--noheader", "--array", "--states=all", "--format=%F|%K|%T|%r", f"--jobs={arrays}")
     try:
-        said = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if said.returncode and "Invalid job id" not in said.stderr:
+    if answer.returncode and "Invalid job id" not in answer.stderr:
         return None
-    found = read(said.stdout)
+    found = read(answer.stdout)
     return {
         name
         for name, job in found.items()
@@ -129,13 +129,14 @@ def check_job(flags: Sequence[str]) -> None:
     if done.returncode and "node configuration is not available" in done.stderr and some_away(flags):
         return say("nodes are down or drained: what needs them waits for their return")
     if done.returncode:
-        said = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
-        raise refusal(f"SLURM takes no job with {' '.join(flags)}", said)
+        answer = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
+        raise refusal(f"SLURM takes no job with {' '.join(flags)}", answer)
 
 
-def refusal(what: str, said: str) -> ConfigError:
+def refusal(what: str, answer: str) -> ConfigError:
     """Return why nothing was submitted: what SLURM says of a job, or that nobody has looked at it."""
-    return ConfigError(f"SLURM cannot be reached, try again later: {said}" if AWAY.search(said) else f"{what}: {said}")
+    away = AWAY.search(answer)
+    return ConfigError(f"SLURM cannot be reached, try again later: {answer}" if away else f"{what}: {answer}")
 
 
 def some_away(flags: Sequence[str]) -> bool:

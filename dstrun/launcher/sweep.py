@@ -62,7 +62,7 @@ class Plan:
         self.name = f"{stamp}-{os.getpid()}.json"
         self.folders = {task.key: task.folder.path.parent for task in tasks}
         self.jobs: dict[str, str | None] = {task.key: None for task in tasks}
-        self._said = {
+        self._submission = {
             "schema": 1,
             "command": list(command),
             "started": now,
@@ -100,8 +100,8 @@ class Plan:
             runs = [{"id": name, "job": job} for name, job in mine]
             refuse_link(folder / ".sweeps")
             (folder / ".sweeps").mkdir(parents=True, exist_ok=True)
-            said = self._said | {"ended": ended, "runs": runs}
-            sealed.write(folder / ".sweeps" / self.name, said)
+            written = self._submission | {"ended": ended, "runs": runs}
+            sealed.write(folder / ".sweeps" / self.name, written)
 
     def earlier(self) -> dict[str, str]:
         """Return the last job that other sweeps have submitted for each run, by its folder."""
@@ -109,7 +109,7 @@ class Plan:
         for folder in set(self.folders.values()):
             for file in sorted((folder / ".sweeps").glob("*.json")):
                 with suppress(KeyError, TypeError):
-                    runs = (sealed.told(file) or {})["runs"]
+                    runs = (sealed.read_if_whole(file) or {})["runs"]
                     jobs |= {
                         str(folder / run["id"]): run["job"] for run in runs if run["job"] and file.name != self.name
                     }
@@ -219,8 +219,8 @@ class Sweep:
         return [] if stopped else again
 
     def _tell(self, ending: Ending) -> None:
-        told = f"top-1 {ending.top1:.2f} %" if ending.top1 is not None else ending.message
-        say(f"[{len(self.endings)}/{len(self.tasks)}] {ending.id}: {ending.state}{', ' if told else ''}{told}")
+        outcome = f"top-1 {ending.top1:.2f} %" if ending.top1 is not None else ending.message
+        say(f"[{len(self.endings)}/{len(self.tasks)}] {ending.id}: {ending.state}{', ' if outcome else ''}{outcome}")
 
     def _all(self) -> list[Ending]:
         """Return every run's ending; one that was stopped before its turn has not started."""

@@ -106,7 +106,7 @@ class Task:
 
     def status(self) -> dict[str, Any]:
         """Read ``status.json``; empty where there is none, or it cannot be used."""
-        return sealed.told(self.folder.path / "status.json") or {}
+        return sealed.read_if_whole(self.folder.path / "status.json") or {}
 
     def begin(self) -> None:
         """Note how the run stands before an attempt, so that what an earlier one left is not taken for its end."""
@@ -123,17 +123,17 @@ class Task:
             return self._ending("failed", str(error))
         status = self.status()
         state, message = status.get("state"), status.get("message") or ""
-        told = status != self._before
-        if told and state in ("failed", "diverged"):
+        has_reported = status != self._before
+        if has_reported and state in ("failed", "diverged"):
             return self._ending(state, message)
-        if told and state == "interrupted":
+        if has_reported and state == "interrupted":
             return self._ending(state, message if exit.how in (BUSY, "") else f"{message} ({exit.how})")
         if BUSY in (exit.state, exit.how) and (owner := Lock(self.folder.path).owner()):
             return self._ending(BUSY, f"{describe(owner)} works on it")
         if exit.state in (BUSY, "failed", "diverged", "interrupted"):  # and the folder could not say so
             return self._ending(exit.state, exit.message)
         ending = self._ending("lost", "ended without a word" if exit.how in (BUSY, "") else exit.how)
-        if exit.log is not None and not (told and self.log.exists()):
+        if exit.log is not None and not (has_reported and self.log.exists()):
             ending = replace(ending, log=exit.log)
         self._put_down(ending)
         return ending

@@ -33,16 +33,16 @@ def work_together(
     codes: list[int] = []
 
     def train(number: int, experiment: Experiment) -> None:
-        said: list[tuple[str | None, str]] = [(None, "")]
+        endings: list[tuple[str | None, str]] = [(None, "")]
         try:
-            code = work(experiment, threads, lambda *words: said.append(words))
+            code = work(experiment, threads, lambda *words: endings.append(words))
         except KeyboardInterrupt:
             code = LEFT
         except BaseException:
             say(traceback.format_exc())
             code = 1
         codes.append(code)
-        tell(number, *said[-1], code)
+        tell(number, *endings[-1], code)
 
     outlast()
     with Stop():

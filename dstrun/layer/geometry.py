@@ -215,5 +215,5 @@ def _signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator, ran
     They are drawn for the whole batch, of which ``shape`` is the part that is here.
     """
     whole = shape[0] * ranks.parts
-    bits = torch.randint(2, (whole, *shape[1:]), generator=generator, dtype=torch.int8)[ranks.mine(whole)]
+    bits = torch.randint(2, (whole, *shape[1:]), generator=generator, dtype=torch.int8)[ranks.local_slice(whole)]
     return sent(bits, like.device).float().mul_(2).sub_(1)

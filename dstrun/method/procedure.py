@@ -1,75 +1,17 @@
-"""What a method is, and what it does during training: hooks around a step, which do nothing unless it says otherwise.
-
-Shape letters: A active connections of a layer, N those of the dense layer.
-"""
+"""What a method does during training: hooks around a step, which do nothing unless it says otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dstrun.config.option import option
-from dstrun.layer.criterion import Cost
 from dstrun.layer.interface import SparseLayer
-from dstrun.system.transfer import numbers
+from dstrun.method.update import ProductCounts, Update
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
-
-
-@dataclass(frozen=True)
-class Change:
-    """What one update did to one layer; ``explored`` as the layer gives it, a float once it is part of an update."""
-
-    layer: str
-    active: int
-    pruned: int
-    grown: int
-    candidates: int
-    explored: float | Tensor
-
-
-@dataclass(frozen=True)
-class Update:
-    """One update of the topology.
-
-    Attributes:
-        step: counted from 1; 0 before the first.
-        cost: which gradients it needed.
-        replaces_step: whether it took the place of the optimizer's step.
-        samples: scored besides the step's own batch, each one pass forward and backward; a method that passes over a
-            sample several times counts it as often.
-        changes: one a layer, in the layers' order.
-        skipped: whether the gradients it needed overflowed (fp16), so that nothing was pruned or grown.
-    """
-
-    step: int
-    cost: Cost
-    replaces_step: bool
-    samples: int
-    changes: list[Change]
-    skipped: bool = False
-
-    def __post_init__(self) -> None:
-        shares = numbers([change.explored for change in self.changes])
-        changes = [replace(change, explored=share) for change, share in zip(self.changes, shares, strict=True)]
-        object.__setattr__(self, "changes", changes)
-
-
-@dataclass(frozen=True)
-class Products:
-    """How many connections of each layer take part in the three products of a training step."""
-
-    forward: list[int]
-    input_gradient: list[int]
-    weight_gradient: list[int]
-
-    @classmethod
-    def of(cls, active: Sequence[int], weight_gradient: Sequence[int] | None = None) -> Products:
-        """Let the active connections take part in all three, unless gradients of others are taken too."""
-        return cls(list(active), list(active), list(active if weight_gradient is None else weight_gradient))
 
 
 class Procedure:
@@ -117,7 +59,7 @@ class Procedure:
     def after_step(self, step: int) -> Update | None:
         """Update the topology after the optimizer's step; the gradients of the step are still there."""
 
-    def products(self) -> Products | None:
+    def products(self) -> ProductCounts | None:
         """Count what the next step computes; ``None``: the active connections of every layer in all three products."""
 
     def counted(self) -> Tensor | None:
@@ -180,132 +122,3 @@ class Setting:
     samples: Callable[[int, int], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor], Tensor]
     rate: Callable[[int, int], float]
-
-
-@option
-class Method:
-    """A whole training procedure, chosen by ``method=``; an option inherits and overrides what is different.
-
-    Attributes:
-        parts: the groups it is composed of, of prune, grow and schedule.
-        why: why it takes no others, as the end of a sentence.
-        start: what the first step finds: ``sparse``, a random topology; ``all`` connections in the network's own
-            initialization; ``none``, no layer ever has a topology.
-        budget: whether ``sparsity`` sets how many connections are active at the end.
-        dense: why it needs dense storage, as the end of a sentence; empty where it runs on every backend.
-        alone: why it trains in a single process, as the end of a sentence; empty where several may share a batch.
-        scopes: what ``scope`` may be; both only where it makes a difference.
-        grows_at_zero: whether connections appear during training with weight 0.
-        exact: whether the end has the budget to the connection; else what comes in channels stays below it.
-    """
-
-    parts: ClassVar[tuple[str, ...]] = ()
-    why: ClassVar[str] = ""
-    start: ClassVar[str] = "sparse"
-    budget: ClassVar[bool] = True
-    dense: ClassVar[str] = ""
-    alone: ClassVar[str] = ""
-    scopes: ClassVar[tuple[str, ...]] = ("layer",)
-    grows_at_zero: ClassVar[bool] = False
-    exact: ClassVar[bool] = True
-
-    @property
-    def emerges(self) -> bool:
-        """Whether training itself finds how many connections are active at the end."""
-        return not self.budget and self.start == "all"
-
-    @property
-    def prunes(self) -> bool:
-        """Return whether the network at the end has fewer weights than the one chosen, or may have."""
-        return self.budget or self.start != "none"
-
-    def allocates(self, scope: str) -> bool:
-        """Return whether an allocation sets the layers' counts; with ``start=all`` and one pool, scores do."""
-        return self.budget and (self.start == "sparse" or scope == "layer")
-
-    def objection(self, config: dict[str, Any]) -> str:
-        """Return why a configuration makes no sense, where the rules above do not: a sentence; empty where it does."""
-        return ""
-
-    def unread(self, parts: Mapping[str, Any]) -> set[str]:
-        """Return the settings that have no effect here, own or top-level ones: runs that differ in them are the same.
-
-        Args:
-            parts: the option chosen in each group, ``None`` where there is none; networks are not among them.
-        """
-        return set()
-
-    def network(self, option: Any, build: Callable[[Any], nn.Module], budget: int) -> Any:
-        """Return the option of the network that is trained, where it is not the one chosen.
-
-        Args:
-            option: of the group ``model``, as chosen.
-            build: builds the network of an option without weights, on the meta device.
-            budget: connections that shall be active at the end.
-
-        Raises:
-            ConfigError: no such network keeps to the budget.
-        """
-        return option
-
-    def counts(self, model: nn.Module, budget: int) -> list[int] | None:
-        """Return each layer's final count where the structure decides; ``None``: an allocation or scores do.
-
-        Args:
-            model: the network that is trained, without weights.
-            budget: connections that shall be active at the end.
-
-        Raises:
-            ConfigError: the structure cannot keep to the budget.
-        """
-
-    def epochs(self, epochs: int, sparsity: float) -> int:
-        """Return the length of the whole run to a sparsity in epochs, where one training takes ``epochs``."""
-        return epochs
-
-    def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
-        """Let the layers compute their weights from other parameters, before the optimizer is built."""
-
-    def parameters(self, model: nn.Module, weight_decay: float) -> Any:
-        """Return the optimizer's parameters, or groups of them with settings of their own."""
-        return model.parameters()
-
-    def procedure(self, setting: Setting) -> Procedure:
-        """Start the procedure of one run."""
-        return Procedure()
-
-    def forecast(
-        self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
-        """Predict what a run computes, for ``dstrun plan``: stretches of steps, an update between two of them.
-
-        Args:
-            sizes: N of every layer.
-            counts: what each shall have at the end; the same density everywhere where scores decide.
-            schedule: the part of that name, if any.
-            total: steps of the whole run.
-        """
-        yield total, Products.of(counts)
-
-    def course(
-        self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, epochs: int, sparsity: float, per_epoch: int
-    ) -> Iterator[tuple[int, Products]]:
-        """Predict a run of ``epochs`` a training as ``forecast`` does; overridden by methods that train repeatedly."""
-        return self.forecast(sizes, counts, schedule, self.epochs(epochs, sparsity) * per_epoch)
-
-    def scored_samples(self, classes: int) -> int:
-        """Predict how many samples are scored before the first step (``Update.samples``)."""
-        return 0
-
-    def fresh_samples(self, batch_size: int, classes: int) -> int:
-        """Predict on how many samples of its own an update scores candidates; 0: on the batch of the step it replaces.
-
-        Args:
-            batch_size: of a step.
-            classes: of the data set.
-        """
-        return 0
-
-    def update_samples(self, classes: int) -> int:
-        """Predict how many samples are scored between two stretches, on the network of the first."""
-        return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import highest
-from dstrun.method.procedure import Change
+from dstrun.method.update import LayerUpdate
 from dstrun.system.lazy import torch
 from dstrun.system.transfer import fetched
 from dstrun.system.wording import few
@@ -32,7 +32,7 @@ def keep_best(
     counts: Sequence[int] | None,
     budget: int,
     strict: bool = False,
-) -> list[Change]:
+) -> list[LayerUpdate]:
     """Prune all but the connections of highest score.
 
     Args:
@@ -64,11 +64,11 @@ def best(scores: Sequence[Tensor], counts: Sequence[int] | None, budget: int) ->
     return [kept[owner == i] - (ends[i] - s.numel()) for i, s in enumerate(scores)]
 
 
-def drop(layer: SparseLayer, indices: Tensor) -> Change:
+def drop(layer: SparseLayer, indices: Tensor) -> LayerUpdate:
     """Prune the active connections at these indices of a layer's positions; on the CPU."""
     positions = layer.topology.positions
     layer.rewire(positions[indices], positions[:0])
-    return Change(layer.name, layer.count, indices.numel(), 0, 0, layer.explored())
+    return LayerUpdate(layer.name, layer.count, indices.numel(), 0, 0, layer.explored())
 
 
 def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from dstrun.layer.criterion import Cost
 from dstrun.layer.interface import SparseLayer
-from dstrun.method.procedure import Change, Procedure, Setting, Update
+from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.pruning import keep_best
 from dstrun.method.rounds import Rounds, survivors
+from dstrun.method.update import LayerUpdate, Update
 from dstrun.system.stream import generator
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Repeated(Procedure):
         scores, samples = self.score(self.setting, step)
         return Update(step, Cost.NONE, False, samples, self.prune(step, scores))
 
-    def prune(self, step: int, scores: Sequence[Tensor]) -> list[Change]:
+    def prune(self, step: int, scores: Sequence[Tensor]) -> list[LayerUpdate]:
         """Keep what the round leaves: in each layer, or among all."""
         setting, share = self.setting, self.shares[(step - 1 - self.dense) // self.length]
         counts = setting.counts and [survivors(n, c, share) for n, c in zip(self.sizes, setting.counts, strict=True)]

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from dstrun.config.option import option
-from dstrun.method.procedure import Method, Products
+from dstrun.method.interface import Method
+from dstrun.method.update import ProductCounts
 
 
 @option
@@ -34,12 +35,12 @@ class Rounds(Method):
 
     def course(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, epochs: int, sparsity: float, per_epoch: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict the dense training and the rounds, each with what its pruning leaves."""
-        yield epochs * per_epoch, Products.of(sizes)
+        yield epochs * per_epoch, ProductCounts.of(sizes)
         for share in self.shares(sparsity):
             left = [survivors(n, c, share) for n, c in zip(sizes, counts, strict=True)]
-            yield self.round_epochs(epochs) * per_epoch, Products.of(left)
+            yield self.round_epochs(epochs) * per_epoch, ProductCounts.of(left)
 
 
 def survivors(size: int, target: int, share: float) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from dstrun.config.option import option
-from dstrun.method.procedure import Method
+from dstrun.method.interface import Method
 
 
 @option

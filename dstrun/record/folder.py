@@ -287,7 +287,7 @@ class RunFolder:
         with self._status_written:
             self.check()
             if not self._touched and not self._status:  # nor are the rows: what vouched for them still does
-                before = sealed.told(self.path / "status.json") or {}
+                before = sealed.read_if_whole(self.path / "status.json") or {}
                 self._status = {key: before[key] for key in ("rows",) if key in before}
             self._status |= {
                 "id": self.id,

@@ -358,10 +358,10 @@ def _job_state(job: str) -> str | None:
     """Ask SLURM for a job's state; ``None`` where it cannot be known."""
     command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if said.returncode:
-        return "forgotten" if "Invalid job id" in said.stderr else None
-    states = said.stdout.split()
+    if answer.returncode:
+        return "forgotten" if "Invalid job id" in answer.stderr else None
+    states = answer.stdout.split()
     return next((state for state in states if state in LIVING), states[0] if states else None)

@@ -65,7 +65,7 @@ def read(path: Path | str) -> dict[str, Any]:
     return parse(content(path))
 
 
-def told(path: Path | str) -> dict[str, Any] | None:
+def read_if_whole(path: Path | str) -> dict[str, Any] | None:
     """Read an object; ``None`` where there is none, or it cannot be used, which is said once."""
     try:
         return read(path)

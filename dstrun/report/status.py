@@ -184,7 +184,7 @@ class Sweep:
             for path in sorted(entry.path for entry in listing if entry.name.endswith(".json")):
                 stamp = _stamp(path)
                 known = stamp is None or self._sweeps.get(path, (None,))[0] == stamp
-                if stamp is not None and not known and (said := sealed.told(path)) is not None:
+                if stamp is not None and not known and (said := sealed.read_if_whole(path)) is not None:
                     self._sweeps[path] = stamp, said
                 if path in self._sweeps:
                     stamp, file = self._sweeps[path]

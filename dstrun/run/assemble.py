@@ -45,7 +45,7 @@ def pick_backends(blueprint: Blueprint, model: nn.Module, device: torch.device, 
         return [config["backend"]] * len(counts)
     together = config["microbatch"] or config["batch_size"] // ranks.size
     inputs = [(together, *layer.sees) for layer in blueprint.cost.layers]
-    return ranks.first(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
+    return ranks.broadcast(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
 
 
 def microbatch(config: dict[str, Any], model: nn.Module, ranks: Ranks) -> int | None:

@@ -101,7 +101,7 @@ def _told(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks
 
 def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
     config = experiment.config
-    if (done := ranks.first(folder.record)) is not None:
+    if (done := ranks.broadcast(folder.record)) is not None:
         dataset = experiment.build("dataset")
         folder.check_images(done, dataset, dataset.found())
         if ranks.leads:
@@ -114,12 +114,12 @@ def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.de
     training = assemble(experiment, device, checkpoint.backends(folder.checkpoint), ranks, blueprint)
     try:
         with distributed.owned(folder, ranks):
-            if (done := ranks.first(folder.record)) is not None:  # another process has ended it meanwhile
+            if (done := ranks.broadcast(folder.record)) is not None:  # another process has ended it meanwhile
                 return Outcome("done", folder, done, "already done")
             if ranks.leads:
                 return _train(blueprint, folder, training, stop, mode, reason)
             resumed = checkpoint.load(folder.checkpoint, training, folder)
-            if asked := ranks.any(stop.requested):
+            if asked := ranks.any_rank(stop.requested):
                 return Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
             return _attempt(blueprint, folder, training, Silence(folder), stop)[0]
     except Busy as busy:
@@ -134,7 +134,7 @@ def _train(blueprint: Blueprint, folder: RunFolder, training: Training, stop: St
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
     epoch = resumed // training.data.steps_per_epoch
     folder.status(state="running", epoch=epoch, epochs=training.total_steps // training.data.steps_per_epoch)
-    if asked := training.ranks.any(stop.requested):  # while the run was put together
+    if asked := training.ranks.any_rank(stop.requested):  # while the run was put together
         outcome = Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
         folder.status(state=outcome.state, message=outcome.message)
         return outcome
@@ -175,10 +175,10 @@ def _failure(folder: RunFolder, error: BaseException) -> tuple[Outcome, str]:
     if isinstance(error, KeyboardInterrupt):
         return Outcome("interrupted", folder, None, "left at once, without a save"), ""
     if isinstance(error, SystemExit):
-        said = f"something in it ended the process ({error.code!r})"
-        return Outcome("failed", folder, None, said), traceback.format_exc()
-    if (said := sentence(error)) is not None:
-        return Outcome("failed", folder, None, said), f"{said}\n"
+        reason = f"something in it ended the process ({error.code!r})"
+        return Outcome("failed", folder, None, reason), traceback.format_exc()
+    if (reason := sentence(error)) is not None:
+        return Outcome("failed", folder, None, reason), f"{reason}\n"
     say(traceback.format_exc())
     return Outcome("failed", folder, None, f"{type(error).__name__}: {error}"), traceback.format_exc()
 

@@ -133,8 +133,8 @@ def _carry(item: Item) -> None:
         if (target / "config.yaml").exists():
             import yaml
 
-            said = {"choices": {k: v for k, v in item.choices.items() if k not in item.config or k in identity.GROUPS}}
-            text = yaml.safe_dump(said | item.config, sort_keys=False, allow_unicode=True)
+            choices = {k: v for k, v in item.choices.items() if k not in item.config or k in identity.GROUPS}
+            text = yaml.safe_dump({"choices": choices} | item.config, sort_keys=False, allow_unicode=True)
             write_atomic(target / "config.yaml", signed(text))
         if item.run.status:
             sealed.write(target / "status.json", item.run.status | {"id": name})
@@ -146,12 +146,12 @@ def _rename_in_sweeps(folder: Path, names: dict[str, str]) -> None:
     """Write new ids into what sweeps that are over have written, so that no run seems to be missing."""
     for file in sorted((folder / ".sweeps").glob("*.json")):
         with suppress(OSError, KeyError, TypeError):
-            said = sealed.told(file) or {}
-            if status.submission(said, file.stat().st_mtime, time.time()).open is not False:
+            submission = sealed.read_if_whole(file) or {}
+            if status.submission(submission, file.stat().st_mtime, time.time()).open is not False:
                 continue
-            runs = [entry | {"id": names.get(entry["id"], entry["id"])} for entry in said["runs"]]
-            if runs != said["runs"]:
-                sealed.write(file, said | {"runs": runs})
+            runs = [entry | {"id": names.get(entry["id"], entry["id"])} for entry in submission["runs"]]
+            if runs != submission["runs"]:
+                sealed.write(file, submission | {"runs": runs})
 
 
 def totals(items: Sequence[Item], dry: bool) -> str:

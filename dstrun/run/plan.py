@@ -9,11 +9,13 @@ from typing import Any
 from dstrun.account.flops import FlopMeter, flops_record, paper_ratio
 from dstrun.config.composition import Experiment
 from dstrun.layer.criterion import Cost, expected_candidates
-from dstrun.method.procedure import Change, Products, Update
+from dstrun.method.update import LayerUpdate, ProductCounts, Update
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.predict import predict_memory
 
-EMERGES = "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
+SPARSITY_IS_LEARNED = (
+    "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
+)
 
 
 def plan(experiment: Experiment) -> dict[str, Any]:
@@ -40,11 +42,11 @@ def plan(experiment: Experiment) -> dict[str, Any]:
         }
         for layer, count in zip(cost.layers, active, strict=True)
     ]
-    notes = [EMERGES] if blueprint.method.emerges else [blueprint.unmet]
+    notes = [SPARSITY_IS_LEARNED] if blueprint.method.sparsity_is_learned else [blueprint.unmet]
     return {
         "parameters": blueprint.parameters(active),
         "flops": plan_flops(blueprint),
-        "memory": foretell_memory(experiment),
+        "memory": planned_memory(experiment),
         "layers": layers,
         "not_prunable": blueprint.not_prunable,
         "rules": rules(experiment),
@@ -52,7 +54,7 @@ def plan(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def foretell_memory(experiment: Experiment) -> dict[str, Any]:
+def planned_memory(experiment: Experiment) -> dict[str, Any]:
     """Predict memory; where PyTorch cannot run the network on tensors without numbers, say so in ``how``.
 
     Raises:
@@ -118,18 +120,18 @@ def plan_flops(blueprint: Blueprint) -> dict[str, Any]:
     candidates = [] if grow is None else [expected_candidates(grow, count, size) for count, size in pairs]
     if update_steps and grow is not None:
         changes = [
-            Change(layer.name, count, 0, 0, scored, 0.0)
+            LayerUpdate(layer.name, count, 0, 0, scored, 0.0)
             for layer, count, scored in zip(cost.layers, active, candidates, strict=True)
         ]
         fresh = 0 if grow.cost is Cost.NONE else method.fresh_samples(batch, dataset.classes)
         replaces = grow.cost is not Cost.NONE and not fresh
         updates = [Update(update_steps[0], grow.cost, replaces, fresh * len(update_steps), changes)]
-        meter.step(batch * len(update_steps), Products.of(active), updates)
-        stretches = [(steps - len(update_steps), Products.of(active))]
+        meter.step(batch * len(update_steps), ProductCounts.of(active), updates)
+        stretches = [(steps - len(update_steps), ProductCounts.of(active))]
     for length, products in stretches:
         meter.step(batch * length, products, [])
     if samples := method.scored_samples(dataset.classes):
-        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), Products.of(sizes))
+        meter.scored(Update(0, Cost.DENSE_GRAD, False, samples, []), ProductCounts.of(sizes))
     for _, products in stretches[:-1]:
         meter.scored(Update(0, Cost.NONE, False, method.update_samples(dataset.classes), []), products)
     found = flops_record(cost, active, meter.train, meter.executed, batch * nominal)

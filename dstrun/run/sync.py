@@ -80,7 +80,7 @@ class Mark:
         sealed.write(self.path, {"sent": self._read() | {str(to): sent}})
 
     def _read(self) -> dict[str, Any]:
-        sent = (sealed.told(self.path) or {}).get("sent")
+        sent = (sealed.read_if_whole(self.path) or {}).get("sent")
         return {to: one for to, one in sent.items() if isinstance(one, dict)} if isinstance(sent, dict) else {}
 
 
@@ -197,8 +197,8 @@ def send(items: Sequence[Item], to: Destination) -> None:
         except KeyboardInterrupt:
             say(f"interrupted: {number - 1} of {len(due)} are through; the same command goes on")
             raise
-        said = f": {item.row['note']}" if item.row["note"] else ""
-        say(f"[{number}/{len(due)}] {item.run.id} {item.row['sync']}{said}")
+        note = f": {item.row['note']}" if item.row["note"] else ""
+        say(f"[{number}/{len(due)}] {item.run.id} {item.row['sync']}{note}")
         if item.row["sync"] == FAILED and to.mode == "online":
             reach()
 

@@ -41,8 +41,8 @@ class Times:
 
     def unread(self, parts: Mapping[str, Any]) -> set[str]:
         """Return the settings that have no effect given the others (``identity``)."""
-        said = self.interval_steps is not None or self.updates is not None
-        return {"recipe_interval_steps", "recipe_steps"} if said else set()
+        explicit = self.interval_steps is not None or self.updates is not None
+        return {"recipe_interval_steps", "recipe_steps"} if explicit else set()
 
     def first(self, total: int) -> int:
         """Return t_begin in steps, in a run of ``total``."""

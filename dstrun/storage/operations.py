@@ -59,11 +59,11 @@ class _Rectify(torch.autograd.Function):
     """ReLU; keeps which numbers pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, inplace: bool, told: list[Flags]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, inplace: bool, kept: list[Flags]) -> Tensor:
         y = x.relu_() if inplace else x.relu()
         if inplace:
             ctx.mark_dirty(x)
-        _save(ctx, Flags.of(y.le(0).logical_not_()), told)  # NaN passes
+        _save(ctx, Flags.of(y.le(0).logical_not_()), kept)  # NaN passes
         return y
 
     @staticmethod
@@ -72,9 +72,9 @@ class _Rectify(torch.autograd.Function):
         return _saved(ctx).sift(delta), None, None
 
 
-def _save(ctx: Any, flags: Flags, told: list[Flags]) -> None:
+def _save(ctx: Any, flags: Flags, kept: list[Flags]) -> None:
     """Save flags for the backward pass, and hand them over for making a result again."""
-    told.append(flags)
+    kept.append(flags)
     ctx.layout = flags.size, flags.stride
     ctx.save_for_backward(flags.bits)
 
@@ -88,10 +88,10 @@ def rectify(here: Pass, function: Function, x: Tensor, inplace: bool = False) ->
     inplace = inplace or function in (torch.relu_, Tensor.relu_)
     if not x.requires_grad or not is_dense(x):
         return function(x, inplace) if function is functional.relu else function(x)
-    parent, told = here.find(x), []
-    y = _Rectify.apply(x, inplace, told)
+    parent, kept = here.find(x), []
+    y = _Rectify.apply(x, inplace, kept)
     if parent is not None:
-        here.offer(y, parent, torch.relu if here.exact else told[0].sift)
+        here.offer(y, parent, torch.relu if here.exact else kept[0].sift)
     return y
 
 
@@ -99,8 +99,8 @@ class _Drop(torch.autograd.Function):
     """Dropout on given draws; keeps which numbers stay."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, drawn: Tensor, p: float, inplace: bool, told: list[Flags]) -> Tensor:
-        _save(ctx, Flags.of(drawn.bool()), told)
+    def forward(ctx: Any, x: Tensor, drawn: Tensor, p: float, inplace: bool, kept: list[Flags]) -> Tensor:
+        _save(ctx, Flags.of(drawn.bool()), kept)
         ctx.p, ctx.dtype = p, drawn.dtype
         drawn.div_(1 - p)
         if inplace:
@@ -118,9 +118,9 @@ class _FusedDrop(torch.autograd.Function):
     """Dropout as GPUs have it, in one kernel; keeps which numbers stay."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float, told: list[Flags]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, p: float, kept: list[Flags]) -> Tensor:
         y, stays = torch.native_dropout(x, p, True)
-        _save(ctx, Flags.of(stays), told)
+        _save(ctx, Flags.of(stays), kept)
         ctx.p = p
         return y
 
@@ -142,14 +142,14 @@ def drop(
     if not training or p in (0, 1) or not x.requires_grad or not is_dense(x):
         extra = {"inplace": inplace} if inplace else {}
         return function(x, p, training, **extra)
-    parent, told = here.find(x), []
+    parent, kept = here.find(x), []
     if x.device.type == "cuda" and not inplace:
-        y = _FusedDrop.apply(x, p, told)
+        y = _FusedDrop.apply(x, p, kept)
         if parent is not None:
-            here.offer(y, parent, lambda t: _fused_again(t, told[0], p))
+            here.offer(y, parent, lambda t: _fused_again(t, kept[0], p))
         return y
-    y = _Drop.apply(x, torch.empty_like(x).bernoulli_(1 - p), p, inplace, told)
-    return _drop_again(here, parent, y, told, x.dtype, p)
+    y = _Drop.apply(x, torch.empty_like(x).bernoulli_(1 - p), p, inplace, kept)
+    return _drop_again(here, parent, y, kept, x.dtype, p)
 
 
 def _fused_again(x: Tensor, stays: Flags, p: float) -> Tensor:
@@ -162,13 +162,13 @@ def drop_drawn(here: Pass, _function: Function, x: Tensor, drawn: Tensor, p: flo
     """Drop what was drawn (``dstrun.backend.dropout.dropped``)."""
     if not x.requires_grad or not is_dense(drawn):
         return _function(x, drawn, p)
-    parent, told = here.find(x), []
-    return _drop_again(here, parent, _Drop.apply(x, drawn, p, False, told), told, drawn.dtype, p)
+    parent, kept = here.find(x), []
+    return _drop_again(here, parent, _Drop.apply(x, drawn, p, False, kept), kept, drawn.dtype, p)
 
 
-def _drop_again(here: Pass, parent: Any, y: Tensor, told: list[Flags], dtype: torch.dtype, p: float) -> Tensor:
+def _drop_again(here: Pass, parent: Any, y: Tensor, kept: list[Flags], dtype: torch.dtype, p: float) -> Tensor:
     if parent is not None:
-        here.offer(y, parent, lambda t: t * _noise(told[0], dtype, p))
+        here.offer(y, parent, lambda t: t * _noise(kept[0], dtype, p))
     return y
 
 

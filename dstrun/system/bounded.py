@@ -38,14 +38,14 @@ def content(path: Path | str, limit: int = YAML_BYTES, *, last: bool = False) ->
     """
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:  # without a file object, which takes a third of the time of a small file
-        told = os.fstat(number)
-        if not stat.S_ISREG(told.st_mode):
+        info = os.fstat(number)
+        if not stat.S_ISREG(info.st_mode):
             raise NoFile(f"{path} is no regular file")
         if last:
-            os.lseek(number, max(0, told.st_size - limit), os.SEEK_SET)
-        most = min(max(told.st_size, 1 << 12), limit) + 1
+            os.lseek(number, max(0, info.st_size - limit), os.SEEK_SET)
+        most = min(max(info.st_size, 1 << 12), limit) + 1
         found = os.read(number, most)
-        while len(found) <= limit and len(found) != told.st_size and (more := os.read(number, most)):
+        while len(found) <= limit and len(found) != info.st_size and (more := os.read(number, most)):
             found += more
     finally:
         os.close(number)

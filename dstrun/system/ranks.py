@@ -39,7 +39,7 @@ class Ranks:
         """Into how many equal parts the batch that is passed now has been split."""
         return 1 if self.apart else self.size
 
-    def mine(self, count: int) -> slice:
+    def local_slice(self, count: int) -> slice:
         """Return which of a batch of ``count`` samples are this process's: consecutive ones, in the order of ranks."""
         part = count // self.parts
         first = 0 if self.apart else self.rank * part
@@ -62,15 +62,15 @@ class Ranks:
         """Return the sums over processes."""
         return list(numbers)
 
-    def any(self, word: str | None) -> str | None:
+    def any_rank(self, word: str | None) -> str | None:
         """Return what one of the processes says, where one says anything."""
         return word
 
-    def first(self, make: Callable[[], Made]) -> Made:
+    def broadcast(self, make: Callable[[], Made]) -> Made:
         """Return in all processes what the first makes."""
         return make()
 
-    def agree(self, numbers: Sequence[int], what: str) -> None:
+    def check_equal(self, numbers: Sequence[int], what: str) -> None:
         """Make sure that all processes have the same numbers.
 
         Raises:
@@ -157,7 +157,7 @@ class Sums(Ranks):
         """Into how many parts processes and passes split the batch."""
         return self.ranks.parts * self.passes.count
 
-    def mine(self, count: int) -> slice:
+    def local_slice(self, count: int) -> slice:
         """Return which samples of a batch of ``count`` are passed now."""
         part = count // self.parts
         first = ((0 if self.apart else self.rank) * self.passes.count + self.passes.index) * part

@@ -53,12 +53,12 @@ def why(error: BaseException) -> str:
 def out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, of the machine or of a GPU, by whichever library noticed."""
     text = str(error)
-    said = ("DefaultCPUAllocator: ", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc")
+    messages = ("DefaultCPUAllocator: ", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc")
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or (isinstance(error, RuntimeError) and any(words in text for words in said))
+        or (isinstance(error, RuntimeError) and any(words in text for words in messages))
     )
 
 

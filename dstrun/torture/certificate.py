@@ -62,8 +62,8 @@ class Certificate:
         for name, verdicts in found.items():
             counts = Counter(v.verdict for v in verdicts)
             seconds = sum(v.seconds for v in verdicts)
-            told = {"kind": name, "faults": len(verdicts), "what": self.kinds[name], "seconds": round(seconds, 1)}
-            rows.append(told | {verdict: counts[verdict] for verdict in VERDICTS})
+            row = {"kind": name, "faults": len(verdicts), "what": self.kinds[name], "seconds": round(seconds, 1)}
+            rows.append(row | {verdict: counts[verdict] for verdict in VERDICTS})
         return rows
 
     def sentence(self) -> str:
@@ -105,8 +105,8 @@ class Certificate:
     def json(self) -> str:
         """Return everything for programs."""
         faults = [vars(v) | ({"repeat": self.repeat(v)} if self.repeatable else {}) for v in self.verdicts]
-        said = {"schema": 1, "holds": self.holds, "verdict": self.sentence(), "place": self.place, "seed": self.seed}
-        return json.dumps(said | {"skipped": self.skipped, "kinds": self.rows(), "faults": faults}, indent=1)
+        whole = {"schema": 1, "holds": self.holds, "verdict": self.sentence(), "place": self.place, "seed": self.seed}
+        return json.dumps(whole | {"skipped": self.skipped, "kinds": self.rows(), "faults": faults}, indent=1)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

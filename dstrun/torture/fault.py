@@ -70,7 +70,7 @@ def explained(name: str) -> str:
 
 def _point(random: Random, reference: Reference, operations: frozenset[str] = frozenset()) -> tuple[int, str]:
     """Draw a point of one of these operations, early ones oftener, as a continued run has fewer; and say which."""
-    found = [n for n, said in enumerate(reference.trace, 1) if not operations or said.split()[0] in operations]
+    found = [n for n, entry in enumerate(reference.trace, 1) if not operations or entry.split()[0] in operations]
     number = found[int(len(found) * random.random() ** 1.5)]
     return number, f"point {number} ({reference.trace[number - 1]})"
 
@@ -185,9 +185,9 @@ def reader_gone(random: Random, reference: Reference) -> Fault:
     streams = random.choice(("pipe", "leaves", "closed", "full"))
     number, at = _point(random, reference)
     strikes = [Strike(number, lambda operation, path: None)] if streams == "leaves" else []
-    said = {"pipe": "the output is a pipe that nobody reads", "closed": "stdout and stderr are closed",
+    words = {"pipe": "the output is a pipe that nobody reads", "closed": "stdout and stderr are closed",
             "full": "the output goes to a full disk", "leaves": f"the reader of the output leaves at {at}"}  # fmt: skip
-    return Fault(said[streams], [Injury(strikes, streams=streams)])
+    return Fault(words[streams], [Injury(strikes, streams=streams)])
 
 
 @kind
@@ -197,8 +197,8 @@ def several_writers(random: Random, reference: Reference) -> Fault:
     number, at = _point(random, reference)
     strike = [Strike(number, partial(_send, signal.SIGKILL))] if killed else []
     apart = [0.0, *(random.choice((0.0, random.uniform(0, reference.seconds))) for _ in range(count - 1))]
-    said = f"{count} processes at once" + (f", the first killed at {at}" if killed else "")
-    return Fault(said, [Injury(strike), *[Injury()] * (count - 1)], apart)
+    description = f"{count} processes at once" + (f", the first killed at {at}" if killed else "")
+    return Fault(description, [Injury(strike), *[Injury()] * (count - 1)], apart)
 
 
 FILES = ("metrics.csv", "topology.csv", "checkpoint.pt", "checkpoint.previous.pt", "status.json", ".owner",

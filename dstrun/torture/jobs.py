@@ -66,12 +66,12 @@ class Client:
     """``dstrun -m`` as a user starts it; what it says goes to a file."""
 
     process: subprocess.Popen[bytes]
-    said: Path
+    output_file: Path
     harmed: bool = False
 
     def output(self) -> str:
         """Return what it has said."""
-        return self.said.read_text(errors="replace")
+        return self.output_file.read_text(errors="replace")
 
 
 @dataclass
@@ -105,8 +105,8 @@ class Sweep:
         ]
         sweeper = {"params": settings(COMMON) | {"epochs": str(EPOCHS)}, "grids": grids}
         sweep = {"mode": "MULTIRUN", "sweeper": sweeper}
-        said = {"defaults": ["config", "_self_"], "experiment": "torture", "hydra": sweep}
-        (self.folder / "torture.yaml").write_text(yaml.safe_dump(said))
+        sweep_config = {"defaults": ["config", "_self_"], "experiment": "torture", "hydra": sweep}
+        (self.folder / "torture.yaml").write_text(yaml.safe_dump(sweep_config))
 
     @property
     def results(self) -> Path:
@@ -115,15 +115,15 @@ class Sweep:
 
     def start(self) -> Client:
         """Start a client."""
-        said = self.folder / f"client-{len(self.clients)}.txt"
+        output_file = self.folder / f"client-{len(self.clients)}.txt"
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
         command = [sys.executable, "-m", "dstrun", "--config-dir", ".", "-cn", "torture", *self.words]
-        with open(said, "wb") as file:
+        with open(output_file, "wb") as file:
             process = subprocess.Popen(
                 command, cwd=self.folder, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL,
                 stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
-        self.clients.append(Client(process, said))
+        self.clients.append(Client(process, output_file))
         return self.clients[-1]
 
     def done(self) -> set[str]:
@@ -224,18 +224,18 @@ class Tormentor:
             for name, job in self.sweep.jobs().items()
             if name not in done and job in found and found[job].state == asked
         }
-        name, said = "", JOB_KINDS[kind]
+        name, description = "", JOB_KINDS[kind]
         if kind.startswith("job-"):
             if kind == "job-held" and not jobs:
                 kind, jobs = "job-cancelled", {n: j for n, j in self.sweep.jobs().items() if n not in done}
             if not jobs:
                 return
             name = self.random.choice(sorted(jobs))
-            said = f"{JOB_KINDS[kind]} ({jobs[name]})"
+            description = f"{JOB_KINDS[kind]} ({jobs[name]})"
             self._strike_job(kind, jobs[name])
         else:
             self._strike_client(kind, client)
-        self.struck[name] = self._note(Verdict(len(self.verdicts), kind, name or "the sweep", said))
+        self.struck[name] = self._note(Verdict(len(self.verdicts), kind, name or "the sweep", description))
         self.tell(self.last())
 
     def _strike_job(self, kind: str, job: str) -> None:

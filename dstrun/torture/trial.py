@@ -119,9 +119,9 @@ class Trial:
             (self.folder / "results").mkdir(exist_ok=True)
             self._mount(fault.mount)
         if fault.harm and (run := run_folder(self.folder)):
-            said = fault.harm(run)
+            harm = fault.harm(run)
             self.harmed = True
-            verdict.said, verdict.struck = said or verdict.said, said is not None
+            verdict.said, verdict.struck = harm or verdict.said, harm is not None
         if fault.injuries:
             ended = attempt(self.reference.words, self.folder, *fault.injuries, apart=fault.apart)
             verdict.struck = any(one.struck for one in ended) or bool(fault.mount)
@@ -138,15 +138,15 @@ class Trial:
         if not self.together:
             return
         verdict, started = self.together[-1], time.monotonic()
-        said = self._restart(verdict)
+        output = self._restart(verdict)
         run = run_folder(self.folder)
         if verdict.verdict not in BAD and run is not None:
             found = list(differences(self.reference.left, left_by(run)))
             parts = sorted({part for part in self.reference.left for place in found if place.startswith(part)})
-            if found and not all(part in said for part in parts):
-                verdict.worsen("wrong", f"differs in {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}", said)
+            if found and not all(part in output for part in parts):
+                verdict.worsen("wrong", f"differs in {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}", output)
             elif over := left_over(run):
-                verdict.worsen("litter", f"leaves {', '.join(over)} behind", said)
+                verdict.worsen("litter", f"leaves {', '.join(over)} behind", output)
         verdict.seconds += time.monotonic() - started
         self.close()
 
@@ -185,23 +185,23 @@ class Trial:
             verdict.worsen("lost", "exit code 0 for unfinished work", one.output)
         if one.code != 0:
             verdict.worsen("told", last_words(one.output), one.output)
-            if injury.streams == "kept" and not one.told:
+            if injury.streams == "kept" and not one.ends_in_a_sentence:
                 verdict.worsen("lost", f"ends with code {one.code} without a word", one.output)
             if len(fault.injuries) == 1 and not self._done() and (state := self._state()) == "running":
                 verdict.worsen("lost", f"ends with code {one.code}, and is said to be {state}", one.output)
 
     def _restart(self, verdict: Verdict) -> str:
         """Start the run until it is done, doing what it asks for; returns all it said."""
-        said, restarts, deadline = "", 0, time.monotonic() + PATIENCE_SECONDS
+        output, restarts, deadline = "", 0, time.monotonic() + PATIENCE_SECONDS
         while restarts < RESTARTS:
             (one,) = attempt(self.reference.words, self.folder, Injury())
-            said += one.output
+            output += one.output
             if one.hung:
                 verdict.worsen("lost", f"started again, it hangs for {one.seconds:.0f} s", one.output)
             if one.broken:
                 verdict.worsen("traceback", f"started again: {last_words(one.output)}", one.output)
             if one.code == 0 and one.done:
-                return said
+                return output
             if "is being run by" in one.output and time.monotonic() < deadline:
                 time.sleep(0.5)
                 continue
@@ -213,8 +213,8 @@ class Trial:
                 )
             for path in advised:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-        verdict.worsen("lost", f"never comes out: {last_words(said)}", said)
-        return said
+        verdict.worsen("lost", f"never comes out: {last_words(output)}", output)
+        return output
 
     def _done(self) -> bool:
         return any(self.folder.glob("results/*/*/record.json"))

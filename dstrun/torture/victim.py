@@ -77,7 +77,7 @@ class Attempt:
         return BROKEN.search(IGNORED.sub("", self.output)) is not None
 
     @property
-    def told(self) -> bool:
+    def ends_in_a_sentence(self) -> bool:
         """Return whether its last words are a sentence."""
         return any(" " in line.strip() for line in self.output.splitlines()[-3:])
 
@@ -146,12 +146,12 @@ class Victim:
 
     def _read(self, seconds: float) -> Attempt:
         assert self.code is not None
-        output, told = self.heard
+        output, report = self.heard
         struck, trace, modules = self.sent, [], []
         with suppress(EOFError, pickle.UnpicklingError):
-            trace, modules = pickle.loads(told.lstrip(b"!"))
+            trace, modules = pickle.loads(report.lstrip(b"!"))
         done = any(self.folder.glob("results/*/*/record.json"))
-        struck = struck or told.startswith(b"!")
+        struck = struck or report.startswith(b"!")
         return Attempt(self.code, output.decode(errors="replace"), seconds, self.hung, struck, done, trace, modules)
 
 
@@ -174,7 +174,7 @@ def attempt(words: Sequence[str], folder: Path, *injuries: Injury, apart: Sequen
     return [ended[number] for number in range(len(victims))]
 
 
-def _suffer(words: Sequence[str], folder: Path, injury: Injury, output: int, told: int) -> int:
+def _suffer(words: Sequence[str], folder: Path, injury: Injury, output: int, report: int) -> int:
     """Be the process that runs, with pipes to who forked it, as files have limits; returns its exit code."""
     os.setsid()
     with suppress(OSError, AttributeError):
@@ -184,28 +184,28 @@ def _suffer(words: Sequence[str], folder: Path, injury: Injury, output: int, tol
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     logging.root.handlers.clear()
     leave = _streams(injury.streams, output)
-    strikes = [_noted(strike, told, leave) for strike in injury.strikes]
+    strikes = [_noted(strike, report, leave) for strike in injury.strikes]
     points = Points(folder / "results", strikes)
     injury.prepare()
     if injury.streams != "kept" or (not strikes and injury.signal is None):
-        os.write(told, b"!")
+        os.write(report, b"!")
     write, dumps = os.write, pickle.dumps
     points.install()
     try:
         return main(list(words))
     finally:
         with suppress(MemoryError):
-            said = dumps((points.trace, sorted(sys.modules)))
-            while said:
-                said = said[write(told, said) :]
+            left = dumps((points.trace, sorted(sys.modules)))
+            while left:
+                left = left[write(report, left) :]
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
 
 
-def _noted(strike: Strike, told: int, leave: Callable[[], None]) -> Strike:
+def _noted(strike: Strike, report: int, leave: Callable[[], None]) -> Strike:
     def do(operation: str, path: str, write: Callable[..., Any] = os.write) -> None:
-        write(told, b"!")
+        write(report, b"!")
         leave()
         strike.do(operation, path)
 

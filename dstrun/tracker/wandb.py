@@ -62,17 +62,17 @@ def decide(wanted: str) -> tuple[str, str]:
     Raises:
         ConfigError: online is asked for, and there is no key or no way to the server.
     """
-    said = f"wandb={wanted}"
+    setting = f"wandb={wanted}"
     if wanted == "auto" and os.environ.get("WANDB_MODE") in MODES:
         wanted = os.environ["WANDB_MODE"]
-        said = f"WANDB_MODE={wanted}"
+        setting = f"WANDB_MODE={wanted}"
     if wanted in ("offline", "disabled"):
-        return wanted, said
+        return wanted, setting
     missing = lack()
     if missing is None:
         return "online", f"key and connection for {server()}"
     if wanted == "online":
-        raise ConfigError(f"{said} finds {missing[0]}: {missing[1]}choose wandb=offline")
+        raise ConfigError(f"{setting} finds {missing[0]}: {missing[1]}choose wandb=offline")
     return "offline", missing[0]
 
 

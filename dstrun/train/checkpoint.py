@@ -64,7 +64,7 @@ class Checkpoints:
         self.folder.check()
         reason = None
         try:
-            save(self.folder.checkpoint, training, _told(self.folder))
+            save(self.folder.checkpoint, training, _folder_state(self.folder))
         except OSError as error:
             reason = why(error)
             log.warning("%s cannot be written (%s): the one before is kept", self.folder.checkpoint, reason)
@@ -72,16 +72,16 @@ class Checkpoints:
         return reason
 
 
-def save(path: Path, training: Training, told: dict[str, Any] | None = None) -> None:
+def save(path: Path, training: Training, extra: dict[str, Any] | None = None) -> None:
     """Write the checkpoint; the one there was becomes the previous one only when the new one is safe on disk.
 
-    Of several processes the first does; ``told`` is what the run's folder adds.
+    Of several processes the first does; ``extra`` is what the run's folder adds.
     """
     if not training.ranks.leads:
         return
     buffer = io.BytesIO()
     try:
-        torch.save(training.state() | HERE | (told or {}), buffer)
+        torch.save(training.state() | HERE | (extra or {}), buffer)
     except RuntimeError as error:
         if "inline_container" in str(error):  # what torch says where the buffer could not grow
             raise MemoryError("a checkpoint") from error
@@ -89,7 +89,7 @@ def save(path: Path, training: Training, told: dict[str, Any] | None = None) -> 
     write_atomic(path, buffer.getvalue(), keep=True)
 
 
-def _told(folder: RunFolder) -> dict[str, Any]:
+def _folder_state(folder: RunFolder) -> dict[str, Any]:
     return {"experiment": folder.experiment, "rows": folder.kept_rows(), "continued": folder.continued}
 
 
@@ -159,7 +159,7 @@ def load(path: Path, training: Training, folder: RunFolder | None = None) -> int
         raise ConfigError(other_images(path.parent))
     if found and folder is not None and "experiment" in state:
         folder.check_same(found, state["experiment"])
-    if found and folder is not None and not training.ranks.first(lambda: _has_rows(folder, state)):
+    if found and folder is not None and not training.ranks.broadcast(lambda: _has_rows(folder, state)):
         log.warning(
             "%s has lost rows that are too many to be in the checkpoint: the run starts again", folder.topology.path
         )

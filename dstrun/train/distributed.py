@@ -127,23 +127,23 @@ class Group(Ranks):
         distributed.all_reduce(sums)
         return sums.tolist()
 
-    def any(self, word: str | None) -> str | None:
+    def any_rank(self, word: str | None) -> str | None:
         """Ask with one number, as nearly always nobody says anything."""
-        said = torch.tensor(word is not None, dtype=torch.int32)
-        distributed.all_reduce(said)
-        if not said:
+        spoken = torch.tensor(word is not None, dtype=torch.int32)
+        distributed.all_reduce(spoken)
+        if not spoken:
             return None
         words: list[str | None] = [None] * self.size
         distributed.all_gather_object(words, word)
         return next(word for word in words if word is not None)
 
-    def first(self, make: Callable[[], Made]) -> Made:
+    def broadcast(self, make: Callable[[], Made]) -> Made:
         """Send it to the others."""
         made: list[Any] = [make() if self.leads else None]
         distributed.broadcast_object_list(made, device=torch.device("cpu"))
         return made[0]
 
-    def agree(self, numbers: Sequence[int], what: str) -> None:
+    def check_equal(self, numbers: Sequence[int], what: str) -> None:
         """Compare the least of each with the greatest."""
         bounds = torch.tensor([numbers, [~number for number in numbers]])
         distributed.all_reduce(bounds, distributed.ReduceOp.MAX)
@@ -232,6 +232,6 @@ def owned(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
                 return str(busy)
             return None
 
-        if busy := ranks.first(hold):
+        if busy := ranks.broadcast(hold):
             raise Busy(busy)
         yield

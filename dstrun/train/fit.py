@@ -50,8 +50,8 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
         ends, ends_epoch = training.step == training.total_steps, training.step % training.data.steps_per_epoch == 0
         if looks := ends_epoch or training.step % CHECK_STEPS == 0:
             pause()  # as the loss is read next, which waits for the device
-        asked = None if ends else training.ranks.any(stop.requested)
-        saves = ends or asked or training.ranks.any("due" if checkpoints.due() else None)
+        asked = None if ends else training.ranks.any_rank(stop.requested)
+        saves = ends or asked or training.ranks.any_rank("due" if checkpoints.due() else None)
         if (saves or looks) and not torch.isfinite(training.loss_sum):
             raise Diverged(f"the loss is not finite {at}")
         training.epoch_seconds += time.perf_counter() - started
@@ -60,7 +60,7 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
         failure = checkpoints.save(training) if saves else None
         if asked:
             raise Interrupted(f"{asked} {at}" + (f", not saved: {failure}" if failure else ""))
-        if ends and (failure := training.ranks.any(failure)):
+        if ends and (failure := training.ranks.any_rank(failure)):
             raise Unsaved(f"the last checkpoint cannot be written ({failure}): make room, and the same command ends it")
 
 

@@ -10,7 +10,7 @@ from dstrun.tracker.page import history
 from dstrun.tracker.protocol import Tracker
 
 if TYPE_CHECKING:
-    from dstrun.method.procedure import Update
+    from dstrun.method.update import Update
 
 
 class Journal:

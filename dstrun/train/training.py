@@ -17,8 +17,9 @@ from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.dataset.loader import Loader
 from dstrun.layer.interface import SparseLayer, carried
-from dstrun.method.procedure import Procedure, Products, Update
+from dstrun.method.procedure import Procedure
 from dstrun.method.statistics import frozen_statistics
+from dstrun.method.update import ProductCounts, Update
 from dstrun.optimizer.rate import Rate
 from dstrun.storage.activations import Kept
 from dstrun.storage.recompute import Recompute
@@ -94,11 +95,11 @@ class Training:
         """Return the run's optimizer and those of the method's own parameters."""
         return [self.optimizer, *self.procedure.own]
 
-    def products(self) -> Products:
+    def products(self) -> ProductCounts:
         """Count the connections of every prunable layer that take part in the next step's products."""
         counted = self.procedure.products()
         built = [layer.size for layer in self.flops.built.layers]
-        return counted or Products.of([layer.count for layer in self.layers] if self.layers else built)
+        return counted or ProductCounts.of([layer.count for layer in self.layers] if self.layers else built)
 
     def active(self) -> list[int]:
         """Count the active connections of every prunable layer."""
@@ -193,7 +194,7 @@ class Training:
             self.compare()
         return updates
 
-    def _pass(self, model: nn.Module, samples: int, batch: Batch, what: str) -> tuple[Tensor, Products | Tensor]:
+    def _pass(self, model: nn.Module, samples: int, batch: Batch, what: str) -> tuple[Tensor, ProductCounts | Tensor]:
         """Pass samples of the next step forward and backward.
 
         Returns:
@@ -205,7 +206,7 @@ class Training:
                 with frozen_statistics(self.model):
                     self.passing.both(self.model, samples, batch, step, what)
                 self.optimizer.zero_grad(set_to_none=True)
-        counted: list[Products | Tensor] = []
+        counted: list[ProductCounts | Tensor] = []
 
         def penalty() -> Tensor | None:
             found = self.procedure.counted()
@@ -302,7 +303,9 @@ class Training:
             RuntimeError: they are not.
         """
         if self.ranks.size > 1:
-            self.ranks.agree([self.step, *(layer.topology.checksum() for layer in self.layers)], "steps or topologies")
+            self.ranks.check_equal(
+                [self.step, *(layer.topology.checksum() for layer in self.layers)], "steps or topologies"
+            )
 
     def fresh_pass(self, step: int, samples: int | None) -> int:
         """Run a forward and backward over samples drawn for the step, without touching normalization statistics."""

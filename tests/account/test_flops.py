@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dstrun.account.flops import FlopMeter, LayerCost, NetworkCost, network_cost, paper_ratio
 from dstrun.config.composition import compose
 from dstrun.layer.criterion import Cost
-from dstrun.method.procedure import Change, Products, Update
+from dstrun.method.update import LayerUpdate, ProductCounts, Update
 
 
 @pytest.mark.parametrize("model", ["mlp", "resnet20", "vgg16_small", "resnet50", "vit"])
@@ -22,7 +22,7 @@ def test_dense_counts_equal_pytorchs_counter(model: str) -> None:
         x = torch.empty(2, *image)
     cost = network_cost(net, image)
     sizes = [layer.size for layer in cost.layers]
-    executed = cost.executed(["masked"] * len(sizes), Products.of(sizes))
+    executed = cost.executed(["masked"] * len(sizes), ProductCounts.of(sizes))
     with FlopCounterMode(display=False) as forward:
         loss = net(x).sum()
     assert forward.get_total_flops() == 2 * (cost.forward() + cost.attention)
@@ -31,7 +31,7 @@ def test_dense_counts_equal_pytorchs_counter(model: str) -> None:
     if not cost.attention:  # PyTorch counts a backward of attention that recomputes its forward
         assert backward.get_total_flops() == 2 * (executed - cost.forward())
     meter = FlopMeter(cost, None)
-    meter.step(2, Products.of([layer.size for layer in cost.layers]), [])
+    meter.step(2, ProductCounts.of([layer.size for layer in cost.layers]), [])
     assert meter.executed == 2 * executed
     assert meter.train == 2 * 3 * cost.forward()
 
@@ -64,7 +64,7 @@ def test_counts_of_a_device_are_read_when_somebody_asks() -> None:
     last = update(Cost.NONE, False, 0, [0, 0])
     for step, counts in enumerate(([6, 2], [5, 2], [5, 1], [0, 0], [3, 3]), 1):
         for meter, products in (
-            (known, Products.of(counts, [12, 8])),
+            (known, ProductCounts.of(counts, [12, 8])),
             (waiting, torch.tensor([counts, counts, [12, 8]])),
         ):
             meter.step(10 + step, products, [last] if step == 5 else [])
@@ -73,7 +73,7 @@ def test_counts_of_a_device_are_read_when_somebody_asks() -> None:
 
 
 def update(cost: Cost, replaces: bool, samples: int, candidates: list[int]) -> Update:
-    changes = [Change(n, a, 1, 1, c, 0.0) for n, a, c in zip("ab", ACTIVE, candidates, strict=True)]
+    changes = [LayerUpdate(n, a, 1, 1, c, 0.0) for n, a, c in zip("ab", ACTIVE, candidates, strict=True)]
     return Update(1, cost, replaces, samples, changes)
 
 
@@ -100,21 +100,21 @@ SUMS = 2 * (120 // 4 + 40 // 2)
 )
 def test_a_step_by_hand(made: Update | None, aggregates: bool, train: int, executed: int) -> None:
     meter = FlopMeter(COST, Grow(aggregates))  # type: ignore[arg-type]
-    meter.step(7, Products.of(ACTIVE), [made] if made else [])
+    meter.step(7, ProductCounts.of(ACTIVE), [made] if made else [])
     assert (meter.train, meter.executed, meter.samples) == (7 * train, 7 * executed, 7)
 
 
 def test_fresh_samples_cost_besides_the_step() -> None:
     meter = FlopMeter(COST, Grow(True))  # type: ignore[arg-type]
-    meter.step(7, Products.of(ACTIVE), [update(Cost.CANDIDATE_GRAD, False, 3, [3, 1])])
+    meter.step(7, ProductCounts.of(ACTIVE), [update(Cost.CANDIDATE_GRAD, False, 3, [3, 1])])
     assert meter.train == 7 * 3 * SPARSE + 3 * (2 * SPARSE + CANDIDATES + SUMS)
     assert meter.executed == 7 * (3 * DENSE - 240) + 3 * (3 * DENSE - 240 + SUMS)
 
 
 def test_samples_that_score_active_connections_cost_three_passes_of_the_network_before() -> None:
-    changes = [Change("a", 2, 4, 0, 0, 1.0), Change("b", 2, 0, 0, 0, 1.0)]
+    changes = [LayerUpdate("a", 2, 4, 0, 0, 1.0), LayerUpdate("b", 2, 0, 0, 0, 1.0)]
     meter = FlopMeter(COST, None)
-    meter.step(7, Products.of([2, 2]), [Update(1, Cost.NONE, False, 3, changes)])
+    meter.step(7, ProductCounts.of([2, 2]), [Update(1, Cost.NONE, False, 3, changes)])
     assert meter.train == 7 * 3 * 2 * (2 * 10 + 2 * 5) + 3 * 3 * SPARSE
     assert meter.executed == (7 + 3) * (3 * DENSE - 240)
 
@@ -176,5 +176,7 @@ def test_what_is_computed_again_counts_as_executed() -> None:
     assert counts == [False] + [True] * (len(counts) - 2) + [False]
     inner = sum(2 * a * layer.uses for a, layer in zip(run.active(), again.built.layers, strict=True) if layer.again)
     assert again.executed - plain.executed == inner * again.samples
-    without = split.built.executed(["sparse"] * len(counts), Products(run.active(), run.active(), [0] * len(counts)))
+    without = split.built.executed(
+        ["sparse"] * len(counts), ProductCounts(run.active(), run.active(), [0] * len(counts))
+    )
     assert split.executed - plain.executed == 32 * 2 * without

@@ -11,7 +11,8 @@ from dstrun.account.formula import step
 from dstrun.cli.help import options
 from dstrun.config.composition import compose
 from dstrun.config.option import option
-from dstrun.method.procedure import Method, Products
+from dstrun.method.interface import Method
+from dstrun.method.update import ProductCounts
 
 PAGE = Path(__file__).parents[2] / "docs" / "accounting.md"
 
@@ -51,9 +52,9 @@ def test_in_the_words_of_the_documentation(words: str, expected: str) -> None:
 class Wide(Method):
     """Forward with few connections, weight gradients of some more."""
 
-    def forecast(self, sizes, counts, schedule: Any, total: int):
-        yield total // 2, Products.of(counts, [3 * c for c in counts])
-        yield total - total // 2, Products(list(counts), list(sizes), [3 * c for c in counts])
+    def planned_phases(self, sizes, counts, schedule: Any, total: int):
+        yield total // 2, ProductCounts.of(counts, [3 * c for c in counts])
+        yield total - total // 2, ProductCounts(list(counts), list(sizes), [3 * c for c in counts])
 
 
 def test_every_pass_has_its_own_name() -> None:

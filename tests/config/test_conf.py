@@ -219,5 +219,5 @@ def test_method_starts_a_procedure(name: str) -> None:
     assert procedure.state() == {} or procedure.load_state(procedure.state()) is None
     assert procedure.products() is None or all(len(p) == 2 for p in vars(procedure.products()).values())
     assert (type(procedure).prepare is not Procedure.prepare) == procedure.prepares
-    stretches = list(method.forecast([144, 480], [30, 100], parts["schedule"], 100))
+    stretches = list(method.planned_phases([144, 480], [30, 100], parts["schedule"], 100))
     assert sum(steps for steps, _ in stretches) == 100

@@ -65,9 +65,9 @@ def found_runs(words: Sequence[str]) -> list[Run]:
 
 def nothing(words: Sequence[object], what: str = "run") -> int:
     """Print that nothing was found where the words lead."""
-    said = [str(word) for word in words] or ["results"]
-    conditions = [word for word in said if word.startswith("where=")]
+    given = [str(word) for word in words] or ["results"]
+    conditions = [word for word in given if word.startswith("where=")]
     meeting = f" that meets {' '.join(conditions)}" if conditions else ""
-    folders = [word for word in said if word not in conditions] or ["results"]
+    folders = [word for word in given if word not in conditions] or ["results"]
     say(f"no {what} below {', '.join(folders)}{meeting}")
     return 3

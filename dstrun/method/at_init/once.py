@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeAlias
 
 from dstrun.config.option import AtLeast, option
 from dstrun.layer.criterion import Cost
-from dstrun.method.procedure import Method, Procedure, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.pruning import keep_best
 from dstrun.method.statistics import frozen_statistics, switched_off
+from dstrun.method.update import Update
 from dstrun.system.lazy import torch
 
 if TYPE_CHECKING:

@@ -20,7 +20,9 @@ from dstrun.layer.selection import highest
 from dstrun.layer.topology import contains, inactive
 from dstrun.method.dynamic.replacement import Replacement, choose
 from dstrun.method.dynamic.stages import check_stages, shortened, stage
-from dstrun.method.procedure import Change, Method, Procedure, Products, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.update import LayerUpdate, ProductCounts, Update
 from dstrun.system.lazy import np, torch
 from dstrun.system.stream import generator
 from dstrun.system.transfer import sent
@@ -101,13 +103,13 @@ class DeepR(Method):
         interval = shortened(self.recipe_report_steps, self.recipe_steps, total, last)
         return sorted({*range(interval, last, interval), last} - {0})
 
-    def forecast(
+    def planned_phases(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict the reports; a layer's active connections stay as many (with ``scope=global``: all layers')."""
         before = 0
         for step in [*self.reports(total), total]:
-            yield step - before, Products.of(counts)
+            yield step - before, ProductCounts.of(counts)
             before = step
 
 
@@ -245,7 +247,7 @@ class DeepRewiring(Procedure):
         """Report what was replaced since the last report."""
         layers = self.setting.layers
         changes = [
-            Change(layer.name, layer.count, pruned, grown, 0, layer.explored())
+            LayerUpdate(layer.name, layer.count, pruned, grown, 0, layer.explored())
             for layer, (pruned, grown) in zip(layers, self.replaced, strict=True)
         ]
         self.replaced = [(0, 0) for _ in layers]

@@ -17,7 +17,9 @@ from dstrun.layer.selection import highest
 from dstrun.layer.topology import contains
 from dstrun.method.dynamic.drawing import barred, draw
 from dstrun.method.dynamic.stages import check_stages, shortened, stage
-from dstrun.method.procedure import Change, Method, Procedure, Products, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.update import LayerUpdate, ProductCounts, Update
 from dstrun.system.stream import generator
 from dstrun.system.transfer import fetched
 
@@ -76,13 +78,13 @@ class DSR(Method):
         """Return N_p, how many of the active connections an update shall prune."""
         return self.target_count or max(1, round(self.target * active))
 
-    def forecast(
+    def planned_phases(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict the updates; where they move connections to only the weights know, so costs are the start's."""
         before = 0
         for step in [*self.steps(total), total]:
-            yield step - before, Products.of(counts)
+            yield step - before, ProductCounts.of(counts)
             before = step
 
 
@@ -110,7 +112,7 @@ class Reallocation(Procedure):
         count = sum(p.numel() for p in pruned)
         changes = dict(zip(self.indices, self._reallocate(step, layers, active, pruned, count), strict=True))
         self._adjust(count, sum(p.numel() for p in active))
-        rest = [Change(x.name, x.count, 0, 0, 0, x.explored()) for x in self.setting.layers]
+        rest = [LayerUpdate(x.name, x.count, 0, 0, 0, x.explored()) for x in self.setting.layers]
         return Update(step, Cost.NONE, False, 0, [changes.get(i, unchanged) for i, unchanged in enumerate(rest)])
 
     def state(self) -> dict[str, Any]:
@@ -123,7 +125,7 @@ class Reallocation(Procedure):
 
     def _reallocate(
         self, step: int, layers: Sequence[SparseLayer], active: list[Tensor], pruned: list[Tensor], count: int
-    ) -> list[Change]:
+    ) -> list[LayerUpdate]:
         """Rewire every layer: what was pruned goes, and as many of all layers together come."""
         sizes = [layer.topology.size for layer in layers]
         blocked = barred(active, pruned, sizes, count)
@@ -136,7 +138,7 @@ class Reallocation(Procedure):
             layer.rewire(out, new)
             back = int(contains(out, new).sum())
             gone, come = out.numel() - back, new.numel() - back
-            changes.append(Change(layer.name, layer.count, gone, come, 0, layer.explored()))
+            changes.append(LayerUpdate(layer.name, layer.count, gone, come, 0, layer.explored()))
         return changes
 
     def _adjust(self, count: int, active: int) -> None:

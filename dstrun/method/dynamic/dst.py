@@ -17,7 +17,9 @@ from dstrun.layer.growth import GrowthRequest, Proposal, propose
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import highest, lowest
 from dstrun.layer.topology import without
-from dstrun.method.procedure import Change, Method, Procedure, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.update import LayerUpdate, Update
 from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
 from dstrun.system.transfer import fetched
@@ -172,7 +174,7 @@ class Rewiring(Procedure):
 
     def _update(self, step: int, proposals: Sequence[Proposal], samples: int = 0) -> Update:
         """Grow each pool's best candidates and prune as many of its worst connections; none on overflowed gradients."""
-        changes: dict[int, Change] = {}
+        changes: dict[int, LayerUpdate] = {}
         cost = self.setting.grow.cost
         replaces = cost is not Cost.NONE and self.batch == "current"
         if cost is not Cost.NONE and self.setting.overflowed(p.finite for p in proposals if p.finite is not None):
@@ -191,17 +193,17 @@ class Rewiring(Procedure):
         self.pruned = []
         return Update(step, cost, replaces, samples, [changes[index] for index in range(len(self.layers))])
 
-    def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, drawn: int) -> Change:
+    def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, drawn: int) -> LayerUpdate:
         """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
         if self.setting.grow.regrow:
             out, new = out.sort().values, new.sort().values
             out, new = without(out, new), without(new, out)
         layer.rewire(out, new)
-        return Change(layer.name, layer.topology.count, out.numel(), new.numel(), drawn, layer.explored())
+        return LayerUpdate(layer.name, layer.topology.count, out.numel(), new.numel(), drawn, layer.explored())
 
 
-def _unchanged(layer: SparseLayer, drawn: int) -> Change:
-    return Change(layer.name, layer.count, 0, 0, drawn, layer.explored())
+def _unchanged(layer: SparseLayer, drawn: int) -> LayerUpdate:
+    return LayerUpdate(layer.name, layer.count, 0, 0, drawn, layer.explored())
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,9 @@ from dstrun.layer.growth import GrowthRequest, propose
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import lowest
 from dstrun.layer.topology import contains
-from dstrun.method.procedure import Change, Method, Procedure, Products, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.update import LayerUpdate, ProductCounts, Update
 from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
 from dstrun.system.transfer import fetched
@@ -42,9 +44,9 @@ class MEST(Method):
         """Start mutating."""
         return (SoftlyBound if self.soft_bound else Mutation)(setting)
 
-    def forecast(
+    def planned_phases(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict the active connections between updates."""
 
         def active(step: int) -> list[int]:
@@ -53,9 +55,9 @@ class MEST(Method):
 
         before = 0
         for step in update_steps(schedule, total, self.soft_bound):
-            yield step - before, Products.of(active(before))
+            yield step - before, ProductCounts.of(active(before))
             before = step
-        yield total - before, Products.of(active(before))
+        yield total - before, ProductCounts.of(active(before))
 
 
 def update_steps(schedule: Any, total: int, soft_bound: bool) -> list[int]:
@@ -108,7 +110,7 @@ class Mutation(Procedure):
             return torch.empty(0, dtype=torch.int64)
         return lowest(self.setting.prune.score(layer, generator(self.setting.seed, "prune", step, index)), gone)
 
-    def _mutate(self, step: int, index: int, worst: Tensor) -> Change:
+    def _mutate(self, step: int, index: int, worst: Tensor) -> LayerUpdate:
         """Prune one layer, then grow among all that are inactive: what was just pruned may come back, at 0."""
         setting, layer, mutate = self.setting, self.setting.layers[index], self._mutating(step, index)
         before = layer.topology.positions
@@ -118,7 +120,7 @@ class Mutation(Procedure):
         layer.rewire(before[:0], found.positions)
         after = layer.topology.positions
         went, came = int((~contains(after, before)).sum()), int((~contains(before, after)).sum())
-        return Change(layer.name, layer.count, went, came, found.drawn, layer.explored())
+        return LayerUpdate(layer.name, layer.count, went, came, found.drawn, layer.explored())
 
 
 class SoftlyBound(Mutation):

@@ -15,7 +15,9 @@ from dstrun.layer.interface import DenseLayer, SparseLayer
 from dstrun.layer.selection import highest, lowest
 from dstrun.layer.topology import without
 from dstrun.method.dynamic.regrowth import regrowth
-from dstrun.method.procedure import Change, Method, Procedure, Products, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
+from dstrun.method.update import LayerUpdate, ProductCounts, Update
 from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
 from dstrun.system.transfer import fetched, sent
@@ -48,15 +50,15 @@ class SNFS(Method):
         """Start following gradients."""
         return Momentum(setting, self.momentum, self.redistribution)
 
-    def forecast(
+    def planned_phases(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict the dense weight gradient of every step; how connections move between layers is not known before."""
         before = 0
         for step in update_steps(schedule, total):
-            yield step - before, Products.of(counts, sizes)
+            yield step - before, ProductCounts.of(counts, sizes)
             before = step
-        yield total - before, Products.of(counts, sizes)
+        yield total - before, ProductCounts.of(counts, sizes)
 
 
 def update_steps(schedule: Any, total: int) -> list[int]:
@@ -117,9 +119,9 @@ class Momentum(Procedure):
             counts.append(min(math.ceil(part * layer.count), layer.count - 1))
         return counts
 
-    def products(self) -> Products:
+    def products(self) -> ProductCounts:
         """Count the gradient of every weight at every step."""
-        return Products.of([layer.count for layer in self.layers], self.sizes)
+        return ProductCounts.of([layer.count for layer in self.layers], self.sizes)
 
     def state(self) -> dict[str, Any]:
         """Return M of every layer."""
@@ -132,10 +134,10 @@ class Momentum(Procedure):
     def _scores(self, step: int, index: int) -> Tensor:
         return self.setting.prune.score(self.layers[index], generator(self.setting.seed, "prune", step, index))
 
-    def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, survivors: Tensor) -> Change:
+    def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, survivors: Tensor) -> LayerUpdate:
         """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
         out, new = out.sort().values, new.sort().values
         went, came = without(out, new), without(new, out)
         layer.rewire(went, came)
         candidates = layer.topology.size - survivors.numel()
-        return Change(layer.name, layer.count, went.numel(), came.numel(), candidates, layer.explored())
+        return LayerUpdate(layer.name, layer.count, went.numel(), came.numel(), candidates, layer.explored())

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 from dstrun.config.option import option
 from dstrun.layer.criterion import Cost
-from dstrun.method.procedure import Method, Procedure, Products, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.pruning import keep_best
+from dstrun.method.update import ProductCounts, Update
 from dstrun.system.stream import generator
 
 
@@ -34,15 +36,15 @@ class GMP(Method):
         """Start pruning."""
         return Thinning(setting)
 
-    def forecast(
+    def planned_phases(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict the active connections between updates."""
         before, active = 0, list(sizes)
         for step in update_steps(schedule, total):
-            yield step - before, Products.of(active)
+            yield step - before, ProductCounts.of(active)
             before, active = step, [remaining(n, c, schedule, step, total) for n, c in zip(sizes, counts, strict=True)]
-        yield total - before, Products.of(active)
+        yield total - before, ProductCounts.of(active)
 
 
 def update_steps(schedule: Any, total: int) -> list[int]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config.option import AtLeast, Within, option
-from dstrun.method.procedure import Change, Procedure, Setting, Update
+from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.repeated import Repeated, by_criterion
 from dstrun.method.rounds import Rounds
+from dstrun.method.update import LayerUpdate, Update
 from dstrun.system.lazy import torch
 from dstrun.system.trouble import ConfigError
 
@@ -85,7 +86,7 @@ class Rewinding(Repeated):
         """List the step whose start levels go back to."""
         return [self.dense - self.length + 1]
 
-    def prune(self, step: int, scores: Sequence[Tensor]) -> list[Change]:
+    def prune(self, step: int, scores: Sequence[Tensor]) -> list[LayerUpdate]:
         """Go back, then prune by the scores of the trained weights."""
         assert self.early is not None
         setting, optimizer = self.setting, self.setting.optimizer

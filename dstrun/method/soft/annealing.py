@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from dstrun.config.option import OneOf, Share, Within, option
-from dstrun.method.procedure import Method
+from dstrun.method.interface import Method
 
 
 @option

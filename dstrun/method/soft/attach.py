@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dstrun.layer.interface import DenseLayer, sharing
-from dstrun.method.procedure import Change
 from dstrun.method.pruning import drop, guard
+from dstrun.method.update import LayerUpdate
 from dstrun.system.lazy import torch
 from dstrun.system.transfer import fetched, sent
 
@@ -64,7 +64,7 @@ def nonzero(layers: Iterable[DenseLayer]) -> list[int]:
         return torch.stack([layer.module.weight.count_nonzero() for layer in layers]).tolist()
 
 
-def settle(layers: Sequence[DenseLayer], active: Sequence[Tensor], strict: bool) -> list[Change]:
+def settle(layers: Sequence[DenseLayer], active: Sequence[Tensor], strict: bool) -> list[LayerUpdate]:
     """Make what is active the topology: all other weights are pruned, in store and optimizer too.
 
     Args:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from dstrun.config.option import Above, AtLeast, Within, option
 from dstrun.layer.criterion import Cost
 from dstrun.layer.interface import DenseLayer, SparseLayer
-from dstrun.method.procedure import Method, Procedure, Products, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.soft.attach import attach, attached, but, nonzero, settle
+from dstrun.method.update import ProductCounts, Update
 from dstrun.system.lazy import torch
 
 if TYPE_CHECKING:
@@ -70,12 +72,12 @@ class Learned(Method):
         """Start with every weight."""
         return Thresholding(setting, self)
 
-    def forecast(
+    def planned_phases(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict at most what it costs: dense training, for what training prunes is not known before."""
-        yield total, Products.of(sizes)
-        yield 0, Products.of(sizes)
+        yield total, ProductCounts.of(sizes)
+        yield 0, ProductCounts.of(sizes)
 
 
 class Thresholding(Procedure):
@@ -108,12 +110,12 @@ class Thresholding(Procedure):
         masks = [layer.module.weight.detach() != 0 for layer in self.layers]
         return Update(step, Cost.NONE, False, 0, settle(self.layers, masks, self.setting.strict))
 
-    def products(self) -> Products:
+    def products(self) -> ProductCounts:
         """Count the weights above their thresholds, and those that have gradients."""
         active = nonzero(self.layers)
         if not self.alpha:
-            return Products.of(active)
-        return Products.of(active, [max(a, r) for a, r in zip(active, self.reached, strict=True)])
+            return ProductCounts.of(active)
+        return ProductCounts.of(active, [max(a, r) for a, r in zip(active, self.reached, strict=True)])
 
     def counted(self) -> Tensor:
         """Count as ``products`` does, what the forward pass has used."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dstrun.config.option import option
 from dstrun.layer.criterion import Cost
 from dstrun.layer.interface import DenseLayer, SparseLayer
-from dstrun.method.procedure import Procedure, Products, Setting, Update
+from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.soft.annealing import Annealed
 from dstrun.method.soft.attach import attach, attached, settle
+from dstrun.method.update import ProductCounts, Update
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,13 +39,13 @@ class TopKGA(Annealed):
         """Choose the weights of the first step."""
         return Choosing(setting, self)
 
-    def forecast(
+    def planned_phases(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict 2 f_S + f_D a step while alpha is above 0, then 3 f_S."""
         last = self.last(total)
-        yield last, Products.of(counts, sizes if self.alpha else counts)
-        yield total - last, Products.of(counts)
+        yield last, ProductCounts.of(counts, sizes if self.alpha else counts)
+        yield total - last, ProductCounts.of(counts)
 
 
 class Choosing(Procedure):
@@ -80,9 +81,9 @@ class Choosing(Procedure):
             chosen.reached.copy_(chosen.active)
         return Update(step, Cost.NONE, False, 0, settle(self.layers, masks, self.setting.strict))
 
-    def products(self) -> Products:
+    def products(self) -> ProductCounts:
         """Count the weights used, and all for weight gradients while alpha is above 0."""
-        return Products.of(self.active, self.sizes if self.alpha else self.active)
+        return ProductCounts.of(self.active, self.sizes if self.alpha else self.active)
 
     def state(self) -> dict[str, Any]:
         """Return the step that comes next; the masks are the network's buffers."""

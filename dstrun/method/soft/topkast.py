@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from dstrun.config.option import AtLeast, Share, Within, option
 from dstrun.layer.criterion import Cost
 from dstrun.layer.interface import DenseLayer, SparseLayer, carried, prunable
-from dstrun.method.procedure import Change, Method, Procedure, Products, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.soft.attach import attach, attached, grouped, settle
+from dstrun.method.update import LayerUpdate, ProductCounts, Update
 from dstrun.system.lazy import torch
 
 if TYPE_CHECKING:
@@ -78,15 +80,15 @@ class TopKAST(Method):
         interval = max(1, round(self.refresh_steps * min(1.0, total / RECIPE_STEPS)))
         return range(interval, self.last(total), interval)
 
-    def forecast(
+    def planned_phases(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, total: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict 2 f_A + f_B a step until exploration ends, then 3 f_A."""
         before = 0
         for step in (*self.refreshes(total), self.last(total)):
-            yield step - before, Products.of(counts, self.reached(sizes, counts))
+            yield step - before, ProductCounts.of(counts, self.reached(sizes, counts))
             before = step
-        yield total - before, Products.of(counts)
+        yield total - before, ProductCounts.of(counts)
 
 
 class Refreshing(Procedure):
@@ -138,9 +140,9 @@ class Refreshing(Procedure):
             changes = self._refresh()
         return Update(step, Cost.NONE, False, 0, changes)
 
-    def products(self) -> Products:
+    def products(self) -> ProductCounts:
         """Count A, and B for weight gradients."""
-        return Products.of(self.active, self.active if self.ended else self.reached)
+        return ProductCounts.of(self.active, self.active if self.ended else self.reached)
 
     def state(self) -> dict[str, Any]:
         """Return whether exploration has ended; the masks are the network's buffers."""
@@ -150,13 +152,13 @@ class Refreshing(Procedure):
         """Continue from a checkpoint."""
         self.ended = state["ended"]
 
-    def _refresh(self) -> list[Change]:
+    def _refresh(self) -> list[LayerUpdate]:
         """Choose A and B of every layer anew, and read once what has come of it."""
         entered = [self._choose(index) for index in range(len(self.layers))]
         ever = [layer.ever.count_nonzero() for layer in self.layers]
         read = zip(*torch.stack([*entered, *ever]).view(2, -1).tolist(), strict=True)
         layers = zip(self.layers, self.sizes, self.active, self.reached, read, strict=True)
-        return [Change(x.name, a, new, new, b - a, seen / size) for x, size, a, b, (new, seen) in layers]
+        return [LayerUpdate(x.name, a, new, new, b - a, seen / size) for x, size, a, b, (new, seen) in layers]
 
     def _choose(self, index: int) -> Tensor:
         """Choose A and B of a layer; give how many weights entered A, () int64."""

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from dstrun.layer.interface import SparseLayer, prunable, stored
-from dstrun.method.procedure import Change
+from dstrun.method.update import LayerUpdate
 from dstrun.system.trouble import ConfigError
 from dstrun.system.wording import few
 
@@ -257,14 +257,14 @@ class Channels:
         named = ("bias",) if name in self.layer else ("weight", "bias")
         return [p for p in (getattr(module, key) for key in named) if p is not None]
 
-    def changes(self, before: Sequence[int]) -> list[Change]:
+    def changes(self, before: Sequence[int]) -> list[LayerUpdate]:
         """Report what became of the layers' counts."""
         return [
-            Change(layer.name, layer.count, count - layer.count, 0, 0, layer.explored())
+            LayerUpdate(layer.name, layer.count, count - layer.count, 0, 0, layer.explored())
             for layer, count in zip(self.layers, before, strict=True)
         ]
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """Return which layers keep their channels, for the log."""
         reasons: dict[str, list[str]] = {}
         for name, reason in self.whole.items():

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config.option import Above, AtLeast, Within, option
 from dstrun.layer.criterion import Cost
-from dstrun.method.procedure import Method, Procedure, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.pruning import guard
+from dstrun.method.update import Update
 from dstrun.system.lazy import torch
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
@@ -75,7 +77,7 @@ class Factors(Procedure):
             raise ConfigError("method=sss makes no sense with this network, which has no channels that can be removed")
         self.factors = [self._attach(pair) for pair in self.channels.pairs]
         self.own: list[Optimizer] = [Proximal(self.factors, rate, gamma, momentum)]
-        say(f"  {self.channels.said()}")
+        say(f"  {self.channels.summary()}")
 
     def _attach(self, pair: Pair) -> nn.Parameter:
         """Multiply what a pair's last module gives before its activation; the factor is stored with it."""

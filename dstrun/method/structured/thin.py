@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config.option import AtLeast, option
 from dstrun.layer.interface import prunable
-from dstrun.method.procedure import Method
+from dstrun.method.interface import Method
 from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from dstrun.config.option import Above, AtLeast, Share, option
 from dstrun.layer.criterion import Cost
 from dstrun.method.finetuning import held
-from dstrun.method.procedure import Method, Procedure, Products, Setting, Update
+from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.statistics import evaluating
+from dstrun.method.update import ProductCounts, Update
 from dstrun.system.lazy import torch
 from dstrun.system.progress import say
 from dstrun.system.stream import generator
@@ -76,10 +78,10 @@ class ThiNet(Method):
 
     def course(
         self, sizes: Sequence[int], counts: Sequence[int], schedule: Any, epochs: int, sparsity: float, per_epoch: int
-    ) -> Iterator[tuple[int, Products]]:
+    ) -> Iterator[tuple[int, ProductCounts]]:
         """Predict the dense training and the fine-tuning."""
-        yield epochs * per_epoch, Products.of(sizes)
-        yield (self.epochs(epochs, sparsity) - epochs) * per_epoch, Products.of(counts)
+        yield epochs * per_epoch, ProductCounts.of(sizes)
+        yield (self.epochs(epochs, sparsity) - epochs) * per_epoch, ProductCounts.of(counts)
 
     def update_samples(self, classes: int) -> int:
         """Count the one forward pass over the samples as a third of a pass forward and backward."""
@@ -103,7 +105,7 @@ class Reconstruction(Procedure):
         self.held = held(setting, least)
         self.channels = Channels(setting.model, setting.layers)
         self.kept = uniform(setting.model, self.channels.pairs, setting.budget, "thinet")
-        say(f"  {self.channels.said()}")
+        say(f"  {self.channels.summary()}")
 
     def updates_at(self, step: int) -> bool:
         """Return whether it is the last step of the dense training."""

@@ -37,7 +37,7 @@ def notes(roots: Iterable[Path], runs: Iterable[Run]) -> list[Note]:
     found = []
     for path in sorted(file for folder in folders for file in Path(folder).glob(".sweeps/*.json")):
         with suppress(OSError):  # it may go this very moment
-            if (file := sealed.told(path)) is None:
+            if (file := sealed.read_if_whole(path)) is None:
                 continue
             asked = submission(file, path.stat().st_mtime, time.time())
             found.append(Note(path.parents[1], file, asked.open is not False, asked.jobs))

@@ -253,7 +253,7 @@ def test_reports_end_with_the_last_step_that_rewires(total):
     assert reports == sorted(set(reports))
     assert reports[-1:] == [made.last(total)] * (made.last(total) > 0)
     assert all(1 <= r <= total for r in reports)
-    stretches = list(made.forecast([10], [1], None, total))
+    stretches = list(made.planned_phases([10], [1], None, total))
     assert sum(length for length, _ in stretches) == total
     assert len(stretches) - 1 == len(reports)
     assert total < 40 or len(reports) < total / 5

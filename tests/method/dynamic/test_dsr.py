@@ -201,7 +201,7 @@ def test_a_short_run_reallocates_too(total):
 
 
 def test_the_forecast_has_a_stretch_an_update():
-    stretches = list(DSR().forecast([100], [10], None, 100_000))
+    stretches = list(DSR().planned_phases([100], [10], None, 100_000))
     assert sum(length for length, _ in stretches) == 100_000
     assert len(stretches) - 1 == len(DSR().steps(100_000))
 

@@ -10,13 +10,13 @@ import torch
 from soft_bench import Soft
 
 from dstrun.config.composition import compose
-from dstrun.method.procedure import Products
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.soft.autosparse import AutoSparse
 from dstrun.method.soft.str import STR
 from dstrun.method.soft.threshold import Threshold
+from dstrun.method.update import ProductCounts
 from dstrun.run.assemble import assemble
-from dstrun.run.plan import EMERGES, plan
+from dstrun.run.plan import SPARSITY_IS_LEARNED, plan
 from dstrun.system.trouble import ConfigError
 
 G = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
@@ -31,7 +31,7 @@ def test_str_by_hand() -> None:
     bench.backward()
     assert bench.grad == [0, 0, 0, 0, 5, 6, 7, 8]
     assert bench.procedure.thresholds[0].s.grad.item() == pytest.approx(0.45 * 0.55 * 2)
-    assert bench.procedure.products() == Products([4], [4], [4])
+    assert bench.procedure.products() == ProductCounts([4], [4], [4])
 
 
 def test_str_has_the_gradient_of_its_formula() -> None:
@@ -47,7 +47,7 @@ def test_autosparse_by_hand() -> None:
     bench.backward()
     assert bench.grad == [0.5, 1, 1.5, 2, 5, 6, 7, 8]
     assert bench.procedure.thresholds[0].s.grad.item() == pytest.approx(0.45 * 0.55 * 3)
-    assert bench.procedure.products() == Products([4], [4], [8])
+    assert bench.procedure.products() == ProductCounts([4], [4], [8])
 
 
 def test_alpha_one_is_the_dense_gradient() -> None:
@@ -62,14 +62,14 @@ def test_backward_sparsity_leaves_the_pruned_nearest_to_the_threshold() -> None:
     bench.backward()
     assert bench.grad == [0, 0, 1.5, 2, 5, 6, 7, 8]
     assert bench.procedure.thresholds[0].s.grad.item() == pytest.approx(-0.45 * 0.55 * ((3 - 4) / 2 - 2))
-    assert bench.procedure.products() == Products([4], [4], [6])
+    assert bench.procedure.products() == ProductCounts([4], [4], [6])
 
 
 def test_backward_sparsity_never_takes_the_gradient_of_an_active_weight() -> None:
     bench = Soft(AutoSparse(s_init=HALF, alpha=0.5, alpha_curve="fixed", backward_sparsity=0.75), G)
     bench.backward()
     assert bench.grad == [0, 0, 0, 0, 5, 6, 7, 8]
-    assert bench.procedure.products() == Products([4], [4], [4])
+    assert bench.procedure.products() == ProductCounts([4], [4], [4])
 
 
 def test_alpha_is_reset_and_then_it_is_str() -> None:
@@ -150,7 +150,7 @@ def test_about_nine_in_ten_weights_go_by_default(name: str) -> None:
 @pytest.mark.parametrize("name", ["str", "autosparse"])
 def test_plan_says_that_its_numbers_are_bounds(name: str) -> None:
     made = plan(compose(["dataset=digits", "model=mlp", "epochs=2", f"method={name}"]))
-    assert made["notes"] == [EMERGES]
+    assert made["notes"] == [SPARSITY_IS_LEARNED]
     assert made["flops"]["train_x_dense"] == 1
     assert plan(compose(["dataset=digits", "model=mlp", "method=static"]))["notes"] == []
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from soft_bench import Soft
 
 from dstrun.config.composition import compose
-from dstrun.method.procedure import Products
 from dstrun.method.soft.annealing import curve
 from dstrun.method.soft.topk_ga import TopKGA
+from dstrun.method.update import ProductCounts
 from dstrun.system.trouble import ConfigError
 
 CURVES = ("sigmoid_cosine", "cosine", "sigmoid", "linear", "fixed")
@@ -27,7 +27,7 @@ def test_forward_and_backward_by_hand() -> None:
     assert bench.computed == [0, 0, 0, 0, 0, -0.6, 0.7, -0.8]
     bench.backward()
     assert bench.grad == [0.5, 1, 1.5, 2, 2.5, 6, 7, 8]
-    assert bench.procedure.products() == Products([3], [3], [8])
+    assert bench.procedure.products() == ProductCounts([3], [3], [8])
 
 
 def test_a_weight_comes_in_when_it_has_grown() -> None:
@@ -44,7 +44,7 @@ def test_when_alpha_is_zero_the_others_are_pruned_and_never_move() -> None:
     assert updates[8].changes[0].pruned == 5
     positions = bench.layer.topology.positions.tolist()
     assert len(positions) == 3
-    assert bench.procedure.products() == Products([3], [3], [3])
+    assert bench.procedure.products() == ProductCounts([3], [3], [3])
     bench.backward()
     assert sum(value != 0 for value in bench.grad) == 3
     bench.optimizer.zero_grad()
@@ -57,7 +57,7 @@ def test_alpha_zero_from_the_start_trains_the_first_choice() -> None:
     bench = Soft(TopKGA(alpha=0.0), G, active=3)
     bench.backward()
     assert bench.grad == [0, 0, 0, 0, 0, 6, 7, 8]
-    assert bench.procedure.products() == Products([3], [3], [3])
+    assert bench.procedure.products() == ProductCounts([3], [3], [3])
 
 
 @pytest.mark.parametrize("alpha_end", [0.0, 0.5, 0.9, 1.0])
@@ -69,7 +69,7 @@ def test_forecast_is_what_the_procedure_counts(alpha: float, alpha_end: float) -
     for _ in range(10):
         counted.append(bench.procedure.products())
         bench.step()
-    assert [products for steps, products in option.forecast([8], [3], None, 10) for _ in range(steps)] == counted
+    assert [products for steps, products in option.planned_phases([8], [3], None, 10) for _ in range(steps)] == counted
     assert bench.layer.count == 3
 
 

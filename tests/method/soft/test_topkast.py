@@ -11,9 +11,9 @@ from torch import nn
 
 from dstrun.backend.masked import wrap
 from dstrun.config.composition import compose
-from dstrun.method.procedure import Products
 from dstrun.method.soft.selected import Selected
 from dstrun.method.soft.topkast import TopKAST
+from dstrun.method.update import ProductCounts
 from dstrun.optimizer.adam import Adam
 from dstrun.optimizer.adamw import AdamW
 from dstrun.system.trouble import ConfigError
@@ -32,7 +32,7 @@ def test_forward_and_backward_by_hand() -> None:
     assert bench.computed == [0, 0, 0, 0, 0, 0, 0.7, -0.8]
     bench.backward()
     assert bench.grad == [0, 0, 0, 0, 1, 1, 1, 1]
-    assert bench.procedure.products() == Products([2], [2], [4])
+    assert bench.procedure.products() == ProductCounts([2], [2], [4])
 
 
 def test_a_weight_enters_with_its_stored_value() -> None:
@@ -107,7 +107,7 @@ def test_exploration_ends_and_the_store_is_dropped() -> None:
     assert (updates[4].changes[0].pruned, updates[4].changes[0].active) == (6, 2)
     assert bench.stored == bench.computed
     assert [value != 0 for value in bench.stored] == [False] * 5 + [True, False, True]
-    assert bench.procedure.products() == Products([2], [2], [2])
+    assert bench.procedure.products() == ProductCounts([2], [2], [2])
 
 
 def test_explores_to_the_end_by_default_and_ends_sparse() -> None:
@@ -135,7 +135,7 @@ def test_forecast_is_what_the_procedure_counts() -> None:
     for _ in range(10):
         counted.append(bench.procedure.products())
         bench.step()
-    foretold = [products for steps, products in option.forecast([8], [2], None, 10) for _ in range(steps)]
+    foretold = [products for steps, products in option.planned_phases([8], [2], None, 10) for _ in range(steps)]
     assert foretold == counted
 
 
