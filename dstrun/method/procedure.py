@@ -30,6 +30,11 @@ class LayerUpdate:
     candidates: int
     explored: float | Tensor
 
+    @classmethod
+    def of(cls, layer: SparseLayer, pruned: int = 0, grown: int = 0, candidates: int = 0) -> LayerUpdate:
+        """Report on a layer after an update."""
+        return cls(layer.name, layer.count, pruned, grown, candidates, layer.explored())
+
 
 @dataclass(frozen=True)
 class Update:
