@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "subset": {"config", "layer", "system"},
     "grow": {"config", "layer", "subset", "system"},
     "prune": {"config", "layer"},
-    "method": {"config", "grow", "layer", "system"},
+    "method": {"allocation", "config", "grow", "layer", "schedule", "system"},
     "backend": {"layer", "system"},
     "storage": {"backend", "layer", "method", "system"},
     "account": {"layer", "method"},

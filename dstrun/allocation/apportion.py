@@ -53,11 +53,15 @@ def apportion(weights: Sequence[int | Fraction], sizes: Sequence[int], sparsity:
             f"sparsity={sparsity:g} leaves {active} of {total} connections to {len(sizes)} layers, "
             f"which need one each: it must be at most {most:g}"
         )
-    exact = _shares(weights, sizes, active)
-    counts = [math.floor(share) for share in exact]
     # A share with a remainder is below its layer's size, so that rounding it up stays within.
-    by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])
-    for i in by_remainder[: active - sum(counts)]:
+    return largest_remainder(_shares(weights, sizes, active), active)
+
+
+def largest_remainder(shares: Sequence[Fraction], total: int) -> list[int]:
+    """Round shares whose sum is ``total`` to whole numbers: down, but up where most is left; ties to the earlier."""
+    counts = [math.floor(share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
+    for i in by_remainder[: total - sum(counts)]:
         counts[i] += 1
     return counts
 

@@ -8,6 +8,7 @@ Shape letters: M scores, K kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dstrun.system.lazy import np, torch
@@ -50,6 +51,20 @@ def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tenso
 def lowest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tensor:
     """Return the indices of the ``count`` lowest scores, lowest first; else as ``highest``."""
     return highest(-scores, count, excluded)
+
+
+def owners(order: Tensor, sizes: Sequence[int]) -> tuple[Tensor, list[int]]:
+    """Return whose an order's entries are, where those of several layers are ranked together, layer after layer.
+
+    Args:
+        order: (K,) indices among all entries; on the CPU.
+        sizes: how many entries each layer has.
+
+    Returns:
+        (K,) the layer of each index; and the index at which every layer's entries start.
+    """
+    ends = torch.tensor(sizes).cumsum(0)
+    return torch.searchsorted(ends, order, right=True), [0, *ends.tolist()][:-1]
 
 
 def _lowest_keys(scores: Tensor, count: int, excluded: Tensor | None) -> NDArray[np.uint64]:

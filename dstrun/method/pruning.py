@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dstrun.layer.interface import SparseLayer
-from dstrun.layer.selection import highest
+from dstrun.layer.selection import highest, owners
 from dstrun.method.update import LayerUpdate
 from dstrun.system.lazy import torch
 from dstrun.system.transfer import fetched
@@ -59,16 +59,15 @@ def best(scores: Sequence[Tensor], counts: Sequence[int] | None, budget: int) ->
     if counts is not None:
         return fetched([highest(s, min(count, s.numel())) for s, count in zip(scores, counts, strict=True)])
     kept = highest(torch.cat([s.flatten() for s in scores]), budget).cpu()
-    ends = torch.tensor([s.numel() for s in scores]).cumsum(0)
-    owner = torch.searchsorted(ends, kept, right=True)
-    return [kept[owner == i] - (ends[i] - s.numel()) for i, s in enumerate(scores)]
+    owner, starts = owners(kept, [s.numel() for s in scores])
+    return [kept[owner == i] - start for i, start in enumerate(starts)]
 
 
 def drop(layer: SparseLayer, indices: Tensor) -> LayerUpdate:
     """Prune the active connections at these indices of a layer's positions; on the CPU."""
     positions = layer.topology.positions
     layer.rewire(positions[indices], positions[:0])
-    return LayerUpdate(layer.name, layer.count, indices.numel(), 0, 0, layer.explored())
+    return LayerUpdate.of(layer, indices.numel())
 
 
 def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:

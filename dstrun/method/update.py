@@ -12,6 +12,8 @@ from dstrun.system.transfer import numbers
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dstrun.layer.interface import SparseLayer
+
 
 @dataclass(frozen=True)
 class LayerUpdate:
@@ -23,6 +25,11 @@ class LayerUpdate:
     grown: int
     candidates: int
     explored: float | Tensor
+
+    @classmethod
+    def of(cls, layer: SparseLayer, pruned: int = 0, grown: int = 0, candidates: int = 0) -> LayerUpdate:
+        """Report on a layer after an update."""
+        return cls(layer.name, layer.count, pruned, grown, candidates, layer.explored())
 
 
 @dataclass(frozen=True)

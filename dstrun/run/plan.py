@@ -9,6 +9,7 @@ from typing import Any
 from dstrun.account.flops import FlopMeter, flops_record, paper_ratio
 from dstrun.config.composition import Experiment
 from dstrun.layer.criterion import Cost, expected_candidates
+from dstrun.method.dynamic.exchange import update_steps
 from dstrun.method.update import LayerUpdate, ProductCounts, Update
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.predict import predict_memory
@@ -112,22 +113,22 @@ def plan_flops(blueprint: Blueprint) -> dict[str, Any]:
     nominal, steps = epochs * per_epoch, method.epochs(epochs, sparsity) * per_epoch
     sizes = [layer.size for layer in cost.layers]
     stretches = list(method.course(sizes, active, schedule, epochs, sparsity, per_epoch))
-    update_steps = [s for s in schedule.steps(steps) if schedule.fraction_at(s, steps) > 0] if schedule else []
+    updating = update_steps(schedule, steps) if schedule else []
     split = config["microbatch"] not in (None, batch)
     meter = FlopMeter(cost, grow, blueprint.backends, blueprint.built, split)
     updates: list[Update] = []
     pairs = zip(active, sizes, strict=True)
     candidates = [] if grow is None else [expected_candidates(grow, count, size) for count, size in pairs]
-    if update_steps and grow is not None:
+    if updating and grow is not None:
         changes = [
             LayerUpdate(layer.name, count, 0, 0, scored, 0.0)
             for layer, count, scored in zip(cost.layers, active, candidates, strict=True)
         ]
         fresh = 0 if grow.cost is Cost.NONE else method.fresh_samples(batch, dataset.classes)
         replaces = grow.cost is not Cost.NONE and not fresh
-        updates = [Update(update_steps[0], grow.cost, replaces, fresh * len(update_steps), changes)]
-        meter.step(batch * len(update_steps), ProductCounts.of(active), updates)
-        stretches = [(steps - len(update_steps), ProductCounts.of(active))]
+        updates = [Update(updating[0], grow.cost, replaces, fresh * len(updating), changes)]
+        meter.step(batch * len(updating), ProductCounts.of(active), updates)
+        stretches = [(steps - len(updating), ProductCounts.of(active))]
     for length, products in stretches:
         meter.step(batch * length, products, [])
     if samples := method.scored_samples(dataset.classes):
@@ -142,4 +143,4 @@ def plan_flops(blueprint: Blueprint) -> dict[str, Any]:
         scored = cost.forward(candidates) if by_paper is None else by_paper * sparse
         ratio = paper_ratio(grow.cost, sparse, dense, interval, scored)
         found |= {"paper_interval_steps": interval, "train_x_dense_paper": ratio}
-    return found | {"steps": steps, "updates": len(update_steps) if grow is not None else len(stretches) - 1}
+    return found | {"steps": steps, "updates": len(updating) if grow is not None else len(stretches) - 1}

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from dstrun.config.option import AtLeast, OneOf, Share, Within, option
+from dstrun.schedule.interval import shortened
 from dstrun.system.trouble import ConfigError
-
-SHORTEST = 10
-"""Where a recipe's interval shrinks below this many steps, training between updates would hardly happen."""
 
 
 @option
@@ -73,6 +71,5 @@ class Times:
             return [first + i * (last - first) // (updates + 1) for i in range(1, updates + 1)]
         interval = self.interval_steps
         if interval is None:
-            scaled = round(self.recipe_interval_steps * min(1.0, total / self.recipe_steps))
-            interval = max(scaled, min(SHORTEST, self.recipe_interval_steps, max(2, (last - first) // 3)))
+            interval = shortened(self.recipe_interval_steps, self.recipe_steps, total, last - first, least=2)
         return list(range(first + (1 if self.start == "begin" else interval), last + 1, interval))

@@ -57,7 +57,7 @@ def test_the_decay_of_thresholds_does_not_hang_on_the_weights_optimizer(method):
         training = start(*words, f"optimizer={optimizer}")
         for _ in range(10):
             training.take_step()
-        ends.append([threshold.s.item() for threshold in training.procedure.thresholds])
+        ends.append([threshold.s.item() for threshold in training.procedure.modules])
     start_of = training.procedure.method.s_init
     assert all(0.95 * start_of < s < 0.6 * start_of for s in ends[0])
     assert ends[0] == pytest.approx(ends[1], rel=0.05)

@@ -14,6 +14,7 @@ from dstrun.config.option import AtLeast, option
 from dstrun.method.at_init.once import PruneOnce, Scores
 from dstrun.method.procedure import Setting
 from dstrun.method.pruning import best
+from dstrun.method.rounds import survivors
 from dstrun.system.lazy import torch
 from dstrun.system.transfer import sent
 
@@ -57,18 +58,13 @@ def flow_after(rounds: int, setting: Setting) -> list[Tensor]:
         if index == rounds:
             break
         share, sizes = index / rounds, [w.numel() for w in weights]
-        counts = setting.counts and [left(n, c, share) for n, c in zip(sizes, setting.counts, strict=True)]
+        counts = setting.counts and [survivors(n, c, share) for n, c in zip(sizes, setting.counts, strict=True)]
         for weight, out, kept in zip(
-            weights, pruned, best(scores, counts, left(sum(sizes), setting.budget, share)), strict=True
+            weights, pruned, best(scores, counts, survivors(sum(sizes), setting.budget, share)), strict=True
         ):
             out.fill_(True).index_fill_(0, sent(kept, out.device), False)
             weight.detach().view(-1)[out] = 0
     return scores
-
-
-def left(size: int, target: int, share: float) -> int:
-    """Count what is left of ``size`` on the exponential way to ``target``, after a share of the rounds."""
-    return max(target, round(size * (target / size) ** share))
 
 
 def flow(network: nn.Module, weights: Sequence[Tensor], ones: Tensor) -> list[Tensor]:

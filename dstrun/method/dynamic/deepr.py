@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from dstrun.config.option import AtLeast, OneOf, Share, option
 from dstrun.layer.criterion import Cost
 from dstrun.layer.selection import highest
-from dstrun.layer.topology import contains, inactive
+from dstrun.layer.topology import inactive
+from dstrun.method.dynamic.exchange import exchanged
 from dstrun.method.dynamic.replacement import Replacement, choose
-from dstrun.method.dynamic.stages import check_stages, shortened, stage
+from dstrun.method.dynamic.stages import check_stages, stage
 from dstrun.method.interface import Method
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.update import LayerUpdate, ProductCounts, Update
+from dstrun.schedule.interval import shortened
 from dstrun.system.lazy import np, torch
 from dstrun.system.stream import generator
 from dstrun.system.transfer import sent
@@ -233,9 +235,9 @@ class DeepRewiring(Procedure):
         for place, (layer, start, out, grow) in enumerate(zip(self.layers, self.starts, outs, news, strict=True)):
             if out.numel() or grow.numel():
                 layer.rewire(out - start, grow - start)
-                back = int(contains(out, grow).sum()) if new.spared or new.returning else 0
                 gone, come = self.replaced[self.indices[place]]
-                self.replaced[self.indices[place]] = gone + out.numel() - back, come + grow.numel() - back
+                went, came = exchanged(out, grow)
+                self.replaced[self.indices[place]] = gone + went, come + came
 
     def _fresh(self, step: int, index: int, count: int) -> Tensor:
         """Draw the signs of grown connections: (K,) int64."""
@@ -247,8 +249,7 @@ class DeepRewiring(Procedure):
         """Report what was replaced since the last report."""
         layers = self.setting.layers
         changes = [
-            LayerUpdate(layer.name, layer.count, pruned, grown, 0, layer.explored())
-            for layer, (pruned, grown) in zip(layers, self.replaced, strict=True)
+            LayerUpdate.of(layer, pruned, grown) for layer, (pruned, grown) in zip(layers, self.replaced, strict=True)
         ]
         self.replaced = [(0, 0) for _ in layers]
         return Update(step, Cost.NONE, False, 0, changes)

@@ -5,21 +5,22 @@ Shape letters: A active connections of a layer, K pruned in all layers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from dstrun.allocation.apportion import largest_remainder
 from dstrun.config.option import Above, AtLeast, Share, Within, option
 from dstrun.layer.criterion import Cost
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import highest
-from dstrun.layer.topology import contains
 from dstrun.method.dynamic.drawing import barred, draw
-from dstrun.method.dynamic.stages import check_stages, shortened, stage
+from dstrun.method.dynamic.exchange import exchanged
+from dstrun.method.dynamic.stages import check_stages, stage
 from dstrun.method.interface import Method
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.update import LayerUpdate, ProductCounts, Update
+from dstrun.schedule.interval import shortened
 from dstrun.system.stream import generator
 from dstrun.system.transfer import fetched
 
@@ -112,7 +113,7 @@ class Reallocation(Procedure):
         count = sum(p.numel() for p in pruned)
         changes = dict(zip(self.indices, self._reallocate(step, layers, active, pruned, count), strict=True))
         self._adjust(count, sum(p.numel() for p in active))
-        rest = [LayerUpdate(x.name, x.count, 0, 0, 0, x.explored()) for x in self.setting.layers]
+        rest = [LayerUpdate.of(layer) for layer in self.setting.layers]
         return Update(step, Cost.NONE, False, 0, [changes.get(i, unchanged) for i, unchanged in enumerate(rest)])
 
     def state(self) -> dict[str, Any]:
@@ -136,9 +137,7 @@ class Reallocation(Procedure):
             draws = generator(self.setting.seed, "grow", step, self.indices[place])
             (new,) = draw([sizes[place]], [blocked[place]], share, draws)
             layer.rewire(out, new)
-            back = int(contains(out, new).sum())
-            gone, come = out.numel() - back, new.numel() - back
-            changes.append(LayerUpdate(layer.name, layer.count, gone, come, 0, layer.explored()))
+            changes.append(LayerUpdate.of(layer, *exchanged(out, new)))
         return changes
 
     def _adjust(self, count: int, active: int) -> None:
@@ -178,9 +177,6 @@ def share_out(count: int, weights: Sequence[int], room: Sequence[int]) -> list[i
             shares[i] = room[i]
             count -= room[i]
         open_ = [i for i in open_ if i not in full]
-    for i in open_:
-        shares[i] = math.floor(exact[i])
-    by_remainder = sorted(open_, key=lambda i: shares[i] - exact[i])
-    for i in by_remainder[: count - sum(shares[i] for i in open_)]:
-        shares[i] += 1
+    for i, share in zip(open_, largest_remainder([exact[i] for i in open_], count), strict=True):
+        shares[i] = share
     return shares

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from dstrun.config.option import AtLeast, OneOf, option
 from dstrun.layer.criterion import Cost
 from dstrun.layer.growth import GrowthRequest, Proposal, propose
-from dstrun.layer.interface import SparseLayer
-from dstrun.layer.selection import highest, lowest
+from dstrun.layer.selection import highest, lowest, owners
 from dstrun.layer.topology import without
+from dstrun.method.dynamic.exchange import exchange, update_steps
 from dstrun.method.interface import Method
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.update import LayerUpdate, Update
@@ -76,12 +76,11 @@ class Ranking:
     @classmethod
     def of_pool(cls, order: Tensor, positions: Sequence[Tensor]) -> Ranking:
         """Name what an order of a pool's entries, layer after layer, puts first; ``positions`` are each layer's."""
-        ends = torch.tensor([part.numel() for part in positions]).cumsum(0)
-        owner = torch.searchsorted(ends, order, right=True)
+        owner, starts = owners(order, [part.numel() for part in positions])
         position = torch.empty_like(order)
-        for index, part in enumerate(positions):
+        for index, (part, start) in enumerate(zip(positions, starts, strict=True)):
             own = owner == index
-            position[own] = part[order[own] - (ends[index] - part.numel())]
+            position[own] = part[order[own] - start]
         return cls(owner, position)
 
     def __len__(self) -> int:
@@ -100,7 +99,7 @@ class Rewiring(Procedure):
     def __init__(self, setting: Setting, batch: str, samples_per_class: int | None, rounding: str) -> None:
         self.setting, self.batch, self.samples_per_class, self.rounding = setting, batch, samples_per_class, rounding
         self.layers = setting.layers
-        self.steps = {s for s in setting.schedule.steps(setting.total_steps) if self._fraction(s) > 0}
+        self.steps = set(update_steps(setting.schedule, setting.total_steps))
         indices = range(len(self.layers))
         self.pools = [list(indices)] if setting.scope == "global" else [[i] for i in indices]
         self.pruned: list[Ranking] = []
@@ -179,7 +178,8 @@ class Rewiring(Procedure):
         replaces = cost is not Cost.NONE and self.batch == "current"
         if cost is not Cost.NONE and self.setting.overflowed(p.finite for p in proposals if p.finite is not None):
             self.pruned = []
-            same = [_unchanged(x, proposal.drawn) for x, proposal in zip(self.layers, proposals, strict=True)]
+            pairs = zip(self.layers, proposals, strict=True)
+            same = [LayerUpdate.of(layer, candidates=proposal.drawn) for layer, proposal in pairs]
             return Update(step, cost, replaces, samples, same, skipped=True)
         positions, scored = fetched([p.positions for p in proposals]), fetched([p.scores for p in proposals])
         for pool, pruned in zip(self.pools, self.pruned, strict=True):
@@ -189,21 +189,9 @@ class Rewiring(Procedure):
             replaced = len(grown)  # fewer than wanted where candidates run out: then as many fewer are pruned
             for place, index in enumerate(pool):
                 out, new = pruned.of(place, replaced), grown.of(place, replaced)
-                changes[index] = self._rewire(self.layers[index], out, new, proposals[index].drawn)
+                changes[index] = exchange(self.layers[index], out, new, proposals[index].drawn)
         self.pruned = []
         return Update(step, cost, replaces, samples, [changes[index] for index in range(len(self.layers))])
-
-    def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, drawn: int) -> LayerUpdate:
-        """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
-        if self.setting.grow.regrow:
-            out, new = out.sort().values, new.sort().values
-            out, new = without(out, new), without(new, out)
-        layer.rewire(out, new)
-        return LayerUpdate(layer.name, layer.topology.count, out.numel(), new.numel(), drawn, layer.explored())
-
-
-def _unchanged(layer: SparseLayer, drawn: int) -> LayerUpdate:
-    return LayerUpdate(layer.name, layer.count, 0, 0, drawn, layer.explored())
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

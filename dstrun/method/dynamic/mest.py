@@ -11,7 +11,7 @@ from dstrun.layer.criterion import Cost
 from dstrun.layer.growth import GrowthRequest, propose
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import lowest
-from dstrun.layer.topology import contains
+from dstrun.method.dynamic.exchange import exchanged, update_steps
 from dstrun.method.interface import Method
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.update import LayerUpdate, ProductCounts, Update
@@ -54,16 +54,16 @@ class MEST(Method):
             return [c + m if self.soft_bound else c for c, m in zip(counts, soft, strict=True)]
 
         before = 0
-        for step in update_steps(schedule, total, self.soft_bound):
+        for step in mutation_steps(schedule, total, self.soft_bound):
             yield step - before, ProductCounts.of(active(before))
             before = step
         yield total - before, ProductCounts.of(active(before))
 
 
-def update_steps(schedule: Any, total: int, soft_bound: bool) -> list[int]:
+def mutation_steps(schedule: Any, total: int, soft_bound: bool) -> list[int]:
     """List the steps that mutate, and with a soft bound t_end, where the target is reached."""
     last = schedule.last(total)
-    steps = {step for step in schedule.steps(total) if step < last and schedule.fraction_at(step, total) > 0}
+    steps = {step for step in update_steps(schedule, total) if step < last}
     return sorted(steps | {last} if soft_bound and 0 < last <= total else steps)
 
 
@@ -83,7 +83,7 @@ class Mutation(Procedure):
     def __init__(self, setting: Setting) -> None:
         assert setting.counts is not None
         self.setting, self.counts = setting, setting.counts
-        self.steps = set(update_steps(setting.schedule, setting.total_steps, self.soft))
+        self.steps = set(mutation_steps(setting.schedule, setting.total_steps, self.soft))
 
     def updates_at(self, step: int) -> bool:
         """Return whether there is an update at a step."""
@@ -114,13 +114,12 @@ class Mutation(Procedure):
         """Prune one layer, then grow among all that are inactive: what was just pruned may come back, at 0."""
         setting, layer, mutate = self.setting, self.setting.layers[index], self._mutating(step, index)
         before = layer.topology.positions
+        pruned = before[worst].sort().values
         if worst.numel():
-            layer.rewire(before[worst], before[:0])
+            layer.rewire(pruned, before[:0])
         found = propose(layer, GrowthRequest(GROW, mutate, generator(setting.seed, "grow", step, index)))
         layer.rewire(before[:0], found.positions)
-        after = layer.topology.positions
-        went, came = int((~contains(after, before)).sum()), int((~contains(before, after)).sum())
-        return LayerUpdate(layer.name, layer.count, went, came, found.drawn, layer.explored())
+        return LayerUpdate.of(layer, *exchanged(pruned, found.positions.cpu()), found.drawn)
 
 
 class SoftlyBound(Mutation):

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config.option import Within, option
 from dstrun.layer.criterion import Cost
-from dstrun.layer.interface import DenseLayer, SparseLayer
+from dstrun.layer.interface import DenseLayer
 from dstrun.layer.selection import highest, lowest
 from dstrun.layer.topology import without
+from dstrun.method.dynamic.exchange import exchange, update_steps
 from dstrun.method.dynamic.regrowth import regrowth
 from dstrun.method.interface import Method
 from dstrun.method.procedure import Procedure, Setting
-from dstrun.method.update import LayerUpdate, ProductCounts, Update
+from dstrun.method.update import ProductCounts, Update
 from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
 from dstrun.system.transfer import fetched, sent
@@ -61,11 +62,6 @@ class SNFS(Method):
         yield total - before, ProductCounts.of(counts, sizes)
 
 
-def update_steps(schedule: Any, total: int) -> list[int]:
-    """List the steps at which a schedule replaces anything."""
-    return [step for step in schedule.steps(total) if schedule.fraction_at(step, total) > 0]
-
-
 class Momentum(Procedure):
     """Follows every gradient, updates after the optimizer's step; ``SNFS`` says what the arguments mean."""
 
@@ -99,8 +95,9 @@ class Momentum(Procedure):
         orders = fetched([lowest(self._scores(step, index), count) for index, count in enumerate(removed)])
         gone = [positions[order] for positions, order in zip(active, orders, strict=True)]
         left = [without(positions, out) for positions, out in zip(active, gone, strict=True)]
+        scored = [size - survivors.numel() for size, survivors in zip(self.sizes, left, strict=True)]
         come = fetched([highest(m.abs(), n, out) for m, n, out in zip(self.mean, grown, left, strict=True)])
-        return Update(step, Cost.NONE, False, 0, list(map(self._rewire, self.layers, gone, come, left)))
+        return Update(step, Cost.NONE, False, 0, list(map(exchange, self.layers, gone, come, scored)))
 
     def need(self) -> list[float]:
         """Return the mean |M| over the active connections of each layer, as a share of the layers' sum."""
@@ -133,11 +130,3 @@ class Momentum(Procedure):
 
     def _scores(self, step: int, index: int) -> Tensor:
         return self.setting.prune.score(self.layers[index], generator(self.setting.seed, "prune", step, index))
-
-    def _rewire(self, layer: SparseLayer, out: Tensor, new: Tensor, survivors: Tensor) -> LayerUpdate:
-        """Rewire one layer; a connection pruned and grown again in one update keeps its value and momentum."""
-        out, new = out.sort().values, new.sort().values
-        went, came = without(out, new), without(new, out)
-        layer.rewire(went, came)
-        candidates = layer.topology.size - survivors.numel()
-        return LayerUpdate(layer.name, layer.count, went.numel(), came.numel(), candidates, layer.explored())

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 
 from dstrun.system.trouble import ConfigError
 
-SHORTEST = 10
-"""An interval shortened in proportion to a short run stays this many steps long, unless not even three would fit."""
-
 
 def check_stages(name: str, values: Sequence[float], changes_name: str, changes: Sequence[float]) -> None:
     """Check that there is one value more than changes, and that the changes increase.
@@ -25,16 +22,3 @@ def check_stages(name: str, values: Sequence[float], changes_name: str, changes:
 def stage(changes: Sequence[float], step: int, total: int) -> int:
     """Return how many changes lie before a step, counted from 1, of ``total``."""
     return sum(step > round(change * total) for change in changes)
-
-
-def shortened(interval: int, recipe_steps: int, total: int, last: int) -> int:
-    """Shorten a recipe's interval in proportion in a run shorter than the recipe; a longer one keeps it.
-
-    Args:
-        interval: in steps, at the recipe's own length.
-        recipe_steps: that length.
-        total: steps of the run.
-        last: the step after which nothing is updated.
-    """
-    scaled = round(interval * min(1.0, total / recipe_steps))
-    return max(scaled, min(SHORTEST, interval, max(1, last // 3)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from dstrun.config.option import OneOf, Share, Within, option
 from dstrun.method.interface import Method
+from dstrun.method.procedure import Procedure, Setting
 
 
 @option
@@ -33,6 +34,34 @@ class Annealed(Method):
     def alpha_at(self, step: int, total: int) -> float:
         """Return alpha at a step, counted from 1, of ``total``."""
         return self.alpha * curve(self.alpha_curve, (step - 1) / total) if step <= self.last(total) else 0.0
+
+
+class Annealing(Procedure):
+    """Sets alpha for the step that comes next in the modules that compute the weights.
+
+    Attributes:
+        setting: of the run.
+        method: says what alpha is at a step.
+        modules: those that compute the weights.
+    """
+
+    setting: Setting
+    method: Any
+    modules: Sequence[Any]
+
+    def await_step(self, step: int) -> None:
+        """Set alpha as it is at a step."""
+        self.next, self.alpha = step, self.method.alpha_at(step, self.setting.total_steps)
+        for module in self.modules:
+            module.alpha = self.alpha
+
+    def state(self) -> dict[str, Any]:
+        """Return the step that comes next; the rest are the network's parameters and buffers."""
+        return {"next": self.next}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue before a checkpoint's next step."""
+        self.await_step(state["next"])
 
 
 def curve(name: str, p: float) -> float:

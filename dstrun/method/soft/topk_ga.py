@@ -9,7 +9,7 @@ from dstrun.config.option import option
 from dstrun.layer.criterion import Cost
 from dstrun.layer.interface import DenseLayer, SparseLayer
 from dstrun.method.procedure import Procedure, Setting
-from dstrun.method.soft.annealing import Annealed
+from dstrun.method.soft.annealing import Annealed, Annealing
 from dstrun.method.soft.attach import attach, attached, settle
 from dstrun.method.update import ProductCounts, Update
 
@@ -48,7 +48,7 @@ class TopKGA(Annealed):
         yield total - last, ProductCounts.of(counts)
 
 
-class Choosing(Procedure):
+class Choosing(Annealing):
     """Takes the largest weights after every step of the optimizer until alpha is 0; then they are the topology."""
 
     def __init__(self, setting: Setting, method: TopKGA) -> None:
@@ -57,13 +57,13 @@ class Choosing(Procedure):
         assert setting.counts is not None
         self.setting, self.method = setting, method
         self.layers: list[DenseLayer] = list(setting.layers)  # type: ignore[arg-type]
-        self.chosen = [attached(layer, Selected) for layer in self.layers]
+        self.modules = [attached(layer, Selected) for layer in self.layers]
         self.active, self.sizes = list(setting.counts), [layer.topology.size for layer in self.layers]
         self.last = method.last(setting.total_steps)
         for layer in self.layers:
             layer.ever.zero_()
         self._choose()
-        self._await(1)
+        self.await_step(1)
 
     def updates_at(self, step: int) -> bool:
         """Return whether the topology is settled at a step."""
@@ -71,13 +71,13 @@ class Choosing(Procedure):
 
     def after_step(self, step: int) -> Update | None:
         """Choose anew; or prune the others for good."""
-        self._await(step + 1)
+        self.await_step(step + 1)
         if step < self.last:
             self._choose()
         if step != self.last:
             return None
-        masks = [chosen.active for chosen in self.chosen]
-        for chosen in self.chosen:
+        masks = [chosen.active for chosen in self.modules]
+        for chosen in self.modules:
             chosen.reached.copy_(chosen.active)
         return Update(step, Cost.NONE, False, 0, settle(self.layers, masks, self.setting.strict))
 
@@ -85,19 +85,6 @@ class Choosing(Procedure):
         """Count the weights used, and all for weight gradients while alpha is above 0."""
         return ProductCounts.of(self.active, self.sizes if self.alpha else self.active)
 
-    def state(self) -> dict[str, Any]:
-        """Return the step that comes next; the masks are the network's buffers."""
-        return {"next": self.next}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue before a checkpoint's next step."""
-        self._await(state["next"])
-
-    def _await(self, step: int) -> None:
-        self.next, self.alpha = step, self.method.alpha_at(step, self.setting.total_steps)
-        for chosen in self.chosen:
-            chosen.alpha = self.alpha
-
     def _choose(self) -> None:
-        for layer, chosen, active in zip(self.layers, self.chosen, self.active, strict=True):
+        for layer, chosen, active in zip(self.layers, self.modules, self.active, strict=True):
             chosen.choose(layer, active)

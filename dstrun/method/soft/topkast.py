@@ -12,6 +12,7 @@ from dstrun.method.interface import Method
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.soft.attach import attach, attached, grouped, settle
 from dstrun.method.update import LayerUpdate, ProductCounts, Update
+from dstrun.schedule.interval import in_proportion
 from dstrun.system.lazy import torch
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class TopKAST(Method):
 
     def refreshes(self, total: int) -> range:
         """Return the steps after which A and B are chosen anew."""
-        interval = max(1, round(self.refresh_steps * min(1.0, total / RECIPE_STEPS)))
+        interval = max(1, in_proportion(self.refresh_steps, RECIPE_STEPS, total))
         return range(interval, self.last(total), interval)
 
     def planned_phases(

@@ -259,10 +259,7 @@ class Channels:
 
     def changes(self, before: Sequence[int]) -> list[LayerUpdate]:
         """Report what became of the layers' counts."""
-        return [
-            LayerUpdate(layer.name, layer.count, count - layer.count, 0, 0, layer.explored())
-            for layer, count in zip(self.layers, before, strict=True)
-        ]
+        return [LayerUpdate.of(layer, count - layer.count) for layer, count in zip(self.layers, before, strict=True)]
 
     def summary(self) -> str:
         """Return which layers keep their channels, for the log."""

@@ -10,7 +10,8 @@ from torch import nn
 from dstrun.config.composition import compose
 from dstrun.method.at_init.linearized import shares
 from dstrun.method.at_init.snip import SNIP
-from dstrun.method.at_init.synflow import SynFlow, flow, left, positive
+from dstrun.method.at_init.synflow import SynFlow, flow, positive
+from dstrun.method.rounds import survivors
 
 # |W1| = [[1, 2], [3, 0.5]]: an input of ones gives h = (3, 3.5); the columns of |W2|, [[1, 4], [2, 1]], sum to 3 and 5.
 W1 = [1.0, -2.0, 3.0, 0.5]
@@ -107,7 +108,7 @@ def test_no_layer_collapses_before_it_must(scored, seed):
 @given(size=st.integers(1, 10**7), density=st.floats(0, 1), rounds=st.integers(1, 100))
 def test_what_is_left_falls_to_the_target(size, density, rounds):
     target = round(size * density)
-    counts = [left(size, target, k / rounds) for k in range(rounds + 1)]
+    counts = [survivors(size, target, k / rounds) for k in range(rounds + 1)]
     assert counts[0] == size
     assert counts[-1] == target
     assert counts == sorted(counts, reverse=True)

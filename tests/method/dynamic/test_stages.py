@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrun.method.dynamic.stages import shortened, stage
+from dstrun.method.dynamic.stages import stage
+from dstrun.schedule.interval import shortened
 
 
 def test_a_stage_begins_after_its_share_of_the_steps():

@@ -30,7 +30,7 @@ def test_str_by_hand() -> None:
     assert bench.computed == [0, 0, 0, 0, 0.05, -0.15, 0.25, -0.35]
     bench.backward()
     assert bench.grad == [0, 0, 0, 0, 5, 6, 7, 8]
-    assert bench.procedure.thresholds[0].s.grad.item() == pytest.approx(0.45 * 0.55 * 2)
+    assert bench.procedure.modules[0].s.grad.item() == pytest.approx(0.45 * 0.55 * 2)
     assert bench.procedure.products() == ProductCounts([4], [4], [4])
 
 
@@ -46,7 +46,7 @@ def test_autosparse_by_hand() -> None:
     assert bench.computed == [0, 0, 0, 0, 0.05, -0.15, 0.25, -0.35]
     bench.backward()
     assert bench.grad == [0.5, 1, 1.5, 2, 5, 6, 7, 8]
-    assert bench.procedure.thresholds[0].s.grad.item() == pytest.approx(0.45 * 0.55 * 3)
+    assert bench.procedure.modules[0].s.grad.item() == pytest.approx(0.45 * 0.55 * 3)
     assert bench.procedure.products() == ProductCounts([4], [4], [8])
 
 
@@ -61,7 +61,7 @@ def test_backward_sparsity_leaves_the_pruned_nearest_to_the_threshold() -> None:
     bench = Soft(AutoSparse(s_init=HALF, alpha=0.5, alpha_curve="fixed", backward_sparsity=0.25), G)
     bench.backward()
     assert bench.grad == [0, 0, 1.5, 2, 5, 6, 7, 8]
-    assert bench.procedure.thresholds[0].s.grad.item() == pytest.approx(-0.45 * 0.55 * ((3 - 4) / 2 - 2))
+    assert bench.procedure.modules[0].s.grad.item() == pytest.approx(-0.45 * 0.55 * ((3 - 4) / 2 - 2))
     assert bench.procedure.products() == ProductCounts([4], [4], [6])
 
 
@@ -99,7 +99,7 @@ def test_weight_decay_of_the_threshold_is_its_own_and_grows_in_a_short_run() -> 
     """s falls from -8 by lr 0.1 * 0.5, where 10 of 50 recipe steps take 5 times 0.1; weights by lr * 0.2."""
     bench = Soft(STR(s_init=-8.0, threshold_decay=0.1, recipe_steps=50), [0.0] * 8, lr=0.1, decay=0.2)
     bench.step()
-    assert bench.procedure.thresholds[0].s.item() == pytest.approx(-8 * (1 - 0.1 * 0.5))
+    assert bench.procedure.modules[0].s.item() == pytest.approx(-8 * (1 - 0.1 * 0.5))
     assert bench.stored[7] == pytest.approx(-0.8 * 0.98)
     assert STR(threshold_decay=0.1, recipe_steps=50).decay(500) == 0.1
 

@@ -100,8 +100,8 @@ def test_state_carries_alpha_on() -> None:
     for _ in range(4):
         one.step()
     other.procedure.load_state(one.procedure.state())
-    assert one.procedure.chosen[0].alpha == other.procedure.chosen[0].alpha == pytest.approx(0.75 * 0.6)
-    assert torch.is_tensor(other.procedure.chosen[0].active)
+    assert one.procedure.modules[0].alpha == other.procedure.modules[0].alpha == pytest.approx(0.75 * 0.6)
+    assert torch.is_tensor(other.procedure.modules[0].active)
 
 
 @pytest.mark.parametrize(

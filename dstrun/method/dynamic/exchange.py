@@ -1,0 +1,43 @@
+"""Some connections for others in one layer, at the steps of a schedule: what composed and other methods share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dstrun.layer.interface import SparseLayer
+from dstrun.layer.topology import contains, without
+from dstrun.method.update import LayerUpdate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def update_steps(schedule: Any, total: int) -> list[int]:
+    """List the steps at which a schedule replaces anything, in a run of ``total``."""
+    return [step for step in schedule.steps(total) if schedule.fraction_at(step, total) > 0]
+
+
+def exchange(layer: SparseLayer, pruned: Tensor, grown: Tensor, candidates: int) -> LayerUpdate:
+    """Rewire one layer; a connection that is among both keeps its value and momentum.
+
+    Args:
+        layer: rewired.
+        pruned: active positions.
+        grown: positions that are inactive without those.
+        candidates: how many were scored.
+    """
+    pruned, grown = pruned.sort().values, grown.sort().values
+    went, came = without(pruned, grown), without(grown, pruned)
+    layer.rewire(went, came)
+    return LayerUpdate.of(layer, went.numel(), came.numel(), candidates)
+
+
+def exchanged(pruned: Tensor, grown: Tensor) -> tuple[int, int]:
+    """Count the connections that went and that came, where some may have come back (at 0) at once.
+
+    Args:
+        pruned: sorted positions.
+        grown: positions.
+    """
+    back = int(contains(pruned, grown).sum())
+    return pruned.numel() - back, grown.numel() - back
