@@ -17,14 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
-from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
+from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigSource
@@ -107,10 +103,10 @@ def register_plugins() -> None:
     """Make dstrun's Hydra plugins known; Hydra's own search misses those of an installation that can be edited."""
     plugins = Plugins.instance()  # before the imports: its search loads Hydra's own plugins, which ours extend, anew
     from hydra_plugins.dstrun.launcher import Local, Slurm
-    from hydra_plugins.dstrun.search_path import Sweeps
+    from hydra_plugins.dstrun.search_path import Folders
     from hydra_plugins.dstrun.sweeper import Grids
 
-    for plugin in (Local, Slurm, Sweeps, Grids):
+    for plugin in (Local, Slurm, Folders, Grids):
         plugins.register(plugin)
     source.bound()
 
@@ -119,19 +115,12 @@ def register_plugins() -> None:
 def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[None]:
     """Open Hydra on the shipped ``conf/`` and ``sweeps/``, and on a user's folders as ``--config-dir`` does."""
     register_plugins()
-    version.setbase("1.3")
     warnings.filterwarnings("ignore", "provider=hydra.searchpath")  # its folders are checked (``own.check_search``)
-    path = create_config_search_path(f"pkg://{HERE}")
     config_dirs = own.folders(config_dirs)
     own.find_modules(own.modules(config_dirs))
-    for folder in config_dirs:
-        path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema"))
     GlobalHydra.instance().clear()
-    Hydra.create_main_hydra2("dstrun", path)
-    try:
+    with own.searched(config_dirs), initialize_config_module(HERE, "dstrun", version_base="1.3"):
         yield
-    finally:
-        GlobalHydra.instance().clear()
 
 
 def expand(
@@ -252,25 +241,35 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     typed, overrides = texts(parsed), [quoted(override) for override in parsed]
     values = [o for o in parsed if o.key_or_group.partition("@")[0] not in CHOOSING and not o.is_hydra_override()]
     options = tuple(quoted(o) for o in parsed if o not in values)
-    if bases is None:
+    if bases is not None and options not in bases:
+        base = _hydra_compose(list(options), name)
+        bases[options] = _without_hydra(base), base.hydra.runtime.choices, source.composed(options, name)
+    composed = None if bases is None else _with(values, bases[options][0])
+    if bases is None or composed is None:
         composed = _hydra_compose(overrides, name)
         choices, files = composed.hydra.runtime.choices, source.composed(options, name)
     else:
-        if options not in bases:
-            base = _hydra_compose(list(options), name)
-            bases[options] = _without_hydra(base), base.hydra.runtime.choices, source.composed(options, name)
-        composed, choices, files = copy.deepcopy(bases[options][0]), *bases[options][1:]
-        try:
-            with resolving():
-                ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-        except FAULTS as error:
-            raise diagnose(overrides, name, error) from error
+        _, choices, files = bases[options]
     check_typed(parsed, choices)
     try:
         found = experiment(composed, choices, command, typed)
     except Unresolved as error:
         raise source.placed(error, parsed, files) from error
     return repeatable(found, parsed, name, files.values())
+
+
+def _with(values: Sequence[Override], base: DictConfig) -> DictConfig | None:
+    """Return a base with values set; ``None`` where one adds, deletes or cannot be set, which Hydra sees to."""
+    if any(value.type is not OverrideType.CHANGE or value.package for value in values):
+        return None
+    found = copy.deepcopy(base)
+    try:
+        with resolving():
+            for value in values:
+                OmegaConf.update(found, value.key_or_group, value.value())
+    except FAULTS:
+        return None
+    return found
 
 
 def repeatable(found: Experiment, words: Sequence[Override], name: str, used: Collection[ConfigSource]) -> Experiment:

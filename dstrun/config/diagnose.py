@@ -12,7 +12,7 @@ from hydra import compose as hydra_compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import Container, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dstrun.config.option import nearest
@@ -80,6 +80,13 @@ def folders() -> list[Path]:
     """List the user's own folders, where Hydra is open."""
     sources = GlobalHydra.instance().config_loader().get_sources()
     return [Path(source.path) for source in sources if source.scheme() == "file"]
+
+
+def written(path: str) -> Container | None:
+    """Return the first file of a name that Hydra finds, as it is written; ``None`` where there is none."""
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    found = next((source for source in sources if source.is_config(path)), None)
+    return found.load_config(path).config if found else None
 
 
 def _files() -> Iterator[Path]:
@@ -161,7 +168,7 @@ def _unread(groups: list[Override]) -> ConfigError | None:
     for override in groups:
         path = f"{override.key_or_group}/{override.value()}"
         try:
-            GlobalHydra.instance().config_loader().repository.load_config(path)  # type: ignore[attr-defined]
+            written(path)
         except FAULTS as error:
             return ConfigError(f"{path}.yaml must hold settings, and _target_: {_line(error)}")
     return None

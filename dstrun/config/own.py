@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -12,6 +13,19 @@ from dstrun.config.option import expanded
 from dstrun.system.trouble import ConfigError
 
 SHIPPED = ("dstrun.conf", "dstrun.sweeps")
+
+SEARCHED: list[str] = []
+"""The folders of ``--config-dir`` that Hydra is opened on, of which its plugin (``hydra_plugins.dstrun``) tells it."""
+
+
+@contextmanager
+def searched(config_dirs: Sequence[str]) -> Iterator[None]:
+    """Have Hydra search folders after the shipped ones, if it is opened within."""
+    SEARCHED[:] = config_dirs
+    try:
+        yield
+    finally:
+        SEARCHED.clear()
 
 
 def folders(words: Sequence[str]) -> list[str]:

@@ -18,8 +18,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError
 
 from dstrun.config import own
-from dstrun.config.diagnose import FAULTS, folders, leaves, told
+from dstrun.config.diagnose import FAULTS, folders, leaves, told, written
 from dstrun.config.interpolation import Unresolved
+from dstrun.config.override import parse
 from dstrun.system.bounded import check_file, content, parse_yaml
 from dstrun.system.trouble import ConfigError
 
@@ -52,8 +53,8 @@ def primary(name: str) -> dict[str, Any]:
         ConfigError: it cannot be read.
     """
     try:
-        found = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
-        plain = OmegaConf.to_container(found.config, resolve=False) if found else {}
+        found = written(name)
+        plain = {} if found is None else OmegaConf.to_container(found, resolve=False)
     except FAULTS as error:
         raise told(error) from error
     if not isinstance(plain, dict):
@@ -67,14 +68,7 @@ def check_search(overrides: Iterable[Override], name: str) -> None:
     Raises:
         ConfigError: it is no list of folders, or one is not there or hides a file; a package, as it would be imported.
     """
-    hydra = primary(name).get("hydra")
-    said: Any = hydra.get("searchpath") if isinstance(hydra, dict) else None
-    for override in overrides:
-        key = override.get_key_element()
-        if key.lstrip("+~").startswith(SEARCH):
-            if key != SEARCH:
-                raise ConfigError(f"{override.input_line} does nothing here: write {SEARCH}=[DIR]")
-            said = "null" if override.value() is None else override.value()
+    _, said = _search(overrides, name)
     if said is None:
         return
     folders: list[Any] = said if isinstance(said, list) else [said]
@@ -83,6 +77,19 @@ def check_search(overrides: Iterable[Override], name: str) -> None:
         shown = said if folders is not said else f"[{', '.join(map(str, said))}]"
         raise ConfigError(f"{SEARCH}={shown} must be a list of folders, as [DIR]")
     own.check_search(folders)
+
+
+def _search(overrides: Iterable[Override], name: str) -> tuple[str, Any]:
+    """Return who sets ``hydra.searchpath``, in Hydra's words, and what to."""
+    hydra = primary(name).get("hydra")
+    who, said = f"{SEARCH} in main", hydra.get("searchpath") if isinstance(hydra, dict) else None
+    for override in overrides:
+        key = override.get_key_element()
+        if key.lstrip("+~").startswith(SEARCH):
+            if key != SEARCH:
+                raise ConfigError(f"{override.input_line} does nothing here: write {SEARCH}=[DIR]")
+            who, said = f"{SEARCH} in command-line", "null" if override.value() is None else override.value()
+    return who, said
 
 
 def composed(words: Sequence[str], name: str) -> dict[Path, ConfigSource]:
@@ -94,10 +101,11 @@ def composed(words: Sequence[str], name: str) -> dict[Path, ConfigSource]:
     """
     if not folders() and not any(SEARCH in word for word in words):
         return {}
-    loader: Any = GlobalHydra.instance().config_loader()
+    loader = GlobalHydra.instance().config_loader()
     defaults = loader.compute_defaults_list(name, list(words), RunMode.RUN).defaults
-    _, repository = loader._parse_overrides_and_create_caching_repo(name, list(words))
-    mine = [source for source in repository.get_sources() if source.scheme() == Files.scheme()]
+    who, said = _search(parse(words), name)
+    mine = [source for source in loader.get_sources() if source.scheme() == Files.scheme()]
+    mine += [Files(who, folder) for folder in said or ()]
     paths = [f"{found.config_path.removesuffix('.yaml')}.yaml" for found in defaults if found.config_path]
     here = {Path(source.path, path): source for path in paths if not own.is_shipped(path) for source in mine}
     return {file: source for file, source in here.items() if file.is_file()}

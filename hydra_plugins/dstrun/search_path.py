@@ -6,11 +6,14 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from dstrun.config.grid import HERE
+from dstrun.config.own import SEARCHED
 
 
-class Sweeps(SearchPathPlugin):
-    """Let ``-cn NAME`` find the sweep files that are shipped."""
+class Folders(SearchPathPlugin):
+    """Have ``-cn NAME`` find the sweep files that are shipped, and all words what is in a user's folders."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Search ``dstrun.sweeps`` last."""
+        """Search ``dstrun.sweeps`` after ``conf/``, and the folders of ``--config-dir`` last."""
         search_path.append("dstrun", f"pkg://{HERE}")
+        for folder in SEARCHED:
+            search_path.append("command-line", f"file://{folder}")
