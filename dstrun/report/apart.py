@@ -6,7 +6,7 @@ Nothing is said where all agree; a run whose record does not say, as an older on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,26 +16,42 @@ from dstrun.report.load import Run
 SHOWN = 8
 """Characters of a checksum."""
 
+AMONG = {"parameters": ["asked"], "network": ["asked", "parameters"], "data": ["dataset"], "code": ["modules"]}
+"""What may tell runs apart, and in what those agree among which it does."""
+
 
 def mark(runs: Sequence[Run]) -> None:
     """Note in ``Run.apart`` what tells each run from others: ``parameters``, ``network``, ``data``, ``code``."""
     for run in runs:
         run.apart.clear()
-    done = [run for run in runs if run.record is not None]
-    data = _data(done)
-    for _, network in _groups(done, _network).items():
-        for _, alike in _split(network, "parameters", lambda run: run.get("parameters.dense")).items():
-            _split(alike, "network", lambda run: _short(run.get("network.shapes")))
-    for group in _groups(done, lambda run: str(run.get("choices.dataset"))).values():
-        _split(group, "data", lambda run: _short(data.get(str(run.get("data.source")), run.get("data.checksum"))))
-    for group in _groups(done, lambda run: tuple(sorted(run.get("code.own") or ()))).values():
-        _split(group, "code", _code)
+    sums = {str(run.get("data.source")): run.get("data.checksum") for run in runs if run.get("data.checksum")}
+    done = [(run, _found(run, sums)) for run in runs if run.record is not None]
+    for name, among in AMONG.items():
+        groups: dict[tuple[Hashable, ...], list[tuple[Run, dict[str, Any]]]] = {}
+        for run, found in done:
+            groups.setdefault(tuple(found[key] for key in among), []).append((run, found))
+        for group in groups.values():
+            several = len({found[name] for _, found in group} - {None}) > 1
+            for run, found in group:
+                if not several:
+                    found[name] = None  # it parts nothing further
+                else:
+                    run.apart[name] = "unknown" if found[name] is None else found[name]
 
 
-def _data(runs: Sequence[Run]) -> dict[str, Any]:
-    """Name the images of every source: by their checksum, where any record says it; by the source else."""
-    sources = {str(run.get("data.source")): run.get("data.checksum") for run in runs if run.get("data.checksum")}
-    return {str(run.get("data.source")): run.get("data.source") for run in runs} | sources
+def _found(run: Run, sums: dict[str, Any]) -> dict[str, Any]:
+    """Return what is compared; images are known by their checksum, where any record says that of their source."""
+    own = sorted((run.get("code.own") or {}).items())
+    source = run.get("data.source")
+    return {
+        "asked": _network(run),
+        "parameters": run.get("parameters.dense"),
+        "network": _short(run.get("network.shapes")),
+        "dataset": str(run.get("choices.dataset")),
+        "data": _short(sums.get(str(source), source)),
+        "modules": tuple(module for module, _ in own),
+        "code": ",".join(f"{module}:{_short(digest)}" for module, digest in own) or None,
+    }
 
 
 def _network(run: Run) -> Hashable:
@@ -51,28 +67,5 @@ def _of_model(config: str) -> str:
     return repr(identity.by_value([(k, v) for k, v in settings.items() if k.startswith("model.")]))
 
 
-def _code(run: Run) -> str | None:
-    own = sorted((run.get("code.own") or {}).items())
-    return ",".join(f"{module}:{_short(digest)}" for module, digest in own) or None
-
-
 def _short(checksum: Any) -> str | None:
     return None if checksum is None else str(checksum)[:SHOWN]
-
-
-def _groups(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> dict[Hashable, list[Run]]:
-    found: dict[Hashable, list[Run]] = {}
-    for run in runs:
-        found.setdefault(key(run), []).append(run)
-    return found
-
-
-def _split(runs: Sequence[Run], name: str, value: Callable[[Run], Any]) -> dict[Hashable, list[Run]]:
-    """Split runs by a value and note it where there are several; of one that has none, ``unknown``."""
-    found = _groups(runs, value)
-    if len(found.keys() - {None}) <= 1:
-        return {None: list(runs)}
-    for key, alike in found.items():
-        for run in alike:
-            run.apart[name] = "unknown" if key is None else key
-    return found

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from dstrun.report import load
 from dstrun.system import safe
@@ -54,74 +54,48 @@ def export(runs: Sequence[load.Run], out: Path, form: str, now: float) -> list[P
     try:
         out.mkdir(parents=True, exist_ok=True)
         table = run_table(runs, settings, now)
-        with whole(out / f"runs.{form}", table.schema) as file:
-            file.write_table(table)
+        with whole(out / f"runs.{form}", table.schema) as add:
+            add(table)
         del table
-        with whole(out / f"epochs.{form}", epoch_schema()) as file:
+        with whole(out / f"epochs.{form}", epoch_schema()) as add:
             for batch in epoch_batches(runs, settings):
-                file.write_table(batch)
+                add(batch)
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written: {why(error)}") from error
     return [out / f"epochs.{form}", out / f"runs.{form}"]
 
 
 @contextmanager
-def whole(path: Path, schema: pa.Schema) -> Iterator[Any]:
-    """Return what writes tables to a file, which appears when all of it is there."""
+def whole(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Return what adds rows to a file, Parquet or CSV, which appears when all of it is there."""
+    from pyarrow.csv import CSVWriter
+    from pyarrow.parquet import ParquetWriter
+
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     beside.unlink(missing_ok=True)
     try:
-        with open(beside, "xb") as sink, writer(sink, path.suffix, schema) as file:  # Python's own, for its errors
-            yield file
+        with open(beside, "xb") as sink:  # Python's own, for its errors
+            if path.suffix == ".csv":
+                with CSVWriter(sink, spreadsheet(schema.empty_table()).schema) as file:
+                    yield lambda table: file.write_table(spreadsheet(table))
+            else:
+                with ParquetWriter(sink, schema, compression="zstd") as file:
+                    yield file.write_table
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-class Spreadsheet:
-    """A CSV file whose text no spreadsheet takes for a formula and no terminal obeys, names of columns included."""
-
-    def __init__(self, sink: IO[bytes], schema: pa.Schema) -> None:
-        import pyarrow as pa
-        from pyarrow.csv import CSVWriter
-
-        self.schema = pa.schema([(safe.cell(field.name), field.type) for field in schema])
-        self.file = CSVWriter(sink, self.schema)
-
-    def write_table(self, table: pa.Table) -> None:
-        """Write rows."""
-        import pyarrow as pa
-
-        self.file.write_table(pa.table([_shown(column) for column in table.columns], schema=self.schema))
-
-    def __enter__(self) -> Spreadsheet:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-
-def _shown(column: pa.ChunkedArray) -> pa.Array:
+def spreadsheet(table: pa.Table) -> pa.Table:
+    """Return rows whose text no spreadsheet takes for a formula and no terminal obeys, names of columns included."""
     import pyarrow as pa
 
-    whole = column.combine_chunks()
-    if not pa.types.is_string(whole.type):
-        return whole
-    words = whole.unique().to_pylist()
-    shown = [safe.cell(word) for word in words]
-    if shown == words:
-        return whole
-    found = whole.dictionary_encode()
-    return pa.array(shown, pa.string()).take(found.indices)
-
-
-def writer(sink: IO[bytes], suffix: str, schema: pa.Schema) -> Any:
-    """Return what writes tables of these columns as Parquet or CSV."""
-    if suffix == ".csv":
-        return Spreadsheet(sink, schema)
-    from pyarrow.parquet import ParquetWriter
-
-    return ParquetWriter(sink, schema, compression="zstd")
+    columns = [column.combine_chunks() for column in table.columns]
+    for i, column in enumerate(columns):
+        if pa.types.is_string(column.type):
+            words = column.dictionary_encode()
+            columns[i] = pa.array(map(safe.cell, words.dictionary.to_pylist()), pa.string()).take(words.indices)
+    return pa.table(columns, names=list(map(safe.cell, table.column_names)))
 
 
 def identity(run: load.Run, setting: dict[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,13 @@ def test_csv_has_no_formula_and_parquet_what_was_left(text: str, tmp_path: Path)
         assert {row["label"] for row in rows} == {text, "-1.5e3"}
 
 
+def test_csv_has_each_text_in_its_row_where_some_run_has_none(tmp_path: Path) -> None:
+    for seed, extra in enumerate(({}, {"said": "=1+1"}, {"said": "b"})):
+        write(tmp_path / "results", record_of("rigl", 0.9, seed, 50.0) | extra)
+    _, rows = exported(tmp_path / "results", tmp_path / "out", "csv")
+    assert [row["said"] for row in rows] == ["", "'=1+1", "b"]
+
+
 @pytest.mark.parametrize("form", export.FORMATS)
 def test_the_same_bytes_every_time_in_batches_or_not(results: Path, tmp_path: Path, form: str, monkeypatch) -> None:
     one = export.export(load.runs(results), tmp_path / "one", form, NOW)
