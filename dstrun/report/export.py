@@ -8,7 +8,6 @@ The same runs give the same bytes, whatever their number in little memory.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dstrun.report import load
 from dstrun.system import safe
 from dstrun.system.trouble import ConfigError, why
+from dstrun.system.whole import whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,10 +54,10 @@ def export(runs: Sequence[load.Run], out: Path, form: str, now: float) -> list[P
     try:
         out.mkdir(parents=True, exist_ok=True)
         table = run_table(runs, settings, now)
-        with whole(out / f"runs.{form}", table.schema) as add:
+        with rows(out / f"runs.{form}", table.schema) as add:
             add(table)
         del table
-        with whole(out / f"epochs.{form}", epoch_schema()) as add:
+        with rows(out / f"epochs.{form}", epoch_schema()) as add:
             for batch in epoch_batches(runs, settings):
                 add(batch)
     except OSError as error:
@@ -66,24 +66,18 @@ def export(runs: Sequence[load.Run], out: Path, form: str, now: float) -> list[P
 
 
 @contextmanager
-def whole(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+def rows(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Return what adds rows to a file, Parquet or CSV, which appears when all of it is there."""
     from pyarrow.csv import CSVWriter
     from pyarrow.parquet import ParquetWriter
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.unlink(missing_ok=True)
-    try:
-        with open(beside, "xb") as sink:  # Python's own, for its errors
-            if path.suffix == ".csv":
-                with CSVWriter(sink, spreadsheet(schema.empty_table()).schema) as file:
-                    yield lambda table: file.write_table(spreadsheet(table))
-            else:
-                with ParquetWriter(sink, schema, compression="zstd") as file:
-                    yield file.write_table
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as sink:  # Python's own, for its errors
+        if path.suffix == ".csv":
+            with CSVWriter(sink, spreadsheet(schema.empty_table()).schema) as file:
+                yield lambda table: file.write_table(spreadsheet(table))
+        else:
+            with ParquetWriter(sink, schema, compression="zstd") as file:
+                yield file.write_table
 
 
 def spreadsheet(table: pa.Table) -> pa.Table:
