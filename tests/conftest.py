@@ -43,6 +43,7 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than there are processors: tests of SLURM, which take one worker minutes, wait for daemons."""
     return len(os.sched_getaffinity(0)) + 1

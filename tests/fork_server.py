@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 IMPORTED = ("torch", "torch._dynamo", "numba", "hydra", "sklearn.datasets")  # the second at a first step
-FIXED = ("OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "NUMBA_NUM_THREADS")
+FIXED = ("OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "NUMBA_CACHE_DIR")
 """What an interpreter or a library reads when it starts."""
 PATHS = os.environ.get("PYTHONPATH", "")
 
@@ -121,6 +122,12 @@ def run(command: list[str], timeout: float | None = None, check: bool = False, *
     return done
 
 
+def fork() -> int:
+    """Fork, without the warning of threads: that of jemalloc comes again by itself."""
+    with warnings.catch_warnings(action="ignore"):
+        return os.fork()
+
+
 def serve(connection: socket.socket) -> dict[str, Any]:
     """Fork processes until the other end is closed; returns, in each of them, what it is to be."""
     arrived, wakes = os.pipe()
@@ -143,8 +150,7 @@ def serve(connection: socket.socket) -> dict[str, Any]:
             message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 4)
             if not message:
                 os._exit(0)
-            pid = os.fork()
-            if pid == 0:
+            if (pid := fork()) == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -190,7 +196,7 @@ def spawn(path: str, args: Sequence[Any], kept: Sequence[int], real: Any = util.
     """Start a helper of ``multiprocessing``: the one from which processes are forked is forked, and imports nothing."""
     if "multiprocessing.forkserver" not in str(args[-1]):
         return real(path, args, kept)
-    if pid := os.fork():
+    if pid := fork():
         return pid
     gc.freeze()  # nobody is to close what is closed here
     for number in map(int, os.listdir("/proc/self/fd")):

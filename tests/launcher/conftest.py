@@ -87,7 +87,8 @@ class Folder:
             client.wait()
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if (process / "cwd").resolve() == self.path and b"dstrun" in (process / "cmdline").read_bytes():
+                mine = (process / "cwd").resolve() == self.path and int(process.name) != os.getpid()
+                if mine and b"python" in (process / "cmdline").read_bytes():
                     os.kill(int(process.name), signal.SIGKILL)
             except OSError:
                 continue

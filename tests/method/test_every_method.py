@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import pytest
 import torch
@@ -21,10 +22,15 @@ COMMON += ["optimizer.lr=0.05"]
 METHODS = options("method")
 
 
+@cache
+def takes_a_sparsity(name: str) -> bool:
+    """Return whether a method has one of its own accord."""
+    return compose([*COMMON, f"method={name}"]).config["sparsity"] > 0
+
+
 def experiment(name: str, *words: str) -> Experiment:
     """Compose a short run of a method, at 80 % where it takes a sparsity."""
-    made = compose([*COMMON, f"method={name}", *words])
-    return compose([*COMMON, f"method={name}", "sparsity=0.8", *words]) if made.config["sparsity"] else made
+    return compose([*COMMON, f"method={name}", *(["sparsity=0.8"] if takes_a_sparsity(name) else []), *words])
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -54,9 +54,9 @@ CURVES = {name: [f"method={name}", *filter(None, [AS_KEPT.get(name)])] for name 
 def curve(words: list[str]) -> list[float]:
     """The training loss of every step."""
     threads = torch.get_num_threads()
+    if words[-1] != "sparsity=0.9" and compose([*COMMON, *words]).config["sparsity"]:
+        words = [*words, "sparsity=0.9"]
     experiment = compose([*COMMON, *words])
-    if experiment.config["sparsity"] and words[-1] != "sparsity=0.9":
-        experiment = compose([*COMMON, *words, "sparsity=0.9"])
     training = assemble(experiment, torch.device("cpu"))
     training.model.train()
     training.prepare()

@@ -26,7 +26,7 @@ METHODS = {
     "dense": ["model=mlp", "epochs=60", "method=dense", "sparsity=0"],
     "static": ["model=mlp", "epochs=60", "method=static", "dataset.validation=200"],
 }
-METHODS["frugal"] += ["model.width=0.5", "microbatch=32", "checkpointing=block"]
+METHODS["frugal"] += ["model.width=0.5", "dataset.limit=640", "microbatch=32", "checkpointing=block"]
 METHODS["frugal"] += ["activations=int8", "weights=bf16", "state=int8"]
 SLOW = [m if m in ("fresh", "frugal") else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
 """Small networks are killed at every kind of moment in ``tests/torture``."""
