@@ -14,12 +14,14 @@ from dstrun.method.requirements import Requirements
 if TYPE_CHECKING:
     from torch import nn
 
+    from dstrun.model import Model
+
 
 @option
 class Method(Requirements, Forecast):
     """A whole training procedure, chosen by ``method=``; an option inherits and overrides what is different."""
 
-    def network(self, option: Any, build: Callable[[Any], nn.Module], budget: int) -> Any:
+    def network(self, option: Model, build: Callable[[Model], nn.Module], budget: int) -> Model:
         """Return the option of the network that is trained, where it is not the one chosen.
 
         Args:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from dstrun.layer.criterion import GrowCriterion
+    from dstrun.prune.criterion import PruneCriterion
+    from dstrun.schedule import Schedule
+
 
 class Procedure:
     """Hooks of one run; the training loop calls each at every step, counted from 1."""
@@ -81,6 +85,8 @@ class Procedure:
 class Setting:
     """What a method is given: the layers, the parts chosen beside it, and the run's length and seed.
 
+    ``prune``, ``grow`` and ``schedule`` are there where the method has them among its ``parts``.
+
     Attributes:
         counts: active connections each layer shall have; ``None`` where scores decide among all layers.
         budget: active connections all layers together shall have.
@@ -101,9 +107,9 @@ class Setting:
     """
 
     layers: Sequence[SparseLayer]
-    prune: Any
-    grow: Any
-    schedule: Any
+    prune: PruneCriterion
+    grow: GrowCriterion
+    schedule: Schedule
     scope: str
     counts: Sequence[int] | None
     budget: int

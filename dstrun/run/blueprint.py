@@ -18,6 +18,7 @@ from dstrun.allocation.uniform import Uniform
 from dstrun.config.composition import Experiment
 from dstrun.layer.attention import expose
 from dstrun.layer.interface import prunable, skeleton, stored
+from dstrun.model import Model
 from dstrun.storage.recompute import Recompute, checkpoint
 from dstrun.system.trouble import ConfigError
 
@@ -47,7 +48,7 @@ class Blueprint:
         self.experiment = experiment
         self.dataset, self.method = experiment.build("dataset"), experiment.build("method")
 
-    def outline(self, option: Any) -> Outline:
+    def outline(self, option: Model) -> Outline:
         """Build the network of an option of the group ``model`` without weights, and look at one pass."""
         name, classes = self.experiment.choices["model"], self.dataset.classes
         with torch.device("meta"):
@@ -82,7 +83,7 @@ class Blueprint:
         return budget(sum(layer.size for layer in self.cost.layers), self.experiment.config["sparsity"])
 
     @cached_property
-    def option(self) -> Any:
+    def option(self) -> Model:
         """The option of the network that is trained: the one chosen, unless the method trains another."""
         return self.method.network(self._model, lambda option: self.outline(option).model, self.budget)
 
@@ -180,7 +181,7 @@ class Blueprint:
         return [asdict(part) for part in self.cost.unpruned]
 
     @cached_property
-    def _model(self) -> Any:
+    def _model(self) -> Model:
         return self.experiment.build("model")
 
 

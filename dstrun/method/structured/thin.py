@@ -15,6 +15,8 @@ from dstrun.system.trouble import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
+    from dstrun.model import Model
+
 GRID = 1000
 """Widths are tried in thousandths: every step of a network of up to 1,000 channels a layer."""
 
@@ -39,7 +41,7 @@ class Thin(Method):
         """Take no allocation: the width sets the layers' counts."""
         return False
 
-    def network(self, option: Any, build: Callable[[Any], nn.Module], budget: int) -> Any:
+    def network(self, option: Any, build: Callable[[Model], nn.Module], budget: int) -> Model:
         """Find the width.
 
         Raises:
