@@ -37,7 +37,8 @@ def test_it_is_what_a_fresh_process_is(what: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "program.py").write_text(SCRIPT)
-    environment = {**os.environ, "MINE": "yes", "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH')}"}
+    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "MINE": "yes", "PYTHONPATH": paths}
     del environment["HOME"]
     for command in (["-m", "program", what, "b c"], [str(tmp_path / "here" / "program.py"), what]):
         said = []

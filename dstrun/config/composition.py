@@ -38,6 +38,7 @@ from dstrun.config.override import (
     axes,
     check_names,
     check_typed,
+    options_of,
     parse,
     quoted,
     texts,
@@ -390,7 +391,7 @@ def _check_recipe(recipes: Any, taken: Mapping[str, Any], name: str) -> None:
     """
     if not isinstance(recipes, Mapping):
         raise ConfigError(f"recipe={recipes} makes no sense: set recipe.{name}.lr")
-    known = GlobalHydra.instance().config_loader().get_group_options("optimizer") if recipes.keys() - {name} else [name]
+    known = options_of("optimizer") if recipes.keys() - {name} else [name]
     if strange := sorted(recipes.keys() - {*known}):
         raise ConfigError(f"recipe.{strange[0]} is no optimizer{nearest(strange[0], known)}: choose {', '.join(known)}")
     if unknown := (recipes.get(name) or {}).keys() - taken.keys():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
@@ -75,9 +77,18 @@ def with_protocol(overrides: Sequence[Override]) -> list[str]:
 
 def protocols() -> list[str]:
     """Name every file of every protocol, ``heddes2024`` and ``heddes2024/gse``, where Hydra is open."""
-    loader = GlobalHydra.instance().config_loader()
-    papers = loader.get_group_options(PROTOCOL)
-    return [*papers, *(f"{p}/{m}" for p in papers for m in loader.get_group_options(f"{PROTOCOL}/{p}"))]
+    papers = options_of(PROTOCOL)
+    return [*papers, *(f"{p}/{m}" for p in papers for m in options_of(f"{PROTOCOL}/{p}"))]
+
+
+def options_of(group: str) -> tuple[str, ...]:
+    """Name the files of a group, where Hydra is open."""
+    return _options_of(GlobalHydra.instance().config_loader(), group)
+
+
+@lru_cache(maxsize=64)
+def _options_of(loader: ConfigLoader, group: str) -> tuple[str, ...]:
+    return tuple(loader.get_group_options(group))  # for which Hydra copies all that it has read: 10 ms
 
 
 def without_nulls(overrides: Sequence[str]) -> list[str]:

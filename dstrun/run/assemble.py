@@ -17,6 +17,7 @@ from dstrun.backend.synchronized import synchronize
 from dstrun.config.composition import Experiment
 from dstrun.dataset.cache import cache_folder
 from dstrun.layer.initial import scale_by_fan_in
+from dstrun.layer.interface import SparseLayer
 from dstrun.method.procedure import Setting
 from dstrun.method.soft import powerprop
 from dstrun.optimizer.decay import groups
@@ -90,23 +91,11 @@ def assemble(
     config, blueprint = experiment.config, blueprint or Blueprint(experiment)
     make_deterministic(device, config["threads"], config["deterministic"])
     set_products(config["precision"], device)
-    seed, dataset, method, counts = config["seed"], blueprint.dataset, blueprint.method, blueprint.counts
+    blueprint.check()
+    seed, method = config["seed"], blueprint.method
     last = likes_channels_last(config["precision"], device)
-    data = dataset.open(device, config["batch_size"], seed, ranks, last)
-    sparse = method.start == "sparse"
-    torch.manual_seed(stream(seed, "model"))
-    model = blueprint.build(bare=sparse)
-    if weights_innermost(config, experiment.choices["optimizer"], method.start, device, ranks):
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if sparse:
-        backends = backends or pick_backends(blueprint, model, device, ranks)
-        layers = sparsify(model, counts, backends, seed, device)
-    else:
-        if config["initialization"] == "fan_in":
-            scale_by_fan_in(model, seed)
-        layers = masked.wrap(model, device) if method.start == "all" else []
-    model.to(device)
-    synchronize(model, ranks, device)
+    data = blueprint.dataset.open(device, config["batch_size"], seed, ranks, last)
+    model, layers = build_model(blueprint, device, backends, ranks)
     precision = Precision(config["precision"], device)
     passes, recompute = Passes(microbatch(config, model, ranks)), Recompute()
     if config["checkpointing"] != "none":
@@ -119,7 +108,6 @@ def assemble(
     optimizer = pack(optimizer, stored_weights(model, layers), config)
     for layer in layers:
         layer.optimizer, layer.ranks, layer.passes = optimizer, ranks, passes
-    grow = experiment.build("grow")
     training = Training(
         model=model,
         layers=layers,
@@ -133,7 +121,7 @@ def assemble(
         total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
         nominal_steps=config["epochs"] * data.steps_per_epoch,
         flops=FlopMeter(
-            *(blueprint.cost, grow, [layer.backend for layer in layers]),
+            *(blueprint.cost, experiment.build("grow"), [layer.backend for layer in layers]),
             built=blueprint.built,
             split=passes.size is not None,
         ),
@@ -146,31 +134,58 @@ def assemble(
         grows=method.grows_at_zero,
         graphs=config["step"] == "graph" and device.type == "cuda",
     )
-    training.procedure = method.procedure(
-        Setting(
-            layers=layers,
-            prune=experiment.build("prune"),
-            grow=grow,
-            schedule=experiment.build("schedule"),
-            scope=config["scope"],
-            counts=counts if method.allocates(config["scope"]) else None,
-            budget=sum(counts),
-            sparsity=config["sparsity"],
-            total_steps=training.total_steps,
-            nominal_steps=training.nominal_steps,
-            steps_per_epoch=data.steps_per_epoch,
-            image=dataset.image,
-            classes=dataset.classes,
-            seed=seed,
-            strict=config["strict"],
-            model=model,
-            optimizer=optimizer,
-            fresh_pass=training.fresh_pass,
-            overflowed=training.overflowed,
-            samples=data.balanced,
-            loss=training.loss,
-            rate=rate.lr_at,
-        )
-    )
+    training.procedure = method.procedure(setting(blueprint, training))
     training.memory.method, training.memory.buckets = training.procedure.state, ranks.bucket_bytes
     return training
+
+
+def build_model(
+    blueprint: Blueprint, device: torch.device, backends: list[str] | None, ranks: Ranks
+) -> tuple[nn.Module, list[SparseLayer]]:
+    """Build the network on its device, with the layers that the method starts from."""
+    config, method = blueprint.experiment.config, blueprint.method
+    seed, sparse = config["seed"], method.start == "sparse"
+    torch.manual_seed(stream(seed, "model"))
+    model = blueprint.build(bare=sparse)
+    if weights_innermost(config, blueprint.experiment.choices["optimizer"], method.start, device, ranks):
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if sparse:
+        backends = backends or pick_backends(blueprint, model, device, ranks)
+        layers = sparsify(model, blueprint.counts, backends, seed, device)
+    else:
+        if config["initialization"] == "fan_in":
+            scale_by_fan_in(model, seed)
+        layers = masked.wrap(model, device) if method.start == "all" else []
+    model.to(device)
+    synchronize(model, ranks, device)
+    return model, layers
+
+
+def setting(blueprint: Blueprint, training: Training) -> Setting:
+    """Return what the method is given of a training."""
+    experiment, method, data = blueprint.experiment, blueprint.method, training.data
+    config = experiment.config
+    return Setting(
+        layers=training.layers,
+        prune=experiment.build("prune"),
+        grow=experiment.build("grow"),
+        schedule=experiment.build("schedule"),
+        scope=config["scope"],
+        counts=blueprint.counts if method.allocates(config["scope"]) else None,
+        budget=sum(blueprint.counts),
+        sparsity=config["sparsity"],
+        total_steps=training.total_steps,
+        nominal_steps=training.nominal_steps,
+        steps_per_epoch=data.steps_per_epoch,
+        image=blueprint.dataset.image,
+        classes=blueprint.dataset.classes,
+        seed=training.seed,
+        strict=config["strict"],
+        model=training.model,
+        optimizer=training.optimizer,
+        fresh_pass=training.fresh_pass,
+        overflowed=training.overflowed,
+        samples=data.balanced,
+        loss=training.loss,
+        rate=training.rate.lr_at,
+    )

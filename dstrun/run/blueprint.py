@@ -119,6 +119,10 @@ class Blueprint:
         allocation = self.experiment.build("allocation") or Uniform(dense_first=False)
         return allocation.counts([layer.shape for layer in self.cost.layers], self.experiment.config["sparsity"])
 
+    def check(self) -> None:
+        """Count everything, and so find out what is refused, before images are read."""
+        _ = self.counts
+
     @property
     def backends(self) -> list[str]:
         """The backend of every layer before a run starts: ``auto``, which measures then, counts as ``sparse``."""
