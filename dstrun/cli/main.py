@@ -29,9 +29,7 @@ from dstrun.system.trouble import FULL, ConfigError, sentence, why
 if TYPE_CHECKING:
     import argparse
 
-VERBS = (
-    "methods", "plan", "status", "table", "plot", "report", "export", "sync", "migrate", "bench", "doctor", "torture",
-)  # fmt: skip
+VERBS = tuple(sorted(path.stem for path in Path(__file__).with_name("verb").glob("[a-z]*.py")))
 """A module of ``dstrun.cli.verb`` each."""
 
 NO_HOME = os.devnull

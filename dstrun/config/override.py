@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -35,11 +36,18 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     """
     loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
     try:
-        return OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+        return [copy.copy(_parsed(word, loader)) for word in overrides]
     except (HydraException, RecursionError) as error:
         word = getattr(error, "override", None) or max(overrides, key=len)
         shown = word if len(word) < LONG else f"{word[:LONG]}..."
         raise ConfigError(f"{shown} cannot be read as key=value: quote special characters") from error
+
+
+@lru_cache(maxsize=1024)
+def _parsed(word: str, loader: ConfigLoader | None) -> Override:
+    """Parse a word; the runs of a sweep share most of theirs."""
+    [found] = OverridesParser.create(config_loader=loader).parse_overrides([word])
+    return found
 
 
 def spelled(words: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from dstrun.bench import arguments
 from dstrun.cli.main import main
-from dstrun.cli.verb.words import parser
+from dstrun.cli.words import parser
 from dstrun.system.trouble import ConfigError
 
 

@@ -6,7 +6,7 @@ import shlex
 from importlib import import_module
 
 from dstrun.cli.start import silence_allocator
-from dstrun.cli.verb.words import parser
+from dstrun.cli.words import parser
 from dstrun.config.option import nearest
 from dstrun.system.progress import say
 from dstrun.system.safe import put

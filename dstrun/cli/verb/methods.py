@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstrun.cli.verb.words import parser
+from dstrun.cli.words import parser
 from dstrun.system.safe import put
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dstrun.cli.start import check_single, of_file, read
-from dstrun.cli.verb.words import parser
+from dstrun.cli.words import parser
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 

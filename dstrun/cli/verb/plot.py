@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dstrun.cli.flags import a_path
-from dstrun.cli.verb.words import RUNS, found_runs, nothing, parser
+from dstrun.cli.words import RUNS, found_runs, nothing, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from dstrun.cli.flags import a_path
-from dstrun.cli.verb.words import found_runs, nothing, parser, split_query
+from dstrun.cli.words import found_runs, nothing, parser, split_query
 from dstrun.system.safe import put
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from dstrun.cli.flags import a_path
-from dstrun.cli.verb.words import nothing, parser
+from dstrun.cli.words import nothing, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError

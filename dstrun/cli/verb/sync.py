@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dstrun.cli.verb.words import found_runs, nothing, parser
+from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dstrun.cli.verb.words import QUERY, found_runs, nothing, parser, split_query
+from dstrun.cli.words import QUERY, found_runs, nothing, parser, split_query
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from dstrun.cli.start import silence_allocator
-from dstrun.cli.verb.words import parser
+from dstrun.cli.words import parser
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError, why
 
