@@ -28,11 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.record.sealed import Damaged, parse, seal
+from dstrun.record.valid import SILENT_SECONDS
 from dstrun.system.process import host, machine, started
 
 BEAT_SECONDS = 10
-SILENT_SECONDS = 300
-"""A run that has given no sign of life for so long is lost: tables say so, and another machine may take it over."""
 DOUBT_SECONDS = 2.5 * BEAT_SECONDS
 """How long a note that says nothing, or is of a time to come, is watched for somebody who mends it."""
 AHEAD_SECONDS = 60

@@ -9,6 +9,9 @@ from typing import Any
 from dstrun.config.upgrade import upgrade
 from dstrun.record import sealed
 
+SILENT_SECONDS = 300
+"""A run that has given no sign of life for so long is lost: tables say so, and another machine may take it over."""
+
 SCHEMAS = (1, sealed.SCHEMA)
 """Schemas that are read; those before the last are put into today's words (``upgrade``)."""
 

@@ -17,7 +17,7 @@ from dstrun.allocation.budget import met
 from dstrun.config.option import nearest
 from dstrun.config.upgrade import upgrade
 from dstrun.record import sealed, valid
-from dstrun.record.lock import SILENT_SECONDS
+from dstrun.record.valid import SILENT_SECONDS
 from dstrun.record.writer import is_signed
 from dstrun.system import process
 from dstrun.system.bounded import parse_yaml

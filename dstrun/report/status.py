@@ -14,7 +14,7 @@ from typing import Any
 
 from dstrun.config.option import nearest
 from dstrun.record import sealed
-from dstrun.record.lock import SILENT_SECONDS
+from dstrun.record.valid import SILENT_SECONDS
 from dstrun.report import load
 from dstrun.report.format import Column, in_seconds
 from dstrun.system.trouble import ConfigError

@@ -12,7 +12,7 @@ import pytest
 from report_fixture import record_of, write, write_status, write_sweep
 
 from dstrun.record import sealed
-from dstrun.record.lock import SILENT_SECONDS
+from dstrun.record.valid import SILENT_SECONDS
 from dstrun.report import status
 from dstrun.report.format import render
 from dstrun.system.process import started
