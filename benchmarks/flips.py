@@ -28,7 +28,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from dstrun.cli.verb.words import found_runs
+from dstrun.cli.words import found_runs
 from dstrun.config.composition import compose
 from dstrun.launcher.sweep import Plan
 from dstrun.launcher.task import Task
