@@ -24,7 +24,7 @@ UPDATE = 6
 
 
 def compared(size: Scale, network: str, kind: str, more: Sequence[str] = ()) -> Verdict:
-    """Compare the peak of a kind of step; within two per cent or a megabyte is right.
+    """Compare the peak of a kind of step; within one per cent is right.
 
     Args:
         size: what the device is up to.
@@ -43,7 +43,7 @@ def compared(size: Scale, network: str, kind: str, more: Sequence[str] = ()) -> 
     recorded = measured.memory.peaks[kind]
     planned = predict_memory(experiment)[f"{kind}_peak_bytes"]
     told = f"{recorded:,} bytes on record, {found:,} allocated ({recorded / found - 1:+.2%}), {planned:,} planned"
-    return abs(recorded - found) < max(0.02 * found, 1e6), f"{told} ({planned / found - 1:+.1%}); {besides}"
+    return abs(recorded / found - 1) < 0.01, f"{told} ({planned / found - 1:+.1%}); {besides}"
 
 
 def held(device: str) -> int:
