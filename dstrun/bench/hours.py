@@ -26,7 +26,7 @@ WARM = 3
 
 
 def measure_hours(experiment: Experiment, plan: dict[str, Any]) -> dict[str, Any]:
-    """Measure seconds of a step and of an update, and foretell the hours of training, evaluation excluded.
+    """Measure seconds of a step and of an update, and predict the hours of training, evaluation excluded.
 
     Args:
         experiment: checked; its images are replaced by noise.

@@ -44,7 +44,7 @@ class Procedure:
         return False
 
     def remembered(self) -> list[int]:
-        """List the steps that later updates go back to: what foretells an update takes them before it."""
+        """List the steps that later updates go back to: a prediction of an update takes them before it."""
         return []
 
     def rate_at(self, step: int, total: int) -> tuple[int, int]:
