@@ -9,7 +9,8 @@ import pytest
 from report_fixture import record_of, write, write_status
 
 from dstrun.report import load, table
-from dstrun.report.figure import curves, sheet, sparsity
+from dstrun.report.figure import sheet
+from dstrun.report.figure.kind import curves, sparsity
 from dstrun.report.table.notes import EMERGED
 
 

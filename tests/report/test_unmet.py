@@ -10,7 +10,8 @@ from report_fixture import layers_of, record_of, write
 
 from dstrun.report import load, table
 from dstrun.report.compare import really, unmet
-from dstrun.report.figure import curves, layers, sheet, sparsity, split
+from dstrun.report.figure import sheet
+from dstrun.report.figure.kind import curves, layers, memory_split, sparsity
 from dstrun.report.page.run import entry
 from dstrun.report.table.cells import Options
 
@@ -67,7 +68,7 @@ def test_figures_say_it(runs: list[load.Run]) -> None:
         for preset in (curves, layers):
             assert "dsr at 90% (61.2%)" in preset.draw(runs).get_supxlabel().replace("\n", " ")
             assert "(61" not in preset.draw([run for run in runs if "-dsr-" not in run.id]).get_supxlabel()
-        (axis,) = split.draw_bars(runs).axes
+        (axis,) = memory_split.draw(runs).axes
         named = [label.get_text() for label in axis.get_yticklabels()]
     assert [name for name in named if "61" in name] == ["dsr, masked, 90% (61.2%)"]
 

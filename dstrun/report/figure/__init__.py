@@ -6,58 +6,21 @@ in more than its axes and the seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from pkgutil import iter_modules
 
-from dstrun.report.figure import (
-    allocation,
-    curves,
-    flops,
-    improvement,
-    layers,
-    memory,
-    sparsity,
-    split,
-    subset,
-    timeline,
-    topology,
-    width,
-)  # fmt: skip
+from dstrun.report.figure import kind
 from dstrun.report.figure.canvas import save, sheet
-from dstrun.report.load import Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from dstrun.report.figure.preset import Preset
 
 __all__ = ["PRESETS", "Preset", "save", "sheet"]
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A kind of figure: ``draw`` gives None where no runs are for it, ``caption`` says what is shown.
-
-    ``draw`` raises ConfigError where the runs are too many for one figure. ``needs`` names what must be there, as in
-    "no ... below results".
-    """
-
-    draw: Callable[[Sequence[Run]], Figure | None]
-    caption: str
-    needs: str = "finished run"
+def _presets() -> dict[str, Preset]:
+    names = [module.name for module in iter_modules(kind.__path__)]
+    found: dict[str, Preset] = {name: import_module(f"{kind.__name__}.{name}").PRESET for name in names}
+    return dict(sorted(found.items(), key=lambda item: item[1].place))
 
 
-PRESETS = {
-    "curves": Preset(curves.draw, curves.CAPTION, "finished run with metrics.csv"),
-    "sparsity": Preset(sparsity.draw, sparsity.CAPTION),
-    "flops": Preset(flops.draw, flops.CAPTION),
-    "memory": Preset(memory.draw, memory.CAPTION, "finished run with measured memory"),
-    "subset": Preset(subset.draw, subset.CAPTION, "runs of GSE that differ in grow.gamma alone"),
-    "improvement": Preset(improvement.draw, improvement.CAPTION, "runs of GSE and RigL that differ in growth alone"),
-    "allocation": Preset(allocation.draw, allocation.CAPTION, "runs that differ in their allocation alone"),
-    "width": Preset(width.draw, width.CAPTION, "runs of several widths with as many active connections"),
-    "layers": Preset(layers.draw, layers.CAPTION, "finished sparse run with layers in its record"),
-    "topology": Preset(topology.draw, topology.CAPTION, "finished run that replaced connections and left topology.csv"),
-    "memory_split": Preset(split.draw_bars, split.BARS, "finished run with measured memory"),
-    "memory_pies": Preset(split.draw_pies, split.PIES, "finished run with measured memory"),
-    "memory_timeline": Preset(timeline.draw, timeline.CAPTION, "finished run that left memory.csv"),
-}
+PRESETS = _presets()
+"""Every module of ``kind`` by its name, in the order of the page."""

@@ -8,7 +8,8 @@ import pytest
 from report_fixture import record_of, write
 
 from dstrun.report import load
-from dstrun.report.figure import PRESETS, flops, memory, sheet, sparsity
+from dstrun.report.figure import PRESETS, sheet
+from dstrun.report.figure.kind import flops, memory, sparsity
 
 
 def bars(axis) -> dict[str, tuple[list[float], list[float]]]:

@@ -7,7 +7,8 @@ from matplotlib.collections import LineCollection
 from report_fixture import record_of, write
 
 from dstrun.report import load
-from dstrun.report.figure import curves, sheet
+from dstrun.report.figure import sheet
+from dstrun.report.figure.kind import curves
 
 
 def test_shows_mean_and_seeds(sweep: list[load.Run]) -> None:

@@ -8,7 +8,8 @@ import pytest
 from report_fixture import layers_of, record_of, write, write_topology
 
 from dstrun.report import load
-from dstrun.report.figure import layers, sheet, split, topology
+from dstrun.report.figure import sheet
+from dstrun.report.figure.kind import layers, memory_pies, memory_split, topology
 
 
 def test_layers_show_densities_at_first_and_at_last(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_parts_of_memory_stack_up_to_their_sum(tmp_path: Path) -> None:
     for seed in (0, 1):
         measured(tmp_path, seed, model=1, optimizer=2, activation=4 + 2 * seed, index=1, transient=0, peak=8)
     with sheet():
-        figure = split.draw_bars(load.runs(tmp_path))
+        figure = memory_split.draw(load.runs(tmp_path))
     assert figure is not None
     (axis,) = figure.axes
     drawn = {bar.get_label(): (bar.patches[0].get_x(), bar.patches[0].get_width()) for bar in axis.containers}
@@ -102,7 +103,7 @@ def test_parts_of_memory_stack_up_to_their_sum(tmp_path: Path) -> None:
 def test_pies_say_shares_and_the_peak(tmp_path: Path) -> None:
     measured(tmp_path, 0, model=1, optimizer=20, activation=79, peak=99)
     with sheet():
-        figure = split.draw_pies(load.runs(tmp_path))
+        figure = memory_pies.draw(load.runs(tmp_path))
     assert figure is not None
     (axis,) = figure.axes
     sweeps = {wedge.get_label(): abs(wedge.theta2 - wedge.theta1) / 3.6 for wedge in axis.patches}

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from report_fixture import layers_of, record_of, write, write_status, write_topology
 
 from dstrun.report import figure, load
-from dstrun.report.figure import timeline
+from dstrun.report.figure.kind import memory_timeline
 from dstrun.report.style import style
 from dstrun.system.trouble import ConfigError
 
@@ -191,9 +191,9 @@ def test_a_timeline_stacks_what_is_held(tmp_path: Path) -> None:
     runs = study(tmp_path, seeds=1)
     broken = Path(runs[0].folder)
     (broken / "memory.csv").write_text(TIMELINE.replace("1000", "many"))
-    assert timeline.timelines(runs[0]) == {}
+    assert memory_timeline.timelines(runs[0]) == {}
     with figure.sheet():
-        drawn = timeline.draw([run for run in runs if run.get("label") == "dense"] + runs[:1])
+        drawn = memory_timeline.draw([run for run in runs if run.get("label") == "dense"] + runs[:1])
     assert drawn is not None
     assert [axis.get_title().rpartition(", ")[2] for axis in drawn.axes] == ["a step", "an update"]
     step, update = drawn.axes

@@ -9,7 +9,8 @@ import pytest
 from report_fixture import record_of, write
 
 from dstrun.report import load
-from dstrun.report.figure import allocation, improvement, sheet, subset, width
+from dstrun.report.figure import sheet
+from dstrun.report.figure.kind import allocation, improvement, subset, width
 
 
 class Study:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dstrun.report.compare import Row, unmet
 from dstrun.report.figure.canvas import finish, grid, title
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import by_sparsity, in_order
 from dstrun.report.load import Run, rows_text
 from dstrun.report.style import line, style
@@ -64,6 +65,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             title(axis, text, 2)
     finish(figure, names, [len(known) for _, rows in panels for _, known in rows], unmet=unmet(cells))
     return figure
+
+
+PRESET = Preset(draw, CAPTION, "finished run that replaced connections and left topology.csv", place=100)
 
 
 def _moves(known: Mapping[int, Update]) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dstrun.report.compare import Block, Row, blocks
 from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import ERRORS, accuracies, points
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import in_order, seeds, titled
 from dstrun.report.load import Run, number
 from dstrun.report.style import NEUTRAL
@@ -44,6 +45,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         axis.set_xlabel("training FLOPs" + (" (x dense)" if key != "flops.train" else ""))
     finish(figure, [*names, FRONT], seeds(row for block in found for row in block.rows))
     return figure
+
+
+PRESET = Preset(draw, CAPTION, place=30)
 
 
 def _dense_costs(block: Block) -> set[str]:

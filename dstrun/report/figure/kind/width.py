@@ -9,6 +9,7 @@ from dstrun.report.compare import Row
 from dstrun.report.fields import Field
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, aside, points, reference
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import SPARSITY, Panel, in_order, panels, seeds
 from dstrun.report.load import Run, number
 
@@ -54,6 +55,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         title(axis, panel.title)
     finish(figure, names, seeds(drawn))
     return figure
+
+
+PRESET = Preset(draw, CAPTION, "runs of several widths with as many active connections", place=80)
 
 
 def active(run: Run) -> int:

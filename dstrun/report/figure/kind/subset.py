@@ -9,6 +9,7 @@ from dstrun.report.compare import unmet
 from dstrun.report.fields import Field
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, aside, points, reference
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import SPARSITY, but_growth, in_order, panels, places, seeds
 from dstrun.report.load import Run
 
@@ -48,3 +49,6 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         title(axis, panel.title)
     finish(figure, names, seeds(drawn), unmet=unmet((row.name, row.runs) for row in drawn))
     return figure
+
+
+PRESET = Preset(draw, CAPTION, "runs of GSE that differ in grow.gamma alone", place=50)

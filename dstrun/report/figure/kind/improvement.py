@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dstrun.report.compare import Row, unmet
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, aside, points
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import SPARSITY, Panel, but_growth, panels, ticks
 from dstrun.report.load import Run, natural, number
 from dstrun.report.style import LINES, NEUTRAL, style
@@ -54,6 +55,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     n = [len(values) for *_, saved in drawn for values in saved.values()]
     finish(figure, names, n, unmet=unmet((row.name, row.cells[s]) for _, row, saved in drawn for s in saved))
     return figure
+
+
+PRESET = Preset(draw, CAPTION, "runs of GSE and RigL that differ in growth alone", place=60)
 
 
 def _lines(runs: Sequence[Run]) -> Iterator[tuple[Panel, Line]]:

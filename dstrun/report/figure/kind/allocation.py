@@ -10,6 +10,7 @@ from dstrun.report.compare import Row, unmet
 from dstrun.report.fields import Field
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, deviation, singles
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import panels, seeds
 from dstrun.report.load import Run
 from dstrun.report.style import HATCHES, NEUTRAL, style
@@ -51,6 +52,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     apart = unmet((f"{row.name} ({name})", cell) for row in drawn for name, cell in row.cells.items())
     finish(figure, [], seeds(drawn), _handles(names), apart)
     return figure
+
+
+PRESET = Preset(draw, CAPTION, "runs that differ in their allocation alone", place=70)
 
 
 def _order(name: str) -> tuple[bool, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import ERRORS, accuracies, points
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import by_backend, in_order, seeds
 from dstrun.report.load import Run, number
 
@@ -40,6 +41,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         axis.set_xlabel("measured peak memory (MB)")
     finish(figure, names, seeds(row for rows in panels.values() for _, row in rows))
     return figure
+
+
+PRESET = Preset(draw, CAPTION, "finished run with measured memory", place=40)
 
 
 def _megabytes(cell: Sequence[Run]) -> float:

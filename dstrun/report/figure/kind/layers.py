@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dstrun.report.compare import Row, unmet
 from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import aside
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import by_sparsity, in_order
 from dstrun.report.load import Run
 from dstrun.report.style import NEUTRAL, line, style
@@ -42,6 +43,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     cells = [(row.name, cell) for _, rows in panels for row, cell in rows]
     finish(figure, names, [len(cell) for _, cell in cells], _handles(), unmet(cells))
     return figure
+
+
+PRESET = Preset(draw, CAPTION, "finished sparse run with layers in its record", place=90)
 
 
 def _layers(axis: Axes, row: Row, cell: Sequence[Run], shift: float) -> list[float]:

@@ -10,6 +10,7 @@ from dstrun.allocation.budget import percent
 from dstrun.report.compare import blocks
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, aside, points, reference
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import in_order, seeds, ticks, titled
 from dstrun.report.load import EMERGES, Run
 from dstrun.report.style import style
@@ -55,3 +56,6 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         axis.grid(visible=False, axis="x")
     finish(figure, names, seeds(row for block in found for row in block.rows))
     return figure
+
+
+PRESET = Preset(draw, CAPTION, place=20)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dstrun.report.compare import Row, blocks, unmet
 from dstrun.report.figure.canvas import finish, grid, title
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import in_order, level, titled
 from dstrun.report.load import Run, metrics, number
 from dstrun.report.style import line, style
@@ -50,6 +51,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         axis.locator_params(axis="x", integer=True)
     finish(figure, names, [len(lines) for _, drawn in panels for _, lines in drawn], unmet=unmet(cells))
     return figure
+
+
+PRESET = Preset(draw, CAPTION, "finished run with metrics.csv", place=10)
 
 
 def _curve(axis: Axes, row: Row, lines: Sequence[dict[int, float]], shift: float) -> list[float]:

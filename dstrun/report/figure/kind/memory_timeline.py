@@ -8,6 +8,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from dstrun.report.figure.canvas import finish, grid, title
+from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import by_backend, level
 from dstrun.report.figure.split import PARTS, looks
 from dstrun.report.load import Run, number, rows_text
@@ -53,6 +54,9 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             axis.set_axis_off()
     finish(figure, list(PARTS), [seeds for _, seeds, _ in found])
     return figure
+
+
+PRESET = Preset(draw, CAPTION, "finished run that left memory.csv", place=130)
 
 
 def timelines(run: Run) -> dict[str, list[list[int]]]:
