@@ -14,7 +14,7 @@ from pathlib import Path
 import fork_server
 import pytest
 
-from dstrun.cli.main import VERBS
+from dstrun.cli.verb import VERBS
 
 ROOT = Path(__file__).parents[1]
 SLOWEST = (

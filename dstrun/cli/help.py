@@ -1,9 +1,12 @@
-"""The text of ``dstrun --help``, read off the schema and the folders of ``conf/``; does not import torch."""
+"""The text of ``dstrun --help``, read off verbs, the schema and the folders of ``conf/``; does not import torch."""
 
 from __future__ import annotations
 
+import ast
+import re
 from importlib.resources import files
 
+from dstrun.cli.verb import VERBS
 from dstrun.config.grid import shipped
 from dstrun.config.option import GROUPS, Bound
 from dstrun.config.schema import SETTINGS, default
@@ -16,20 +19,6 @@ dstrun: train sparse networks, measure what they cost, table the results.
   dstrun model=resnet56 sparsity=0.98 grow=gse              one run; the same words again continue or skip it
   dstrun -m sparsity=0.9,0.95 method=set,rigl seed=0,1,2     a sweep: every combination
   dstrun -cn accuracy seed=0                                 a sweep file, and words that win over it
-  dstrun methods [--format md|csv|json|latex]                every method: paper, FLOPs of a step, start, backends
-  dstrun plan model=resnet50 dataset=imagenet sparsity=0.9   layers, parameters, FLOPs, memory; trains nothing
-  dstrun plan ... fit=8GiB --time                            what fits into that; hours of training on this machine
-  dstrun plan -cn accuracy                                   FLOPs of a sweep file's runs
-  dstrun status [RESULTS] [--watch]                          every run: state, epoch, accuracy, time left
-  dstrun table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]
-  dstrun plot sparsity [RESULTS] [--out FILE.png|pdf|svg]    a figure; dstrun plot --help lists the others
-  dstrun report [RESULTS] [--out report.html] [--title TEXT] [--question TEXT]
-  dstrun plot bench FILE.csv [--out FILE.png|pdf|svg]
-  dstrun export [RESULTS] [--out DIR] [--format parquet|csv]  one file of all epochs, one of all runs
-  dstrun sync [RESULTS] [--dry-run] [--offline]              rebuild runs on W&B from their files
-  dstrun migrate [RESULTS] [--dry-run]                       runs of older versions under the ids of this one
-  dstrun bench kernel|step|scaling                           this machine: dense, masked and sparse in turns
-  dstrun doctor                                              what works on this machine
 """
 
 ENDING = """\
@@ -47,9 +36,20 @@ def options(group: str) -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
+def verbs() -> list[str]:
+    """List the lines of verbs in the order of their places; files are read, as importing all takes 10 ms."""
+    found = []
+    for verb in VERBS:
+        source = files("dstrun.cli.verb").joinpath(f"{verb}.py").read_text(encoding="utf-8")
+        for literal in re.findall(r"^HELP = (\{.*?\})$", source, re.DOTALL | re.MULTILINE):
+            found += ast.literal_eval(literal).items()
+    return [f"  {f'dstrun {words}':<57}  {what}".rstrip() for _, (words, what) in sorted(found)]
+
+
 def text() -> str:
     """Put the help together."""
-    lines = [EXAMPLES, "Groups (NAME=OPTION, and NAME.KEY=VALUE for an option's own settings):"]
+    lines = [EXAMPLES + "\n".join(verbs()), ""]
+    lines += ["Groups (NAME=OPTION, and NAME.KEY=VALUE for an option's own settings):"]
     lines += [f"  {group:<16}{' '.join(options(group))}" for group in GROUPS]
     lines += ["", "Protocols (protocol=NAME trains any method as a paper did; docs/protocols.md):"]
     lines += [f"  {' '.join(options('protocol'))}"]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstrun.cli.start import check_single, hydra_here, of_file, read, run_one, sweep
+from dstrun.cli.verb import VERBS
 from dstrun.config.option import nearest
 from dstrun.system.output import outlast, reopen
 from dstrun.system.progress import say
@@ -28,9 +29,6 @@ from dstrun.system.trouble import FULL, ConfigError, sentence, why
 
 if TYPE_CHECKING:
     import argparse
-
-VERBS = tuple(sorted(path.stem for path in Path(__file__).with_name("verb").glob("[a-z]*.py")))
-"""A module of ``dstrun.cli.verb`` each."""
 
 NO_HOME = os.devnull
 """The home of a user who has none: nothing can be written below it, as in one that is read-only."""

@@ -1,1 +1,9 @@
-"""One file a verb of the command line: its words, and what it prints; each has ``main(words) -> exit code``."""
+"""One file a verb of the command line, found by its name: its words, and what it prints.
+
+Each has ``main(words) -> exit code`` and ``HELP``, its lines in ``dstrun --help``: by their place there, the words
+without ``dstrun`` and what they do, as literals.
+"""
+
+from pkgutil import iter_modules
+
+VERBS = tuple(module.name for module in iter_modules(__path__))

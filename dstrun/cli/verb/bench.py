@@ -12,6 +12,8 @@ from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
+HELP = {110: ("bench kernel|step|scaling", "this machine: dense, masked and sparse in turns")}
+
 
 def main(words: list[str]) -> int:
     """Measure this machine; what has been measured is written as it comes."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dstrun.cli.words import parser
 from dstrun.system.safe import put
 
+HELP = {120: ("doctor", "what works on this machine")}
+
 
 def main(words: list[str]) -> int:
     """Show what works on this machine."""

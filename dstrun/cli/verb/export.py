@@ -9,6 +9,8 @@ from dstrun.cli.flags import a_path
 from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.safe import put
 
+HELP = {80: ("export [RESULTS] [--out DIR] [--format parquet|csv]", "one file of all epochs, one of all runs")}
+
 
 def main(words: list[str]) -> int:
     """Write one file of all epochs and one of all runs."""

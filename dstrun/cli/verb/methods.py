@@ -5,6 +5,8 @@ from __future__ import annotations
 from dstrun.cli.words import parser
 from dstrun.system.safe import put
 
+HELP = {10: ("methods [--format md|csv|json|latex]", "every method: paper, FLOPs of a step, start, backends")}
+
 
 def main(words: list[str]) -> int:
     """List every method with its paper and what it costs."""

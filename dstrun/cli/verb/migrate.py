@@ -8,6 +8,8 @@ from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 
+HELP = {100: ("migrate [RESULTS] [--dry-run]", "runs of older versions under the ids of this one")}
+
 
 def main(words: list[str]) -> int:
     """Carry runs over, or say what would be carried."""

@@ -10,6 +10,12 @@ from dstrun.cli.words import parser
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
+HELP = {
+    20: ("plan model=resnet50 dataset=imagenet sparsity=0.9", "layers, parameters, FLOPs, memory; trains nothing"),
+    21: ("plan ... fit=8GiB --time", "what fits into that; hours of training on this machine"),
+    22: ("plan -cn accuracy", "FLOPs of a sweep file's runs"),
+}
+
 
 def main(words: list[str]) -> int:
     """Show layers, densities, parameters, FLOPs and predicted memory; train nothing."""

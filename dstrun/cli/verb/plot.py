@@ -11,6 +11,11 @@ from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
+HELP = {
+    50: ("plot sparsity [RESULTS] [--out FILE.png|pdf|svg]", "a figure; dstrun plot --help lists the others"),
+    70: ("plot bench FILE.csv [--out FILE.png|pdf|svg]", ""),
+}
+
 
 def main(words: list[str]) -> int:
     """Draw a figure of finished runs."""

@@ -9,6 +9,8 @@ from dstrun.cli.flags import a_path
 from dstrun.cli.words import found_runs, nothing, parser, split_query
 from dstrun.system.safe import put
 
+HELP = {60: ("report [RESULTS] [--out report.html] [--title TEXT] [--question TEXT]", "")}
+
 
 def main(words: list[str]) -> int:
     """Write a page of tables, figures, failures, configuration and runs."""

@@ -12,6 +12,8 @@ from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
+HELP = {30: ("status [RESULTS] [--watch]", "every run: state, epoch, accuracy, time left")}
+
 
 def main(words: list[str]) -> int:
     """Show every run: state, epoch, accuracy, time left, memory."""

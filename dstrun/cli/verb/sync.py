@@ -8,6 +8,8 @@ from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 
+HELP = {90: ("sync [RESULTS] [--dry-run] [--offline]", "rebuild runs on W&B from their files")}
+
 
 def main(words: list[str]) -> int:
     """Send what is not there yet, or say what would be sent."""

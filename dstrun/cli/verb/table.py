@@ -8,6 +8,7 @@ from dstrun.cli.words import QUERY, found_runs, nothing, parser, split_query
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 
+HELP = {40: ("table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]", "")}
 DESCRIPTION = (
     "Mean and deviation over seeds, cell by cell. Other rows, columns and values than a preset's: rows=method "
     "cols=model,sparsity value=accuracy.top1; fields are groups, settings, and keys of a record (docs/reports.md)"
