@@ -10,6 +10,8 @@ from dstrun.cli.words import parser
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError, why
 
+HELP = {130: ("torture --results DIR", "whether runs there survive what may happen (docs/torture.md)")}
+
 
 def main(words: list[str]) -> int:
     """Inject faults into small runs, compare them bit for bit with undisturbed ones, and print a page."""
