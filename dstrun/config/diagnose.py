@@ -139,16 +139,13 @@ def _of_words(overrides: list[str], name: str, error: BaseException) -> ConfigEr
         if value is not None and value not in (protocols() if key == PROTOCOL else options):
             return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}")
         groups.append(override)
-    chosen = {override.key_or_group for override in groups}
-    if "subset" in chosen:
-        grow = next((o.value() for o in groups if o.key_or_group == "grow"), None)
-        method = next((o.value() for o in groups if o.key_or_group == "method"), None)
-        culprit = f"grow={grow}" if grow else f"method={method}"
-        if grow != "gse":
-            return ConfigError(f"subset makes no sense with {culprit}: only grow=gse draws a subset")
     try:
         base = hydra_compose(name, overrides=[*paths, *(o.input_line or "" for o in groups)], return_hydra_config=True)
     except FAULTS as again:
+        if "subset" in {o.key_or_group for o in groups} and "'subset'. No match" in str(again):
+            chosen = {str(o.key_or_group): o.value() for o in groups}
+            culprit = next((f"{key}={chosen[key]}" for key in ("grow", "method") if chosen.get(key)), f"-cn {name}")
+            return ConfigError(f"subset makes no sense with {culprit}: only grow=gse draws a subset")
         return of_file(again) or _unread(groups) or _added(overrides) or _in_file(again)
     every = list(keys(OmegaConf.to_container(base)))
     return _of_value(values, every) or _added(overrides, every) or ConfigError(_line(error))

@@ -62,6 +62,8 @@ WRONG = {
     "dataset.limit=0": None,
     "method.batch=next": "method.batch=next is not known: choose current, fresh",
     "subset=grabo grow=random": "subset makes no sense with grow=random: only grow=gse draws a subset",
+    "subset=grabo grow.gama=1": "grow.gama is no setting here (did you mean grow.gamma?); dstrun --help lists them",
+    "method=gse subset=grabo seedd=1": "seedd is no setting here (did you mean seed?); dstrun --help lists them",
     "subset=grabo method=rigl": "subset makes no sense with method=rigl: only grow=gse draws a subset",
     "method=static grow=gse": "grow=gse makes no sense with method=static, whose topology never changes",
     "method=static schedule=cosine": "schedule=cosine makes no sense with method=static, whose topology never changes",
