@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstrun.backend import masked, sparse
-from dstrun.backend.kernel import NO_TRITON
+from dstrun.backend.masked import layer as masked
+from dstrun.backend.sparse import layer as sparse
+from dstrun.backend.sparse.kernel import NO_TRITON
 from dstrun.layer.geometry import Layer
 from dstrun.layer.initial import initial
 from dstrun.layer.interface import SparseLayer, prunable

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dstrun.account.memory import tensor_bytes
-from dstrun.backend.kernel import kernel_for
-from dstrun.backend.pattern import Pattern
+from dstrun.backend.sparse.kernel import kernel_for
+from dstrun.backend.sparse.pattern import Pattern
 from dstrun.bench.arguments import Kernel
 from dstrun.bench.layout import coo, csr, parts
 from dstrun.bench.measure import Passes, interleaved, rows

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from dstrun.account.memory import tensor_bytes
-from dstrun.backend import masked, sparse
+from dstrun.backend.masked import layer as masked
+from dstrun.backend.sparse import layer as sparse
 from dstrun.bench.layout import csr, parts
 from dstrun.layer.initial import Initial, initial
 from dstrun.layer.interface import prunable, skeleton

@@ -53,7 +53,7 @@ def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cpu":
-        from dstrun.backend.kernel.fast import announce
+        from dstrun.backend.sparse.kernel.fast import announce
         from dstrun.system.heap import keep_freed
 
         announce(say)

@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
-from dstrun.backend import masked
 from dstrun.backend.auto import check_kernels, choose, sparsify
-from dstrun.backend.kernel.fast import announce
+from dstrun.backend.masked import layer as masked
+from dstrun.backend.sparse.kernel.fast import announce
 from dstrun.backend.synchronized import synchronize
 from dstrun.config.composition import Experiment
 from dstrun.dataset.cache import cache_folder

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun.backend import auto, masked, sparse
+from dstrun.backend import auto
+from dstrun.backend.masked import layer as masked
+from dstrun.backend.sparse import layer as sparse
 from dstrun.config.composition import compose
 from dstrun.layer.interface import skeleton
 from dstrun.run.assemble import assemble

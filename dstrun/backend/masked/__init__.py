@@ -1,0 +1,1 @@
+"""Simulates sparsity: dense storage, kept at zero outside the topology."""

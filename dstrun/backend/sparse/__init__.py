@@ -1,0 +1,1 @@
+"""Always sparse: stores and computes the active connections alone (``docs/sparse.md``)."""
