@@ -17,8 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 MAY_IMPORT: dict[str, set[str]] = {
     "system": set(),
-    "config": {"system"},
     "layer": {"system"},
+    "config": {"layer", "system"},
     "model": {"config", "system"},
     "dataset": {"config", "system"},
     "optimizer": {"config", "system"},
@@ -34,14 +34,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "record": {"config", "system"},
     "tracker": {"config", "record", "system"},
     "train": {"account", "dataset", "layer", "method", "optimizer", "record", "storage", "system", "tracker"},
-    "report": {"allocation", "config", "record", "system"},
+    "report": {"allocation", "config", "layer", "record", "system"},
     "run": {
         *("account", "allocation", "backend", "config", "dataset", "layer", "method", "model", "optimizer", "record"),
         *("report", "storage", "system", "tracker", "train"),
     },
     "bench": {"account", "backend", "config", "dataset", "layer", "report", "run", "system", "train"},
     "launcher": {"config", "record", "run", "system", "train"},
-    "cli": {"account", "config", "launcher", "report", "system"},
+    "cli": {"account", "config", "launcher", "layer", "report", "system"},
     "torture": {"cli", "config", "launcher", "record", "system", "train"},
     "__main__": {"cli"},
     "__init__": {"allocation", "backend", "config", "grow", "layer", "optimizer", "subset", "system"},

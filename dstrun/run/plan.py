@@ -8,6 +8,7 @@ from typing import Any
 
 from dstrun.account.flops import FlopMeter, flops_record, paper_ratio
 from dstrun.config.composition import Experiment
+from dstrun.layer.backend import backend
 from dstrun.layer.criterion import Cost, expected_candidates
 from dstrun.method.dynamic.exchange import update_steps
 from dstrun.method.update import LayerUpdate, ProductCounts, Update
@@ -115,7 +116,8 @@ def plan_flops(blueprint: Blueprint) -> dict[str, Any]:
     stretches = list(method.course(sizes, active, schedule, epochs, sparsity, per_epoch))
     updating = update_steps(schedule, steps) if schedule else []
     split = config["microbatch"] not in (None, batch)
-    meter = FlopMeter(cost, grow, blueprint.backends, blueprint.built, split)
+    skips = [backend(name).skips_zeros for name in blueprint.backends]
+    meter = FlopMeter(cost, grow, skips, blueprint.built, split)
     updates: list[Update] = []
     pairs = zip(active, sizes, strict=True)
     candidates = [] if grow is None else [expected_candidates(grow, count, size) for count, size in pairs]
