@@ -10,10 +10,10 @@ from dstrun.account.flops import FlopMeter, flops_record, paper_ratio
 from dstrun.config.composition import Experiment
 from dstrun.layer.backend import backend
 from dstrun.layer.criterion import Cost, expected_candidates
-from dstrun.method.dynamic.exchange import update_steps
 from dstrun.method.update import LayerUpdate, ProductCounts, Update
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.predict import predict_memory
+from dstrun.schedule import update_steps
 
 SPARSITY_IS_LEARNED = (
     "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
