@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from dstrun.allocation.er import ER as ER
     from dstrun.allocation.erk import ERK as ERK
     from dstrun.allocation.uniform import Uniform as UniformAllocation  # noqa: F401
-    from dstrun.backend.sparse import Conv1d as Conv1d
-    from dstrun.backend.sparse import Conv2d as Conv2d
-    from dstrun.backend.sparse import Linear as Linear
-    from dstrun.backend.sparse import sparsify as sparsify
+    from dstrun.backend.sparse.layer import Conv1d as Conv1d
+    from dstrun.backend.sparse.layer import Conv2d as Conv2d
+    from dstrun.backend.sparse.layer import Linear as Linear
+    from dstrun.backend.sparse.layer import sparsify as sparsify
     from dstrun.config.option import option as option
     from dstrun.grow.gradient import Gradient as Gradient
     from dstrun.grow.gse import GSE as GSE
@@ -36,10 +36,10 @@ PUBLIC = {
     "ER": "allocation.er.ER",
     "ERK": "allocation.erk.ERK",
     "UniformAllocation": "allocation.uniform.Uniform",
-    "Conv1d": "backend.sparse.Conv1d",
-    "Conv2d": "backend.sparse.Conv2d",
-    "Linear": "backend.sparse.Linear",
-    "sparsify": "backend.sparse.sparsify",
+    "Conv1d": "backend.sparse.layer.Conv1d",
+    "Conv2d": "backend.sparse.layer.Conv2d",
+    "Linear": "backend.sparse.layer.Linear",
+    "sparsify": "backend.sparse.layer.sparsify",
     "option": "config.option.option",
     "Gradient": "grow.gradient.Gradient",
     "GSE": "grow.gse.GSE",

@@ -4,7 +4,7 @@ A multiply and an add are two FLOPs; products with weights count, of layers that
 zero weights do not; a training step costs three forward passes (outputs, input gradients, weight gradients). Biases,
 normalization, activations, loss, sampling and ranking are left out; attention products are reported apart.
 *Algorithmic* is what the method claims; *executed* is what the backend really computes, less the input gradient of the
-first layer: for ``masked`` the dense products, for ``sparse`` those of the connections whose products were taken.
+first layer: the dense products, or those of the connections whose products were taken where it skips zeros.
 All counts are exact integers.
 """
 
@@ -99,17 +99,17 @@ class NetworkCost:
         """Count the FLOPs of one sample's input sums, each a convolution with one output: forward / outputs."""
         return sum(2 * layer.macs // layer.shape[0] for layer in self.layers)
 
-    def executed(self, backends: Sequence[str], products: ProductCounts) -> int:
+    def executed(self, skips: Sequence[bool], products: ProductCounts) -> int:
         """Count the FLOPs really done for one sample, forward and backward.
 
         Args:
-            backends: which stores each layer; any but ``sparse`` computes densely.
+            skips: whether each layer's products skip zeros (``Backend.skips_zeros``); else they are dense.
             products: connections of each layer in each product.
         """
         total = self.fixed_executed
         counts = zip(products.forward, products.input_gradient, products.weight_gradient, strict=True)
-        for layer, backend, (forward, inputs, weights) in zip(self.layers, backends, counts, strict=True):
-            if backend != "sparse":
+        for layer, skip, (forward, inputs, weights) in zip(self.layers, skips, counts, strict=True):
+            if not skip:
                 forward = inputs = weights = layer.size
             total += 2 * layer.uses * (forward * (1 + layer.again) + (0 if layer.first else inputs) + weights)
         return total
@@ -179,7 +179,7 @@ class FlopMeter:
     Args:
         cost: of the network.
         grow: the grow criterion, if any.
-        backends: which stores each layer; all ``masked`` if ``None``.
+        skips: whether each layer's products skip zeros; none do if ``None``.
         built: what is trained, where a method builds another network than the one that is compared with.
         split: whether a batch takes several passes: what candidates are drawn from is then summed in passes beforehand.
     """
@@ -188,12 +188,12 @@ class FlopMeter:
         self,
         cost: NetworkCost,
         grow: GrowCriterion | None,
-        backends: Sequence[str] | None = None,
+        skips: Sequence[bool] | None = None,
         built: NetworkCost | None = None,
         split: bool = False,
     ) -> None:
         self.cost, self.built = cost, built or cost
-        self.backends = backends or ["masked"] * len(cost.layers)
+        self.skips = skips or [False] * len(cost.layers)
         self.aggregates = grow is not None and grow.aggregates
         self.split = split
         self._train = 0
@@ -220,7 +220,7 @@ class FlopMeter:
         """
         before = _before(update) or products.forward
         self._train += 3 * update.samples * self.cost.forward(before)
-        self.executed += update.samples * self.built.executed(self.backends, ProductCounts.of(before))
+        self.executed += update.samples * self.built.executed(self.skips, ProductCounts.of(before))
 
     def step(self, samples: int, products: ProductCounts | Tensor, updates: Sequence[Update]) -> None:
         """Add one step.
@@ -233,7 +233,7 @@ class FlopMeter:
         """
         self.samples += samples
         if isinstance(products, Tensor):
-            if not updates and "sparse" not in self.backends:
+            if not updates and not any(self.skips):
                 self._read_later(samples, products)
                 return
             products = ProductCounts(*products.tolist())
@@ -244,7 +244,7 @@ class FlopMeter:
             sums = self.cost.aggregation() if self.aggregates else 0
             if self.aggregates and self.split:
                 without = dataclasses.replace(products, weight_gradient=[0] * len(products.forward))
-                sums += self.built.executed(self.backends, without)
+                sums += self.built.executed(self.skips, without)
             if update.replaces_step:
                 weight_gradient, products = extra, dataclasses.replace(products, weight_gradient=candidates)
                 self.executed += samples * sums
@@ -253,17 +253,17 @@ class FlopMeter:
             elif update.samples:
                 fresh = ProductCounts.of(_before(update), candidates)
                 self._train += update.samples * (2 * self.cost.forward(fresh.forward) + extra)
-                self.executed += update.samples * (self.built.executed(self.backends, fresh) + sums)
+                self.executed += update.samples * (self.built.executed(self.skips, fresh) + sums)
         passes = self.cost.forward(products.forward) + self.cost.forward(products.input_gradient)
         self._train += samples * (passes + weight_gradient)
-        self.executed += samples * self.built.executed(self.backends, products)
+        self.executed += samples * self.built.executed(self.skips, products)
 
     def _read_later(self, samples: int, products: Tensor) -> None:
         """Add a step's products to the sums that stay on the device."""
         self._unread = samples * products if self._unread is None else self._unread.add_(products, alpha=samples)
         self._unread_samples += samples
         dense = ProductCounts.of([layer.size for layer in self.built.layers])
-        self.executed += samples * self.built.executed(self.backends, dense)
+        self.executed += samples * self.built.executed(self.skips, dense)
 
     def _scored(self, update: Update) -> list[int]:
         """Count the connections of each layer whose gradients an update takes; the dense gradient has blocked ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dstrun.allocation.budget import budget
 from dstrun.layer.criterion import Cost
 from dstrun.method.interface import Method
 
@@ -29,7 +30,7 @@ def step(method: Method, grow: Any, schedule: Any, *, classes: int, epochs: int,
     Returns:
         For example ``3 f_S; updates 2 f_S + f_D``.
     """
-    active = round((1 - sparsity) * SIZE)
+    active = budget(SIZE, sparsity)
     course = [found for _, found in method.course([SIZE], [active], schedule, epochs, sparsity, PER_EPOCH)]
     kinds = ("forward", "input_gradient", "weight_gradient")
     taken = [[getattr(products, kind)[0] for products in course] for kind in kinds]

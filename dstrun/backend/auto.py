@@ -15,7 +15,6 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,8 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dstrun.backend import masked, sparse
-from dstrun.backend.kernel import NO_TRITON
+from dstrun.layer.backend import backend, names
 from dstrun.layer.geometry import Layer
 from dstrun.layer.initial import initial
 from dstrun.layer.interface import SparseLayer, prunable
@@ -35,7 +33,7 @@ from dstrun.system.whole import write_atomic
 ROUNDS = 5
 BYTES = 1 << 24
 LARGEST = 1 << 27
-"""A layer of more connections is stored sparse unmeasured: its dense form alone would take a gigabyte."""
+"""No layer of more connections is stored densely: its weights alone would take a gigabyte with their gradient."""
 
 
 def choose(
@@ -51,49 +49,49 @@ def choose(
         cache: a JSON file of earlier measurements; written to.
 
     Returns:
-        ``masked`` or ``sparse`` for each.
+        The fastest for each, of those that can train it.
     """
     known = _known(cache)
     chosen = []
-    for (_, module), count, shape in zip(prunable(model), counts, inputs, strict=True):
-        if not has_kernel(module, device):
-            chosen.append("masked")
-            continue
+    for (name, module), count, shape in zip(prunable(model), counts, inputs, strict=True):
+        able = [each for each in names() if not backend(each).lacks(name, module, device)]
         if module.weight.numel() > LARGEST:
-            chosen.append("sparse")
-            continue
-        key = _key(module, count, shape, device)
-        if key not in known:
-            known[key] = measure(module, count, shape, device)
-            _keep(cache, known)
-        chosen.append(min(known[key], key=known[key].__getitem__))
+            able = [each for each in able if not backend(each).dense] or able
+        if len(able) > 1:
+            key = _key(module, count, shape, device)
+            if not known.get(key, {}).keys() >= {*able}:
+                known[key] = measure(module, count, shape, device, able)
+                _keep(cache, known)
+            able = sorted(able, key=known[key].__getitem__)
+        chosen.append(able[0])
     return chosen
 
 
 def sparsify(
     model: nn.Module, counts: Sequence[int], backends: Sequence[str], seed: int = 0, device: torch.device | None = None
 ) -> list[SparseLayer]:
-    """Give every prunable layer a random topology, stored by its own backend; else as ``sparse.sparsify``."""
-    replace = {"masked": masked.replace, "sparse": sparse.replace}
-    layers: list[SparseLayer] = [
-        replace[backend](model, name, module, initial(tuple(module.weight.shape), count, seed, index), device)
-        for index, ((name, module), count, backend) in enumerate(zip(prunable(model), counts, backends, strict=True))
+    """Store every prunable layer by its own backend, with a random topology; else as ``sparse.layer.sparsify``."""
+    layers = [
+        backend(chosen).replace(model, name, module, initial(tuple(module.weight.shape), count, seed, index), device)
+        for index, ((name, module), count, chosen) in enumerate(zip(prunable(model), counts, backends, strict=True))
     ]
-    if "sparse" in backends:
-        sparse.keep_layout(model)
+    for chosen in dict.fromkeys(backends):
+        backend(chosen).finish(model)
     return layers
 
 
-def measure(module: Layer, count: int, shape: tuple[int, ...], device: torch.device) -> dict[str, float]:
-    """Time forward and backward of one layer on both backends, in turns: median seconds by backend."""
+def measure(
+    module: Layer, count: int, shape: tuple[int, ...], device: torch.device, backends: Sequence[str]
+) -> dict[str, float]:
+    """Time forward and backward of one layer on some backends, in turns: median seconds by backend."""
     start = initial(tuple(module.weight.shape), count, seed=0, index=0)
     x = torch.randn(shape, device=device)
     trials: dict[str, Callable[[], None]] = {}
-    for backend in (masked, sparse):
+    for name in backends:
         dense = copy.deepcopy(module)
         holder = nn.Sequential(dense)
-        layer = backend.replace(holder, "0", dense, start, device)
-        trials[layer.backend] = _trial(holder, layer, _liked(x, layer.backend, isinstance(module, nn.Linear)))
+        layer = backend(name).replace(holder, "0", dense, start, device)
+        trials[name] = _trial(holder, layer, backend(name).laid_out(x, module))
     seconds: dict[str, list[float]] = {name: [] for name in trials}
     for _ in range(1 + ROUNDS):
         for name, trial in trials.items():
@@ -116,36 +114,15 @@ def _trial(network: nn.Module, layer: SparseLayer, x: Tensor) -> Callable[[], No
     return run
 
 
-def _liked(x: Tensor, backend: str, linear: bool) -> Tensor:
-    """Lay a batch out as a backend likes it: batch-innermost, or channels last for dense convolutions."""
-    if backend == "sparse" and not linear:
-        return x.movedim(0, -1).contiguous().movedim(-1, 0)
-    if backend == "sparse":
-        return x.movedim(-1, 0).contiguous().movedim(0, -1)
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-
-def check_kernels(model: nn.Module, device: torch.device) -> None:
-    """Refuse sparse layers on a GPU that has no kernel for them.
+def check_kernels(model: nn.Module, name: str, device: torch.device) -> None:
+    """Check that a backend can train every layer on a device.
 
     Raises:
-        ConfigError: the network has one.
+        ConfigError: it has no kernel for one.
     """
-    without = [(name, module) for name, module in prunable(model) if not has_kernel(module, device)]
-    if without and isinstance(without[0][1], nn.Linear):
-        raise ConfigError(NO_TRITON)
-    if without:
-        raise ConfigError(
-            f"backend=sparse has no kernel for convolutions on a GPU, and the network has one ({without[0][0]}): "
-            "set backend=masked, which is faster there, or device=cpu"
-        )
-
-
-def has_kernel(module: Layer, device: torch.device) -> bool:
-    """Return whether a sparse layer may be computed on a device: on CUDA, whether by compiled kernels."""
-    if device.type == "cpu":
-        return True
-    return isinstance(module, nn.Linear) and (device.type != "cuda" or find_spec("triton") is not None)
+    for layer, module in prunable(model):
+        if lack := backend(name).lacks(layer, module, device):
+            raise ConfigError(lack)
 
 
 def _key(module: Layer, count: int, shape: tuple[int, ...], device: torch.device) -> str:
@@ -177,12 +154,8 @@ def _known(cache: Path) -> dict[str, dict[str, float]]:
 
 
 def _sound(item: Any) -> bool:
-    """Return whether a measurement is seconds of both backends."""
-    return (
-        isinstance(item, dict)
-        and item.keys() == {"masked", "sparse"}
-        and all(type(value) is float and 0 < value < math.inf for value in item.values())
-    )
+    """Return whether a measurement is seconds by backend."""
+    return isinstance(item, dict) and all(type(x) is float and 0 < x < math.inf for x in item.values())
 
 
 def _keep(cache: Path, known: dict[str, dict[str, float]]) -> None:

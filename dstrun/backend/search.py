@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dstrun.backend.pattern import number_type
 from dstrun.layer.growth import GrowthContext, GrowthRequest, Proposal, best
+from dstrun.layer.topology import number_type
 from dstrun.system.ranks import Passes, Sums
 from dstrun.system.transfer import sent
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dstrun.backend.dropout import Dropout, dropped
-from dstrun.backend.normalization import BatchNorm2d
+from dstrun.backend.sparse.normalization import BatchNorm2d
 from dstrun.system.ranks import Ranks
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dstrun.account.memory import tensor_bytes
-from dstrun.backend.kernel import kernel_for
-from dstrun.backend.pattern import Pattern
+from dstrun.allocation.budget import budget
+from dstrun.backend.sparse.kernel import kernel_for
+from dstrun.backend.sparse.pattern import Pattern
 from dstrun.bench.arguments import Kernel
 from dstrun.bench.layout import coo, csr, parts
 from dstrun.bench.measure import Passes, interleaved, rows
@@ -67,7 +68,7 @@ class Implementation:
 def problem(shape: Shape, sparsity: float, batch: int, device: torch.device) -> Problem:
     """Draw a layer and a batch for it: the same for the same arguments."""
     size = torch.Size(shape.weight).numel()
-    start = initial(shape.weight, max(1, round((1 - sparsity) * size)), 0, 0)
+    start = initial(shape.weight, max(1, budget(size, sparsity)), 0, 0)
     geometry: Geometry = LinearGeometry(shape.weight)
     lead, sides = (batch * shape.items,), ()
     if shape.side:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from dstrun.account.memory import tensor_bytes
-from dstrun.backend import masked, sparse
 from dstrun.bench.layout import csr, parts
+from dstrun.layer.backend import backend
 from dstrun.layer.initial import Initial, initial
 from dstrun.layer.interface import prunable, skeleton
 
@@ -76,7 +76,7 @@ class Network:
             return
         with skeleton():
             self.model = nn.Sequential(*_between([nn.Linear(n, n, bias=False) for _ in range(LAYERS)]))
-        replace = {"masked": masked.replace, "sparse": sparse.replace}[implementation]
+        replace = backend(implementation).replace
         pairs = zip(list(prunable(self.model)), starts, strict=True)
         self.layers = [replace(self.model, name, module, start, self.device) for (name, module), start in pairs]
         self.index = [tensor for layer in self.layers for tensor in layer.index()]

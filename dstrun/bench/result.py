@@ -53,10 +53,10 @@ def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cpu":
-        from dstrun.backend.kernel.fast import announce
+        from dstrun.layer.backend import backend
         from dstrun.system.heap import keep_freed
 
-        announce(say)
+        backend("sparse").announce(say)
         keep_freed()  # as a run does, for every implementation
     from dstrun.backend.auto import processor
 

@@ -9,6 +9,7 @@ from typing import Any
 from dstrun.account.formula import step
 from dstrun.cli.help import options
 from dstrun.config.composition import HERE, compose_sweep
+from dstrun.layer.backend import is_dense, names
 from dstrun.report.format import Column
 
 COLUMNS = [
@@ -37,7 +38,7 @@ def rows(width: int | None = None) -> list[dict[str, Any]]:
                 "step": step(method, grow, schedule, classes=classes, epochs=epochs, sparsity=sparsity),
                 "steps": method.epochs(epochs, sparsity) / epochs,
                 "starts": "sparse" if method.start == "sparse" else "dense",
-                "backend": "masked" if method.dense else "any",
+                "backend": ", ".join(filter(is_dense, names())) if method.dense else "any",
             }
         )
     return found

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from dstrun.config.option import Above, check_value
 from dstrun.config.schema import SETTINGS
+from dstrun.layer.backend import is_dense
+from dstrun.layer.criterion import Cost
 from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
@@ -82,8 +84,10 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
         raise ConfigError(
             f"initialization={config['initialization']} makes no sense with method={name}: it always is so"
         )
-    if method.dense and config["backend"] != "masked":
-        raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {method.dense}")
+    dense = is_dense(config["backend"])
+    needed = method.dense or ("which starts from every connection" if method.start == "all" else "")
+    if needed and not dense:
+        raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {needed}")
     if method.alone and config["distributed"] is not None:
         raise ConfigError(f"distributed={config['distributed']} makes no sense with method={name}, {method.alone}")
     if objection := method.objection(config):
@@ -92,7 +96,7 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
         power = f"powerprop={config['powerprop']:g} makes no sense with"
         if method.grows_at_zero:
             raise ConfigError(f"{power} method={name}: a weight that starts at 0 gets no gradient and never moves")
-        if config["backend"] != "masked":
+        if not dense:
             raise ConfigError(f"{power} backend={config['backend']}: only dense storage has it")
 
 
@@ -119,8 +123,6 @@ def _check_storage(experiment: Experiment) -> None:
 
 def _check_gradients(experiment: Experiment) -> None:
     """Check that pruning does not ask for the gradient whose place growth takes."""
-    from dstrun.layer.criterion import Cost
-
     prune, grow = experiment.build("prune"), experiment.build("grow")
     if prune is not None and prune.needs_gradient and grow is not None and grow.cost is not Cost.NONE:
         chosen = experiment.choices

@@ -10,6 +10,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from dstrun.config.option import Above, AtLeast, OneOf, Within
+from dstrun.layer.backend import AUTO, names, summary
 
 
 def setting(default: Any, bound: Any, help: str) -> Any:
@@ -49,9 +50,7 @@ class Schema:
         OneOf("network", "fan_in"),
         "of a dense start: the network's own, or that of a sparse one, U(-b, b) of variance 1 / fan-in",
     )
-    backend: str = setting(
-        "masked", OneOf("masked", "sparse", "auto"), "masked simulates on dense storage, sparse never does, auto mixes"
-    )
+    backend: str = setting("masked", OneOf(*names(), AUTO), summary())
     powerprop: float = setting(1.0, AtLeast(1), "p of w = v |v|^(p - 1), the weights trained through v; 1 is plain")
     strict: bool = setting(False, None, "refuse a layer that loses its last connection, instead of warning")
     device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")

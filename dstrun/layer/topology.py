@@ -157,3 +157,8 @@ def first_of_each(codes: Tensor) -> Tensor:
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
     return codes[origin[first].sort().values]
+
+
+def number_type(count: int) -> torch.dtype:
+    """Return the type that numbers ``count`` connections: 32 bits, or 64 from 2^31 on."""
+    return torch.int32 if count < 1 << 31 else torch.int64

@@ -10,12 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
-from dstrun.backend import masked
 from dstrun.backend.auto import check_kernels, choose, sparsify
-from dstrun.backend.kernel.fast import announce
 from dstrun.backend.synchronized import synchronize
 from dstrun.config.composition import Experiment
 from dstrun.dataset.cache import cache_folder
+from dstrun.layer.backend import AUTO, backend, names
 from dstrun.layer.initial import scale_by_fan_in
 from dstrun.layer.interface import SparseLayer
 from dstrun.method.procedure import Setting
@@ -38,12 +37,14 @@ from dstrun.train.training import Training
 def pick_backends(blueprint: Blueprint, model: nn.Module, device: torch.device, ranks: Ranks = ALONE) -> list[str]:
     """Return the backend of every prunable layer; ``auto`` measures where it has not yet."""
     config, counts = blueprint.experiment.config, blueprint.counts
-    if config["backend"] == "sparse":
-        check_kernels(model, device)
-    if config["backend"] != "masked" and device.type == "cpu":
-        announce(say)
-    if config["backend"] != "auto":
-        return [config["backend"]] * len(counts)
+    chosen = config["backend"]
+    if chosen != AUTO:
+        check_kernels(model, chosen, device)
+    for name in names() if chosen == AUTO else [chosen]:
+        if device.type == "cpu":
+            backend(name).announce(say)
+    if chosen != AUTO:
+        return [chosen] * len(counts)
     together = config["microbatch"] or config["batch_size"] // ranks.size
     inputs = [(together, *layer.sees) for layer in blueprint.cost.layers]
     return ranks.broadcast(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
@@ -121,7 +122,7 @@ def assemble(
         total_steps=method.epochs(config["epochs"], config["sparsity"]) * data.steps_per_epoch,
         nominal_steps=config["epochs"] * data.steps_per_epoch,
         flops=FlopMeter(
-            *(blueprint.cost, experiment.build("grow"), [layer.backend for layer in layers]),
+            *(blueprint.cost, experiment.build("grow"), [backend(layer.backend).skips_zeros for layer in layers]),
             built=blueprint.built,
             split=passes.size is not None,
         ),
@@ -155,7 +156,7 @@ def build_model(
     else:
         if config["initialization"] == "fan_in":
             scale_by_fan_in(model, seed)
-        layers = masked.wrap(model, device) if method.start == "all" else []
+        layers = backend(config["backend"]).wrap(model, device) if method.start == "all" else []
     model.to(device)
     synchronize(model, ranks, device)
     return model, layers

@@ -17,6 +17,7 @@ from dstrun.allocation.budget import budget, met, percent
 from dstrun.allocation.uniform import Uniform
 from dstrun.config.composition import Experiment
 from dstrun.layer.attention import expose
+from dstrun.layer.backend import AUTO, UNMEASURED
 from dstrun.layer.interface import prunable, skeleton, stored
 from dstrun.model import Model
 from dstrun.storage.recompute import Recompute, checkpoint
@@ -125,8 +126,9 @@ class Blueprint:
 
     @property
     def backends(self) -> list[str]:
-        """The backend of every layer before a run starts: ``auto``, which measures then, counts as ``sparse``."""
-        return ["masked" if self.experiment.config["backend"] == "masked" else "sparse"] * len(self.cost.layers)
+        """The backend of every layer before a run starts; ``auto``, which measures then, counts as ``UNMEASURED``."""
+        name = self.experiment.config["backend"]
+        return [UNMEASURED if name == AUTO else name] * len(self.cost.layers)
 
     @property
     def shapes(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from dstrun.config.schema import DEFAULTS
+from dstrun.layer.backend import AUTO, described, is_dense, names
 from dstrun.report.unpruned import not_prunable
 from dstrun.run.blueprint import Blueprint
 from dstrun.system.progress import say
@@ -65,12 +66,14 @@ def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int,
         )
 
 
-def _storage(backend: str, training: Training) -> str:
-    """Return how the layers are stored."""
-    if backend == "masked":
-        return "backend masked (simulated on dense storage)"
-    kept = [layer.name for layer in training.layers if layer.backend == "masked"]
-    if backend == "sparse":
-        return "backend sparse"
-    named = f": {', '.join(kept[:4])}{' ...' if len(kept) > 4 else ''}" if kept else ""
-    return f"backend auto, {len(training.layers) - len(kept)} layers sparse, {len(kept)} masked{named}"
+def _storage(chosen: str, training: Training) -> str:
+    """Return how the layers are stored; of those that ``auto`` stores densely, which."""
+    if chosen != AUTO:
+        return f"backend {described(chosen)}"
+    kept = {name: [layer.name for layer in training.layers if layer.backend == name] for name in names()}
+    parts = []
+    for name in sorted(kept, key=is_dense):
+        named = f": {', '.join(kept[name][:4])}{' ...' if len(kept[name]) > 4 else ''}"
+        named = named if is_dense(name) and kept[name] else ""
+        parts.append(f"{len(kept[name])} {'' if parts else 'layers '}{name}{named}")
+    return f"backend {AUTO}, {', '.join(parts)}"

@@ -6,17 +6,32 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+)
+
 from dstrun.account.flops import FlopMeter, flops_record, paper_ratio
 from dstrun.config.composition import Experiment
+from dstrun.config.trust import OURS
+from dstrun.layer.backend import backend
 from dstrun.layer.criterion import Cost, expected_candidates
-from dstrun.method.dynamic.exchange import update_steps
 from dstrun.method.update import LayerUpdate, ProductCounts, Update
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.predict import predict_memory
+from dstrun.schedule import update_steps
 
 SPARSITY_IS_LEARNED = (
     "this method finds its sparsity in training: active connections and FLOPs are upper bounds, those of dense"
 )
+
+UNSUPPORTED = (
+    *(NotImplementedError, UnsupportedFakeTensorException, UnsupportedOperatorException),
+    *(DataDependentOutputException, DynamicOutputShapeException),
+)
+"""What PyTorch raises where an operation needs numbers, or has no shapes to tell."""
 
 
 def plan(experiment: Experiment) -> dict[str, Any]:
@@ -58,14 +73,24 @@ def plan(experiment: Experiment) -> dict[str, Any]:
 def planned_memory(experiment: Experiment) -> dict[str, Any]:
     """Predict memory; where PyTorch cannot run the network on tensors without numbers, say so in ``how``.
 
+    Of a user's own option any error may mean that; of shipped ones alone, other errors than PyTorch's ``UNSUPPORTED``
+    are faults of ours, and are raised.
+
     Raises:
         ConfigError: parts that do not fit together.
     """
     try:
         return predict_memory(experiment)
     except (NotImplementedError, RuntimeError, AssertionError, TypeError) as error:
+        if not isinstance(error, UNSUPPORTED) and all(_is_shipped(node) for node in experiment.config.values()):
+            raise
         why = str(error).strip().partition("\n")[0]
         return {"peak_bytes": None, "at_peak": {}, "how": f"cannot be predicted ({type(error).__name__}: {why})"}
+
+
+def _is_shipped(node: Any) -> bool:
+    """Return whether a part of a configuration is no option of a user's own."""
+    return not isinstance(node, dict) or str(node.get("_target_", OURS)).startswith(OURS)
 
 
 def rules(experiment: Experiment) -> dict[str, str]:
@@ -115,7 +140,8 @@ def plan_flops(blueprint: Blueprint) -> dict[str, Any]:
     stretches = list(method.course(sizes, active, schedule, epochs, sparsity, per_epoch))
     updating = update_steps(schedule, steps) if schedule else []
     split = config["microbatch"] not in (None, batch)
-    meter = FlopMeter(cost, grow, blueprint.backends, blueprint.built, split)
+    skips = [backend(name).skips_zeros for name in blueprint.backends]
+    meter = FlopMeter(cost, grow, skips, blueprint.built, split)
     updates: list[Update] = []
     pairs = zip(active, sizes, strict=True)
     candidates = [] if grow is None else [expected_candidates(grow, count, size) for count, size in pairs]

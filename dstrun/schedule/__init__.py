@@ -19,3 +19,8 @@ class Schedule(Protocol):
     def fraction_at(self, step: int, total: int) -> float:
         """Return the share of its connections that a layer replaces, or that are to go, at a step."""
         ...
+
+
+def update_steps(schedule: Schedule, total: int) -> list[int]:
+    """List the steps at which a schedule replaces anything, in a run of ``total``."""
+    return [step for step in schedule.steps(total) if schedule.fraction_at(step, total) > 0]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from dstrun.backend.kernel.call import array, threads
+from dstrun.backend.sparse.kernel.call import array, threads
 from dstrun.storage import kernel
 from dstrun.storage.kernel import BLOCK
 

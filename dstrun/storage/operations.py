@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dstrun.backend import dropout, normalization, synchronized
-from dstrun.backend.kernel import layout
+from dstrun.backend import dropout, synchronized
+from dstrun.backend.sparse import normalization
+from dstrun.backend.sparse.kernel import layout
 from dstrun.storage.form import pack_bits, sift, unpack_bits
 from dstrun.storage.held import is_dense
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.dataset.loader import Loader
+from dstrun.layer.backend import backend
 from dstrun.layer.interface import SparseLayer, carried
 from dstrun.method.procedure import Procedure
 from dstrun.method.statistics import frozen_statistics
@@ -225,7 +226,7 @@ class Training:
 
     def _is_repeatable(self) -> bool:
         """Return whether all ordinary steps launch the same kernels on the same tensors."""
-        alone = self.ranks.size == 1 and all(layer.backend == "masked" for layer in self.layers)
+        alone = self.ranks.size == 1 and all(backend(layer.backend).repeats for layer in self.layers)
         fixed = self.procedure.plain and not self.precision.scales
         return alone and fixed and self.passing.plain and type(self.optimizer) is torch.optim.SGD
 

@@ -22,7 +22,7 @@ def test_dense_counts_equal_pytorchs_counter(model: str) -> None:
         x = torch.empty(2, *image)
     cost = network_cost(net, image)
     sizes = [layer.size for layer in cost.layers]
-    executed = cost.executed(["masked"] * len(sizes), ProductCounts.of(sizes))
+    executed = cost.executed([False] * len(sizes), ProductCounts.of(sizes))
     with FlopCounterMode(display=False) as forward:
         loss = net(x).sum()
     assert forward.get_total_flops() == 2 * (cost.forward() + cost.attention)
@@ -176,7 +176,5 @@ def test_what_is_computed_again_counts_as_executed() -> None:
     assert counts == [False] + [True] * (len(counts) - 2) + [False]
     inner = sum(2 * a * layer.uses for a, layer in zip(run.active(), again.built.layers, strict=True) if layer.again)
     assert again.executed - plain.executed == inner * again.samples
-    without = split.built.executed(
-        ["sparse"] * len(counts), ProductCounts(run.active(), run.active(), [0] * len(counts))
-    )
+    without = split.built.executed([True] * len(counts), ProductCounts(run.active(), run.active(), [0] * len(counts)))
     assert split.executed - plain.executed == 32 * 2 * without

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dstrun.backend.sparse import Sparse
+from dstrun.backend.sparse.layer import Sparse
 from dstrun.config.composition import compose
 from dstrun.config.option import option
 from dstrun.dataset.digits import Digits

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from dstrun.backend.kernel import Kernel
-from dstrun.backend.pattern import Pattern
+from dstrun.backend.sparse.kernel import Kernel
+from dstrun.backend.sparse.pattern import Pattern
 from dstrun.layer.geometry import ConvGeometry, LinearGeometry
 from dstrun.layer.topology import Topology
 

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun.backend import auto, masked, sparse
+from dstrun.backend import auto
+from dstrun.backend import sparse as sparse_traits
+from dstrun.backend.masked import layer as masked
+from dstrun.backend.sparse import layer as sparse
 from dstrun.config.composition import compose
 from dstrun.layer.interface import skeleton
 from dstrun.run.assemble import assemble
@@ -26,7 +29,7 @@ def network():
 def test_the_faster_is_chosen_and_remembered(tmp_path, monkeypatch):
     measured = []
 
-    def measure(module, count, shape, device):
+    def measure(module, count, shape, device, backends):
         measured.append(shape)
         return {"masked": 1.0, "sparse": 2.0 if len(shape) == 4 else 0.5}
 
@@ -69,7 +72,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(cache, tmp_path, monkeyp
 
 def test_what_is_measured_is_both_backends():
     module = network()[4]
-    assert set(found := auto.measure(module, 10, (8, 4), CPU)) == {"masked", "sparse"}
+    assert set(found := auto.measure(module, 10, (8, 4), CPU, ["masked", "sparse"])) == {"masked", "sparse"}
     assert min(found.values()) > 0
     assert module.weight.is_meta  # the network's own layer stays as it is
 
@@ -81,7 +84,7 @@ def test_a_layer_too_large_to_measure_is_sparse(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("triton", "linear"), [(True, "sparse"), (False, "masked")])
 def test_what_has_no_kernel_on_a_gpu_is_masked(triton, linear, tmp_path, monkeypatch):
-    monkeypatch.setattr(auto, "find_spec", lambda name: triton or None)
+    monkeypatch.setattr(sparse_traits, "find_spec", lambda name: triton or None)
     monkeypatch.setattr(auto, "measure", lambda *_: {"masked": 1.0, "sparse": 0.5})
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "card")
     gpu, cache = torch.device("cuda", 0), tmp_path / "backend.json"
@@ -89,10 +92,10 @@ def test_what_has_no_kernel_on_a_gpu_is_masked(triton, linear, tmp_path, monkeyp
 
 
 def test_a_gpu_without_triton_is_told(monkeypatch):
-    monkeypatch.setattr(auto, "find_spec", lambda name: None)
-    auto.check_kernels(network(), CPU)
+    monkeypatch.setattr(sparse_traits, "find_spec", lambda name: None)
+    auto.check_kernels(network(), "sparse", CPU)
     with pytest.raises(ConfigError, match="takes Triton on a GPU, and it is not installed: install it"):
-        auto.check_kernels(network()[4:], torch.device("cuda"))
+        auto.check_kernels(network()[4:], "sparse", torch.device("cuda"))
 
 
 @pytest.mark.parametrize("backends", [["masked", "sparse"], ["sparse", "masked"]])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from method_setting import setting
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.cli.help import options, text
 from dstrun.cli.methods import paper
 from dstrun.config import composition

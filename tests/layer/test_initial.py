@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.config.composition import compose
 from dstrun.layer.initial import bound, initial_bias, initial_values, scale_by_fan_in
 from dstrun.layer.topology import Topology

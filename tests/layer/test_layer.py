@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun.backend import masked, sparse
+from dstrun.backend.masked import layer as masked
+from dstrun.backend.sparse import layer as sparse
 from dstrun.layer.interface import carried
 from dstrun.system.trouble import ConfigError
 

@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from dstrun.layer.topology import Topology, contains, draw_distinct, first_of_each, inactive, merged, others, without
+from dstrun.layer.topology import (
+    Topology,
+    contains,
+    draw_distinct,
+    first_of_each,
+    inactive,
+    merged,
+    number_type,
+    others,
+    without,
+)
 
 
 def seeded(seed):
@@ -156,3 +166,7 @@ def test_a_nearly_full_topology_needs_random_numbers_for_the_inactive_alone(monk
     topology = Topology.random((100, 100), 9_990, seeded(0))
     assert topology.count == 9_990
     assert Topology.random((3, 4), 12, seeded(0)).positions.tolist() == list(range(12))
+
+
+def test_connections_are_numbered_by_the_smallest_type():
+    assert [number_type(n) for n in (0, (1 << 31) - 1, 1 << 31)] == [torch.int32, torch.int32, torch.int64]

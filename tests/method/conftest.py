@@ -7,7 +7,7 @@ import torch
 from method_setting import setting
 from torch import nn
 
-from dstrun.backend.masked import MaskedLayer
+from dstrun.backend.masked.layer import MaskedLayer
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.topology import Topology
 from dstrun.method.dynamic.dst import DST

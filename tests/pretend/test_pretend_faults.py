@@ -16,7 +16,7 @@ from tally import counting
 from torch import Tensor
 from torch.nn import functional
 
-from dstrun.backend.masked import MaskedLayer
+from dstrun.backend.masked.layer import MaskedLayer
 from dstrun.prune.magnitude import Magnitude
 from dstrun.train.training import Training
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun.backend.masked import MaskedLayer
-from dstrun.backend.sparse import Linear
+from dstrun.backend.masked.layer import MaskedLayer
+from dstrun.backend.sparse.layer import Linear
 from dstrun.config.composition import compose
 from dstrun.layer.selection import lowest
 from dstrun.layer.topology import Topology

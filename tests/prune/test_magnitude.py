@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from dstrun.backend.masked import MaskedLayer
+from dstrun.backend.masked.layer import MaskedLayer
 from dstrun.layer.topology import Topology
 from dstrun.prune.magnitude import Magnitude
 

@@ -2,7 +2,7 @@ import torch
 from scipy.stats import chisquare, kstest
 from torch import nn
 
-from dstrun.backend.masked import MaskedLayer
+from dstrun.backend.masked.layer import MaskedLayer
 from dstrun.layer.topology import Topology
 from dstrun.prune.random import Random
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dstrun.backend.masked import MaskedLayer
+from dstrun.backend.masked.layer import MaskedLayer
 from dstrun.layer.selection import lowest
 from dstrun.layer.topology import Topology
 from dstrun.prune.sign import Sign

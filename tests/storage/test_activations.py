@@ -10,7 +10,8 @@ from saved import saved_for_backward
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dstrun.backend import masked, sparse
+from dstrun.backend.masked import layer as masked
+from dstrun.backend.sparse import layer as sparse
 from dstrun.layer.interface import prunable
 from dstrun.method.soft import powerprop
 from dstrun.model.resnet import ResNet

@@ -101,7 +101,7 @@ def test_pool_has_the_threads_of_the_run() -> None:
     """Threads beyond them would be woken for every call, and spin."""
     code = (
         "import torch; torch.set_num_threads(1)\n"
-        "from dstrun.backend.kernel.call import threads\n"
+        "from dstrun.backend.sparse.kernel.call import threads\n"
         "from numba.np.ufunc import parallel\n"
         "assert threads() == 1\n"
         "print(parallel.NUM_THREADS)"

@@ -9,7 +9,8 @@ from ranks_worker import GROWTH, MLP, MORE, UPDATES
 from test_resume import same
 from torch import nn
 
-from dstrun.backend import masked, sparse
+from dstrun.backend.masked import layer as masked
+from dstrun.backend.sparse import layer as sparse
 from dstrun.config.composition import compose
 from dstrun.grow.gradient import Gradient
 from dstrun.grow.gse import GSE

@@ -75,10 +75,10 @@ def test_it_is_on_record(tmp_path) -> None:
 
 def test_sparse_convolutions_are_refused_on_a_gpu() -> None:
     both = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Conv2d(1, 1, 1))
-    check_kernels(both[:1], CUDA)
-    check_kernels(both, torch.device("cpu"))
+    check_kernels(both[:1], "sparse", CUDA)
+    check_kernels(both, "sparse", torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"no kernel for convolutions on a GPU, and the network has one \(1\)"):
-        check_kernels(both, CUDA)
+        check_kernels(both, "sparse", CUDA)
 
 
 def test_what_does_not_repeat_says_what_to_do() -> None:

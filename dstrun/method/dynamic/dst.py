@@ -16,10 +16,11 @@ from dstrun.layer.criterion import Cost
 from dstrun.layer.growth import GrowthRequest, Proposal, propose
 from dstrun.layer.selection import highest, lowest, owners
 from dstrun.layer.topology import without
-from dstrun.method.dynamic.exchange import exchange, update_steps
+from dstrun.method.dynamic.exchange import exchange
 from dstrun.method.interface import Method
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.update import LayerUpdate, Update
+from dstrun.schedule import update_steps
 from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
 from dstrun.system.transfer import fetched

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.topology import contains, without
@@ -10,11 +10,6 @@ from dstrun.method.update import LayerUpdate
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def update_steps(schedule: Any, total: int) -> list[int]:
-    """List the steps at which a schedule replaces anything, in a run of ``total``."""
-    return [step for step in schedule.steps(total) if schedule.fraction_at(step, total) > 0]
 
 
 def exchange(layer: SparseLayer, pruned: Tensor, grown: Tensor, candidates: int) -> LayerUpdate:

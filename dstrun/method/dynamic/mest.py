@@ -11,10 +11,11 @@ from dstrun.layer.criterion import Cost
 from dstrun.layer.growth import GrowthRequest, propose
 from dstrun.layer.interface import SparseLayer
 from dstrun.layer.selection import lowest
-from dstrun.method.dynamic.exchange import exchanged, update_steps
+from dstrun.method.dynamic.exchange import exchanged
 from dstrun.method.interface import Method
 from dstrun.method.procedure import Procedure, Setting
 from dstrun.method.update import LayerUpdate, ProductCounts, Update
+from dstrun.schedule import update_steps
 from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
 from dstrun.system.transfer import fetched

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
+from dstrun.allocation.budget import budget
 from dstrun.config.option import Within, option
 from dstrun.method.soft.annealing import Annealed
 from dstrun.method.soft.learned import Learned
@@ -33,4 +34,4 @@ class AutoSparse(Learned, Annealed):
 
     def reached(self, size: int) -> int | None:
         """Count the weights of a layer of ``size`` that have gradients while alpha is above 0; ``None``: all."""
-        return round((1 - self.backward_sparsity) * size) if self.backward_sparsity else None
+        return budget(size, self.backward_sparsity) if self.backward_sparsity else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from dstrun.layer.backend import described
 from dstrun.report.compare import Block, Layout, Row, unmet
 from dstrun.report.load import Run
 from dstrun.report.table.cells import UNFINISHED, UNMET, Options
@@ -108,7 +109,7 @@ def _listed(runs: Iterable[Run]) -> str:
 
 
 def _backends(rows: Iterable[Row]) -> str:
-    """Return how weights were stored, for a masked row is a simulation."""
+    """Return how weights were stored, and which rows are a simulation."""
     names = {str(run.get("choices.backend")) for row in rows for run in row.runs}
-    said = [f"{name} (simulated on dense storage)" if name == "masked" else name for name in sorted(names)]
+    said = [described(name) for name in sorted(names)]
     return f"all rows: backend {said[0]}" if len(said) == 1 else f"backends: {', '.join(said)}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from method_setting import setting
 from torch import nn
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.config.composition import compose
 from dstrun.method.after.magnitude import MagnitudePruning
 from dstrun.method.rounds import survivors

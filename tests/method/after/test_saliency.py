@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.config.composition import compose
 from dstrun.method.after import calibrated
 from dstrun.method.after.calibrated import mean_gradients, mean_squared_gradients

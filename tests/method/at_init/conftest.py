@@ -8,7 +8,7 @@ import torch
 from method_setting import setting
 from torch import Tensor, nn
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.layer.interface import SparseLayer
 
 

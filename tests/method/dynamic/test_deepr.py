@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from method_setting import setting
 from torch.nn import functional
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.config.composition import compose
 from dstrun.method.dynamic.deepr import DeepR
 from dstrun.system.stream import generator

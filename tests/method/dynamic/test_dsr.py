@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_setting import setting
 
-from dstrun.backend import masked, sparse
+from dstrun.backend.masked import layer as masked
+from dstrun.backend.sparse import layer as sparse
 from dstrun.method.dynamic.dsr import DSR, share_out
 from dstrun.system.trouble import ConfigError
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from method_setting import setting
 from torch import nn
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.config.composition import compose
 from dstrun.method.gradual.gmp import GMP, remaining, update_steps
 from dstrun.method.pruning import EmptyLayer

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from method_setting import setting
 from torch import nn
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.config.composition import compose
 from dstrun.layer.topology import contains
 from dstrun.method.lottery.lth import LTH

@@ -6,7 +6,7 @@ import torch
 from method_setting import setting
 from torch import nn
 
-from dstrun.backend.masked import wrap
+from dstrun.backend.masked.layer import wrap
 from dstrun.method.soft import powerprop
 from dstrun.optimizer.sgd import SGD
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from soft_bench import Soft
 from torch import nn
 
-from dstrun.backend.masked import wrap
+from dstrun.backend.masked.layer import wrap
 from dstrun.config.composition import compose
 from dstrun.method.soft.selected import Selected
 from dstrun.method.soft.topkast import TopKAST

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.method.structured.channels import Channels, Pair, pairs, remaining, uniform
 from dstrun.model.mlp import MLP
 from dstrun.model.resnet import ResNet

@@ -3,7 +3,7 @@ import torch
 from method_setting import setting
 from torch import nn
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.config.composition import compose
 from dstrun.method.pruning import EmptyLayer
 from dstrun.method.structured.proximal import proximal_step

@@ -95,4 +95,4 @@ def test_plan_and_run_count_the_thin_network_relative_to_the_full_one():
     assert record["train_x_dense"] == pytest.approx(1.5 * record["inference_x_dense"])
     own, samples = blueprint.built, training.total_steps * made.config["batch_size"]
     assert record["inference"] == own.forward()
-    assert record["executed_train"] == own.executed(["masked"] * len(sizes), training.products()) * samples
+    assert record["executed_train"] == own.executed([False] * len(sizes), training.products()) * samples

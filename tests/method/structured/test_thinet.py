@@ -5,7 +5,7 @@ import torch
 from method_setting import setting
 from torch import nn
 
-from dstrun.backend import masked
+from dstrun.backend.masked import layer as masked
 from dstrun.config.composition import compose
 from dstrun.method.structured.thinet import Reconstruction, ThiNet, choose, contributions, rescale
 from dstrun.run.assemble import assemble

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from dstrun.layer.backend import AUTO, is_dense
 from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.marks import ERRORS, accuracies, points
 from dstrun.report.figure.preset import Preset
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
 
 CAPTION = (
     f"Final top-1 accuracy by the peak memory measured in training, {ERRORS}; a method's points are its sparsities. "
-    "Hollow marks are the masked backend, which simulates sparsity on dense storage; full marks store the active "
+    "Hollow marks simulate sparsity on dense storage, as the masked backend does; full marks store the active "
     "connections alone, half marks choose by layer."
 )
-FILLS = {"masked": "none", "auto": "left"}
 
 
 def draw(runs: Sequence[Run]) -> Figure | None:
@@ -35,7 +35,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         for backend, row in rows:
             at = [(_megabytes(row.cells[s]), accuracies(row.cells[s])) for s in sorted(row.cells)]
             xs += [x for x, _ in at]
-            points(axis, row, at, fillstyle=FILLS.get(backend, "full"))
+            points(axis, row, at, fillstyle=_fill(backend))
         spread(axis.xaxis, xs)
         title(axis, text)
         axis.set_xlabel("measured peak memory (MB)")
@@ -44,6 +44,11 @@ def draw(runs: Sequence[Run]) -> Figure | None:
 
 
 PRESET = Preset(draw, CAPTION, "finished run with measured memory", place=40)
+
+
+def _fill(backend: str) -> Literal["none", "left", "full"]:
+    """Return how the marks of a backend are filled."""
+    return "none" if is_dense(backend) else "left" if backend == AUTO else "full"
 
 
 def _megabytes(cell: Sequence[Run]) -> float:

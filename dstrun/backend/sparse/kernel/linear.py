@@ -1,0 +1,166 @@
+"""The sparse products of a linear layer, or of a 1x1 convolution: sums of weighted rows, and products of two rows.
+
+Where the lanes are many, rows lie a power of two apart and tiles of them fall into few sets of the cache: the tiles of
+all rows are then copied side by side before they are used.
+
+Shape letters: A active connections, D targets, S sources, G groups, N lanes.
+"""
+
+# pyright: reportCallIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from dstrun.backend.sparse.kernel.simd import add_product, add_scaled, fill, read, total, write, zero16, zero64, zero128
+from dstrun.system.compiled import compiled
+
+LANES = 1024
+"""From so many lanes on, tiles are copied."""
+
+ROWS = 2048
+"""Of at most so many rows: tiles of that many fill a second cache of 1 MiB."""
+
+REUSE = 2
+"""Where a row is used so many times on average."""
+
+
+@compiled()
+def multiply(connections, bias, source, target, sizes, threads):
+    """Sum source rows into target rows.
+
+    Args:
+        connections: the arrays (D + 1,) first connection of every target; (A,) source of each, in its group; (A,)
+            weights, float32.
+        bias: (D,) float32, or empty.
+        source: flat (S, N), float32 or bfloat16 bits.
+        target: flat (D, N), likewise; overwritten.
+        sizes: (S / G, D / G, N).
+        threads: how many work.
+    """
+    first = connections[0]
+    targets, lanes = first.shape[0] - 1, sizes[2]
+    rows = source.shape[0] // lanes
+    copied = lanes // 128 if lanes >= LANES and rows <= ROWS and first[targets] >= REUSE * rows else 0
+    if copied:
+        _tiles(connections, bias, source, target, sizes, min(threads, copied))
+    if lanes > copied * 128:
+        _rest(connections, bias, source, target, sizes, 4 * threads, copied * 128)
+
+
+@compiled(parallel=True)
+def _tiles(connections, bias, source, target, sizes, workers):
+    """Compute the lanes that fill whole tiles, from copies; tiles are shared out among threads."""
+    targets, lanes = connections[0].shape[0] - 1, sizes[2]
+    rows = source.shape[0] // lanes
+    for worker in prange(workers):
+        panel = _aligned(rows * 128)
+        for at in range(worker * 128, lanes - 127, workers * 128):
+            _copy(source, lanes, at, panel)
+            _part(zero128(), (0, 128), (at, 128), (0, targets), connections, bias, panel, target, sizes)
+
+
+@compiled(parallel=True)
+def _rest(connections, bias, source, target, sizes, chunks, begin):
+    """Compute the lanes from ``begin`` on, without copies; targets are shared out among threads."""
+    first, lanes = connections[0], sizes[2]
+    for chunk in prange(chunks):
+        part, at = _share(first, chunk, chunks), begin
+        while lanes - at >= 128:
+            _part(zero128(), (at, lanes), (at, 128), part, connections, bias, source, target, sizes)
+            at += 128
+        while lanes - at >= 64:
+            _part(zero64(), (at, lanes), (at, 64), part, connections, bias, source, target, sizes)
+            at += 64
+        while lanes > at:
+            _part(zero16(), (at, lanes), (at, min(16, lanes - at)), part, connections, bias, source, target, sizes)
+            at += 16
+
+
+@compiled(parallel=True)
+def sampled(connections, x, delta, gradient, sizes, threads):
+    """Sum the products of output gradients with inputs, for every connection.
+
+    Args:
+        connections: the arrays (D + 1,) first connection of every output; (M,) input of each, in its group.
+        x: flat (S, N), float32 or bfloat16 bits.
+        delta: flat (D, N), likewise.
+        gradient: (M,) float32; overwritten.
+        sizes: (S / G, D / G, N).
+        threads: how many work.
+    """
+    first, lanes = connections[0], sizes[2]
+    rows = x.shape[0] // lanes
+    copies = lanes >= LANES and rows <= ROWS and first[-1] >= REUSE * rows * threads
+    chunks = threads if copies else 4 * threads
+    gradient[:] = 0
+    for chunk in prange(chunks):
+        part, at = _share(first, chunk, chunks), 0
+        panel = _aligned(rows * 128 if copies else 0)
+        while lanes - at >= 128:
+            if copies:
+                _copy(x, lanes, at, panel)
+                _products(zero128(), (0, 128), (at, 128), part, connections, panel, delta, gradient, sizes)
+            else:
+                _products(zero128(), (at, lanes), (at, 128), part, connections, x, delta, gradient, sizes)
+            at += 128
+        while lanes - at >= 64:
+            _products(zero64(), (at, lanes), (at, 64), part, connections, x, delta, gradient, sizes)
+            at += 64
+        while lanes > at:
+            _products(zero16(), (at, lanes), (at, min(16, lanes - at)), part, connections, x, delta, gradient, sizes)
+            at += 16
+
+
+@compiled()
+def _share(first, chunk, chunks):
+    """Return the targets of one of several chunks of about as many connections."""
+    targets = first.shape[0] - 1
+    share = first[targets] / chunks
+    start = np.searchsorted(first[:targets], np.int64(share * chunk)) if chunk else 0
+    end = np.searchsorted(first[:targets], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else targets
+    return start, end
+
+
+@compiled()
+def _copy(source, lanes, at, panel):
+    """Put the tiles of all rows at one lane side by side."""
+    for row in range(panel.shape[0] // 128):
+        write(panel, row * 128, 128, read(source, row * lanes + at, 128, zero128()))
+
+
+@compiled()
+def _products(zero, origin, lanes, part, connections, x, delta, gradient, sizes):
+    """Add what one tile of lanes gives to the connections of some outputs; x begins and steps as in ``_part``."""
+    first, codes = connections
+    at, count = lanes
+    begin, stride = origin
+    for o in range(part[0], part[1]):
+        base = o // sizes[1] * sizes[0]
+        tile = read(delta, o * sizes[2] + at, count, zero)
+        for k in range(first[o], first[o + 1]):
+            row = read(x, begin + (base + codes[k]) * stride, count, zero)
+            gradient[k] += total(add_product(zero, tile, row))
+
+
+@compiled()
+def _aligned(size):
+    """Return ``size`` float32 that begin where a cache line does."""
+    room = np.empty(size + 16, np.float32)
+    start = -(room.ctypes.data // 4) % 16
+    return room[start : start + size]
+
+
+@compiled()
+def _part(zero, origin, lanes, part, connections, bias, source, target, sizes):
+    """Fill one tile of lanes, the first and how many, of some targets from a source that begins and steps so."""
+    first, codes, weight = connections
+    at, count = lanes
+    begin, stride = origin
+    for d in range(part[0], part[1]):
+        base = d // sizes[1] * sizes[0]
+        tile = fill(bias[d] if bias.shape[0] else np.float32(0), zero)
+        for k in range(first[d], first[d + 1]):
+            tile = add_scaled(tile, weight[k], read(source, begin + (base + codes[k]) * stride, count, zero))
+        write(target, d * sizes[2] + at, count, tile)

@@ -1,0 +1,100 @@
+"""Connections sorted by input channel: what the product with the transposed weight needs.
+
+Shape letters: A active connections, O outputs, G groups, C input channels, T taps.
+"""
+
+# pyright: reportCallIssue=false
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import prange
+from torch import Tensor
+
+from dstrun.system.compiled import compiled
+
+
+def transpose(
+    rows: Tensor, inputs: Tensor, taps: int, channels: int, groups: int, outputs: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort the connections by input channel, keeping the order of outputs among those of one channel.
+
+    Args:
+        rows: (O + 1,) first connection of each output.
+        inputs: (A,) input of each connection, ``channel in its group * T + tap``.
+        taps: T.
+        channels: C.
+        groups: G.
+        outputs: O.
+
+    Returns:
+        (C + 1,) first place of each channel, (A,) ``output in its group * T + tap`` and (A,) the connection's number,
+        of the smallest integer types; on the device of ``rows``.
+    """
+    from dstrun.backend.sparse.pattern import index_type
+    from dstrun.layer.topology import number_type
+
+    count = inputs.numel()
+    types = number_type(count), index_type(outputs // groups * taps), number_type(count)
+    sizes = channels // groups, outputs // groups
+    if rows.device.type != "cpu":
+        columns, codes, order = by_sorting(rows, inputs, taps, channels, *sizes)
+        return columns.to(types[0]), codes.to(types[1]), order.to(types[2])
+    columns = torch.zeros(channels + 1, dtype=types[0])
+    codes, order = (torch.empty(count, dtype=dtype) for dtype in types[1:])
+    _transpose(rows.numpy(), inputs.numpy(), taps, *sizes, columns.numpy(), codes.numpy(), order.numpy())
+    return columns, codes, order
+
+
+def by_sorting(
+    rows: Tensor, inputs: Tensor, taps: int, channels: int, seen: int, outputs: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Do so in plain PyTorch, in which no host waits for a GPU.
+
+    Args:
+        rows: (O + 1,).
+        inputs: (A,).
+        taps: T.
+        channels: C.
+        seen: C / G, channels of a group.
+        outputs: O / G.
+
+    Returns:
+        (C + 1,), (A,) and (A,), of 32 or 64 bits.
+    """
+    numbers = torch.arange(rows.numel() - 1, dtype=torch.int32, device=rows.device)
+    output = numbers.repeat_interleave(rows.diff(), output_size=inputs.numel())
+    channel = output // outputs * seen + inputs // taps
+    channel, order = channel.sort(stable=True)
+    columns = torch.searchsorted(channel, torch.arange(channels + 1, dtype=channel.dtype, device=rows.device))
+    codes = output % outputs * taps + inputs % taps
+    return columns, codes[order], order
+
+
+@compiled()
+def _transpose(rows, inputs, taps, channels, outputs, columns, codes, order):
+    place = np.zeros(columns.shape[0], np.int64)
+    channel = np.arange(channels * taps) // taps  # of an input: two divisions a connection would take most of the time
+    for o in range(rows.shape[0] - 1):
+        first = o // outputs * channels
+        for k in range(rows[o], rows[o + 1]):
+            place[first + channel[inputs[k]] + 1] += 1
+    for c in range(place.shape[0] - 1):
+        place[c + 1] += place[c]
+        columns[c + 1] = place[c + 1]
+    for o in range(rows.shape[0] - 1):
+        first, code = o // outputs * channels, o % outputs * taps
+        for k in range(rows[o], rows[o + 1]):
+            c = channel[inputs[k]]
+            at = place[first + c]
+            place[first + c] = at + 1
+            codes[at] = code + inputs[k] - c * taps
+            order[at] = k
+
+
+@compiled(parallel=True)
+def gather(values, order, ordered):
+    """Put values (A,) into the transposed order: once and densely, since every read of them waits for memory."""
+    for k in prange(order.shape[0]):
+        ordered[k] = values[order[k]]

@@ -1,0 +1,117 @@
+"""Batch normalization that keeps batch-innermost memory, for use between sparse layers.
+
+Shape letters: N samples, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from dstrun.backend.sparse.kernel.call import array, threads, works
+from dstrun.backend.sparse.kernel.layout import batch_innermost
+from dstrun.backend.sparse.kernel.normalize import affine, normalize, normalize_backward
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """PyTorch's, but fused and without a change of layout where the input lies batch-innermost; same state."""
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        if x.dim() != 4 or not works(x) or not x.permute(1, 2, 3, 0).is_contiguous() or x[:, :1].numel() < 2:
+            return super().forward(x)
+        weight = x.new_ones(x.shape[1], dtype=torch.float32) if self.weight is None else self.weight
+        bias = x.new_zeros(x.shape[1], dtype=torch.float32) if self.bias is None else self.bias
+        if not self.training and self.running_mean is not None and self.running_var is not None:
+            return _fixed(x, weight, bias, self.running_mean, self.running_var, self.eps)
+        y, mean, variance = normalized(x, weight, bias, self.eps)
+        if self.training and self.track_running_stats:
+            self._remember(mean, variance, x[:, :1].numel())
+        return y
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Update the running statistics of the channels, from ``count`` numbers each."""
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        self.num_batches_tracked += 1
+        share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var), share)
+
+
+def _fixed(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> Tensor:
+    """Normalize by given statistics."""
+    scale = weight.float() * torch.rsqrt(variance.float() + epsilon)
+    shift = bias.float() - mean.float() * scale
+    shape = (1, -1, 1, 1)
+    return torch.addcmul(shift.view(shape), x.float(), scale.view(shape)).to(x.dtype)
+
+
+def normalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize by the statistics of the batch, which are given back too: y, mean, variance.
+
+    As functions of PyTorch, it can be replaced (``torch.overrides``).
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(normalized, (x,), x, weight, bias, epsilon)
+    return _Normalize.apply(x, weight, bias, epsilon)
+
+
+def renormalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mean: Tensor, variance: Tensor) -> Tensor:
+    """Return what ``normalized`` returned with these statistics, bit for bit."""
+    return _run(affine, x, weight, bias, epsilon, mean, variance)
+
+
+class _Normalize(torch.autograd.Function):
+    """``normalized`` and its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+        mean, variance = x.new_empty((2, x.shape[1]), dtype=torch.float32)
+        y = _run(normalize, x, weight, bias, epsilon, mean, variance)
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, delta: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance = ctx.saved_tensors
+        dx = x.new_empty(_stored(x).shape)
+        dw, db = torch.empty_like(mean), torch.empty_like(mean)
+        delta = batch_innermost(_stored(delta))
+        threads()
+        normalize_backward(
+            array(_stored(x)),
+            array(delta),
+            array(weight.float()),
+            ctx.epsilon,
+            array(mean),
+            array(variance),
+            array(dx),
+            array(dw),
+            array(db),
+        )
+        return dx.permute(3, 0, 1, 2), dw.to(weight.dtype), db.to(weight.dtype), None
+
+
+def _run(
+    kernel: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mean: Tensor, variance: Tensor
+) -> Tensor:
+    """Run a kernel of normalization; returns its result."""
+    y = torch.empty_like(x)  # as x lies, and no view: what follows may work in place
+    threads()
+    vectors = array(weight.float()), array(bias.float())
+    kernel(array(_stored(x)), *vectors, epsilon, array(_stored(y)), array(mean), array(variance))
+    return y
+
+
+def _stored(x: Tensor) -> Tensor:
+    """View (N, C, H, W) as it lies: (C, H, W, N)."""
+    return x.permute(1, 2, 3, 0)
