@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
 import torch
+from waist import watched
 
 from dstrun.allocation.budget import budget
 from dstrun.cli.help import options
@@ -19,7 +22,16 @@ from dstrun.train.training import Training
 
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=3", "batch_size=256", "threads=1"]
 COMMON += ["optimizer.lr=0.05"]
+FEWER = {"lth": ["method.prune_share=0.5"], "synflow": ["method.rounds=10"]}
+"""A hundred rounds of one and eight trainings of the other show no more."""
 METHODS = options("method")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def calls() -> Iterator[Counter[str]]:
+    """Check what layers and criteria return in this file; yields how often each was asked."""
+    with watched() as seen:
+        yield seen
 
 
 @cache
@@ -30,7 +42,8 @@ def takes_a_sparsity(name: str) -> bool:
 
 def experiment(name: str, *words: str) -> Experiment:
     """Compose a short run of a method, at 80 % where it takes a sparsity."""
-    return compose([*COMMON, f"method={name}", *(["sparsity=0.8"] if takes_a_sparsity(name) else []), *words])
+    given = [*(["sparsity=0.8"] if takes_a_sparsity(name) else []), *FEWER.get(name, [])]
+    return compose([*COMMON, f"method={name}", *given, *words])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -208,3 +221,13 @@ def test_odd_layers_on_both_backends(name: str) -> None:
 def test_tied_weights_are_refused_where_each_layer_keeps_its_own() -> None:
     with pytest.raises(TypeError, match="once shares its weight with another layer: tied weights need backend=masked"):
         odd("static", True, "backend=sparse")
+
+
+def test_every_contract_was_checked(calls: Counter[str]) -> None:
+    """What ``waist`` checks was asked on both backends, by the runs above or by these two."""
+    for words in ([], ["backend=sparse"]):
+        finished(experiment("gse", "subset=grabo", "epochs=1", "schedule.interval_steps=2", "schedule.end=1", *words))
+    assert {name.removeprefix("dstrun.") for name in calls} >= {
+        *(f"backend.{name}.layer.{what}" for name in ("masked", "sparse") for what in ("rewire", "proposal", "values")),
+        *("grow.gse.candidates", "grow.gse.score", "prune.magnitude.score", "subset.grabo.factors"),
+    }
