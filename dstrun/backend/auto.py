@@ -13,7 +13,7 @@ import os
 import platform
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from dstrun.backend import masked, sparse
 from dstrun.backend.kernel import NO_TRITON
 from dstrun.layer.geometry import Layer
-from dstrun.layer.initial import initial
+from dstrun.layer.initial import Initial, initial
 from dstrun.layer.interface import SparseLayer, prunable
 from dstrun.system.bounded import content
 from dstrun.system.trouble import ConfigError
@@ -74,10 +74,21 @@ def sparsify(
     model: nn.Module, counts: Sequence[int], backends: Sequence[str], seed: int = 0, device: torch.device | None = None
 ) -> list[SparseLayer]:
     """Give every prunable layer a random topology, stored by its own backend; else as ``sparse.sparsify``."""
+    shapes = [tuple(module.weight.shape) for _, module in prunable(model)]
+    drawn = (
+        initial(shape, count, seed, index) for index, (shape, count) in enumerate(zip(shapes, counts, strict=True))
+    )
+    return place(model, drawn, backends, device)
+
+
+def place(
+    model: nn.Module, starts: Iterable[Initial], backends: Sequence[str], device: torch.device | None = None
+) -> list[SparseLayer]:
+    """Give every prunable layer what it starts with, stored by its own backend; else as ``sparse.sparsify``."""
     replace = {"masked": masked.replace, "sparse": sparse.replace}
     layers: list[SparseLayer] = [
-        replace[backend](model, name, module, initial(tuple(module.weight.shape), count, seed, index), device)
-        for index, ((name, module), count, backend) in enumerate(zip(prunable(model), counts, backends, strict=True))
+        replace[backend](model, name, module, start, device)
+        for (name, module), start, backend in zip(prunable(model), starts, backends, strict=True)
     ]
     if "sparse" in backends:
         sparse.keep_layout(model)

@@ -89,12 +89,25 @@ def assemble(
         ConfigError: the data set is missing or damaged, or parts do not fit together.
     """
     config, blueprint = experiment.config, blueprint or Blueprint(experiment)
+    set_device(config, device)
+    blueprint.check()
+    last = likes_channels_last(config["precision"], device)
+    data = blueprint.dataset.open(device, config["batch_size"], config["seed"], ranks, last)
+    return put_together(blueprint, device, data, backends, ranks)
+
+
+def set_device(config: dict[str, Any], device: torch.device) -> None:
+    """Set this process to compute as a run does."""
     make_deterministic(device, config["threads"], config["deterministic"])
     set_products(config["precision"], device)
-    blueprint.check()
-    seed, method = config["seed"], blueprint.method
-    last = likes_channels_last(config["precision"], device)
-    data = blueprint.dataset.open(device, config["batch_size"], seed, ranks, last)
+
+
+def put_together(
+    blueprint: Blueprint, device: torch.device, data: Any, backends: list[str] | None, ranks: Ranks = ALONE
+) -> Training:
+    """Build what a run trains with, given its images (``assemble``)."""
+    experiment, method = blueprint.experiment, blueprint.method
+    config, seed = experiment.config, experiment.config["seed"]
     model, layers = build_model(blueprint, device, backends, ranks)
     precision = Precision(config["precision"], device)
     passes, recompute = Passes(microbatch(config, model, ranks)), Recompute()
