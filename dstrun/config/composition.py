@@ -64,12 +64,14 @@ class Experiment:
     """A resolved configuration: plain values, the option chosen in each group, and the words that make it.
 
     ``places`` are where modules of the user's own may be: a process that gets the experiment looks there, too.
+    ``origin`` is the folder of the run that it starts from, if it starts from one.
     """
 
     config: dict[str, Any]
     choices: dict[str, str | None]
     command: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    origin: str = ""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -348,7 +350,11 @@ def experiment(
     where = places() if mine else ()
     found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, where)  # type: ignore[arg-type]
     check(found)
-    return found
+    if config["init"] is None:
+        return found
+    from dstrun.run.origin import resolved  # of a room below, and needed by few: what a run starts from is part of it
+
+    return resolved(found)
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:
