@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from dstrun.account.flops import NetworkCost
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.plan import plan_flops
 

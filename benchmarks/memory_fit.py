@@ -27,7 +27,8 @@ from typing import Any
 import memory_grid
 
 from dstrun.account.memory import resident_peak_bytes
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.run import fitting
 from dstrun.system.trouble import out_of_memory
 

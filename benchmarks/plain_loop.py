@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.dataset.loader import Loader
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dstrun.layer.interface import skeleton as skeleton
     from dstrun.layer.topology import Topology as Topology
     from dstrun.optimizer.aged import AgedAdam as AgedAdam
+    from dstrun.run.shipping import load as load
     from dstrun.subset.grabo import GraBo as GraBo
     from dstrun.subset.graest import GraEst as GraEst
     from dstrun.subset.uniform import Uniform as UniformSubset  # noqa: F401
@@ -51,6 +52,7 @@ PUBLIC = {
     "skeleton": "layer.interface.skeleton",
     "Topology": "layer.topology.Topology",
     "AgedAdam": "optimizer.aged.AgedAdam",
+    "load": "run.shipping.load",
     "GraBo": "subset.grabo.GraBo",
     "GraEst": "subset.graest.GraEst",
     "UniformSubset": "subset.uniform.Uniform",

@@ -12,7 +12,8 @@ import pytest
 
 from dstrun.cli.help import text
 from dstrun.config import grid
-from dstrun.config.composition import Experiment, _hydra_compose, compose, compose_sweep, expand, hydra_open, of_hydra
+from dstrun.config.composition import _hydra_compose, compose, compose_sweep, expand, hydra_open, of_hydra
+from dstrun.config.experiment import Experiment
 from dstrun.config.override import parse
 from dstrun.record.folder import label, run_id
 from dstrun.system.trouble import ConfigError

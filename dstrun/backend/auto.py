@@ -13,7 +13,7 @@ import os
 import platform
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dstrun.layer.backend import backend, names
 from dstrun.layer.geometry import Layer
-from dstrun.layer.initial import initial
+from dstrun.layer.initial import Initial, initial
 from dstrun.layer.interface import SparseLayer, prunable
 from dstrun.system.bounded import content
 from dstrun.system.trouble import ConfigError
@@ -71,9 +71,20 @@ def sparsify(
     model: nn.Module, counts: Sequence[int], backends: Sequence[str], seed: int = 0, device: torch.device | None = None
 ) -> list[SparseLayer]:
     """Store every prunable layer by its own backend, with a random topology; else as ``sparse.layer.sparsify``."""
+    shapes = [tuple(module.weight.shape) for _, module in prunable(model)]
+    drawn = (
+        initial(shape, count, seed, index) for index, (shape, count) in enumerate(zip(shapes, counts, strict=True))
+    )
+    return place(model, drawn, backends, device)
+
+
+def place(
+    model: nn.Module, starts: Iterable[Initial], backends: Sequence[str], device: torch.device | None = None
+) -> list[SparseLayer]:
+    """Store every prunable layer by its own backend, with what it starts with; else as ``sparse.layer.sparsify``."""
     layers = [
-        backend(chosen).replace(model, name, module, initial(tuple(module.weight.shape), count, seed, index), device)
-        for index, ((name, module), count, chosen) in enumerate(zip(prunable(model), counts, backends, strict=True))
+        backend(chosen).replace(model, name, module, start, device)
+        for (name, module), start, chosen in zip(prunable(model), starts, backends, strict=True)
     ]
     for chosen in dict.fromkeys(backends):
         backend(chosen).finish(model)

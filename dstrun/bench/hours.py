@@ -9,7 +9,7 @@ from typing import Any
 
 from dstrun.bench.kernel import waiter
 from dstrun.bench.step import NoiseExperiment
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.run.assemble import assemble
 from dstrun.system.trouble import ConfigError
 from dstrun.train.device import device_name, pick_device

@@ -18,7 +18,8 @@ from dstrun.bench.arguments import GROWS, Step
 from dstrun.bench.kernel import waiter
 from dstrun.bench.measure import Passes, interleaved, rows
 from dstrun.bench.result import machine
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.dataset.images import Dataset, Images
 from dstrun.run.assemble import assemble
 from dstrun.system.progress import say

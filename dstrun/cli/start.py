@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from dstrun.config.composition import Experiment
+    from dstrun.config.experiment import Experiment
     from dstrun.launcher.task import Ending
 
 

@@ -32,6 +32,17 @@ def parser(verb: str, description: str, *, rows: bool = True, runs: bool = True)
     return made
 
 
+def own_code(made: Parser) -> None:
+    """Add the flags that say where a run's options of your own are, which nothing but you may say."""
+    made.add_argument(
+        "-cd", "--config-dir", metavar="DIR", action="append", default=[], help="where your own options are"
+    )
+    made.add_argument(
+        "--trusted", metavar="PACKAGE", action="append", default=[],
+        help="an installed package that a network of the run may be of",
+    )  # fmt: skip
+
+
 def split_query(words: Sequence[str], known: Sequence[str] = QUERY[:1]) -> tuple[list[Path], dict[str, list[str]]]:
     """Separate folders from the words of a query, ``where=...``.
 

@@ -12,7 +12,7 @@ from dstrun.layer.criterion import Cost
 from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
-    from dstrun.config.composition import Experiment
+    from dstrun.config.experiment import Experiment
 
 LONGEST = 255
 """Bytes of a folder's name."""

@@ -7,12 +7,10 @@ with one sentence that names the key, the value, what is allowed and the nearest
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +20,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dstrun.config import contract, grid, honoured, identity, own, source, trust
 from dstrun.config.check import check
 from dstrun.config.diagnose import FAULTS, diagnose, folders, leaves, told, unknown
+from dstrun.config.experiment import Experiment
 from dstrun.config.interpolation import Unresolved, resolving
 from dstrun.config.option import GROUPS, expanded, nearest
 from dstrun.config.override import (
@@ -59,47 +56,6 @@ Bases = dict[tuple[str, ...], tuple[DictConfig, Any, Mapping[Path, ConfigSource]
 
 SHIPPED: Bases = {}
 """What options that are shipped compose to, for the whole process: Hydra takes 0.1 s each time."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A resolved configuration: plain values, the option chosen in each group, and the words that make it.
-
-    ``places`` are where modules of the user's own may be: a process that gets the experiment looks there, too.
-    """
-
-    config: dict[str, Any]
-    choices: dict[str, str | None]
-    command: tuple[str, ...] = ()
-    places: tuple[str, ...] = ()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        own.find_modules(self.places)
-
-    def build(self, group: str) -> Any:
-        """Instantiate the option chosen in a group, or ``None`` where none is.
-
-        Raises:
-            ConfigError: a key the option does not have, a value of the wrong type or out of its bounds, or a class that
-                is not there or lacks what its group asks for.
-        """
-        node = self.config.get(group)
-        if node is None:
-            return None
-        return _build(group, json.dumps(node))
-
-
-@lru_cache(maxsize=256)  # options are frozen, and a sweep builds few distinct ones many times
-def _build(group: str, node: str) -> Any:
-    plain = json.loads(node)
-    contract.check_node(group, plain, group)
-    try:
-        option = instantiate(OmegaConf.create(plain), _convert_="all")
-    except HydraException as error:
-        raise contract.sentence(error, group, plain["_target_"]) or error from error
-    contract.check_option(group, option, plain["_target_"])
-    return option
 
 
 def register_plugins() -> None:
@@ -350,7 +306,11 @@ def experiment(
     where = places() if mine else ()
     found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, where)  # type: ignore[arg-type]
     check(found)
-    return found
+    if config["init"] is None:
+        return found
+    from dstrun.run.origin import resolved  # of a room below, and needed by few: what a run starts from is part of it
+
+    return resolved(found)
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:

@@ -50,6 +50,9 @@ class Schema:
         OneOf("network", "fan_in"),
         "of a dense start: the network's own, or that of a sparse one, U(-b, b) of variance 1 / fan-in",
     )
+    init: str | None = setting(
+        None, None, "a finished run whose network is trained on: its folder, its id below results, or a beginning of it"
+    )
     backend: str = setting("masked", OneOf(*names(), AUTO), summary())
     powerprop: float = setting(1.0, AtLeast(1), "p of w = v |v|^(p - 1), the weights trained through v; 1 is plain")
     strict: bool = setting(False, None, "refuse a layer that loses its last connection, instead of warning")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -116,6 +116,11 @@ class Dataset:
 
     def found(self) -> str | None:
         """Return ``Images.source`` of what is here, without loading or downloading it; ``None``: that is not known."""
+        return None
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """Return the names of the classes, in the order of labels; ``None`` where nobody has written them down."""
         return None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
@@ -116,6 +117,11 @@ class Listed(Dataset):
     def classes(self) -> int:
         """Count the classes."""
         return len(self._here().train.classes)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Return the names of the classes, as folders or shards have them."""
+        return self._here().train.classes
 
     @property
     def train_count(self) -> int:

@@ -75,7 +75,7 @@ class Loader(ABC):
             if low < 0 or high >= classes:
                 wrong = low if low < 0 else high
                 raise ConfigError(f"a label is {wrong}, and must lie in [0, {classes - 1}]: the data is damaged")
-        self.ranks = ranks
+        self.ranks, self.option = ranks, option
         self.device = torch.device(device)
         self.channels_last = self.device.type == "cpu" if channels_last is None else channels_last
         self.batch_size, self.seed, self.augment, self.flip = batch_size, seed, augment, option.flip
@@ -85,9 +85,21 @@ class Loader(ABC):
 
     def set_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         """Set what batches are normalised by, of each channel in units of 0..1."""
+        self.statistics = mean, std
         self._mean, self._std = (
             torch.tensor(value, device=self.device).mul(255).view(-1, 1, 1) for value in (mean, std)
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a network has to know of the images: their shape, their classes, how they are normalised."""
+        names, (mean, std) = getattr(self.option, "names", None), self.statistics
+        return {
+            "image": [*self.option.image],
+            "classes": self.option.classes,
+            "names": None if names is None else [*names],
+            "mean": [*mean],
+            "std": [*std],
+        }
 
     @abstractmethod
     def begin(self, step: int) -> None:
@@ -139,10 +151,14 @@ class Loader(ABC):
         return self._training(together, self._draw(len(together), draws))
 
     @abstractmethod
-    def eval_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def eval_batches(self, batch_size: int, training: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """Go over the images to evaluate on, once and in their order; the last batch may be smaller.
 
         Of several processes each gets its own batches, of ``batch_size`` / P.
+
+        Args:
+            batch_size: images in a batch.
+            training: whether to go over the training images instead, which are not augmented.
 
         Yields:
             (B, C, H, W) float32, normalised, and (B,) int64.
@@ -251,10 +267,11 @@ class Resident(Loader):
         chosen = chosen[self.ranks.local_slice(self.batch_size)][part]
         return self._training(chosen, self._crops[position][:, part] if self.augment else None)
 
-    def eval_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Look the images to evaluate on up."""
+    def eval_batches(self, batch_size: int, training: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """Look the images up."""
         rank, size = self.ranks.rank, self.ranks.size
-        xs, ys = (whole.split(batch_size // size)[rank::size] for whole in (self._eval_x, self._eval_y))
+        images = (self._train_x, self._train_y) if training else (self._eval_x, self._eval_y)
+        xs, ys = (whole.split(batch_size // size)[rank::size] for whole in images)
         for x, y in zip(xs, ys, strict=True):
             yield self._normalise(x), y
 

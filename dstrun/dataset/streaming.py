@@ -182,13 +182,14 @@ class Streaming(Loader):
         _, x, y = self._ready
         return self._finish(x[part], self._draws(step)[:, part] if self.augment else None), y[part]
 
-    def eval_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Decode the images to evaluate on, by workers of their own."""
+    def eval_batches(self, batch_size: int, training: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """Decode the images, by workers of their own."""
         rank, size = self.ranks.rank, self.ranks.size
-        parts = torch.arange(len(self.held)).split(batch_size // size)[rank::size]
-        found = self._answered(self.held, [(part, None) for part in parts])
+        listing = self.train if training else self.held
+        parts = torch.arange(len(listing)).split(batch_size // size)[rank::size]
+        found = self._answered(listing, [(part, None) for part in parts])
         for part in parts:
-            x, y = self._gather(found, part, None, held=True)
+            x, y = self._gather(found, part, None, held=not training)
             yield self._normalise(x), y
 
     def close(self) -> None:

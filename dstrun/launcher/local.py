@@ -22,7 +22,7 @@ from multiprocessing import util
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.config.option import AtLeast, option
 from dstrun.launcher.task import BUSY, Exit, Stopped, Task, cores
 from dstrun.record.lock import BUSY_CODE

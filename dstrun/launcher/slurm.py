@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.launcher import queue
 from dstrun.launcher.queue import Job
 from dstrun.launcher.task import BUSY, Exit, Stopped, Task, cores

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
 from dstrun.record import sealed
 from dstrun.record.lock import BUSY_CODE

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.record import sealed
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import Busy, Lock, describe

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.launcher.work import work
 from dstrun.system.output import outlast
 from dstrun.system.progress import say

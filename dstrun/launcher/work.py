@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.record.folder import RunFolder
 from dstrun.record.lock import BUSY_CODE, Busy
 from dstrun.run.lifecycle import report, run

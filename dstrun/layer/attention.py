@@ -98,6 +98,42 @@ def expose(model: nn.Module) -> None:
             _split(module)
 
 
+def joined(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state that a network had before ``expose``, whose attention keeps its projections in one piece.
+
+    Args:
+        model: exposed; may lie on the meta device.
+        state: dense, of all its parameters and buffers.
+    """
+    found = dict(state)
+    for path, module in model.named_modules():
+        if isinstance(module, MultiheadAttention):
+            prefix = f"{path}." if path else ""
+            weights = {name: found.pop(f"{prefix}{name}.weight") for name in PROJECTIONS}
+            if len({weight.shape for weight in weights.values()}) == 1:
+                found[f"{prefix}in_proj_weight"] = torch.cat([*weights.values()])
+            else:
+                found |= {f"{prefix}{name}_weight": weight for name, weight in weights.items()}
+            if module.q_proj.bias is not None:
+                found[f"{prefix}in_proj_bias"] = torch.cat([found.pop(f"{prefix}{name}.bias") for name in PROJECTIONS])
+    return found
+
+
+def parted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state that a network has after ``expose``: what ``joined`` was given."""
+    found = dict(state)
+    for path, module in model.named_modules():
+        if isinstance(module, MultiheadAttention):
+            prefix = f"{path}." if path else ""
+            for kind in ("weight", "bias"):
+                whole = found.pop(f"{prefix}in_proj_{kind}", None)
+                for index, name in enumerate(PROJECTIONS):
+                    part = found.pop(f"{prefix}{name}_{kind}", None) if whole is None else whole.chunk(3)[index]
+                    if part is not None:
+                        found[f"{prefix}{name}.{kind}"] = part
+    return found
+
+
 def _split(module: nn.MultiheadAttention) -> None:
     """Put the projections into layers, in the order in which they compute."""
     weights = [getattr(module, f"{name}_weight") for name in PROJECTIONS]

@@ -80,6 +80,12 @@ class Procedure:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint's state."""
 
+    def release(self) -> None:
+        """Put what the method has added to the network, parametrizations aside, into its own weights.
+
+        Called once training is over, so that the network chosen computes the same without the method.
+        """
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -12,7 +12,7 @@ from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.backend.auto import check_kernels, choose, sparsify
 from dstrun.backend.synchronized import synchronize
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.dataset.cache import cache_folder
 from dstrun.layer.backend import AUTO, backend, names
 from dstrun.layer.initial import scale_by_fan_in
@@ -90,12 +90,25 @@ def assemble(
         ConfigError: the data set is missing or damaged, or parts do not fit together.
     """
     config, blueprint = experiment.config, blueprint or Blueprint(experiment)
+    set_device(config, device)
+    blueprint.check()
+    last = likes_channels_last(config["precision"], device)
+    data = blueprint.dataset.open(device, config["batch_size"], config["seed"], ranks, last)
+    return put_together(blueprint, device, data, backends, ranks)
+
+
+def set_device(config: dict[str, Any], device: torch.device) -> None:
+    """Set this process to compute as a run does."""
     make_deterministic(device, config["threads"], config["deterministic"])
     set_products(config["precision"], device)
-    blueprint.check()
-    seed, method = config["seed"], blueprint.method
-    last = likes_channels_last(config["precision"], device)
-    data = blueprint.dataset.open(device, config["batch_size"], seed, ranks, last)
+
+
+def put_together(
+    blueprint: Blueprint, device: torch.device, data: Any, backends: list[str] | None, ranks: Ranks = ALONE
+) -> Training:
+    """Build what a run trains with, given its images (``assemble``)."""
+    experiment, method = blueprint.experiment, blueprint.method
+    config, seed = experiment.config, experiment.config["seed"]
     model, layers = build_model(blueprint, device, backends, ranks)
     precision = Precision(config["precision"], device)
     passes, recompute = Passes(microbatch(config, model, ranks)), Recompute()
@@ -150,11 +163,21 @@ def build_model(
     model = blueprint.build(bare=sparse)
     if weights_innermost(config, blueprint.experiment.choices["optimizer"], method.start, device, ranks):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    origin = None
+    if blueprint.origin is not None:
+        from dstrun.run.origin import Origin  # which puts its run together here
+
+        origin = Origin(blueprint)
     if sparse:
         backends = backends or pick_backends(blueprint, model, device, ranks)
-        layers = sparsify(model, blueprint.counts, backends, seed, device)
+        if origin is None:
+            layers = sparsify(model, blueprint.counts, backends, seed, device)
+        else:
+            layers = origin.place(model, backends, device)
     else:
-        if config["initialization"] == "fan_in":
+        if origin is not None:
+            origin.load(model)
+        elif config["initialization"] == "fan_in":
             scale_by_fan_in(model, seed)
         layers = backend(config["backend"]).wrap(model, device) if method.start == "all" else []
     model.to(device)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.predict import predict_memory
 from dstrun.system.trouble import ConfigError

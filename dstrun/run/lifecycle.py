@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 from dstrun import __version__
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.config.identity import code
 from dstrun.method.pruning import EmptyLayer
 from dstrun.record.commit import commit
@@ -218,6 +218,7 @@ def make_record(blueprint: Blueprint, folder: RunFolder, training: Training) -> 
         "seed": training.seed,
         "backends": {layer.name: layer.backend for layer in training.layers},
         "network": {"shapes": blueprint.shapes},
+        "weights": {"checksum": checkpoint.checksum(training.state())},
         "data": {"source": training.data.source, "checksum": training.data.checksum},
         "code": {"version": __version__, **commit(), "own": code(config)},
         "rows": folder.row_sums(),

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from dstrun.account.flops import FlopMeter, flops_record, paper_ratio
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.config.trust import OURS
 from dstrun.layer.backend import backend
 from dstrun.layer.criterion import Cost, expected_candidates

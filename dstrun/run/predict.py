@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dstrun.account.hollow import Hollow
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.dataset.images import Images
 from dstrun.dataset.loader import Loader, Resident
 from dstrun.run.assemble import assemble

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dstrun.system.trouble import ConfigError, why
 
 if TYPE_CHECKING:
-    from dstrun.config.composition import Experiment
+    from dstrun.config.experiment import Experiment
 
 
 def check(experiments: Sequence[Experiment]) -> None:

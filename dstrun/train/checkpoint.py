@@ -7,6 +7,7 @@ than a thousandth of the time (``docs/sweeps.md``).
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import pickle
@@ -14,10 +15,12 @@ import struct
 import time
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from dstrun import __version__
 from dstrun.record.folder import RunFolder, other_images
@@ -168,7 +171,7 @@ def load(path: Path, training: Training, folder: RunFolder | None = None) -> int
         try:
             training.load_state(state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise _foreign(found, state) from error
+            raise foreign(found, state) from error
         if folder is not None:
             _note(folder, state, training.step)
     if training.ranks.leads:
@@ -176,6 +179,39 @@ def load(path: Path, training: Training, folder: RunFolder | None = None) -> int
             begins = f"continues from {found.name}, step {training.step}" if found else "starts again"
             set_aside(file, f"{file} is damaged: the run {begins}")
     return training.step if found else 0
+
+
+def final(path: Path) -> dict[str, Any]:
+    """Read the checkpoint that a run has left at its end; on the CPU.
+
+    Raises:
+        ConfigError: there is none, or it is damaged or of another kind.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path} is not there: the weights of this run were not kept")
+    if not is_whole(path):
+        raise ConfigError(f"{path} is damaged: the weights of this run are lost")
+    return _read(path, torch.device("cpu"))
+
+
+def checksum(state: dict[str, Any]) -> str:
+    """Return a digest of a network in training: parameters, buffers, and which connections are active.
+
+    Args:
+        state: ``Training.state`` or a part of it, with ``model`` and ``layers``.
+    """
+    positions = {name: kept["positions"] for name, kept in state["layers"].items() if "positions" in kept}
+    return digest((*state["model"].items(), *positions.items()))
+
+
+def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Return the SHA-256 of tensors and their names, in their order."""
+    whole = hashlib.sha256()
+    for name, tensor in tensors:
+        plain = tensor.detach().cpu().contiguous()
+        whole.update(f"{name} {plain.dtype} {tuple(plain.shape)} ".encode())
+        whole.update(plain.flatten().view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def _has_rows(folder: RunFolder, state: dict[str, Any]) -> bool:
@@ -199,10 +235,10 @@ def _read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any
     try:
         return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise _foreign(path, {}) from error
+        raise foreign(path, {}) from error
 
 
-def _foreign(path: Path, state: dict[str, Any]) -> ConfigError:
+def foreign(path: Path, state: dict[str, Any]) -> ConfigError:
     """Return the error that says that a checkpoint is whole and does not fit."""
     here = f"dstrun {__version__} with torch {torch.__version__}"
     there = f"dstrun {state.get('version', '(another version)')} with torch {state.get('torch', '(unknown)')}"

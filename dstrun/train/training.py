@@ -333,6 +333,7 @@ class Training:
             "initial": self.initial,
             "source": self.data.source,
             "images": self.data.checksum,
+            "facts": self.data.facts(),
             "model": self.model.state_dict(),
             "backends": [layer.backend for layer in self.layers],
             "layers": {layer.name: layer.state() for layer in self.layers},

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dstrun.account.unpruned import FROZEN, OTHER, UNUSED
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.layer.interface import prunable
 from dstrun.report.unpruned import not_prunable
 from dstrun.run.assemble import assemble

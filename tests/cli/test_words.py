@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from dstrun.cli import main as cli
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.launcher import sweep
 from dstrun.record.folder import run_id
 from dstrun.system.trouble import ConfigError

@@ -19,7 +19,7 @@ from dstrun.backend.masked import layer as masked
 from dstrun.cli.help import options, text
 from dstrun.cli.methods import paper
 from dstrun.config import composition
-from dstrun.config.composition import Experiment
+from dstrun.config.experiment import Experiment
 from dstrun.layer.criterion import Cost
 from dstrun.layer.geometry import geometry
 from dstrun.layer.growth import GrowthContext, GrowthRequest, propose

@@ -10,7 +10,8 @@ import yaml
 
 from dstrun.cli.help import options, text
 from dstrun.config import composition
-from dstrun.config.composition import Experiment, compose_sweep
+from dstrun.config.composition import compose_sweep
+from dstrun.config.experiment import Experiment
 from dstrun.system.trouble import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"

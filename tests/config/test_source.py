@@ -9,7 +9,8 @@ import pytest
 
 from dstrun.cli import flags
 from dstrun.config import composition
-from dstrun.config.composition import Experiment, compose, compose_sweep
+from dstrun.config.composition import compose, compose_sweep
+from dstrun.config.experiment import Experiment
 from dstrun.record.folder import lasting, run_id
 
 CODE = """

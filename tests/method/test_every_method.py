@@ -6,18 +6,25 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from waist import watched
 
 from dstrun.allocation.budget import budget
+from dstrun.backend.sparse.layer import Sparse
 from dstrun.cli.help import options
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.method.procedure import Setting
+from dstrun.report.load import Run
 from dstrun.run.assemble import assemble
 from dstrun.run.blueprint import Blueprint
+from dstrun.run.shipping import of_file, of_run, write
 from dstrun.system.trouble import ConfigError
+from dstrun.train import checkpoint
+from dstrun.train.checkpoint import checksum
 from dstrun.train.training import Training
 
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=3", "batch_size=256", "threads=1"]
@@ -163,12 +170,37 @@ def test_what_is_pruned_leaves_neither_weight_nor_momentum(name: str, whole) -> 
             assert momentum is None or not momentum.flatten()[outside].any()
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_its_network_leaves_as_a_file_and_comes_back_on_either_backend(name: str, whole, tmp_path: Path) -> None:
+    left_as_a_file(experiment(name), whole(name), tmp_path)
+
+
+def left_as_a_file(made: Experiment, training: Training, folder: Path) -> None:
+    """Check that what a finished run computes is what its files compute."""
+    checkpoint.save(folder / "checkpoint.pt", training)
+    record = {"schema": 2, "id": "run", "state": "done", "label": "run", "seed": 0, "accuracy": {"top1": 0.0}}
+    record |= {"config": made.config, "choices": made.choices, "weights": {"checksum": checksum(training.state())}}
+    net = of_run(Run(folder, "run", "done", record, {}))
+    x = torch.randn(5, *made.build("dataset").image)
+    with torch.no_grad():
+        expected = training.model.eval()(x)
+        write(net, folder / "net.pt", "dense")
+        plain = net.blueprint.option.build(made.build("dataset").image, 10).eval()
+        plain.load_state_dict(torch.load(folder / "net.pt", weights_only=True)["state_dict"])
+        torch.testing.assert_close(plain(x), expected, rtol=1e-5, atol=1e-5)
+        write(net, folder / "net.safetensors", "csr")
+        found = of_file(folder / "net.safetensors").build("sparse")
+        torch.testing.assert_close(found(x), expected, rtol=1e-5, atol=1e-5)
+        assert [x.count for x in found.modules() if isinstance(x, Sparse)] == training.active()
+    training.model.train()
+
+
 BOTH = [name for name in METHODS if not compose([f"method={name}"]).build("method").dense]
 BOTH.remove("dense")
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_both_backends_have_the_same_topology_from_the_same_seed(name: str) -> None:
+def test_both_backends_have_the_same_topology_from_the_same_seed(name: str, tmp_path: Path) -> None:
     """On a perceptron: batch normalization amplifies rounding (``tests/backend`` has other networks)."""
     masked, sparse = (finished(experiment(name, "model=mlp", f"backend={backend}")) for backend in ("masked", "sparse"))
     assert masked.updates == sparse.updates
@@ -176,6 +208,7 @@ def test_both_backends_have_the_same_topology_from_the_same_seed(name: str) -> N
         assert torch.equal(one.topology.positions, other.topology.positions), one.name
         torch.testing.assert_close(one.values(), other.values(), rtol=1e-3, atol=1e-4)
     assert masked.flops.train == sparse.flops.train
+    left_as_a_file(experiment(name, "model=mlp", "backend=sparse"), sparse, tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - set(BOTH) - {"dense"}))

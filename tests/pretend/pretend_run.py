@@ -16,7 +16,8 @@ from cuda_tensor import CudaTensor
 from tally import Tally, counting
 from torch import Tensor
 
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.dataset.cifar import CIFAR10
 from dstrun.dataset.images import Images
 from dstrun.run.assemble import assemble

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.run import fitting
 from dstrun.system.trouble import ConfigError
 

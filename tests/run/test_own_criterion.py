@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.layer.criterion import Cost
 from dstrun.layer.growth import GrowthContext
 from dstrun.layer.topology import draw_distinct, inactive

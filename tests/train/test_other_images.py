@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.dataset.digits import Digits
 from dstrun.launcher.local import Local
 from dstrun.launcher.sweep import Sweep

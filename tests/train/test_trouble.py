@@ -15,7 +15,8 @@ from small_run import SMALL
 
 import dstrun.run.lifecycle
 from dstrun.cli.main import main
-from dstrun.config.composition import Experiment, compose
+from dstrun.config.composition import compose
+from dstrun.config.experiment import Experiment
 from dstrun.record import writer
 from dstrun.record.folder import RunFolder
 from dstrun.record.writer import Rows

@@ -75,6 +75,7 @@ class Factors(Procedure):
         self.channels = Channels(setting.model, setting.layers)
         if not self.channels.pairs:
             raise ConfigError("method=sss makes no sense with this network, which has no channels that can be removed")
+        self.hooks: list[Any] = []
         self.factors = [self._attach(pair) for pair in self.channels.pairs]
         self.own: list[Optimizer] = [Proximal(self.factors, rate, gamma, momentum)]
         say(f"  {self.channels.summary()}")
@@ -91,7 +92,7 @@ class Factors(Procedure):
             shape = (-1,) + (1,) * (output.ndim - 2) if spatial else (-1,)
             return output * factor.view(shape)
 
-        module.register_forward_hook(scale)
+        self.hooks.append(module.register_forward_hook(scale))
         return factor
 
     def updates_at(self, step: int) -> bool:
@@ -111,6 +112,22 @@ class Factors(Procedure):
         for factor in self.factors:
             factor.grad = None
             factor.requires_grad_(False)
+
+    def release(self) -> None:
+        """Multiply the factors into the weights and biases of the modules whose outputs they scale."""
+        for pair, factor, hook in zip(self.channels.pairs, self.factors, self.hooks, strict=True):
+            module: Any = self.channels.modules[pair.norms[-1] if pair.norms else pair.producer]
+            hook.remove()
+            if module.weight is None:
+                raise ConfigError(f"{pair.norms[-1]} has no weights of its own that could take the factors of sss")
+            factor, weight = factor.detach(), module.weight.detach()
+            scaled = weight * factor.view(-1, *(1,) * (weight.dim() - 1))
+            if torch.nn.utils.parametrize.is_parametrized(module, "weight"):
+                module.weight = scaled
+            else:
+                weight.copy_(scaled)
+            if module.bias is not None:
+                module.bias.detach().mul_(factor)
 
     def _remove(self, step: int) -> Update:
         before = [layer.count for layer in self.setting.layers]

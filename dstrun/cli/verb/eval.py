@@ -1,0 +1,38 @@
+"""``dstrun eval``: a finished run's network on the images of its record, or on others."""
+
+from __future__ import annotations
+
+from dstrun.cli.start import read, silence_allocator
+from dstrun.cli.words import own_code, parser
+from dstrun.system.progress import say
+from dstrun.system.safe import put
+
+HELP = {84: ("eval RUN [dataset=...] [--split train|val|test]", "its accuracy again, on the same images or others")}
+
+
+def main(words: list[str]) -> int:
+    """Evaluate a run."""
+    made = parser("eval", "Evaluate the network of a finished run, as in training.", runs=False)
+    made.add_argument("run", metavar="RUN", help="a run's folder, its id below results or the beginning of one")
+    made.add_argument(
+        "overrides", nargs="*", metavar="dataset=",
+        help="other images: dataset=NAME, dataset.KEY=VALUE; and device=; by default those of its record",
+    )  # fmt: skip
+    from dstrun.run.evaluation import COLUMNS, SPLITS, settings
+
+    made.add_argument("--split", choices=SPLITS, help="which images (default: those that the run was evaluated on)")
+    own_code(made)
+    arguments = made.parse_intermixed_args(words)
+    from dstrun.run.finished import find, modules
+
+    run, places = find(arguments.run), modules(arguments.config_dir)
+    config = settings(run, read(arguments.overrides), arguments.split, arguments.config_dir)
+    silence_allocator()
+    from dstrun.report.format import render
+    from dstrun.run.evaluation import evaluate
+
+    row = evaluate(run, config, arguments.split, arguments.trusted, places)
+    put(render([row], COLUMNS, arguments.format))
+    if row["agrees"] is False:
+        say("the record has other numbers: another machine, PyTorch or number of threads may round otherwise")
+    return 0
