@@ -60,6 +60,7 @@ def spelled(words: Sequence[str]) -> list[str]:
 
 
 def _spelled(word: str) -> str:
+    word = SHORT.sub(r"\1.mode=", word)  # Hydra composes the runs of a sweep from the words themselves, too
     key, sign, text = word.partition("=")
     if not sign or key.lstrip("+") not in (*NAMES, "dataset.root") or "'" in text:
         return word
