@@ -72,7 +72,7 @@ class Experiment:
         plan.jobs.update({task.key: f"4711_{i}" for i, task in enumerate(self.tasks)})
         plan.write()
         (found,) = load.runs(self.run)
-        with suppress(sync.wandb.Unsent):
+        with suppress(sync.Unsent):
             sync.Mark(self.run).write(TO, sync.make_copy(found, found.state_at(NOW)), None)
         shutil.copytree(self.folder, self.kept)
         self.files = sorted(str(p.relative_to(self.kept)) for p in self.kept.rglob("*") if p.is_file())

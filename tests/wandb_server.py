@@ -94,6 +94,34 @@ class Answers(BaseHTTPRequestHandler):
         files = [{"name": name, "uploadUrl": f"{self.server.url}/upload"} for name in asked["files"]]
         return ({"data": {"createRunFiles": {"runID": asked["run"], "uploadHeaders": [], "files": files}}},)
 
+    def Viewer(self, asked: dict[str, Any]) -> tuple[Any, ...]:
+        empty = {"edges": []}
+        me = {"id": "u", "entity": "me", "username": "me", "name": "me", "email": None, "admin": False, "flags": "{}"}
+        return ({"data": {"viewer": me | {"teams": empty, "apiKeys": empty, "deletedAt": None}}},)
+
+    def ArtifactType(self, asked: dict[str, Any]) -> tuple[Any, ...]:
+        return ({"data": {"project": None}},)
+
+    def CreateArtifact(self, asked: dict[str, Any]) -> tuple[Any, ...]:
+        artifact = {"id": "a", "state": "PENDING", "artifactSequence": {"id": "s", "latestArtifact": None}}
+        return ({"data": {"createArtifact": {"artifact": artifact}}},)
+
+    def CreateArtifactManifest(self, asked: dict[str, Any]) -> tuple[Any, ...]:
+        manifest = {"id": "m", "file": self.file("manifest")}
+        return ({"data": {"createArtifactManifest": {"artifactManifest": manifest}}},)
+
+    def CreateArtifactFiles(self, asked: dict[str, Any]) -> tuple[Any, ...]:
+        more = {"storagePath": "x", "artifact": {"id": "a"}}
+        nodes = [{"node": self.file(file["name"]) | more} for file in asked["input"]["artifactFiles"]]
+        return ({"data": {"createArtifactFiles": {"files": {"edges": nodes}}}},)
+
+    def CommitArtifact(self, asked: dict[str, Any]) -> tuple[Any, ...]:
+        return ({"data": {"commitArtifact": {"artifact": {"id": "a", "digest": "d"}}}},)
+
+    def file(self, name: str) -> dict[str, Any]:
+        where = {"uploadUrl": f"{self.server.url}/upload", "uploadHeaders": []}
+        return {"id": name, "name": name, "displayName": name, **where}
+
     def bucket(self, name: str) -> dict[str, Any] | None:
         run = self.server.runs.get(name)
         return run and {

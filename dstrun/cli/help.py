@@ -56,6 +56,7 @@ def text() -> str:
     lines += ["", "Settings:"]
     for name, item in SETTINGS.items():
         bound = item.metadata["bound"]
+        bound = bound() if name == "tracker" else bound
         allowed = f"; {bound.text}" if isinstance(bound, Bound) else f"; {'|'.join(bound)}" if bound else ""
         plain = "null" if default(item) is None else default(item)
         lines.append(f"  {f'{name}={plain}':<22}  {item.metadata['help']}{allowed}")

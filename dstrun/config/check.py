@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dstrun.config.option import Above, check_value
-from dstrun.config.schema import SETTINGS
+from dstrun.config.schema import DEFAULTS, SETTINGS, place
 from dstrun.layer.backend import is_dense
 from dstrun.layer.criterion import Cost
 from dstrun.system.trouble import ConfigError
@@ -26,10 +26,13 @@ def check(experiment: Experiment) -> None:
     """
     config = experiment.config
     for name, item in SETTINGS.items():
-        group, _, leaf = name.rpartition(".")
-        value, bound = (config[group] if group else config)[leaf], item.metadata["bound"]
-        if bound is not None and value is not None:
-            check_value(name, value, Annotated[str if isinstance(value, str) else float, bound])
+        held, leaf = place(config, name)
+        value, bound = held[leaf], item.metadata["bound"]
+        for one in value if isinstance(value, list) else [value]:
+            if bound is not None and one is not None:
+                kind = Annotated[str if isinstance(one, str) else float, bound() if callable(bound) else bound]
+                check_value(name.removesuffix(".mode"), one, kind)
+    _check_trackers(config)
     check_value("model.width", config["model"].get("width", 1.0), Annotated[float, Above(0)])
     _check_folders(config["experiment"], config["results"])
     method = experiment.build("method")
@@ -61,6 +64,23 @@ def _check_folders(experiment: str, results: str) -> None:
             raise ConfigError(f"experiment={part[:20]}... is {len(part.encode())} bytes long: at most {LONGEST} go")
     if not results or "\0" in results:
         raise ConfigError("results= must be a folder: results=. is the current one")
+
+
+def _check_trackers(config: dict[str, Any]) -> None:
+    """Check that ``none`` stands alone, and that no setting of W&B is said where it has no part."""
+    chosen = config["tracker"]
+    if "none" in chosen:
+        raise ConfigError(f"tracker=[{','.join(chosen)}] makes no sense: none stands alone")
+    if "wandb" not in chosen and config["wandb"]["mode"] in ("online", "offline"):
+        raise ConfigError(f"wandb={config['wandb']['mode']} makes no sense with tracker={_listed(chosen)}: add wandb")
+    said = [key for key, value in config["wandb"].items() if key != "mode" and value != DEFAULTS["wandb"][key]]
+    if "wandb" not in chosen and said:
+        value = config["wandb"][said[0]]
+        raise ConfigError(f"wandb.{said[0]}={value} makes no sense with tracker={_listed(chosen)}: add wandb")
+
+
+def _listed(chosen: list[str]) -> str:
+    return f"[{','.join(chosen)}]" if len(chosen) > 1 else next(iter(chosen), "none")
 
 
 def _check_parts(method: Any, experiment: Experiment) -> None:

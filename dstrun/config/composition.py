@@ -38,13 +38,14 @@ from dstrun.config.override import (
     options_of,
     parse,
     quoted,
+    several,
     texts,
     trusted,
     with_protocol,
     without_nulls,
     words,
 )
-from dstrun.config.schema import DEFAULTS, KNOWN, MISSING, NAMES, OPTIONAL, SETTINGS, Schema
+from dstrun.config.schema import DEFAULTS, KNOWN, MISSING, NAMES, OPTIONAL, SETTINGS, Schema, listed, place
 from dstrun.system.trouble import ConfigError
 
 HERE = "dstrun.conf"
@@ -191,9 +192,8 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     """Compose one run; ``bases`` keeps what the words that choose options compose to, which takes long."""
     overrides = without_nulls(overrides)
     parsed = parse(overrides)
-    for override in parsed:
-        if override.is_sweep_override() and not override.get_key_element().startswith("hydra"):
-            raise ConfigError(f"{override.input_line} lists several values: put -m before it to sweep over them")
+    if found := [o for o in parsed if o.is_sweep_override() and not o.get_key_element().startswith("hydra")]:
+        raise several(found[0])
     overrides = with_protocol(parsed)
     parsed = parse(overrides)
     command = tuple(o.input_line or "" for o in parsed if not o.is_hydra_override())
@@ -291,7 +291,7 @@ def experiment(
     for key, text in (typed or {}).items():
         group, _, leaf = key.partition(".")
         if key in NAMES:
-            config[key] = text
+            place(config, key)[0][leaf or key] = text
         elif leaf and group in GROUPS and identity.is_text(config[group], leaf):
             config[group][leaf] = text
     named = trusted(command)
@@ -340,10 +340,12 @@ def _fill(config: dict[str, Any]) -> None:
         if config.setdefault(group, None) is None and group not in OPTIONAL:
             raise ConfigError(f"{group}=null makes no sense: choose one; dstrun --help lists them")
     for name in NAMES:
-        if isinstance(config[name], int | float):  # of an interpolation
-            config[name] = str(config[name])
-        if not isinstance(config[name], str) and SETTINGS[name].default is not None:
-            raise ConfigError(f"{name}={config[name]} must be a name")
+        held, leaf = place(config, name)
+        if isinstance(held[leaf], int | float):  # of an interpolation
+            held[leaf] = str(held[leaf])
+        if not isinstance(held[leaf], str) and SETTINGS[name].default is not None:
+            raise ConfigError(f"{name}={held[leaf]} must be a name")
+    config["tracker"] = listed(config["tracker"])
 
 
 def _check_recipe(recipes: Any, taken: Mapping[str, Any], name: str) -> None:

@@ -193,6 +193,8 @@ def _of_value(values: list[Override], every: list[str]) -> ConfigError | None:
             return ConfigError(f"{key}={'null' if value is None else value} must be {said[kind]}")
         if kind.startswith("int") and isinstance(value, float):
             return ConfigError(f"{key}={value} must be a whole number")
+        if kind.startswith("list") and not isinstance(value, list):
+            return ConfigError(f"{key}={value} must be a list such as [{value}]")
         if kind == "bool" and not isinstance(value, bool):
             return ConfigError(f"{key}={value} must be true or false")
         if kind == "str" and (value is None or isinstance(value, list | dict)):

@@ -20,8 +20,8 @@ from dstrun.config.schema import Schema
 from dstrun.system.trouble import ConfigError
 
 VOLATILE = (
-    "experiment", "results", "wandb", "threads", "devices", "distributed", "retry", "fail_fast", "checkpoint",
-    "step", "trusted", "dataset.root", "dataset.download", "dataset.workers",
+    "experiment", "results", "tracker", "wandb", "threads", "devices", "distributed", "retry", "fail_fast",
+    "checkpoint", "step", "trusted", "dataset.root", "dataset.download", "dataset.workers",
 )  # fmt: skip
 """Settings that cannot change a result."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,9 @@ from dstrun.system.trouble import ConfigError
 
 PROTOCOL = "protocol"
 """The group whose options are papers; each has a folder of files besides, one a method."""
+
+SHORT = re.compile(r"^(\+*wandb)=(?![{]|null$)")
+"""``wandb=offline``, as older versions had it, is ``wandb.mode=offline``."""
 
 LONG = 200
 """Letters of a word that are shown."""
@@ -46,7 +50,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 @lru_cache(maxsize=1024)
 def _parsed(word: str, loader: ConfigLoader | None) -> Override:
     """Parse a word; the runs of a sweep share most of theirs."""
-    [found] = OverridesParser.create(config_loader=loader).parse_overrides([word])
+    [found] = OverridesParser.create(config_loader=loader).parse_overrides([SHORT.sub(r"\1.mode=", word)])
     return found
 
 
@@ -56,6 +60,7 @@ def spelled(words: Sequence[str]) -> list[str]:
 
 
 def _spelled(word: str) -> str:
+    word = SHORT.sub(r"\1.mode=", word)  # Hydra composes the runs of a sweep from the words themselves, too
     key, sign, text = word.partition("=")
     if not sign or key.lstrip("+") not in (*NAMES, "dataset.root") or "'" in text:
         return word
@@ -147,6 +152,13 @@ def as_typed(override: Override) -> list[str]:
     typed = [part.strip() for part in text.split(",")]
     plain = len(typed) == len(values) and not set(text) & set("'\"[](){}\\")
     return typed if plain else values
+
+
+def several(override: Override) -> ConfigError:
+    """Return the error of a word that lists values, where there is one run."""
+    key, _, text = (override.input_line or "").partition("=")
+    instead = f", or write tracker=[{text}] for one run with all of them" if key == "tracker" else ""
+    return ConfigError(f"{key}={text} lists several values: put -m before it to sweep over them{instead}")
 
 
 def axes(overrides: Iterable[Override]) -> dict[str, list[str]]:

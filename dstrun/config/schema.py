@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import MISSING as NONE
 from dataclasses import Field, dataclass, field, fields
+from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import Any
 
 from dstrun.config.option import Above, AtLeast, OneOf, Within
@@ -18,6 +20,19 @@ def setting(default: Any, bound: Any, help: str) -> Any:
     return field(default=default, metadata={"bound": bound, "help": help})
 
 
+def trackers() -> tuple[str, ...]:
+    """Name what ``tracker=`` takes: the modules of ``dstrun.tracker`` but for what they share, and ``none``."""
+    package = find_spec("dstrun.tracker")
+    places = (package and package.submodule_search_locations) or ()
+    return (*sorted(module.name for module in iter_modules(places) if module.name not in ("page", "protocol")), "none")
+
+
+def listed(tracker: Any) -> list[str]:
+    """Return the trackers that ``tracker=`` names, in its order; none of ``none`` alone."""
+    names = dict.fromkeys(map(str, tracker)) if isinstance(tracker, list) else [str(tracker or "none")]
+    return [] if [*names] == ["none"] else [*names]
+
+
 MISSING = "???"
 """OmegaConf's word for a value that has to be set."""
 
@@ -27,6 +42,23 @@ class CheckpointSettings:
     """When a run is saved."""
 
     every_minutes: float = setting(10.0, Above(0), "from one checkpoint to the next")
+
+
+@dataclass
+class WandbSettings:
+    """How a run is shown on Weights & Biases; where null, W&B's own environment variables decide."""
+
+    mode: str = setting(
+        "auto",
+        OneOf("auto", "online", "offline", "disabled"),
+        "of Weights & Biases; wandb=offline is short for wandb.mode=offline",
+    )
+    project: str | None = setting(None, None, "where runs go; null: WANDB_PROJECT, or dstrun")
+    entity: str | None = setting(None, None, "user or team; null: WANDB_ENTITY, or the key's own")
+    group: str | None = setting(None, None, "of runs; null: one for the seeds of each configuration")
+    tags: list[str] = field(default_factory=list, metadata={"bound": None, "help": "besides its own: [pilot,lab]"})
+    notes: str | None = setting(None, None, "a text shown with the run; null: WANDB_NOTES")
+    system: bool = setting(False, None, "sample CPU, GPU, memory and disk of the machine, too")
 
 
 @dataclass
@@ -77,7 +109,11 @@ class Schema:
     distributed: str | None = setting(None, OneOf("ddp"), "ddp: one run over the processes of torchrun or srun")
     experiment: str = setting("default", None, "folder under results")
     results: str = setting("results", None, "where records go")
-    wandb: str = setting("auto", OneOf("auto", "online", "offline", "disabled"), "mirror to Weights & Biases")
+    tracker: Any = field(
+        default="wandb",
+        metadata={"bound": trackers, "help": "services that show a run: one, or several as [wandb,tensorboard]"},
+    )
+    wandb: WandbSettings = field(default_factory=WandbSettings)
     threads: int | None = setting(None, AtLeast(1), "CPU threads; all cores if null")
     trusted: list[str] = field(
         default_factory=list,
@@ -105,17 +141,26 @@ def default(item: Field[Any]) -> Any:
     return item.default if item.default_factory is NONE else item.default_factory()
 
 
+PARTS = {"checkpoint": CheckpointSettings, "wandb": WandbSettings}
+"""Settings that stand together under one key."""
 SETTINGS = {f.name: f for f in fields(Schema) if f.metadata} | {
-    f"checkpoint.{f.name}": f for f in fields(CheckpointSettings)
+    f"{part}.{f.name}": f for part, cls in PARTS.items() for f in fields(cls)
 }
 """What is declared with ``setting``, by the name under which it is set."""
 NAMES = {name for name, item in SETTINGS.items() if str(item.type).startswith("str")}
 """Settings that are text, whatever it looks like."""
 DEFAULTS: dict[str, Any] = {name: default(f) for name, f in SETTINGS.items() if "." not in name} | {
-    "checkpoint": {f.name: f.default for f in fields(CheckpointSettings)},
+    **{part: {f.name: default(f) for f in fields(cls)} for part, cls in PARTS.items()},
     "recipe": {},
+    "tracker": listed("wandb"),
 }
 """What a setting is by default, by its key at the top."""
 KNOWN = [f.name for f in fields(Schema)]
 OPTIONAL = [f.name for f in fields(Schema) if not f.metadata and f.default is None]
 """Groups that may be without an option: ``null``."""
+
+
+def place(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """Return the dictionary that holds a setting, and its key there: ``wandb.mode`` is ``mode`` of ``wandb``."""
+    part, _, leaf = name.rpartition(".")
+    return (config[part] if part else config), leaf

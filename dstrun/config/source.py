@@ -35,10 +35,14 @@ class Files(FileConfigSource):
         file = Path(self.path, self._normalize_file_name(config_path))
         check_file(file)
         try:
-            return super().load_config(config_path)
+            found = super().load_config(config_path)
         except GrammarParseError as error:
             first = str(error).splitlines()[0]
             raise Unresolved(error.full_key or "", str(error.value), first, file) from error
+        plain = OmegaConf.to_container(found.config, resolve=False)
+        if isinstance(plain, dict) and isinstance(plain.get("wandb"), str):  # as older versions had it
+            OmegaConf.update(found.config, "wandb", {"mode": plain["wandb"]}, merge=False)
+        return found
 
 
 def bound() -> None:

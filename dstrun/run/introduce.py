@@ -19,7 +19,7 @@ LESS = ("microbatch", "checkpointing", "activations", "weights", "rounding", "st
 """Settings that let training hold less (``docs/memory.md``)."""
 
 
-def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int, mirror: str) -> None:
+def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int, shown: str) -> None:
     """Print what is about to be trained, and what of it is not what the words ask for.
 
     Args:
@@ -27,7 +27,7 @@ def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int,
         name: of the run.
         training: put together.
         resumed: the step after which it continues.
-        mirror: what W&B gets.
+        shown: which trackers show it, and how.
     """
     experiment, cost, data = blueprint.experiment, blueprint.cost, training.data
     config = experiment.config
@@ -35,7 +35,7 @@ def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int,
     say(
         f"  {experiment.choices['model']} on {experiment.choices['dataset']}: {data.train_count:,} images, "
         f"{training.total_steps:,} steps of {config['batch_size']}, {device_name(training.device)}, "
-        f"{config['precision']}, W&B {mirror}"
+        f"{config['precision']}, {shown}"
     )
     active, sizes = training.active(), training.sizes
     densities = [a / s for a, s in zip(active, sizes, strict=True)] or [1.0]

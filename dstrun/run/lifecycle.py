@@ -21,17 +21,19 @@ from dstrun.method.pruning import EmptyLayer
 from dstrun.record.commit import commit
 from dstrun.record.folder import RunFolder, label, lasting
 from dstrun.record.lock import BUSY_CODE, Busy
+from dstrun.report import load
 from dstrun.run.assemble import assemble
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.introduce import introduce
+from dstrun.run.sync import densities
 from dstrun.system.heap import keep_freed
 from dstrun.system.progress import Progress, human, muted, say
 from dstrun.system.ranks import Ranks
 from dstrun.system.safe import without_secrets
 from dstrun.system.trouble import ConfigError, sentence, why
 from dstrun.system.whole import write_atomic
-from dstrun.tracker import wandb
-from dstrun.tracker.page import page, summary
+from dstrun.tracker.page import history, page, summary
+from dstrun.tracker.protocol import Trackers
 from dstrun.train import checkpoint, distributed
 from dstrun.train.device import device_name, pick_device
 from dstrun.train.fit import Diverged, Interrupted, Unsaved, fit
@@ -108,7 +110,7 @@ def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.de
             folder.tidy()
             folder.mend_rows(done, lambda: checkpoint.rows(folder.checkpoint))
         return Outcome("done", folder, done, "already done")
-    mode, reason = wandb.decide(config["wandb"]) if ranks.leads else ("disabled", "")
+    trackers = Trackers(config if ranks.leads else {"tracker": []})
     keep_freed()
     blueprint = Blueprint(experiment)
     training = assemble(experiment, device, checkpoint.backends(folder.checkpoint), ranks, blueprint)
@@ -117,7 +119,7 @@ def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.de
             if (done := ranks.broadcast(folder.record)) is not None:  # another process has ended it meanwhile
                 return Outcome("done", folder, done, "already done")
             if ranks.leads:
-                return _train(blueprint, folder, training, stop, mode, reason)
+                return _train(blueprint, folder, training, stop, trackers)
             resumed = checkpoint.load(folder.checkpoint, training, folder)
             if asked := ranks.any_rank(stop.requested):
                 return Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
@@ -128,7 +130,7 @@ def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.de
         training.data.close()
 
 
-def _train(blueprint: Blueprint, folder: RunFolder, training: Training, stop: Stop, mode: str, reason: str) -> Outcome:
+def _train(blueprint: Blueprint, folder: RunFolder, training: Training, stop: Stop, trackers: Trackers) -> Outcome:
     experiment = blueprint.experiment
     resumed = checkpoint.load(folder.checkpoint, training, folder)
     folder.begin(OmegaConf.to_yaml({"choices": experiment.choices, **experiment.config}), resumed)
@@ -138,16 +140,27 @@ def _train(blueprint: Blueprint, folder: RunFolder, training: Training, stop: St
         outcome = Outcome("interrupted", folder, None, f"{asked} at step {resumed} of {training.total_steps}")
         folder.status(state=outcome.state, message=outcome.message)
         return outcome
-    introduce(blueprint, folder.id, training, resumed, f"{mode} ({reason})")
-    mirror = wandb.Mirror.open(mode, folder.path, page(folder.id, experiment.config, experiment.choices))
+    introduce(blueprint, folder.id, training, resumed, str(trackers))
+    trackers.open(folder.path, page(folder.id, experiment.config, experiment.choices))
+    if resumed:
+        show_again(trackers, folder, training)
     progress = Progress(training.total_steps, training.data.steps_per_epoch)
     try:
-        outcome, error_text = _attempt(blueprint, folder, training, Journal(folder, mirror, progress), stop)
+        outcome, error_text = _attempt(blueprint, folder, training, Journal(folder, trackers, progress), stop)
     finally:
         progress.close()
     _leave(outcome, error_text)
-    mirror.finish(summary(outcome.state, outcome.record), 0 if outcome.state == "done" else 1)
+    trackers.finish(summary(outcome.state, outcome.record), 0 if outcome.state == "done" else 1)
     return outcome
+
+
+def show_again(trackers: Trackers, folder: RunFolder, training: Training) -> None:
+    """Show the epochs before a run is continued, of which each tracker takes those it lacks."""
+    held = {"layers": training.topology(), "backends": {layer.name: layer.backend for layer in training.layers}}
+    seen = load.Run(folder.path, folder.id, "running", held, {})
+    rows = load.metrics(seen)
+    for row, shares in zip(rows, densities(seen, [row["step"] for row in rows]), strict=True):
+        trackers.log(history(row, shares), row["step"])
 
 
 def _attempt(

@@ -16,19 +16,18 @@ if TYPE_CHECKING:
 
 
 def check(experiments: Sequence[Experiment]) -> None:
-    """Check data sets, W&B and the folders of results, each once; nothing is decoded, downloaded or written.
+    """Check data sets, trackers and the folders of results, each once; nothing is decoded, downloaded or written.
 
     Raises:
         ConfigError: in the words that a single run has.
     """
-    from dstrun.tracker import wandb
+    from dstrun.tracker.protocol import mirror
 
     for dataset in {experiment.build("dataset"): None for experiment in experiments}:
         dataset.check()
-    if any(experiment.config["wandb"] in ("online", "auto") for experiment in experiments):
-        online = any(experiment.config["wandb"] == "online" for experiment in experiments)
-        if online or os.environ.get("WANDB_MODE") == "online":
-            wandb.decide("online" if online else "auto")
+    asked = {(name, e.config["wandb"]["mode"]): e.config for e in experiments for name in e.config["tracker"]}
+    for (name, _), config in asked.items():
+        mirror(name).decide(config)
     for results, experiment in {(e.config["results"], e.config["experiment"]): None for e in experiments}:
         check_results(results, experiment)
     for device in {e.config["device"]: None for e in experiments}:

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,17 @@ from dstrun.report.format import Column
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
 from dstrun.tracker import page, wandb
-from dstrun.tracker.protocol import Unsent
+from dstrun.tracker.protocol import reason
 
 COLUMNS = [Column("run"), Column("state"), Column("epochs"), Column("sync"), Column("note")]
 NEW, CHANGED, THERE, NO = "new", "changed", "already there", "no"
 SENT, WRITTEN, FAILED = "sent", "written", "failed"
-SAME = ("epoch", "train_loss", "loss", "top1")
-"""Numbers of an epoch by which it is recognised."""
+SAME = {"epoch", "train/loss", "test/loss", "test/top1", "val/loss", "val/top1", "train_loss", "loss", "top1"}
+"""Numbers of an epoch by which it is recognised, those of older versions too."""
+
+
+class Unsent(Exception):
+    """W&B does not get a run, or not all of it; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,20 @@ class Destination:
     """Where runs go: ``online`` to a server, ``offline`` into their own folders."""
 
     mode: str
-    project: str
+    project: str | None = None
+    entity: str | None = None
+
+    def of(self, config: Mapping[str, Any]) -> Destination:
+        """Return where a run goes: as its own configuration says unless a project is set here."""
+        said = wandb.settings(config)
+        return Destination(self.mode, self.project or wandb.project_of(config), said.get("entity"))
 
     def __str__(self) -> str:
         """Name it, as marks do."""
+        project = self.project or wandb.project_of({})
         if self.mode == "offline":
-            return f"offline/{self.project}"
-        return "/".join(filter(None, (wandb.server(), os.environ.get("WANDB_ENTITY"), self.project)))
+            return f"offline/{project}"
+        return "/".join(filter(None, (wandb.server(), self.entity or os.environ.get("WANDB_ENTITY"), project)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ def plan(runs: Sequence[load.Run], to: Destination, now: float) -> list[Item]:
             row["epochs"] = len(copy.rows)
             if seen.setdefault(run.id, run.folder) != run.folder:
                 raise Unsent(f"{seen[run.id]} has the same name")
-            row["sync"], row["note"] = _compare(copy, Mark(run.folder).sent(to))
+            row["sync"], row["note"] = _compare(copy, Mark(run.folder).sent(to.of(copy.page.config)))
         except Unsent as why:
             row["note"] = str(why)
     return items
@@ -135,9 +146,12 @@ def make_copy(run: load.Run, state: str) -> Copy:
         raise Unsent("no epoch yet")
     try:
         shares = densities(run, [row["step"] for row in rows])
-        history = [(row["step"], page.history(row, share)) for row, share in zip(rows, shares, strict=True)]
-        shown = page.page(run.id, setting["config"], setting["choices"])
-        return Copy(shown, history, page.summary(state, run.record), state == "done")
+        old = page.is_old(setting["config"])
+        history = [(row["step"], page.history(row, share, old=old)) for row, share in zip(rows, shares, strict=True)]
+        shown = page.page(run.id, setting["config"], setting["choices"], run.get("code.own"))
+        return Copy(shown, history, page.summary(state, run.record, old=old), state == "done")
+    except ConfigError as error:
+        raise Unsent(str(error)) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise Unsent(f"its record is of another kind ({error!r})") from error
 
@@ -187,8 +201,9 @@ def send(items: Sequence[Item], to: Destination) -> None:
     for number, item in enumerate(due, 1):
         try:
             copy = make_copy(item.run, item.row["state"])
-            files, before = _send(copy, item.run.folder, to)
-            Mark(item.run.folder).write(to, copy, files)
+            there = to.of(copy.page.config)
+            files, before = _send(copy, item.run.folder, there)
+            Mark(item.run.folder).write(there, copy, files)
             item.row |= {"sync": SENT if to.mode == "online" else WRITTEN}
             if before:
                 item.row["note"] = f"{before} epochs were there"
@@ -234,18 +249,29 @@ def _send(copy: Copy, folder: Path, to: Destination) -> tuple[str | None, int]:
 
 
 def _mirror(copy: Copy, folder: Path, to: Destination) -> int:
+    try:
+        mirror = wandb.Mirror.open(to.mode, folder, copy.page, project=to.project)
+        return _continued(copy, mirror)
+    except Unsent:
+        raise
+    except Exception as error:
+        raise Unsent(reason(error)) from error
+
+
+def _continued(copy: Copy, mirror: wandb.Mirror) -> int:
+    """Mirror what is not there yet; returns how many epochs were."""
     code = 0 if copy.done else 1
-    mirror = wandb.Mirror.open(to.mode, folder, copy.page, project=to.project, strict=True)
     before = [row for row in copy.rows if row[0] < mirror.next]
     last = before[-1][1] if before else {}
-    if mirror.next and not mirror.agrees({key: last.get(key) for key in SAME}):
-        mirror.finish(exit_code=code)
+    known = {key: value for key, value in last.items() if key in SAME}
+    if mirror.next and not (known and mirror.agrees(known)):
+        mirror.finish({}, exit_code=code)
         raise Unsent("W&B has other numbers under this name, and replaces none: choose another --project")
     try:
-        for step, values in copy.rows:
+        for step, values in copy.rows[len(before) :]:
             mirror.log(values, step)
     except KeyboardInterrupt:
-        mirror.finish(exit_code=1)
+        mirror.finish({}, exit_code=1)
         raise
     mirror.finish(copy.summary, code)
     return len(before)

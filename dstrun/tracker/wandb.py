@@ -7,12 +7,10 @@ started: it would prompt for a missing key, and wait for minutes for a server th
 from __future__ import annotations
 
 import configparser
-import logging
 import math
 import netrc
 import os
-import socket
-import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,13 @@ from urllib.parse import urlsplit
 
 from dstrun.config.option import expanded
 from dstrun.system import home
+from dstrun.system.reach import PATIENCE, reachable
 from dstrun.system.trouble import ConfigError
-from dstrun.tracker.page import Page
-from dstrun.tracker.protocol import Tracker, Unsent
+from dstrun.tracker.page import Page, Table
+from dstrun.tracker.protocol import Tracker
 
 MODES = ("online", "offline", "disabled")
 PUBLIC = "https://api.wandb.ai"
-PATIENCE = 2.0  # seconds to reach the server
 
 # What wandb would print, watch or copy by itself: the run's record has it.
 SETTINGS: dict[str, Any] = {
@@ -36,7 +34,6 @@ SETTINGS: dict[str, Any] = {
     "disable_code": True,
     "disable_git": True,
     "disable_job_creation": True,
-    "x_disable_stats": True,
     "x_disable_meta": True,
     "x_save_requirements": False,
     "reinit": "create_new",
@@ -44,9 +41,8 @@ SETTINGS: dict[str, Any] = {
     "x_graphql_retry_max": 1,
     "x_graphql_timeout_seconds": 5.0,
     "finish_timeout": 60.0,
+    "finish_timeout_raises": True,
 }
-
-logger = logging.getLogger("dstrun")
 
 
 def decide(wanted: str) -> tuple[str, str]:
@@ -84,98 +80,80 @@ def lack() -> tuple[str, str] | None:
     url = server()
     if not _has_key(url):
         return f"no API key for {url}", "run `wandb login`, or "
-    if not _reachable(url):
+    if not reachable(url):
         return f"no connection to {url} within {PATIENCE:g} s", ""
     return None
 
 
 class Mirror(Tracker):
-    """A run on Weights & Biases. After a failure, which is said once, the mirror turns itself off."""
+    """A run on Weights & Biases."""
 
-    decide = staticmethod(decide)
+    remedy = " (dstrun sync sends it)"
 
-    def __init__(self, *, strict: bool = False) -> None:
-        self._run: Any = None
-        self._strict = strict
-        self.next = 0
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        self.next = run.starting_step
+
+    @staticmethod
+    def decide(config: Mapping[str, Any]) -> tuple[str, str]:
+        """Decide how to mirror a run, see ``decide``."""
+        return decide(config["wandb"]["mode"])
 
     @classmethod
-    def open(cls, mode: str, folder: Path, page: Page, *, project: str | None = None, strict: bool = False) -> Mirror:
+    def open(cls, mode: str, folder: Path, page: Page, *, project: str | None = None) -> Mirror:
         """Start mirroring a run.
 
         Args:
-            mode: as ``decide`` returns it; ``disabled`` gives a mirror that does nothing.
+            mode: as ``decide`` returns it; never ``disabled``.
             folder: wandb's files go to ``folder/wandb``.
             page: what W&B shows of the run; online, opening it again continues it.
-            project: where it is shown; ``own_project()`` if null.
-            strict: whether failures are raised.
+            project: where it is shown, in place of what its configuration says.
         """
-        mirror = cls(strict=strict)
-        if mode == "disabled":
-            return mirror
-        try:
-            mirror._run = _init(mode, folder, page, project or own_project(), finish_timeout_raises=strict)
-            mirror.next = mirror._run.starting_step
-        except Exception as error:
-            mirror._give_up(error)
-        return mirror
+        home.for_wandb()
+        import wandb
+
+        said = settings(page.config)
+        how = SETTINGS | {"base_url": server(), "x_disable_stats": not said.get("system")}
+        # Many of these names are private to a version of wandb: one it lacks must not cost the mirror.
+        known = {key: value for key, value in how.items() if key in wandb.Settings.model_fields}
+        run = wandb.init(
+            mode="online" if mode == "online" else "offline",
+            dir=folder.absolute(),  # wandb's own process may have started elsewhere
+            id=page.id,
+            name=page.id,
+            group=page.group,
+            tags=page.tags,
+            notes=said.get("notes"),
+            config=page.config,
+            entity=said.get("entity"),
+            project=project or project_of(page.config),
+            # W&B neither overwrites what it has of a run nor lets the name of a deleted one be used again.
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(**known),
+        )
+        return cls(run)
 
     def agrees(self, values: dict[str, Any]) -> bool:
         """Return whether the last numbers that are there already are these."""
         return all(_same(value, self._run.summary.get(key)) for key, value in values.items())
 
     def log(self, values: dict[str, Any], step: int) -> None:
-        """Mirror the numbers of a step; steps rise. One that a continued run has already mirrored is left out."""
-        if self._run is None or step < self.next:
-            return
-        try:
-            # W&B keeps an explicit step open for more values unless told otherwise: a killed run would lose it.
-            self._run.log(values, step=step, commit=True)
-            self.next = step + 1
-        except Exception as error:
-            self._give_up(error)
+        """Mirror the numbers of a step; steps rise."""
+        # W&B keeps an explicit step open for more values unless told otherwise: a killed run would lose it.
+        self._run.log(values, step=step, commit=True)
 
-    def finish(self, summary: dict[str, Any] | None = None, exit_code: int = 0) -> None:
-        """Mirror the final numbers and close the run; the mirror does nothing afterwards."""
-        if self._run is None:
-            return
+    def finish(self, summary: dict[str, Any], exit_code: int = 0) -> None:
+        """Mirror the final numbers and close the run."""
+        tables = {key: value for key, value in summary.items() if isinstance(value, Table)}
+        self._run.summary.update({key: value for key, value in summary.items() if key not in tables})
         try:
-            self._run.summary.update(summary or {})
+            if tables:
+                import wandb
+
+                shown = {key: wandb.Table(columns=[*table.columns], data=table.rows) for key, table in tables.items()}
+                self._run.summary.update(shown)
+        finally:  # a table is sent as a file of its own, and may fail where numbers have arrived
             self._run.finish(exit_code=exit_code)
-        except Exception as error:
-            self._give_up(error)
-        self._run = None
-
-    def _give_up(self, error: Exception) -> None:
-        self._run = None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if self._strict:
-            raise Unsent(reason) from error
-        logger.warning(
-            "W&B stopped mirroring this run, whose record on disk goes on without it (dstrun sync sends it): %s", reason
-        )
-
-
-def _init(mode: str, folder: Path, page: Page, project: str, **settings: Any) -> Any:
-    home.for_wandb()
-    import wandb
-
-    # Many of these names are private to a version of wandb: one it lacks must not cost the mirror.
-    settings = SETTINGS | {"base_url": server()} | settings
-    known = {k: v for k, v in settings.items() if k in wandb.Settings.model_fields}
-    return wandb.init(
-        mode="online" if mode == "online" else "offline",
-        dir=folder.absolute(),  # wandb's own process may have started elsewhere
-        id=page.id,
-        name=page.id,
-        group=page.group,
-        tags=page.tags,
-        config=page.config,
-        project=project,
-        # W&B neither overwrites what it has of a run nor lets the name of a deleted one be used again.
-        resume="allow" if mode == "online" else None,
-        settings=wandb.Settings(**known),
-    )
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -186,9 +164,15 @@ def _same(one: Any, other: Any) -> bool:
         return one == other
 
 
-def own_project() -> str:
-    """Name the project that runs go to."""
-    return os.environ.get("WANDB_PROJECT") or "dstrun"
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a configuration says of W&B; nothing of one of an older version, which had the mode alone."""
+    said = config.get("wandb")
+    return said if isinstance(said, dict) else {}
+
+
+def project_of(config: Mapping[str, Any]) -> str:
+    """Name the project that a run goes to."""
+    return settings(config).get("project") or os.environ.get("WANDB_PROJECT") or "dstrun"
 
 
 def server() -> str:
@@ -212,28 +196,3 @@ def _has_key(url: str) -> bool:
             found = netrc.netrc(expanded(file)).authenticators(urlsplit(url).netloc)
             return bool(found and found[2])
     return False
-
-
-def _reachable(url: str) -> bool:
-    """Try a TCP connection to the server, or to the proxy that leads there."""
-    reached = threading.Event()
-
-    def knock() -> None:
-        from urllib.request import getproxies, proxy_bypass
-
-        with suppress(OSError, ValueError):
-            target = urlsplit(url)
-            proxy = getproxies().get(target.scheme)
-            if proxy and not proxy_bypass(target.netloc):
-                target = urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme="http")
-            port = target.port or (443 if target.scheme == "https" else 80)
-            # Without a host the system would connect to this machine.
-            if target.hostname:
-                socket.create_connection((target.hostname, port), timeout=PATIENCE).close()
-                reached.set()
-
-    # In a thread, as looking up a name knows no timeout.
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    return reached.is_set()

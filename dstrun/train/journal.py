@@ -1,4 +1,4 @@
-"""Tells everyone who follows a run what happened: its files, a tracker, the terminal."""
+"""Tells everyone who follows a run what happened: its files, its trackers, the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dstrun.record.folder import RunFolder
 from dstrun.system.progress import Progress
 from dstrun.tracker.page import history
-from dstrun.tracker.protocol import Tracker
+from dstrun.tracker.protocol import Trackers
 
 if TYPE_CHECKING:
     from dstrun.method.update import Update
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Journal:
     """Writes a run as it goes; the files are the truth, the others mirror them."""
 
-    def __init__(self, folder: RunFolder, mirror: Tracker, progress: Progress) -> None:
-        self.folder, self.mirror, self.progress = folder, mirror, progress
+    def __init__(self, folder: RunFolder, trackers: Trackers, progress: Progress) -> None:
+        self.folder, self.trackers, self.progress = folder, trackers, progress
 
     def step(self, step: int, updates: list[Update]) -> None:
         """Note a step's updates."""
@@ -29,7 +29,7 @@ class Journal:
         self.progress.step(step)
 
     def epoch(self, row: dict[str, Any], densities: dict[str, float]) -> None:
-        """Report that an epoch is done; the density of every sparse layer goes to the tracker."""
+        """Report that an epoch is done; the density of every sparse layer goes to the trackers."""
         self.folder.check()
         self.folder.metrics.append([row])
         epochs = self.progress.epochs
@@ -42,7 +42,7 @@ class Journal:
             eta_seconds=row["seconds"] * (epochs - row["epoch"]),
             peak_bytes=row["peak_bytes"],
         )
-        self.mirror.log(history(row, densities), step=row["step"])
+        self.trackers.log(history(row, densities), step=row["step"])
         self.progress.epoch(row)
 
 

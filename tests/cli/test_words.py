@@ -14,6 +14,7 @@ import pytest
 from dstrun.cli import main as cli
 from dstrun.config.composition import compose
 from dstrun.config.experiment import Experiment
+from dstrun.config.schema import DEFAULTS
 from dstrun.launcher import sweep
 from dstrun.record.folder import run_id
 from dstrun.system.trouble import ConfigError
@@ -295,7 +296,10 @@ def test_what_shows_starts_nothing(
         (f"{D} 'results=my results'", {"results": "my results"}),
         (f"{D} experiment=12e4567 results=1e5", {"experiment": "12e4567", "results": "1e5"}),
         (f"{D} experiment=${{seed}} seed=4", {"experiment": "4"}),
-        (f"{D} ~wandb ~seed ~checkpoint", {"wandb": "auto", "seed": 0, "checkpoint": {"every_minutes": 10.0}}),
+        (
+            f"{D} ~wandb ~seed ~checkpoint",
+            {"wandb": DEFAULTS["wandb"], "seed": 0, "checkpoint": {"every_minutes": 10.0}},
+        ),
         ("--config-dir conf model=tiny dataset=digits", {"model": {"_target_": "nets.Tiny"}}),
         ("-cd conf -cd conf model=tiny dataset=digits -m seed=3 wandb=disabled", {"seed": 3}),
         (f"seed=5 -r {D} -cn config", {"seed": 5}),

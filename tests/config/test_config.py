@@ -41,6 +41,15 @@ WRONG = {
     "device=gpu": "device=gpu is not known: choose auto, cpu, cuda, mps (did you mean cpu?)",
     "precision=fp61": "precision=fp61 is not known: choose fp32, tf32, bf16, fp16 (did you mean fp16?)",
     "wandb=of": "wandb=of is not known: choose auto, online, offline, disabled",
+    "wandb.projec=x": "wandb.projec is no setting here (did you mean wandb.project?); dstrun --help lists them",
+    "wandb.tags=pilot": "wandb.tags=pilot must be a list such as [pilot]",
+    "tracker=tensorbord": "tracker=tensorbord is not known: choose mlflow, tensorboard, wandb, none (did you mean "
+    "tensorboard?)",
+    "tracker=wandb,mlflow": "tracker=wandb,mlflow lists several values: put -m before it to sweep over them, or write "
+    "tracker=[wandb,mlflow] for one run with all of them",
+    "tracker=[none,wandb]": "tracker=[none,wandb] makes no sense: none stands alone",
+    "tracker=mlflow wandb=online": "wandb=online makes no sense with tracker=mlflow: add wandb",
+    "tracker=none wandb.project=x": "wandb.project=x makes no sense with tracker=none: add wandb",
     "threads=0": "threads=0 must be at least 1",
     "experiment=../up": "experiment=../up must be a folder name: letters, digits, . _ + - and /",
     "model.width=0": "model.width=0 must be above 0",
@@ -114,6 +123,16 @@ def test_wrong_input_is_said_in_one_sentence(words: str) -> None:
         assert words.split("=")[0] in sentence
     else:
         assert sentence == WRONG[words]
+
+
+def test_trackers_are_one_or_several_and_a_mode_alone_stands_for_all_that_wandb_was(tmp_path) -> None:
+    (tmp_path / "study.yaml").write_text("defaults: [config, _self_]\nwandb: offline\nseed: 3\n")
+    found = compose(["wandb.project=2026", "wandb.tags=[a]"], [str(tmp_path)], "study").config
+    assert (found["wandb"]["mode"], found["wandb"]["project"], found["wandb"]["tags"]) == ("offline", "2026", ["a"])
+    assert compose(["wandb=disabled", "tracker=none"]).config["tracker"] == []
+    assert compose(["tracker=[wandb,tensorboard]"]).config["tracker"] == ["wandb", "tensorboard"]
+    modes = [run.config["wandb"]["mode"] for run in compose_sweep(["wandb=disabled,offline"])]
+    assert modes == ["disabled", "offline"]
 
 
 def test_sweep_expands_and_checks_every_run() -> None:

@@ -17,8 +17,10 @@ from wandb_server import Server, serving
 
 from dstrun.cli.main import main
 from dstrun.record import sealed
+from dstrun.record.folder import METRICS
 from dstrun.report import load
 from dstrun.run import sync
+from dstrun.tracker import page
 from dstrun.tracker import wandb as mirror
 
 pytestmark = pytest.mark.usefixtures("nobody")
@@ -98,9 +100,15 @@ def offline(folder: Path) -> dict:
         "page": {key: page[key] for key in ("run_id", "display_name", "run_group", "tags", "project")},
         "config": {key: value for key, value in page["config"]["update"].items() if key != "_wandb"},
         "history": [plain(row) for row in history],
-        "summary": plain({key: value for update in updates for key, value in update.items()}),
+        "summary": without_names({key: value for update in updates for key, value in update.items()}),
         "exit": ended.get("exit_code", 0),
     }
+
+
+def without_names(summary: dict) -> dict:
+    """Leave out of a table what wandb draws anew whenever it writes it."""
+    table = {key: value for key, value in summary.get("layers", {}).items() if "artifact" not in key}
+    return plain(summary) | ({"layers": table} if table else {})
 
 
 def plain(row: dict) -> dict:
@@ -124,12 +132,14 @@ def test_offline_it_is_the_run_that_was_mirrored_while_it_trained(trained: Path,
     assert rebuilt["config"] == record["config"]
     assert [row["_step"] for row in rebuilt["history"]] == [row["step"] for row in metrics]
     for shown, row in zip(rebuilt["history"], metrics, strict=True):
-        assert {key: shown[key] for key in row if key not in ("step", "split")} == {
-            key: value for key, value in row.items() if key not in ("step", "split")
-        }
-        assert [key for key in shown if key.startswith("density/")] == [f"density/fc{i}" for i in (1, 2, 3)]
+        shares = {f"density/fc{i}": shown[f"density/fc{i}"] for i in (1, 2, 3)}
+        assert shown == {"_step": row["step"]} | page.history(row, {}) | shares
+    last = rebuilt["history"][-1]
+    assert last["test/top1"] == record["accuracy"]["top1"]
+    assert (last["flops"], last["memory/peak"]) == (record["flops"]["train"], record["memory"]["peak_bytes"])
     assert rebuilt["summary"]["state"] == "done"
-    assert rebuilt["summary"]["flops/train"] == record["flops"]["train"]
+    assert rebuilt["summary"]["cost/executed_train"] == record["flops"]["executed_train"]
+    assert rebuilt["summary"]["layers"]["nrows"] == 3
     assert rebuilt["exit"] == 0
     # The second call sends nothing.
     before = files(run)
@@ -228,7 +238,10 @@ def test_online_a_run_arrives_once_and_whole(run: Path, server: Server, capsys) 
     assert (arrived["project"], arrived["exitcode"]) == ("thesis", 0)
     assert [plain(row) for row in arrived["history"]] == [{"_step": step} | values for step, values in copy.rows]
     expected = {"_step": 33} | copy.rows[-1][1] | copy.summary
-    assert plain(arrived["summary"]) == {key: value for key, value in expected.items() if value is not None}
+    table = expected.pop("layers")
+    shown = plain(arrived["summary"])
+    assert (shown.pop("layers")["nrows"], len(table.rows)) == (3, 3)
+    assert shown == expected
     assert [path.name for path in (run / "wandb").iterdir()] == ["synced.json"]
     assert list(mark(run)) == [f"{server.url}/thesis"]
     server.runs.clear()
@@ -245,7 +258,7 @@ def test_online_what_is_there_is_neither_doubled_nor_mixed(run: Path, server: Se
     copy = sync.make_copy(found, "done")
     live = mirror.Mirror.open("online", Path("live"), copy.page)
     live.log(copy.rows[0][1], copy.rows[0][0])
-    live.finish(exit_code=1)
+    live.finish({}, exit_code=1)
     stop(run)
     assert synced(capsys) == [("interrupted", 2, "sent", "1 epochs were there")]
     assert (server.runs[run.name]["exitcode"], len(server.runs[run.name]["history"])) == (1, 2)
@@ -254,10 +267,10 @@ def test_online_what_is_there_is_neither_doubled_nor_mixed(run: Path, server: Se
     arrived = server.runs[run.name]
     assert [row["_step"] for row in arrived["history"]] == [11, 22, 33]
     for row, (_, values) in zip(arrived["history"], copy.rows, strict=True):
-        assert row["train_loss"] == values["train_loss"]
+        assert row["train/loss"] == values["train/loss"]
     assert (arrived["exitcode"], arrived["summary"]["state"]) == (0, "done")
     history = list(arrived["history"])
-    for old, new in ((",33,", ",34,"), (f",{copy.rows[-1][1]['train_loss']},", ",0.5,")):
+    for old, new in ((",33,", ",34,"), (f",{copy.rows[-1][1]['train/loss']},", ",0.5,")):
         text = (whole / "metrics.csv").read_text()
         assert old in text
         (run / "metrics.csv").write_text(text.replace(old, new))
@@ -266,6 +279,35 @@ def test_online_what_is_there_is_neither_doubled_nor_mixed(run: Path, server: Se
             "failed", "W&B has other numbers under this name, and replaces none: choose another --project"
         )  # fmt: skip
         assert server.runs[run.name]["history"] == history
+
+
+def test_a_run_of_an_older_version_goes_under_the_names_it_was_made_with(run: Path, server: Server, capsys) -> None:
+    record = json.loads((run / "record.json").read_text())
+    del record["config"]["tracker"]
+    record["config"]["wandb"] = "auto"
+    sealed.write(run / "record.json", record)
+    assert synced(capsys) == [("done", 3, "sent", None)]
+    arrived = server.runs[run.name]
+    assert arrived["groupName"] == "mlp-digits-rigl-s0.8"
+    keys = {key for key in arrived["history"][-1] if not key.startswith(("_", "density/"))}
+    assert keys == {*METRICS} - {"step", "split"}
+    assert arrived["summary"]["flops/train"] == record["flops"]["train"]
+    assert arrived["summary"]["accuracy/top1"] == record["accuracy"]["top1"]
+    assert synced(capsys) == [("done", 3, "already there", None)]
+    (run / "wandb" / "synced.json").unlink()
+    assert synced(capsys) == [("done", 3, "sent", "3 epochs were there")]
+    assert len(arrived["history"]) == 3
+
+
+def test_a_run_goes_where_its_own_settings_say(run: Path, capsys) -> None:
+    record = json.loads((run / "record.json").read_text())
+    record["config"]["wandb"] |= {"project": "paper", "entity": "lab"}
+    sealed.write(run / "record.json", record)
+    assert synced(capsys, "--offline") == [("done", 3, "written", None)]
+    assert offline(run / "wandb")["page"]["project"] == "paper"
+    assert list(mark(run)) == ["offline/paper"]
+    assert synced(capsys, "--offline", "--project", "thesis") == [("done", 3, "written", None)]
+    assert list(mark(run)) == ["offline/paper", "offline/thesis"]
 
 
 def test_a_run_that_the_server_refuses_stops_no_other(run: Path, server: Server, capsys) -> None:
@@ -325,7 +367,7 @@ def test_a_server_that_goes_away_ends_it(run: Path, server: Server, capsys, monk
     runs = [run, another(run, 1), another(run, 2)]
 
     def fail(*_, **__) -> None:
-        monkeypatch.setattr(mirror, "_reachable", lambda _: False)
+        monkeypatch.setattr(mirror, "reachable", lambda _: False)
         raise ConnectionError("no way to the server")
 
     def init(**asked) -> Fake:

@@ -5,14 +5,18 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from dstrun.config.schema import DEFAULTS
+from dstrun.system import reach
 from dstrun.system.trouble import ConfigError
 from dstrun.tracker import wandb as mirror
-from dstrun.tracker.page import Page
-from dstrun.tracker.wandb import Mirror, Unsent, decide
+from dstrun.tracker.page import Page, Table
+from dstrun.tracker.protocol import Trackers
+from dstrun.tracker.wandb import Mirror, decide
 
 pytestmark = pytest.mark.usefixtures("nobody")
 
@@ -64,7 +68,7 @@ class TestDecide:
     def test_a_server_that_never_answers_does_not_hang(self, monkeypatch, server):
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", server)
-        monkeypatch.setattr(mirror, "PATIENCE", 0.1)
+        monkeypatch.setattr(reach, "PATIENCE", 0.1)
         over = threading.Event()
 
         def lookup(*args):
@@ -126,9 +130,10 @@ class TestDecide:
 
     def test_never_imports_wandb(self):
         code = (
-            "import sys; from dstrun.tracker.wandb import Mirror, decide\n"
-            "decide('auto')\n"
-            "run = Mirror.open(decide('disabled')[0], None, None); run.log({'loss': 1}, 1); run.finish()\n"
+            "import sys; from dstrun.tracker.protocol import Trackers\n"
+            "for mode in ('auto', 'disabled'):\n"
+            "    run = Trackers({'tracker': ['wandb'], 'wandb': {'mode': mode}})\n"
+            "run.open(None, None); run.log({'loss': 1}, 1); run.finish({}, 0)\n"
             "assert 'wandb' not in sys.modules and 'torch' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
@@ -174,21 +179,49 @@ def fake(monkeypatch):
     return run
 
 
-def test_online_run_is_continued_where_it_stopped(fake, tmp_path, monkeypatch):
+def followed(folder: Path, mode: str = "offline") -> Trackers:
+    """Open W&B for a run as training does."""
+    followers = Trackers({"tracker": ["wandb"], "wandb": {"mode": mode}})
+    followers.open(folder, PAGE)
+    return followers
+
+
+def test_online_run_is_continued_where_it_stopped(fake, tmp_path, monkeypatch, server):
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", server)
     monkeypatch.setenv("WANDB_PROJECT", "thesis")
     fake.starting_step = 3
-    run = Mirror.open("online", tmp_path, PAGE)
+    run = followed(tmp_path, "online")
     for step in range(1, 5):
         run.log({"loss": step}, step)
-    run.finish({"top1": 90.0}, exit_code=1)
+    run.finish({"top1": 90.0}, 1)
     assert fake.logged == [(3, {"loss": 3}), (4, {"loss": 4})]
     assert (fake.summary, fake.ended) == ({"top1": 90.0}, [1])
     said = fake.arguments
-    assert not said["settings"].finish_timeout_raises
     assert (said["mode"], said["id"], said["resume"], said["project"]) == ("online", "id", "allow", "thesis")
     settings = said["settings"]
     assert (settings.console, settings.silent, settings.x_disable_stats) == ("off", True, True)
     assert settings.init_timeout < 30
+
+
+def test_settings_say_where_a_run_goes_and_how_it_is_shown(fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "thesis")
+    said = {"project": "paper", "entity": "lab", "notes": "a pilot", "system": True}
+    config = {"wandb": DEFAULTS["wandb"] | said}
+    Mirror.open("offline", tmp_path, Page("id", "group", ["pilot"], config))
+    given = fake.arguments
+    assert {key: given[key] for key in ("project", "entity", "notes", "group", "tags")} == {
+        "project": "paper", "entity": "lab", "notes": "a pilot", "group": "group", "tags": ["pilot"],
+    }  # fmt: skip
+    assert not given["settings"].x_disable_stats
+    Mirror.open("offline", tmp_path, Page("id", "group", [], {"wandb": "offline"}))  # of an older version
+    assert (fake.arguments["project"], fake.arguments["entity"]) == ("thesis", None)
+
+
+def test_a_table_is_shown_as_one(fake, tmp_path):
+    Mirror.open("offline", tmp_path, PAGE).finish({"state": "done", "layers": Table(["name"], [["fc1"]])})
+    assert fake.summary["state"] == "done"
+    assert (fake.summary["layers"].columns, fake.summary["layers"].data) == (["name"], [["fc1"]])
 
 
 def test_a_setting_that_this_wandb_lacks_is_left_out(fake, tmp_path, monkeypatch):
@@ -207,31 +240,12 @@ def test_a_failure_is_said_once_and_stops_nothing(fake, tmp_path, monkeypatch, c
     else:
         setattr(fake, moment, fail)
     with caplog.at_level(logging.WARNING, "dstrun"):
-        run = Mirror.open("offline", tmp_path, PAGE)
+        run = followed(tmp_path)
         for step in range(3):
             run.log({"loss": 1.0}, step)
-        run.finish({})
-        run.finish({})
+        run.finish({}, 0)
+        run.finish({}, 0)
     assert caplog.messages == [
-        "W&B stopped mirroring this run, whose record on disk goes on without it (dstrun sync sends it): "
-        "no way to the server",
+        "tracker wandb has stopped following this run, whose record on disk goes on without it "
+        "(dstrun sync sends it): no way to the server",
     ]
-
-
-@pytest.mark.parametrize("moment", ["open", "log", "finish"])
-def test_a_strict_mirror_raises_what_fails(fake, tmp_path, monkeypatch, moment):
-    def fail(*args, **kwargs):
-        raise ConnectionError("no way\nto the server")
-
-    if moment == "open":
-        monkeypatch.setattr("wandb.init", fail)
-    else:
-        setattr(fake, moment, fail)
-
-    def mirrored():
-        run = Mirror.open("online", tmp_path, PAGE, strict=True)
-        run.log({"loss": 1.0}, 1)
-        run.finish({})
-
-    with pytest.raises(Unsent, match=r"^no way to the server$"):
-        mirrored()

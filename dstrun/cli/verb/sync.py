@@ -15,14 +15,13 @@ def main(words: list[str]) -> int:
     """Send what is not there yet, or say what would be sent."""
     made = parser("sync", "Rebuild runs on Weights & Biases from their files; what is there already is not sent again.")
     made.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
-    made.add_argument("--project", help="on W&B (default: WANDB_PROJECT, or dstrun)")
+    made.add_argument("--project", help="on W&B (default: the run's wandb.project, WANDB_PROJECT, or dstrun)")
     made.add_argument("--offline", action="store_true", help="write wandb's files for `wandb sync`; needs no server")
     arguments = made.parse_intermixed_args(words)
     from dstrun.report.format import render
     from dstrun.run import sync
-    from dstrun.tracker import wandb
 
-    to = sync.Destination("offline" if arguments.offline else "online", arguments.project or wandb.own_project())
+    to = sync.Destination("offline" if arguments.offline else "online", arguments.project)
     if not (arguments.offline or arguments.dry_run):
         sync.reach()
     items = sync.plan(found_runs(arguments.which), to, time.time())
