@@ -29,7 +29,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dstrun.config import contract, grid, honoured, identity, own, source, trust
-from dstrun.config.check import check
+from dstrun.config.check import check, starting
 from dstrun.config.diagnose import FAULTS, diagnose, folders, leaves, told, unknown
 from dstrun.config.interpolation import Unresolved, resolving
 from dstrun.config.option import GROUPS, expanded, nearest
@@ -64,12 +64,14 @@ class Experiment:
     """A resolved configuration: plain values, the option chosen in each group, and the words that make it.
 
     ``places`` are where modules of the user's own may be: a process that gets the experiment looks there, too.
+    ``origin`` is the folder of the run that it starts from, if it starts from one.
     """
 
     config: dict[str, Any]
     choices: dict[str, str | None]
     command: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    origin: str = ""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -348,7 +350,7 @@ def experiment(
     where = places() if mine else ()
     found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, where)  # type: ignore[arg-type]
     check(found)
-    return found
+    return starting(found)
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:

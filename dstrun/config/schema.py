@@ -49,6 +49,9 @@ class Schema:
         OneOf("network", "fan_in"),
         "of a dense start: the network's own, or that of a sparse one, U(-b, b) of variance 1 / fan-in",
     )
+    init: str | None = setting(
+        None, None, "a finished run whose network is trained on: its folder, its id below results, or a beginning of it"
+    )
     backend: str = setting(
         "masked", OneOf("masked", "sparse", "auto"), "masked simulates on dense storage, sparse never does, auto mixes"
     )

@@ -162,11 +162,21 @@ def build_model(
     model = blueprint.build(bare=sparse)
     if weights_innermost(config, blueprint.experiment.choices["optimizer"], method.start, device, ranks):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    origin = None
+    if blueprint.origin is not None:
+        from dstrun.run.origin import Origin  # which puts its run together here
+
+        origin = Origin(blueprint)
     if sparse:
         backends = backends or pick_backends(blueprint, model, device, ranks)
-        layers = sparsify(model, blueprint.counts, backends, seed, device)
+        if origin is None:
+            layers = sparsify(model, blueprint.counts, backends, seed, device)
+        else:
+            layers = origin.place(model, backends, device)
     else:
-        if config["initialization"] == "fan_in":
+        if origin is not None:
+            origin.load(model)
+        elif config["initialization"] == "fan_in":
             scale_by_fan_in(model, seed)
         layers = masked.wrap(model, device) if method.start == "all" else []
     model.to(device)

@@ -19,6 +19,8 @@ from dstrun.config.composition import Experiment
 from dstrun.layer.attention import expose
 from dstrun.layer.interface import prunable, skeleton, stored
 from dstrun.model import Model
+from dstrun.report.load import Run
+from dstrun.run.finished import find
 from dstrun.storage.recompute import Recompute, checkpoint
 from dstrun.system.trouble import ConfigError
 
@@ -117,11 +119,45 @@ class Blueprint:
         if counts is not None:
             return counts
         allocation = self.experiment.build("allocation") or Uniform(dense_first=False)
-        return allocation.counts([layer.shape for layer in self.cost.layers], self.experiment.config["sparsity"])
+        counts = allocation.counts([layer.shape for layer in self.cost.layers], self.experiment.config["sparsity"])
+        return self._left(counts) if self.origin is not None and self.method.start == "sparse" else counts
+
+    @cached_property
+    def origin(self) -> Run | None:
+        """The finished run that training starts from.
+
+        Raises:
+            ConfigError: its network has other shapes.
+        """
+        if not self.experiment.origin:
+            return None
+        run = find(self.experiment.origin, said="init")
+        if run.get("network.shapes") != self.shapes:
+            raise ConfigError(
+                f"init={run.id} has a network of other shapes: for other images, or more or fewer classes"
+            )
+        return run
+
+    def _left(self, counts: list[int]) -> list[int]:
+        """Return what a sparse start keeps of the connections of another run: all, or the counts of the allocation.
+
+        Raises:
+            ConfigError: a layer has fewer.
+        """
+        there = [] if self.origin is None else [layer["active"] for layer in self.origin.get("layers")]
+        if sum(there) in (self.budget, sum(counts)):
+            return there
+        for layer, has, wanted in zip(self.cost.layers, there, counts, strict=True):
+            if has < wanted:
+                raise ConfigError(
+                    f"init={self.experiment.config['init']} has {has:,} connections in {layer.name}, and {wanted:,} "
+                    "are asked for: raise sparsity, choose its allocation, or a method that starts from all connections"
+                )
+        return counts
 
     def check(self) -> None:
         """Count everything, and so find out what is refused, before images are read."""
-        _ = self.counts
+        _ = self.counts, self.origin
 
     @property
     def backends(self) -> list[str]:

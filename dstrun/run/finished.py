@@ -65,27 +65,36 @@ class Past(Experiment):
         return self.facts if group == "dataset" and self.facts is not None else super().build(group)
 
 
-def find(word: str) -> load.Run:
+def find(word: str, results: str = "results", said: str = "RUN") -> load.Run:
     """Find a finished run by its folder, or by its id below ``results`` or the beginning of one.
 
     A word with a slash is looked for in that folder: ``DIR/BEGINNING``.
+
+    Args:
+        word: as typed.
+        results: where ids are looked for.
+        said: what a complaint calls the word.
 
     Raises:
         ConfigError: there is no such run, there are several, or it has not finished.
     """
     path = Path(expanded(word))
     if path.is_dir() and load.is_run(names := {entry.name for entry in path.iterdir()}):
-        return _done(load.read(path, names))
-    root = path.parent if "/" in word.rstrip("/") else Path("results")
+        return _done(load.read(path, names), said)
+    root = path.parent if "/" in word.rstrip("/") else Path(results)
     below = dict(_runs(root)) if root.is_dir() else {}
     found = [path.name] if path.name in below else [name for name in below if name.startswith(path.name)]
     if not path.name or not found:
-        raise ConfigError(f"RUN={word} is no run's folder, and no id below {root} begins so{nearest(path.name, below)}")
+        raise ConfigError(
+            f"{said}={word} is no run's folder, and no id below {root} begins so{nearest(path.name, below)}"
+        )
     places = [folder for name in found for folder in below[name]]
     if len(places) > 1:
         what = few([str(folder) for folder in places])
-        raise ConfigError(f"RUN={word} may be any of {len(places)} runs: write more of the id, or the folder ({what})")
-    return _done(load.read(places[0], {entry.name for entry in places[0].iterdir()}))
+        raise ConfigError(
+            f"{said}={word} may be any of {len(places)} runs: write more of the id, or the folder ({what})"
+        )
+    return _done(load.read(places[0], {entry.name for entry in places[0].iterdir()}), said)
 
 
 def _runs(root: Path) -> list[tuple[str, list[Path]]]:
@@ -97,12 +106,12 @@ def _runs(root: Path) -> list[tuple[str, list[Path]]]:
     return list(found.items())
 
 
-def _done(run: load.Run) -> load.Run:
+def _done(run: load.Run, said: str) -> load.Run:
     if run.record is not None:
         return run
     if run.warnings:
-        raise ConfigError(f"RUN={run.folder}: {run.warnings[0].removesuffix(': skipped')}")
-    raise ConfigError(f"RUN={run.folder} has not finished (it is {run.state}): the words of the run continue it")
+        raise ConfigError(f"{said}={run.folder}: {run.warnings[0].removesuffix(': skipped')}")
+    raise ConfigError(f"{said}={run.folder} has not finished (it is {run.state}): the words of the run continue it")
 
 
 def modules(config_dirs: Sequence[str]) -> tuple[str, ...]:

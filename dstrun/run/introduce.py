@@ -42,6 +42,8 @@ def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int,
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
         f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; {_storage(config['backend'], training)}"
     )
+    if config["init"] is not None:
+        say(f"  starts from {config['init']}")
     if less := [f"{key}={config[key]}" for key in LESS if config[key] != DEFAULTS[key]]:
         say(f"  in less memory: {' '.join(less)}")
     if blueprint.unmet:
