@@ -26,7 +26,7 @@ dstrun: train sparse networks, measure what they cost, table the results.
   dstrun report [RESULTS] [--out report.html] [--title TEXT] [--question TEXT]
   dstrun plot bench FILE.csv [--out FILE.png|pdf|svg]
   dstrun export [RESULTS] [--out DIR] [--format parquet|csv]  one file of all epochs, one of all runs
-  dstrun weights RUN --out FILE.safetensors|pt [--format dense|csr]  the trained network as a file
+  dstrun weights RUN --out FILE.safetensors|pt|onnx [--format dense|csr]  the trained network as a file
   dstrun eval RUN [dataset=...] [--split train|val|test]     its accuracy again, on the same images or others
   dstrun sync [RESULTS] [--dry-run] [--offline]              rebuild runs on W&B from their files
   dstrun migrate [RESULTS] [--dry-run]                       runs of older versions under the ids of this one
