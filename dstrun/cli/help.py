@@ -30,7 +30,7 @@ dstrun: train sparse networks, measure what they cost, table the results.
   dstrun eval RUN [dataset=...] [--split train|val|test]     its accuracy again, on the same images or others
   dstrun sync [RESULTS] [--dry-run] [--offline]              rebuild runs on W&B from their files
   dstrun migrate [RESULTS] [--dry-run]                       runs of older versions under the ids of this one
-  dstrun bench kernel|step|scaling                           this machine: dense, masked and sparse in turns
+  dstrun bench kernel|step|scaling|infer                     this machine: dense, masked and sparse in turns
   dstrun doctor                                              what works on this machine
 """
 
