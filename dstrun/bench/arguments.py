@@ -72,7 +72,7 @@ class Infer:
     allocation: str = "er_fan_in"
     batches: tuple[Count, ...] = (1, 128)
     rounds: Count = 9
-    limit: Seconds = 10.0
+    limit: Seconds = 5.0
     threads: Count | None = None
 
 
