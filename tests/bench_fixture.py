@@ -47,6 +47,20 @@ def step_rows() -> list[dict[str, Any]]:
     return [{**case, **row, "bytes": 7_000_000, **WHERE} for row in rows(times, "sparse gse") if row["pass"] != "sum"]
 
 
+def infer_rows() -> list[dict[str, Any]]:
+    """Two networks whose dense passes take as long at any sparsity, and three times ours at 95 %."""
+    made = []
+    for network, seconds in (("1024-1024", 3e-3), ("resnet56", 3e-1)):
+        for sparsity in (0.9, 0.95):
+            for batch in (1, 128):
+                sparse = seconds / 3 * (1 - sparsity) / 0.05
+                times = {"dense": seconds, "onnxruntime": seconds / 2, "sparse": sparse}
+                case = {"bench": "infer", "network": network, "sparsity": sparsity, "allocation": "erk", "batch": batch}
+                found = rows({name: {"forward": [each, each]} for name, each in times.items()})
+                made += [{**case, **row, **WHERE} for row in found]
+    return made
+
+
 def scaling_rows() -> list[dict[str, Any]]:
     made = []
     for n in (1024, 2048, 4096):

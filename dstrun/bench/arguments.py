@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -62,6 +63,19 @@ class Scaling:
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class Infer:
+    """Forward passes of single layers and whole networks on the CPU: ours, PyTorch's and ONNX Runtime's."""
+
+    networks: tuple[str, ...] = ("256-256", "1024-1024", "4096-4096", "mlp", "vit", "resnet56")
+    sparsity: tuple[Sparsity, ...] = (0.9, 0.95, 0.98)
+    allocation: str = "er_fan_in"
+    batches: tuple[Count, ...] = (1, 128)
+    rounds: Count = 9
+    limit: Seconds = 5.0
+    threads: Count | None = None
+
+
 HELP = {
     "layers": "names, with commas; I-O is a linear layer from I to O features",
     "sparsity": "zeros / weights, with commas",
@@ -71,13 +85,20 @@ HELP = {
     "threads": "CPU threads (default: all cores)",
     "device": "cpu or cuda",
     "reference": "time the plain PyTorch version of the sparse kernels too",
+    "networks": "names, with commas: of the group model; I-O is a linear layer from I to O features",
+    "batches": "samples of a pass, with commas",
     "model": "one of the group model",
     "allocation": "how connections are spread over layers",
     "sizes": "n, with commas",
     "degree": "connections of a unit",
     "memory": "GB of the device that the processes together may take (default: three quarters of what is free)",
 }
-BENCHES: dict[str, type[Kernel] | type[Step] | type[Scaling]] = {"kernel": Kernel, "step": Step, "scaling": Scaling}
+BENCHES: dict[str, type[Kernel] | type[Step] | type[Scaling] | type[Infer]] = {
+    "kernel": Kernel,
+    "step": Step,
+    "scaling": Scaling,
+    "infer": Infer,
+}
 
 
 def read(bench: str, made: argparse.ArgumentParser, words: Sequence[str]) -> tuple[Any, str, Path]:
@@ -145,6 +166,15 @@ def _names(key: str, text: Any) -> tuple[str, ...]:
     return tuple(words)
 
 
+def _networks(key: str, text: Any) -> tuple[str, ...]:
+    """Read names of networks, which are looked up when they are composed, and of linear layers."""
+    words = _split(key, text)
+    for word in words:
+        if "-" in word and not re.fullmatch("[1-9][0-9]*-[1-9][0-9]*", word):
+            raise ConfigError(f"--{key} {word} is not known: write I-O for a linear layer from I to O features")
+    return tuple(words)
+
+
 def _device(key: str, text: str) -> str:
     check_value(f"--{key}", text, Annotated[str, OneOf("cpu", "cuda")])
     return text
@@ -159,6 +189,8 @@ def _split(key: str, text: Any) -> list[Any]:
 
 READERS: dict[str, Callable[[str, Any], Any]] = {
     "layers": _names,
+    "networks": _networks,
+    "batches": _numbers(Count),
     "sparsity": _numbers(Sparsity),
     "sizes": _numbers(Count),
     "device": _device,

@@ -15,6 +15,7 @@ CASE = {
     "kernel": ["layer", "sparsity", "batch"],
     "step": ["model", "sparsity", "allocation", "batch"],
     "scaling": ["n", "degree", "batch", "active"],
+    "infer": ["network", "sparsity", "allocation", "batch"],
 }
 """What a row of each bench was measured on."""
 

@@ -94,6 +94,22 @@ def scaling(found: Rows) -> Table:
     return shown, columns, notes + remarks
 
 
+def infer(found: Rows) -> Table:
+    """Show the milliseconds of a pass, and the others' over ours."""
+    names = list(dict.fromkeys(row["implementation"] for row in found))
+    shown = []
+    for case, rows in _cases("infer", found):
+        line: dict[str, Any] = {**case, "sparsity": f"{100 * case['sparsity']:g}%"}
+        for row in rows:
+            line |= {row["implementation"]: _ms(row), f"{row['implementation']} / sparse": ratio(row)}
+        shown.append(line)
+    columns = [Column("network"), Column("batch", kind="number", digits=0), Column("sparsity")]
+    columns += [Column(name, f"{name} ms", "number", 3) for name in names]
+    columns += [Column(f"{name} / sparse") for name in names if name != "sparse"]
+    notes = ["dense and onnxruntime: the same weights, zeros included, so that sparsity does not change their time"]
+    return shown, columns, [*notes, PAIRED]
+
+
 def where(found: Rows) -> str:
     """Return on what the rows were measured."""
     row = found[0]
@@ -141,4 +157,4 @@ def _cases(bench: str, found: Rows) -> Iterable[tuple[dict[str, Any], list[dict[
     return ((dict(zip(CASE[bench], key, strict=True)), rows) for key, rows in cases.items())
 
 
-TABLES: dict[str, Callable[[Rows], Table]] = {"kernel": kernel, "step": step, "scaling": scaling}
+TABLES: dict[str, Callable[[Rows], Table]] = {"kernel": kernel, "step": step, "scaling": scaling, "infer": infer}

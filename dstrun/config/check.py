@@ -51,6 +51,19 @@ def check(experiment: Experiment) -> None:
         raise ConfigError(f"batch_size={config['batch_size']} must be at most {count}, the number of training images")
 
 
+def starting(experiment: Experiment) -> Experiment:
+    """Find the run that an experiment starts from, if it starts from one: which it is, is part of what a run is.
+
+    Raises:
+        ConfigError: there is no such run, or the two do not go together.
+    """
+    if experiment.config["init"] is None:
+        return experiment
+    from dstrun.run.origin import resolved  # which reads records: rooms below this one do
+
+    return resolved(experiment)
+
+
 def _check_folders(experiment: str, results: str) -> None:
     """Check that runs have a folder which every verb finds: none that is hidden."""
     if not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", experiment) or ".." in experiment:

@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dstrun.config import contract, grid, honoured, identity, own, source, trust
-from dstrun.config.check import check
+from dstrun.config.check import check, starting
 from dstrun.config.diagnose import FAULTS, diagnose, folders, leaves, told, unknown
 from dstrun.config.experiment import Experiment
 from dstrun.config.interpolation import Unresolved, resolving
@@ -306,11 +306,7 @@ def experiment(
     where = places() if mine else ()
     found = Experiment(config, {g: choices.get(g) for g in GROUPS}, command, where)  # type: ignore[arg-type]
     check(found)
-    if config["init"] is None:
-        return found
-    from dstrun.run.origin import resolved  # of a room below, and needed by few: what a run starts from is part of it
-
-    return resolved(found)
+    return starting(found)
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:

@@ -37,7 +37,19 @@ IMPLEMENTATIONS: dict[str, Look] = {
 """The same in every figure; no two share a marker or a line."""
 FORMATS = ("dense", "torch coo", "torch csr", "sparse")
 """What is drawn over sparsity and width: ways to store a weight, of which ``masked`` is none."""
-TEXT = ("bench", "layer", "implementation", "pass", "model", "allocation", "note", "device", "torch", "processor")
+TEXT = (
+    "bench",
+    "layer",
+    "implementation",
+    "pass",
+    "model",
+    "network",
+    "allocation",
+    "note",
+    "device",
+    "torch",
+    "processor",
+)
 
 
 def read(file: Path) -> list[Row]:
@@ -170,6 +182,27 @@ def _better(rows: Sequence[Row]) -> Row | None:
     return min(dense, key=lambda row: row["median"], default=None)
 
 
+def draw_infer(rows: Sequence[Row]) -> Figure:
+    """Draw how many times longer a dense pass takes, of each implementation and batch, against sparsity."""
+    others = [name for name in dict.fromkeys(row["implementation"] for row in rows) if name != "sparse"]
+    panels = [(name, batch) for batch in dict.fromkeys(row["batch"] for row in rows) for name in others]
+    levels, names = sorted({row["sparsity"] for row in rows}), list(dict.fromkeys(row["network"] for row in rows))
+    figure, axes = _figure(len(others), 2.6, len(panels) // len(others))
+    for axis, panel in zip(axes, panels, strict=True):
+        mine = [row for row in rows if (row["implementation"], row["batch"]) == panel and row["x_median"] is not None]
+        for place, name in enumerate(names):
+            points = [(float(levels.index(row["sparsity"])), row) for row in mine if row["network"] == name]
+            _bars(axis, points, "x_", 1.0, **LAYERS[place % len(LAYERS)], label=name)
+        axis.axhline(1, color=NEUTRAL, linestyle="--", linewidth=0.8)
+        axis.set_title(f"{panel[0]}, batch {panel[1]:g}")
+        axis.set_xticks(range(len(levels)), [f"{100 * level:g}" for level in levels])
+        axis.set_xlabel("sparsity (%)")
+        axis.set_ylabel("its time / time of sparse")
+        _powers(axis)
+    _legend(axes[0], loc="best", fontsize=6.5)
+    return figure
+
+
 def draw_scaling(rows: Sequence[Row]) -> Figure:
     """Draw milliseconds and megabytes of a training step against width, both axes logarithmic."""
     figure, axes = _figure(2, 2.4)
@@ -276,4 +309,5 @@ FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "kernel": draw_kernel,
     "scaling": draw_scaling,
     "step": draw_step,
+    "infer": draw_infer,
 }

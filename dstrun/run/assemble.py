@@ -154,7 +154,7 @@ def put_together(
 
 
 def build_model(
-    blueprint: Blueprint, device: torch.device, backends: list[str] | None, ranks: Ranks
+    blueprint: Blueprint, device: torch.device, backends: list[str] | None, ranks: Ranks = ALONE
 ) -> tuple[nn.Module, list[SparseLayer]]:
     """Build the network on its device, with the layers that the method starts from."""
     config, method = blueprint.experiment.config, blueprint.method

@@ -90,6 +90,8 @@ def load(
 def read(source: str | Path, trusted: Collection[str] = (), places: Sequence[str] = ()) -> Network:
     """Read a finished run or a file (``load``)."""
     path = Path(expanded(str(source)))
+    if path.suffix == ".onnx" and path.is_file():
+        raise ConfigError(f"{path} is for other runtimes: load the run, or a .safetensors or .pt file of it")
     if path.suffix in SUFFIXES and (path.is_file() or not path.is_dir()):
         return of_file(path, trusted, places)
     return of_run(find(str(source)), trusted, places)
@@ -136,14 +138,22 @@ def write(net: Network, path: Path, form: str) -> tuple[int, int]:
         torch.save({"state_dict": tensors, "dstrun": text}, buffer)
         data = buffer.getvalue()
     else:
-        save = library("safetensors.torch").save
-        data = save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, {"dstrun": text})
+        apart_in_memory = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        data = library("safetensors.torch").save(apart_in_memory, {"dstrun": text})
+    return save(path, data), net.weights.bytes
+
+
+def save(path: Path, data: bytes) -> int:
+    """Write a file; return its bytes.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     try:
         write_atomic(path, data)
     except OSError as error:
         raise ConfigError(f"--out {path} cannot be written: {why(error)}") from error
-    rest = sum(tensor.numel() * tensor.itemsize for tensor in net.weights.rest.values())
-    return len(data), rest + sum(topology.size * values.itemsize for topology, values in net.weights.layers.values())
+    return len(data)
 
 
 def _compressed(weights: Weights) -> tuple[Tensors, dict[str, list[int]]]:

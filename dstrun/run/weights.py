@@ -37,6 +37,12 @@ class Weights:
     layers: dict[str, tuple[Topology, Tensor]]
     rest: dict[str, Tensor]
 
+    @property
+    def bytes(self) -> int:
+        """Count the bytes of all numbers, inactive weights included."""
+        every = [(tensor.numel(), tensor.itemsize) for tensor in self.rest.values()]
+        return sum(n * size for n, size in (*every, *((t.size, v.itemsize) for t, v in self.layers.values())))
+
     def dense(self, name: str) -> Tensor:
         """Return the dense weight of a layer, (O, ...)."""
         topology, values = self.layers[name]

@@ -4,14 +4,14 @@ import csv
 from pathlib import Path
 
 import pytest
-from bench_fixture import kernel_rows, scaling_rows, step_rows
+from bench_fixture import infer_rows, kernel_rows, scaling_rows, step_rows
 
 from dstrun.backend import auto
 from dstrun.bench import result, table
 from dstrun.report.format import render
 from dstrun.system.trouble import ConfigError
 
-ROWS = {"kernel": kernel_rows, "step": step_rows, "scaling": scaling_rows}
+ROWS = {"kernel": kernel_rows, "step": step_rows, "scaling": scaling_rows, "infer": infer_rows}
 
 
 def test_kernel_compares_with_the_better_dense_layout() -> None:
@@ -31,6 +31,15 @@ def test_kernel_compares_with_the_better_dense_layout() -> None:
     text = render(shown, columns)
     assert "| R56-s3    | 90%      |       2.00 |" in text
     assert "torch csr / sparse" in text.splitlines()[0]
+
+
+def test_infer_compares_with_both_dense_ones() -> None:
+    shown, columns, _ = table.infer(infer_rows())
+    (line,) = [row for row in shown if (row["network"], row["sparsity"], row["batch"]) == ("resnet56", "95%", 128)]
+    assert line["dense"] == pytest.approx(300.0)
+    assert line["dense / sparse"] == "3.0x [3.0-3.0]"
+    assert line["onnxruntime / sparse"] == "1.5x [1.5-1.5]"
+    assert "sparse / sparse" not in render(shown, columns)
 
 
 def test_a_single_round_is_no_spread() -> None:

@@ -17,6 +17,7 @@ from dstrun.backend.sparse.layer import Sparse
 from dstrun.cli.help import options
 from dstrun.config.composition import compose
 from dstrun.config.experiment import Experiment
+from dstrun.config.identity import code
 from dstrun.method.procedure import Setting
 from dstrun.report.load import Run
 from dstrun.run.assemble import assemble
@@ -175,11 +176,12 @@ def test_its_network_leaves_as_a_file_and_comes_back_on_either_backend(name: str
     left_as_a_file(experiment(name), whole(name), tmp_path)
 
 
-def left_as_a_file(made: Experiment, training: Training, folder: Path) -> None:
+def left_as_a_file(made: Experiment, training: Training, folder: Path, tied: bool = False) -> None:
     """Check that what a finished run computes is what its files compute."""
     checkpoint.save(folder / "checkpoint.pt", training)
     record = {"schema": 2, "id": "run", "state": "done", "label": "run", "seed": 0, "accuracy": {"top1": 0.0}}
     record |= {"config": made.config, "choices": made.choices, "weights": {"checksum": checksum(training.state())}}
+    record["code"] = {"own": code(made.config)}
     net = of_run(Run(folder, "run", "done", record, {}))
     x = torch.randn(5, *made.build("dataset").image)
     with torch.no_grad():
@@ -191,7 +193,9 @@ def left_as_a_file(made: Experiment, training: Training, folder: Path) -> None:
         write(net, folder / "net.safetensors", "csr")
         found = of_file(folder / "net.safetensors").build("sparse")
         torch.testing.assert_close(found(x), expected, rtol=1e-5, atol=1e-5)
-        assert [x.count for x in found.modules() if isinstance(x, Sparse)] == training.active()
+        counts = {name: layer.count for name, layer in found.named_modules() if isinstance(layer, Sparse)}
+        active = dict(zip((layer.name for layer in training.flops.built.layers), training.active(), strict=True))
+        assert counts == {name: count for name, count in active.items() if name != "once" or not tied}
     training.model.train()
 
 
@@ -218,11 +222,32 @@ def test_what_needs_dense_storage_is_refused_on_sparse(name: str) -> None:
     assert str(error.value).startswith(f"backend=sparse makes no sense with method={name}, ")
 
 
-def odd(name: str, tied: bool, *words: str) -> Training:
-    """Train a method on ``odd_network``."""
+def odd_experiment(name: str, tied: bool, *words: str) -> Experiment:
+    """Compose a short run of a method on ``odd_network``."""
     made = experiment(name, *words)
     made.config["model"] = {"_target_": "odd_network.Odd", "width": 1.0, "tied": tied}
-    return finished(made)
+    return made
+
+
+def odd(name: str, tied: bool, *words: str) -> Training:
+    """Train a method on ``odd_network``."""
+    return finished(odd_experiment(name, tied, *words))
+
+
+@pytest.mark.parametrize(
+    ("name", "tied", "words"),
+    [
+        ("rigl", True, ["weights=bf16"]),
+        ("str", True, ["weights=bf16"]),
+        ("topkast", False, ["powerprop=2"]),
+        ("gse", False, ["weights=bf16", "backend=sparse"]),
+    ],
+)
+def test_odd_networks_and_weights_in_16_bits_leave_as_files(
+    name: str, tied: bool, words: list[str], tmp_path: Path
+) -> None:
+    made = odd_experiment(name, tied, *words)
+    left_as_a_file(made, finished(made), tmp_path, tied)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -4,14 +4,14 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from bench_fixture import kernel_rows, linear_rows, scaling_rows, step_rows
+from bench_fixture import infer_rows, kernel_rows, linear_rows, scaling_rows, step_rows
 
 from dstrun.bench import result
 from dstrun.report import bench
 from dstrun.report.figure import sheet
 from dstrun.system.trouble import ConfigError
 
-ROWS = {"kernel": kernel_rows, "linear": linear_rows, "step": step_rows, "scaling": scaling_rows}
+ROWS = {"kernel": kernel_rows, "linear": linear_rows, "step": step_rows, "scaling": scaling_rows, "infer": infer_rows}
 
 
 def written(name: str, folder: Path) -> Path:

@@ -223,3 +223,30 @@ def test_the_file_says_which_network_it_is_of(trained):
     assert about["network"] == {"_target_": "dstrun.model.mlp.MLP", "hidden": [1024, 512], "width": 1.0}
     with pytest.raises(ConfigError, match="backend=spars is not known: choose masked, sparse"):
         dstrun.load("net.pt", "spars")
+
+
+def test_onnx_runtime_computes_the_same_for_any_batch(trained):
+    runtime = pytest.importorskip("onnxruntime")
+    conv = run(
+        compose(
+            [*SMALL, "model=resnet20", "model.width=0.25", "epochs=1", "threads=1", f"results={trained[0]}/results"]
+        )
+    )
+    assert main(["weights", str(conv.folder.path), "--out", "net.onnx"]) == 0
+    session = runtime.InferenceSession("net.onnx")
+    about = json.loads(session.get_modelmeta().custom_metadata_map["dstrun"])
+    assert about["record"]["id"] == conv.folder.id
+    model = dstrun.load(str(conv.folder.path))
+    for x in (images(), images()[:1]):
+        with torch.no_grad():
+            expected = model(x)
+        (found,) = session.run(None, {"images": x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_onnx_is_dense_and_for_others(trained, capsys):
+    assert main(["weights", trained[1].id, "--out", "net.onnx", "--format", "csr"]) == 2
+    assert "--format csr makes no sense with .onnx" in capsys.readouterr().err
+    Path("some.onnx").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"some.onnx is for other runtimes: load the run"):
+        dstrun.load("some.onnx")

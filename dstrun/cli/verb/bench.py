@@ -12,7 +12,7 @@ from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
-HELP = {110: ("bench kernel|step|scaling", "this machine: dense, masked and sparse in turns")}
+HELP = {110: ("bench kernel|step|scaling|infer", "this machine: dense, masked and sparse in turns")}
 
 
 def main(words: list[str]) -> int:

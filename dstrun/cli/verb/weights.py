@@ -7,9 +7,9 @@ from dstrun.cli.start import silence_allocator
 from dstrun.cli.words import own_code, parser
 from dstrun.system.trouble import ConfigError
 
-KINDS = (".safetensors", ".pt")
+KINDS = (".safetensors", ".pt", ".onnx")
 
-HELP = {82: ("weights RUN --out FILE.safetensors|pt [--format dense|csr]", "the trained network as a file")}
+HELP = {82: ("weights RUN --out FILE.safetensors|pt|onnx [--format dense|csr]", "the trained network as a file")}
 
 
 def main(words: list[str]) -> int:
@@ -32,13 +32,18 @@ def main(words: list[str]) -> int:
         raise ConfigError(
             f"--out {out} {'is a folder' if out.is_dir() else f'cannot be written: there is no {out.parent}'}"
         )
+    if out.suffix == ".onnx" and arguments.format == "csr":
+        raise ConfigError(
+            "--format csr makes no sense with .onnx, which has no sparse weights that runtimes compute with"
+        )
     from dstrun.run.finished import find, modules
 
     run = find(arguments.run)  # before PyTorch is imported
     silence_allocator()
+    from dstrun.run import onnx
     from dstrun.run.shipping import of_run, write
 
     net = of_run(run, arguments.trusted, modules(arguments.config_dir))
-    size, dense = write(net, out, arguments.format)
+    size, dense = onnx.write(net, out) if out.suffix == ".onnx" else write(net, out, arguments.format)
     print(f"{out}: {size:,} bytes, {size / dense:.3f} x the {dense:,} bytes of all weights in full")
     return 0
