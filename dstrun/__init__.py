@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dstrun.library.results import plot as plot
     from dstrun.library.results import runs as runs
     from dstrun.library.results import table as table
+    from dstrun.library.sparsifier import Sparsifier as Sparsifier
     from dstrun.library.training import RunError as RunError
     from dstrun.library.training import train as train
     from dstrun.optimizer.aged import AgedAdam as AgedAdam
@@ -60,6 +61,7 @@ PUBLIC = {
     "plot": "library.results.plot",
     "runs": "library.results.runs",
     "table": "library.results.table",
+    "Sparsifier": "library.sparsifier.Sparsifier",
     "RunError": "library.training.RunError",
     "train": "library.training.train",
     "AgedAdam": "optimizer.aged.AgedAdam",

@@ -42,7 +42,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": {"account", "backend", "config", "dataset", "layer", "report", "run", "system", "train"},
     "launcher": {"config", "record", "run", "system", "train"},
     "cli": {"account", "config", "launcher", "report", "system"},
-    "library": {"cli", "config", "record", "report", "run", "system"},
+    "library": {
+        *("allocation", "backend", "cli", "config", "layer", "method", "record", "report", "run", "system"),
+    },
     "torture": {"cli", "config", "launcher", "record", "system", "train"},
     "__main__": {"cli"},
     "__init__": {"allocation", "backend", "config", "grow", "layer", "library", "optimizer", "subset", "system"},

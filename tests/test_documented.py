@@ -30,6 +30,19 @@ def test_library_example_trains() -> None:
     assert all(layer.optimizer.state[layer.weight] for layer in found["layers"])
 
 
+def test_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    found: dict = {}
+    for block in blocks:
+        block = block.replace('"epochs=10"', '"epochs=1", "wandb=disabled", "threads=1"')
+        exec(block.replace("1000", "100"), found)
+    assert (tmp_path / "sparsity.pdf").stat().st_size > 1000
+    assert found["sparsifier"].step == 100
+    assert found["sparsifier"].sparsity == pytest.approx(0.98, abs=0.001)
+
+
 def test_pages_of_the_library_name_all_that_is_public() -> None:
     tables = [(DOCS / page).read_text().partition("| name |")[2].partition("\n\n")[0] for page in PAGES]
     cells = [cell for table in tables for cell in re.findall(r"^\| (.*?) \|", table, re.MULTILINE)]
