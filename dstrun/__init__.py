@@ -1,6 +1,6 @@
 """dstrun: a command-line runner for experiments in sparse training of neural networks.
 
-As a library it offers the names below (``docs/library.md``), each imported when it is first asked for.
+As a library it offers the names below (``docs/python.md``, ``docs/library.md``), each imported when first asked for.
 """
 
 from importlib import import_module
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from dstrun.layer.interface import prunable as prunable
     from dstrun.layer.interface import skeleton as skeleton
     from dstrun.layer.topology import Topology as Topology
+    from dstrun.library.results import epochs as epochs
+    from dstrun.library.results import plot as plot
+    from dstrun.library.results import runs as runs
+    from dstrun.library.results import table as table
+    from dstrun.library.sparsifier import Sparsifier as Sparsifier
+    from dstrun.library.training import RunError as RunError
+    from dstrun.library.training import train as train
     from dstrun.optimizer.aged import AgedAdam as AgedAdam
     from dstrun.run.shipping import load as load
     from dstrun.subset.grabo import GraBo as GraBo
@@ -51,6 +58,13 @@ PUBLIC = {
     "prunable": "layer.interface.prunable",
     "skeleton": "layer.interface.skeleton",
     "Topology": "layer.topology.Topology",
+    "epochs": "library.results.epochs",
+    "plot": "library.results.plot",
+    "runs": "library.results.runs",
+    "table": "library.results.table",
+    "Sparsifier": "library.sparsifier.Sparsifier",
+    "RunError": "library.training.RunError",
+    "train": "library.training.train",
     "AgedAdam": "optimizer.aged.AgedAdam",
     "load": "run.shipping.load",
     "GraBo": "subset.grabo.GraBo",

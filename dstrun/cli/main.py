@@ -19,9 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dstrun.cli.start import check_single, hydra_here, of_file, read, run_one, sweep
+from dstrun.cli.start import check_kinds, check_single, hydra_here, of_file, read, run_one, sweep
 from dstrun.cli.verb import VERBS
-from dstrun.config.option import nearest
 from dstrun.system.output import outlast, reopen
 from dstrun.system.progress import say
 from dstrun.system.safe import log_to_stderr
@@ -159,11 +158,7 @@ def train(words: list[str]) -> int:
     from dstrun.config.composition import compose, is_sweep
 
     found = flags.of_run(words)
-    for word in found.overrides:
-        if word in VERBS:
-            raise ConfigError(f"{word} is a verb and comes first: dstrun {word} ...")
-        if word.strip() and "=" not in word and not word.startswith("~"):
-            raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, [*VERBS, 'help'])}")
+    check_kinds(found.overrides)
     name, directories = of_file(found)
     found.overrides = read(found.overrides)
     of_sweep = name != "config" and is_sweep(found.overrides, directories, name)

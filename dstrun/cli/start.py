@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dstrun.cli.verb import VERBS
+from dstrun.config.option import nearest
 from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
@@ -88,6 +91,19 @@ def of_file(flags: argparse.Namespace) -> tuple[str, list[str]]:
     if name != "config":
         check_name(name, directories)
     return name, directories
+
+
+def check_kinds(words: Sequence[str]) -> None:
+    """Check that words are settings, or at least look like them.
+
+    Raises:
+        ConfigError: one is a verb, or nothing that is known.
+    """
+    for word in words:
+        if word in VERBS:
+            raise ConfigError(f"{word} is a verb and comes first: dstrun {word} ...")
+        if word.strip() and "=" not in word and not word.startswith("~"):
+            raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, [*VERBS, 'help'])}")
 
 
 def read(words: list[str]) -> list[str]:

@@ -76,9 +76,14 @@ def found_runs(words: Sequence[str]) -> list[Run]:
 
 def nothing(words: Sequence[object], what: str = "run") -> int:
     """Print that nothing was found where the words lead."""
+    say(missing(words, what))
+    return 3
+
+
+def missing(words: Sequence[object], what: str = "run") -> str:
+    """Return the sentence that nothing was found where the words lead."""
     given = [str(word) for word in words] or ["results"]
     conditions = [word for word in given if word.startswith("where=")]
     meeting = f" that meets {' '.join(conditions)}" if conditions else ""
     folders = [word for word in given if word not in conditions] or ["results"]
-    say(f"no {what} below {', '.join(folders)}{meeting}")
-    return 3
+    return f"no {what} below {', '.join(folders)}{meeting}"

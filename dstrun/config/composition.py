@@ -17,7 +17,6 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigSource
@@ -78,7 +77,6 @@ def hydra_open(config_dirs: Sequence[str] = ()) -> Iterator[None]:
     warnings.filterwarnings("ignore", "provider=hydra.searchpath")  # its folders are checked (``own.check_search``)
     config_dirs = own.folders(config_dirs)
     own.find_modules(own.modules(config_dirs))
-    GlobalHydra.instance().clear()
     with own.searched(config_dirs), initialize_config_module(HERE, "dstrun", version_base="1.3"):
         yield
 

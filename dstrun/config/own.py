@@ -20,12 +20,17 @@ SEARCHED: list[str] = []
 
 @contextmanager
 def searched(config_dirs: Sequence[str]) -> Iterator[None]:
-    """Have Hydra search folders after the shipped ones, if it is opened within."""
+    """Have Hydra search folders after the shipped ones, if it is opened within; a program's own is put back."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     SEARCHED[:] = config_dirs
     try:
         yield
     finally:
         SEARCHED.clear()
+        GlobalHydra.instance().hydra = before
 
 
 def folders(words: Sequence[str]) -> list[str]:

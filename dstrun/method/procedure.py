@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dstrun.layer.interface import SparseLayer
+from dstrun.layer.interface import SparseLayer, carried
 from dstrun.method.update import ProductCounts, Update
 
 if TYPE_CHECKING:
@@ -85,6 +85,23 @@ class Procedure:
 
         Called once training is over, so that the network chosen computes the same without the method.
         """
+
+
+def check_carried(procedure: Procedure, layers: Sequence[SparseLayer], grows: bool, steps: Iterable[int]) -> None:
+    """Refuse an optimizer whose state updates would leave stale; it has to have some.
+
+    Args:
+        procedure: of the run.
+        layers: of the network.
+        grows: whether connections appear in training.
+        steps: that are left.
+
+    Raises:
+        ConfigError: one of them updates, and the optimizer keeps such state.
+    """
+    if any(map(procedure.updates_at, steps)):
+        for layer in layers:
+            carried(layer, grows)
 
 
 @dataclass(frozen=True)

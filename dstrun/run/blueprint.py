@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -119,8 +120,7 @@ class Blueprint:
         counts = self.method.counts(self.trained.model, self.budget)
         if counts is not None:
             return counts
-        allocation = self.experiment.build("allocation") or Uniform(dense_first=False)
-        counts = allocation.counts([layer.shape for layer in self.cost.layers], self.experiment.config["sparsity"])
+        counts = allocated(self.experiment, [layer.shape for layer in self.cost.layers])
         return self._left(counts) if self.origin is not None and self.method.start == "sparse" else counts
 
     @cached_property
@@ -225,6 +225,12 @@ class Blueprint:
     @cached_property
     def _model(self) -> Model:
         return self.experiment.build("model")
+
+
+def allocated(experiment: Experiment, shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Return the connections that the allocation gives layers of these shapes; without one, the same share of each."""
+    allocation = experiment.build("allocation") or Uniform(dense_first=False)
+    return allocation.counts(shapes, experiment.config["sparsity"])
 
 
 def _has_skeleton(module: nn.Module) -> bool:

@@ -17,8 +17,8 @@ from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
 from dstrun.dataset.loader import Loader
 from dstrun.layer.backend import backend
-from dstrun.layer.interface import SparseLayer, carried
-from dstrun.method.procedure import Procedure
+from dstrun.layer.interface import SparseLayer
+from dstrun.method.procedure import Procedure, check_carried
 from dstrun.method.statistics import frozen_statistics
 from dstrun.method.update import ProductCounts, Update
 from dstrun.optimizer.rate import Rate
@@ -267,9 +267,7 @@ class Training:
         if self._state_checked or not self.optimizer.state:
             return
         self._state_checked = True
-        if any(map(self.procedure.updates_at, range(self.step + 1, self.total_steps + 1))):
-            for layer in self.layers:
-                carried(layer, self.grows)
+        check_carried(self.procedure, self.layers, self.grows, range(self.step + 1, self.total_steps + 1))
 
     def _overflows(self) -> bool:
         """Return whether gradients overflowed, those of the layers' weights aside: not every backend has them now."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dstrun.cli.words import QUERY, found_runs, nothing, parser, split_query
 from dstrun.system.progress import say
 from dstrun.system.safe import put
+
+if TYPE_CHECKING:
+    from dstrun.report.table import Table
 
 HELP = {40: ("table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]", "")}
 DESCRIPTION = (
@@ -18,7 +23,6 @@ DESCRIPTION = (
 def main(words: list[str]) -> int:
     """Make a table of runs."""
     from dstrun.report import table as tables
-    from dstrun.report.table.cells import Options
 
     made = parser("table", DESCRIPTION)
     made.add_argument("--preset", choices=tables.PRESETS, default="accuracy", help="which table (default: accuracy)")
@@ -30,20 +34,46 @@ def main(words: list[str]) -> int:
     made.add_argument("--reference", action="append", default=[], metavar="FILE", help="more of them, of your own")
     made.add_argument("--digits", type=int, choices=range(7), default=1, help="decimals of accuracies (default: 1)")
     arguments = made.parse_intermixed_args(words)
-    folders, query = split_query(arguments.which, QUERY)
-    options = Options(
-        *(",".join(query[key]) if query[key] else None for key in QUERY[1:]),
-        interval=arguments.ci, significant=arguments.significant, against=arguments.against, digits=arguments.digits,
-    )  # fmt: skip
-    if arguments.published or arguments.reference:
-        from dstrun.report.published import references
-
-        options = replace(options, published=references(arguments.reference))
-    which = [*map(str, folders), *(f"where={condition}" for condition in query["where"])]
-    built = tables.build(found_runs(which), arguments.preset, options)
+    asked = {key: value for key, value in vars(arguments).items() if key not in ("which", "format", "runs")}
+    built = ask(arguments.which, **asked)
     if not built.cells:
-        return nothing(which)
+        return nothing(of_runs(arguments.which))
     put(built.render_runs(arguments.format) if arguments.runs else built.render(arguments.format))
     if arguments.format in ("csv", "json") and not arguments.runs:
         say("\n".join(built.notes))
     return 0
+
+
+def ask(
+    which: Sequence[str],
+    preset: str = "accuracy",
+    *,
+    ci: bool = False,
+    significant: bool = False,
+    against: str = "",
+    published: bool = False,
+    reference: Sequence[str | Path] = (),
+    digits: int = 1,
+) -> Table:
+    """Build the table that words and flags of the verb ask for; without cells where there are no such runs.
+
+    Raises:
+        ConfigError: a word makes no sense.
+    """
+    from dstrun.report.published import references
+    from dstrun.report.table import build
+    from dstrun.report.table.cells import Options
+
+    query = split_query(which, QUERY)[1]
+    options = Options(
+        *(",".join(query[key]) if query[key] else None for key in QUERY[1:]),
+        interval=ci, significant=significant, against=against, digits=digits,
+        published=references(reference) if published or reference else None,
+    )  # fmt: skip
+    return build(found_runs(of_runs(which)), preset, options)
+
+
+def of_runs(which: Sequence[str]) -> list[str]:
+    """Return folders and conditions, without the words that say what the table shows."""
+    folders, query = split_query(which, QUERY)
+    return [*map(str, folders), *(f"where={condition}" for condition in query["where"])]

@@ -10,10 +10,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from dstrun.report.figure import kind
-from dstrun.report.figure.canvas import save, sheet
+from dstrun.report.figure.canvas import drawn, save, sheet
 from dstrun.report.figure.preset import Preset
 
-__all__ = ["PRESETS", "Preset", "save", "sheet"]
+__all__ = ["PRESETS", "Preset", "drawn", "save", "sheet"]
 
 
 def _presets() -> dict[str, Preset]:

@@ -44,20 +44,29 @@ def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:
             allowed = ", ".join(SUFFIXES)
             raise ConfigError(f"--out {file} must end in one of {allowed}{nearest(file.suffix, SUFFIXES)}")
     with sheet():
-        figure = draw()
+        figure = drawn(draw)
         if figure is None:
             return None
-        plain_numbers(figure)
         for file in out:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                drawn = BytesIO()
+                data = BytesIO()
                 suffix = file.suffix.lower()
-                figure.savefig(drawn, format=suffix[1:], metadata=SUFFIXES[suffix])
-                write_atomic(file, drawn.getvalue())
+                figure.savefig(data, format=suffix[1:], metadata=SUFFIXES[suffix])
+                write_atomic(file, data.getvalue())
             except OSError as error:
                 raise ConfigError(f"--out {file} cannot be written: {why(error)}") from error
     return out[0]
+
+
+def drawn(draw: Callable[[], Figure | None]) -> Figure | None:
+    """Draw in the project's style, whatever the user's own settings are; None where there was nothing to draw."""
+    with sheet():
+        figure = draw()
+        if figure is not None:
+            plain_numbers(figure)
+            figure.draw_without_rendering()  # which makes the ticks, by the settings of the moment
+        return figure
 
 
 def plain_numbers(figure: Figure) -> None:
@@ -118,11 +127,12 @@ def blank(width: float, height: float) -> Figure:
         ConfigError: nobody could look at it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from dstrun.report.figure.shown import Shown
 
     if height > MOST_INCHES:
         raise ConfigError(f"the figure would be {height:.0f} inches tall, above {MOST_INCHES}: choose fewer runs")
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Shown(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

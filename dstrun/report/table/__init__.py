@@ -53,11 +53,11 @@ PRESETS = {
 }  # fmt: skip
 
 
-@dataclass
+@dataclass(repr=False)
 class Table:
     """A table: ``parts`` for readers, one per block, ``cells`` for programs, one row per cell and value, and ``runs``.
 
-    A part is its title, its rows and its columns.
+    A part is its title, its rows and its columns. Printed it is Markdown, in a notebook HTML.
     """
 
     parts: list[tuple[str, list[dict[str, Any]], list[Column]]]
@@ -83,6 +83,12 @@ class Table:
             notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
             return "\n".join([*texts, f'<ul class="notes">{notes}</ul>' if notes else ""]).strip()
         return render(self.cells, columns_of(self.cells), fmt)
+
+    def __repr__(self) -> str:
+        return self.render()
+
+    def _repr_html_(self) -> str:
+        return self.render("html")
 
     def render_runs(self, fmt: str = "md") -> str:
         """Render the runs behind the cells, a row each."""
