@@ -137,7 +137,8 @@ def past(
     config |= {group: config.get(group) for group in GROUPS}
     config["checkpoint"] = DEFAULTS["checkpoint"] | config["checkpoint"]
     places = tuple(places) or own.modules(())
-    own.find_modules(places)
+    if any(not target.startswith(identity.OWN) for target in identity.targets(config)):
+        own.find_modules(places)
     trust.check(config, trusted, places)
     before = (record.get("code") or {}).get("own") or {}
     if changed := [name for name, digest in identity.code(config).items() if before.get(name) != digest]:

@@ -89,7 +89,8 @@ def restore(
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise checkpoint.foreign(path, state) from error
+        there = f"dstrun {state.get('version', '(another version)')} with torch {state.get('torch', '(unknown)')}"
+        raise ConfigError(f"{path} was written by {there}, and its network cannot be rebuilt here ({error})") from error
     training.model.eval()
     return Restored(run, blueprint, training, facts or _asked(blueprint))
 
@@ -107,7 +108,8 @@ def _asked(blueprint: Blueprint) -> Facts:
     option = blueprint.dataset
     if option.mean is None or option.std is None:
         raise ConfigError("an older version trained it, and did not note the mean and deviation of its images")
-    return Facts(tuple(option.image), option.classes, option.names, tuple(option.mean), tuple(option.std))
+    names = getattr(option, "names", None)
+    return Facts(tuple(option.image), option.classes, names and tuple(names), tuple(option.mean), tuple(option.std))
 
 
 def _other(record: dict[str, Any], state: dict[str, Any]) -> bool:

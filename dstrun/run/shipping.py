@@ -30,6 +30,7 @@ from dstrun.run.weights import Weights, network, owned, state, taken
 from dstrun.system.trouble import ConfigError, why
 from dstrun.system.whole import write_atomic
 from dstrun.train.checkpoint import digest
+from dstrun.train.device import pick_device
 
 VERSION = 1
 FORMATS = ("dense", "csr")
@@ -84,6 +85,10 @@ def load(
     """
     if backend is not None:
         check_value("backend", backend, Annotated[str, OneOf(*names())])
+    try:
+        pick_device(torch.device(device).type)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device} is not known: choose cpu, cuda or mps") from error
     return read(source, trusted).build(backend, device)
 
 
@@ -270,4 +275,4 @@ def library(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise ConfigError(f"{package} is not installed: pip install 'dstrun[export]', or write a .pt file") from error
+        raise ConfigError(f"{package} is not installed: pip install 'dstrun[export]'") from error

@@ -171,7 +171,7 @@ def load(path: Path, training: Training, folder: RunFolder | None = None) -> int
         try:
             training.load_state(state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise foreign(found, state) from error
+            raise _foreign(found, state) from error
         if folder is not None:
             _note(folder, state, training.step)
     if training.ranks.leads:
@@ -235,10 +235,10 @@ def _read(path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any
     try:
         return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise foreign(path, {}) from error
+        raise _foreign(path, {}) from error
 
 
-def foreign(path: Path, state: dict[str, Any]) -> ConfigError:
+def _foreign(path: Path, state: dict[str, Any]) -> ConfigError:
     """Return the error that says that a checkpoint is whole and does not fit."""
     here = f"dstrun {__version__} with torch {torch.__version__}"
     there = f"dstrun {state.get('version', '(another version)')} with torch {state.get('torch', '(unknown)')}"

@@ -214,7 +214,7 @@ def test_without_safetensors_it_says_what_to_do(trained, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     assert main(["weights", trained[1].id, "--out", "net.safetensors"]) == 2
-    assert "safetensors is not installed: pip install 'dstrun[export]', or write a .pt file" in capsys.readouterr().err
+    assert "safetensors is not installed: pip install 'dstrun[export]'" in capsys.readouterr().err
 
 
 def test_the_file_says_which_network_it_is_of(trained):
@@ -223,6 +223,8 @@ def test_the_file_says_which_network_it_is_of(trained):
     assert about["network"] == {"_target_": "dstrun.model.mlp.MLP", "hidden": [1024, 512], "width": 1.0}
     with pytest.raises(ConfigError, match="backend=spars is not known: choose masked, sparse"):
         dstrun.load("net.pt", "spars")
+    with pytest.raises(ConfigError, match="device=gpu is not known: choose cpu, cuda or mps"):
+        dstrun.load("net.pt", device="gpu")
 
 
 def test_onnx_runtime_computes_the_same_for_any_batch(trained):
