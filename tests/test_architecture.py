@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": {"config", "system"},
     "dataset": {"config", "system"},
     "optimizer": {"config", "system"},
+    "loss": {"config", "system"},
     "schedule": {"config", "system"},
     "allocation": {"config", "system"},
     "subset": {"config", "layer", "system"},

@@ -28,9 +28,9 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dstrun.config import contract, grid, honoured, identity, own, source, trust
+from dstrun.config import contract, grid, honoured, identity, own, plain, source, trust
 from dstrun.config.check import check
-from dstrun.config.diagnose import FAULTS, diagnose, folders, leaves, told, unknown
+from dstrun.config.diagnose import FAULTS, diagnose, file_of, folders, leaves, told, unknown
 from dstrun.config.interpolation import Unresolved, resolving
 from dstrun.config.option import GROUPS, expanded, nearest
 from dstrun.config.override import (
@@ -90,13 +90,13 @@ class Experiment:
 
 @lru_cache(maxsize=256)  # options are frozen, and a sweep builds few distinct ones many times
 def _build(group: str, node: str) -> Any:
-    plain = json.loads(node)
-    contract.check_node(group, plain, group)
+    said = json.loads(node)
+    contract.check_node(group, said, group)
     try:
-        option = instantiate(OmegaConf.create(plain), _convert_="all")
+        option = instantiate(OmegaConf.create(plain.adapted(group, said)), _convert_="all")
     except HydraException as error:
-        raise contract.sentence(error, group, plain["_target_"]) or error from error
-    contract.check_option(group, option, plain["_target_"])
+        raise contract.sentence(error, group, said["_target_"]) or error from error
+    contract.check_option(group, option, said["_target_"])
     return option
 
 
@@ -341,7 +341,8 @@ def experiment(
         raise ConfigError("trusted is set in a file: say it on the command line or among the params of a sweep file")
     trust.check(config, named, places())
     for group in (group for group in GROUPS if choices.get(group)):
-        contract.check_node(group, config[group], f"{group}={choices.get(group)}")
+        file = file_of(f"{group}/{choices.get(group)}.yaml")
+        contract.check_node(group, config[group], f"{group}={choices.get(group)}", file)
     _check_recipe(config.pop("recipe"), config["optimizer"], str(choices["optimizer"]))
     config["results"] = expanded(config["results"])
     mine = any(not target.startswith(identity.OWN) for target in identity.targets(config))

@@ -103,7 +103,7 @@ def assemble(
     store(model, layers, config["weights"])
     powerprop.reparametrize(model, config["powerprop"])
     method.reparametrize(model, layers)
-    rate = experiment.build("optimizer")
+    rate, loss = experiment.build("optimizer"), experiment.build("loss")
     optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
     optimizer = pack(optimizer, stored_weights(model, layers), config)
     for layer in layers:
@@ -130,6 +130,7 @@ def assemble(
         ranks=ranks,
         passes=passes,
         activations=config["activations"],
+        criterion=loss and loss.build(blueprint.dataset.classes, device),
         recompute=recompute,
         grows=method.grows_at_zero,
         graphs=config["step"] == "graph" and device.type == "cuda",
