@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import operator
 from collections.abc import Mapping
+from dataclasses import field
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,15 +37,15 @@ class Plain(Dataset):
     those of the training images where they are not given.
     """
 
-    part: Mapping[str, Any]
+    part: Mapping[str, Any] = field(hash=False)
     image: tuple[Annotated[int, AtLeast(1)], ...]  # type: ignore[misc]
     classes: Annotated[int, AtLeast(2)]  # type: ignore[misc]
-    train: Mapping[str, Any] | None = None
-    test: Mapping[str, Any] | None = None
+    train: Mapping[str, Any] | None = field(default=None, hash=False)
+    test: Mapping[str, Any] | None = field(default=None, hash=False)
     mean: tuple[float, ...] | None = None  # type: ignore[assignment]
     std: tuple[Annotated[float, Above(0)], ...] | None = None  # type: ignore[assignment]
     flip: bool = False  # type: ignore[misc]
-    augment: bool | Mapping[str, Any] = False  # type: ignore[assignment]
+    augment: bool | Mapping[str, Any] = field(default=False, hash=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if len(self.image) != 3:
@@ -197,9 +198,12 @@ class Plain(Dataset):
             pixels = pixels.astype(np.float32) * np.float32(255)
         elif pixels.dtype != np.uint8:
             raise ConfigError(f"{said} holds {pixels.dtype}: it must be uint8, or floating point of 0..1")
-        label = found[1].item() if hasattr(found[1], "item") and np.size(found[1]) == 1 else found[1]
-        if type(label) is not int or not 0 <= label < self.classes:
-            raise ConfigError(f"{said} has label {label!r}: it must be a whole number in [0, {self.classes - 1}]")
+        try:
+            label = operator.index(found[1])
+        except TypeError:
+            label = -1
+        if not 0 <= label < self.classes:
+            raise ConfigError(f"{said} has label {found[1]!r}: it must be a whole number in [0, {self.classes - 1}]")
         return pixels, label
 
 
@@ -208,5 +212,4 @@ def _statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if x.dtype == np.uint8:
         return statistics(x)
     mean, std = x.mean((0, 2, 3), np.float64) / 255, x.std((0, 2, 3), np.float64) / 255
-    assert math.prod(x.shape)
     return tuple(mean.tolist()), tuple(max(1e-4, value) for value in std.tolist())

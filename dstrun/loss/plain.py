@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ SAMPLES = 4
 class Plain:
     """A function with its settings, or a class made with them whose instances are called."""
 
-    part: Mapping[str, Any]
+    part: Mapping[str, Any] = field(hash=False)
 
     def build(self, classes: int, device: Any) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the loss, once it has been tried.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
 from torch import nn
@@ -22,7 +23,7 @@ class Plain:
     (``**kwargs``) gets ``num_classes``.
     """
 
-    part: Mapping[str, Any]
+    part: Mapping[str, Any] = field(hash=False)
 
     def build(self, image: tuple[int, int, int], classes: int) -> nn.Module:
         """Build the network for images of shape (C, H, W).

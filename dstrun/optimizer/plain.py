@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dstrun.config.option import AtLeast, OneOf, option
@@ -24,7 +25,7 @@ class Plain(Rate):
     Settings of ``Rate`` may stand beside its own. ``lr`` and ``weight_decay`` are those of the class, by default too.
     """
 
-    part: Mapping[str, Any]
+    part: Mapping[str, Any] = field(hash=False)
     weight_decay: Annotated[float, AtLeast(0)] = 0.0
     lr_schedule: Annotated[str, OneOf("multistep", "cosine", "constant")] = "constant"
 
