@@ -37,8 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"account", "dataset", "layer", "method", "optimizer", "record", "storage", "system", "tracker"},
     "report": {"allocation", "config", "record", "system"},
     "run": {
-        *("account", "allocation", "backend", "config", "dataset", "layer", "method", "model", "optimizer", "record"),
-        *("report", "storage", "system", "tracker", "train"),
+        *("account", "allocation", "backend", "config", "dataset", "layer", "loss", "method", "model", "optimizer"),
+        *("record", "report", "storage", "system", "tracker", "train"),
     },
     "bench": {"account", "backend", "config", "dataset", "layer", "report", "run", "system", "train"},
     "launcher": {"config", "record", "run", "system", "train"},

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from dstrun.loss.plain import Plain, check
+from dstrun.loss import check
+from dstrun.loss.plain import Plain
 from dstrun.system.trouble import ConfigError
 
 
@@ -40,8 +41,8 @@ WRONG = {
 @pytest.mark.parametrize("said", WRONG)
 def test_what_is_no_mean_over_samples_is_refused(said):
     with pytest.raises(ConfigError) as error:
-        check(WRONG[said], "mine.wrong", 3, "cpu")
-    assert f"loss: mine.wrong {said}" in str(error.value)
+        check(WRONG[said], "wrong", 3, "cpu")
+    assert f"loss=wrong {said}" in str(error.value)
 
 
 def test_parameters_that_nothing_trains_are_refused():
