@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": {"config", "system"},
     "dataset": {"config", "system"},
     "optimizer": {"config", "system"},
+    "loss": {"config", "system"},
     "schedule": {"config", "system"},
     "allocation": {"config", "system"},
     "subset": {"config", "layer", "system"},
@@ -36,8 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"account", "dataset", "layer", "method", "optimizer", "record", "storage", "system", "tracker"},
     "report": {"allocation", "config", "layer", "record", "system"},
     "run": {
-        *("account", "allocation", "backend", "config", "dataset", "layer", "method", "model", "optimizer", "record"),
-        *("report", "schedule", "storage", "system", "tracker", "train"),
+        *("account", "allocation", "backend", "config", "dataset", "layer", "loss", "method", "model", "optimizer"),
+        *("record", "report", "schedule", "storage", "system", "tracker", "train"),
     },
     "bench": {"account", "allocation", "backend", "config", "dataset", "layer", "report", "run", "system", "train"},
     "launcher": {"config", "record", "run", "system", "train"},

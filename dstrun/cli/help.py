@@ -32,7 +32,8 @@ Exit codes: 0 done, 1 a run failed, 2 wrong usage or configuration, 3 nothing ma
 
 def options(group: str) -> list[str]:
     """List the options of a config group by name: the yaml files of its folder."""
-    names = [entry.name for entry in files(HERE).joinpath(group).iterdir()]
+    folder = files(HERE).joinpath(group)
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
@@ -50,7 +51,9 @@ def text() -> str:
     """Put the help together."""
     lines = [EXAMPLES + "\n".join(verbs()), ""]
     lines += ["Groups (NAME=OPTION, and NAME.KEY=VALUE for an option's own settings):"]
-    lines += [f"  {group:<16}{' '.join(options(group))}" for group in GROUPS]
+    lines += [
+        f"  {group:<16}{' '.join(options(group)) or 'your own in place of the cross-entropy'}" for group in GROUPS
+    ]
     lines += ["", "Protocols (protocol=NAME trains any method as a paper did; docs/protocols.md):"]
     lines += [f"  {' '.join(options('protocol'))}"]
     lines += ["", "Settings:"]

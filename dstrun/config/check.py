@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dstrun.config.option import Above, check_value
+from dstrun.config.plain import is_plain
 from dstrun.config.schema import DEFAULTS, SETTINGS, place
 from dstrun.layer.backend import is_dense
 from dstrun.layer.criterion import Cost
@@ -33,12 +34,16 @@ def check(experiment: Experiment) -> None:
                 kind = Annotated[str if isinstance(one, str) else float, bound() if callable(bound) else bound]
                 check_value(name.removesuffix(".mode"), one, kind)
     _check_trackers(config)
-    check_value("model.width", config["model"].get("width", 1.0), Annotated[float, Above(0)])
+    if not is_plain("model", config["model"]["_target_"]):
+        check_value("model.width", config["model"].get("width", 1.0), Annotated[float, Above(0)])
     _check_folders(config["experiment"], config["results"])
     method = experiment.build("method")
     _check_parts(method, experiment)
-    for group in ("allocation", "schedule", "optimizer", "dataset"):
+    for group in ("allocation", "schedule", "optimizer", "loss", "dataset"):
         experiment.build(group)
+    if config["loss"] is not None and config["label_smoothing"]:
+        chosen = f"label_smoothing={config['label_smoothing']:g} makes no sense with loss={experiment.choices['loss']}"
+        raise ConfigError(f"{chosen}: it is of the cross-entropy, which loss=null is")
     _check_gradients(experiment)
     _check_activations(config)
     _check_storage(experiment)

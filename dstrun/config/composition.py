@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dstrun.config import contract, grid, honoured, identity, own, source, trust
 from dstrun.config.check import check, starting
-from dstrun.config.diagnose import FAULTS, diagnose, folders, leaves, told, unknown
+from dstrun.config.diagnose import FAULTS, diagnose, file_of, folders, leaves, told, unknown
 from dstrun.config.experiment import Experiment
 from dstrun.config.interpolation import Unresolved, resolving
 from dstrun.config.option import GROUPS, expanded, nearest
@@ -297,7 +297,8 @@ def experiment(
         raise ConfigError("trusted is set in a file: say it on the command line or among the params of a sweep file")
     trust.check(config, named, places())
     for group in (group for group in GROUPS if choices.get(group)):
-        contract.check_node(group, config[group], f"{group}={choices.get(group)}")
+        file = file_of(f"{group}/{choices.get(group)}.yaml")
+        contract.check_node(group, config[group], f"{group}={choices.get(group)}", file)
     _check_recipe(config.pop("recipe"), config["optimizer"], str(choices["optimizer"]))
     config["results"] = expanded(config["results"])
     mine = any(not target.startswith(identity.OWN) for target in identity.targets(config))

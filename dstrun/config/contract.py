@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from dstrun.config import identity, option
+from dstrun.config import identity, option, plain
 from dstrun.config.option import nearest
 from dstrun.system.trouble import ConfigError
 
@@ -27,17 +27,19 @@ OFFERS = {
     "allocation": ("counts", "words"),
     "schedule": ("fraction_at", "steps"),
     "optimizer": ("build", "lr_at", "weight_decay", "decay"),
+    "loss": ("build",),
 }  # fmt: skip
 """What the options of a group have, by name; CONTRIBUTING.md says where each contract is written out."""
 
 
-def check_node(group: str, node: Any, said: str) -> None:
+def check_node(group: str, node: Any, said: str, file: str = "") -> None:
     """Check what a yaml file says of an option, before its class is looked at.
 
     Args:
         group: of the option.
         node: what was composed; ``None`` where there is no option.
-        said: ``model=mine``, and the file.
+        said: ``model=mine``.
+        file: of a user's own that says it.
 
     Raises:
         ConfigError: said in one sentence.
@@ -50,9 +52,14 @@ def check_node(group: str, node: Any, said: str) -> None:
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
         lacks = "has no _target_" if target is None else f"has _target_: {_short(target)}"
         raise ConfigError(f"{said} {lacks}: it must name a class, as _target_: module.Class")
-    for key, value in node.items():
+    for key in node:
         if str(key).startswith("_") and key != "_target_":
             raise ConfigError(f"{said}: {key} is no setting of this {group}")
+    if plain.is_unknown(target):
+        raise plain.unknown_name(target, file or said)
+    if plain.is_plain(group, target):
+        return plain.check(group, node, file or said)
+    for key, value in node.items():
         if key in OFFERS and value is not None:
             check_node(str(key), value, f"{group}.{key}")
     if group == "model":

@@ -82,6 +82,11 @@ def folders() -> list[Path]:
     return [Path(source.path) for source in sources if source.scheme() == "file"]
 
 
+def file_of(path: str) -> str:
+    """Return where a file of the user's own is, as seen from here; empty where he has none of this name."""
+    return next((_here(folder / path) for folder in folders() if (folder / path).is_file()), "")
+
+
 def written(path: str) -> Container | None:
     """Return the first file of a name that Hydra finds, as it is written; ``None`` where there is none."""
     sources = GlobalHydra.instance().config_loader().get_sources()

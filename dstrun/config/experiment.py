@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from dstrun.config import contract, own
+from dstrun.config import contract, own, plain
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Experiment:
 
 @lru_cache(maxsize=256)  # options are frozen, and a sweep builds few distinct ones many times
 def _build(group: str, node: str) -> Any:
-    plain = json.loads(node)
-    contract.check_node(group, plain, group)
+    said = json.loads(node)
+    contract.check_node(group, said, group)
     try:
-        option = instantiate(OmegaConf.create(plain), _convert_="all")
+        option = instantiate(OmegaConf.create(plain.adapted(group, said)), _convert_="all")
     except HydraException as error:
-        raise contract.sentence(error, group, plain["_target_"]) or error from error
-    contract.check_option(group, option, plain["_target_"])
+        raise contract.sentence(error, group, said["_target_"]) or error from error
+    contract.check_option(group, option, said["_target_"])
     return option

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from dstrun.config import trust
+from dstrun.config import trust, written
 from dstrun.config.option import GROUPS
 from dstrun.config.schema import Schema
 from dstrun.system.trouble import ConfigError
@@ -63,12 +63,13 @@ def code(config: Mapping[str, Any]) -> dict[str, str]:
     from hashlib import sha256
 
     found: dict[str, bytes] = {}
-    wanted = [target.rpartition(".")[0] for target in targets(config) if not target.startswith(OWN)]
+    mine = [target for target in targets(config) if not target.startswith(OWN) and not trust.is_library(target)]
+    wanted = [target.rpartition(".")[0] for target in mine]
     for module in wanted:
         found[module] = _source(module)
     while wanted:
         module = wanted.pop()
-        for name in _imports(module, found[module], trust.is_package(module)):
+        for name in _imports(module, found[module]):
             file = trust.locate(name)
             if name not in found and file is not None and trust.is_own(file):
                 found[name] = _source(name)
@@ -84,7 +85,7 @@ def roots(config: Mapping[str, Any]) -> list[Path]:
 
 
 @lru_cache(maxsize=256)  # of a sweep, every run has the same
-def _imports(module: str, source: bytes, package: bool) -> tuple[str, ...]:
+def _imports(module: str, source: bytes) -> tuple[str, ...]:
     """Name what a module imports, anywhere in it: modules, and names that may be modules of a package."""
     try:
         tree = ast.parse(source)
@@ -95,9 +96,7 @@ def _imports(module: str, source: bytes, package: bool) -> tuple[str, ...]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            here = [*module.split("."), *([""] if package else [])]
-            above = here[: -node.level] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
+            base = written.origin(module, node)
             found += [name for name in (base, *(f"{base}.{alias.name}".strip(".") for alias in node.names)) if name]
     parts = [name.split(".") for name in (module, *found)]  # importing a.b.c runs a and a.b
     return tuple(dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)))

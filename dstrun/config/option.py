@@ -67,7 +67,7 @@ Share = Annotated[float, Within(0, 1)]
 
 
 GROUPS = (
-    "model", "dataset", "method", "prune", "grow", "subset", "allocation", "schedule", "optimizer",
+    "model", "dataset", "method", "prune", "grow", "subset", "allocation", "schedule", "optimizer", "loss",
 )  # fmt: skip
 """The open groups of the configuration."""
 

@@ -132,6 +132,7 @@ class Schema:
     allocation: Any = None
     schedule: Any = None
     optimizer: Any = MISSING
+    loss: Any = None
 
     recipe: dict[str, Any] = field(default_factory=dict)
 

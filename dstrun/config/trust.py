@@ -23,6 +23,15 @@ SPECIAL = ("_args_", "_partial_", "_convert_", "_recursive_")
 """Words of Hydra's that say how to call; an option is built from its settings alone."""
 PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.")
 """What Hydra may build for itself: launchers and sweepers, and the samplers of one of them."""
+LIBRARY = {
+    "model": ("torchvision.models",),
+    "optimizer": ("torch.optim",),
+    "loss": ("torch.nn",),
+    "dataset": ("torchvision.datasets", "torchvision.transforms", "torchvision.transforms.v2"),
+}
+"""By group, the modules of libraries that dstrun needs anyway of which any name may be called; of losses, ``*Loss``."""
+PLAIN = (*LIBRARY, "dataset.augment")
+"""Where a function may be named, too."""
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 LOGGING = ("logging.", "colorlog.", "rich.logging.")
 
@@ -94,7 +103,7 @@ def _allowed(path: str, target: Any, group: str | None, trusted: Collection[str]
             known = [one for one in (_classes(file) if file else {}) if is_option(f"{module}.{one}")]
             raise ConfigError(f"{said} is no {kind} of this program{nearest(name, known)}: dstrun --help lists them")
         return
-    if top in trusted:
+    if top in trusted or (is_library(target) and module in LIBRARY.get(path.partition(".")[0], ())):
         return
     file = locate(module, directories)
     if file is None and _top(top, directories) is None:
@@ -106,8 +115,15 @@ def _allowed(path: str, target: Any, group: str | None, trusted: Collection[str]
             f"{said} is not trusted: it must be a class in a file of your own folder (--config-dir or the current "
             f"one), or say trusted=[{top}] on the command line"
         )
-    if not _class(file, name):
-        raise ConfigError(f"{said} is no class written in {file.name}: name the module that defines it")
+    if name not in _classes(file, functions=path in PLAIN):
+        kind = "class or function" if path in PLAIN else "class"
+        raise ConfigError(f"{said} is no {kind} written in {file.name}: name the module that defines it")
+
+
+def is_library(target: str) -> bool:
+    """Return whether a name is of a library that dstrun needs anyway, and may be called without being trusted."""
+    module, _, name = target.rpartition(".")
+    return any(module in modules for modules in LIBRARY.values()) and (module != "torch.nn" or name.endswith("Loss"))
 
 
 def own_folders(directories: Sequence[str]) -> list[Path]:
@@ -193,14 +209,11 @@ def is_option(target: str) -> bool:
     return not name.startswith("_") and made(name)
 
 
-def _class(file: Path, name: str) -> bool:
-    return name in _classes(file)
-
-
-def _classes(file: Path) -> dict[str, ast.ClassDef]:
-    """Find the classes at the top of a file, which is read and not run."""
+def _classes(file: Path, functions: bool = False) -> dict[str, Any]:
+    """Find the classes at the top of a file, or its functions, too; it is read and not run."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    kinds = (ast.ClassDef, ast.FunctionDef) if functions else ast.ClassDef
+    return {node.name: node for node in tree.body if isinstance(node, kinds)}

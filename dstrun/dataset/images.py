@@ -26,9 +26,9 @@ class Images:
     """The images of a run: N training images and M to evaluate on.
 
     Attributes:
-        train_x: (N, C, H, W) uint8.
+        train_x: (N, C, H, W) uint8; or float32 in units of 0..255, of a data set that was not written for dstrun.
         train_y: (N,) int64.
-        eval_x: (M, C, H, W) uint8.
+        eval_x: (M, C, H, W), of the same type.
         eval_y: (M,) int64.
         split: what the evaluated images are.
         source: SHA-256 of the files (or arrays) that the images were decoded from, in hexadecimal.

@@ -194,7 +194,7 @@ class Loader(ABC):
         return self._normalise(x)
 
     def _normalise(self, x: Tensor) -> Tensor:
-        x = x.float().sub_(self._mean).div_(self._std)
+        x = x.to(torch.float32, copy=True).sub_(self._mean).div_(self._std)
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return x

@@ -117,7 +117,7 @@ def put_together(
     store(model, layers, config["weights"])
     powerprop.reparametrize(model, config["powerprop"])
     method.reparametrize(model, layers)
-    rate = experiment.build("optimizer")
+    rate, loss = experiment.build("optimizer"), experiment.build("loss")
     optimizer = rate.build(groups(model, method.parameters(model, rate.weight_decay), rate.decay))
     optimizer = pack(optimizer, stored_weights(model, layers), config)
     for layer in layers:
@@ -144,6 +144,7 @@ def put_together(
         ranks=ranks,
         passes=passes,
         activations=config["activations"],
+        criterion=loss and loss.build(blueprint.dataset.classes, device),
         recompute=recompute,
         grows=method.grows_at_zero,
         graphs=config["step"] == "graph" and device.type == "cuda",

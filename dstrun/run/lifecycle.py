@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from dstrun import __version__
+from dstrun import __version__, loss
 from dstrun.config.experiment import Experiment
 from dstrun.config.identity import code
 from dstrun.method.pruning import EmptyLayer
@@ -114,6 +114,8 @@ def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.de
     keep_freed()
     blueprint = Blueprint(experiment)
     training = assemble(experiment, device, checkpoint.backends(folder.checkpoint), ranks, blueprint)
+    if training.criterion is not None:
+        loss.check(training.criterion, experiment.choices["loss"], blueprint.dataset.classes, device)
     try:
         with distributed.owned(folder, ranks):
             if (done := ranks.broadcast(folder.record)) is not None:  # another process has ended it meanwhile

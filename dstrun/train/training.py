@@ -46,7 +46,7 @@ class Training:
     a method may make several; ``initial`` the active connections of every prunable layer at the first step. ``grows``
     says whether connections appear in training, ``skipped`` how many updates were left out, which ``updates`` lacks,
     ``graphs`` whether ordinary steps are replayed as a CUDA graph where they can be and all ``activations`` are kept
-    in full, ``lr`` the rate of the last step.
+    in full, ``criterion`` the loss where it is not the cross-entropy, ``lr`` the rate of the last step.
     """
 
     model: nn.Module
@@ -69,6 +69,7 @@ class Training:
     grows: bool = False
     graphs: bool = False
     activations: str = "full"
+    criterion: Callable[[Tensor, Tensor], Tensor] | None = None
     lr: float = 0.0
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
@@ -376,4 +377,6 @@ class Training:
         """
         if not isinstance(logits, Tensor):
             raise TypeError(f"the network gives a {type(logits).__name__} in training: it must give logits")
+        if self.criterion is not None:
+            return self.criterion(logits.float(), y)
         return functional.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)

@@ -33,7 +33,8 @@ HOSTILE = {
         "_target_: dstrun.model.mlp.MLP\n_args_: [1]\nhidden: [4]\nwidth: 1.0\n",
         "_target_: [os, system]\n",
         "_target_: own.Popen\nargs: [touch, hit]\n",
-        "_target_: own.made\n",
+        "_target_: torchvision.datasets.utils.download_url\nurl: file:///etc/passwd\nroot: hit\n",
+        "_target_: torchvision.models.nosuch\n",
         "_target_: missing.Net\n",
         "_target_: installed.deep.Net\n",
         "_target_: dstrun.model.mlp.MLP\nhidden: [4]\nwidth: ${oc.env:HOME}\n",
@@ -45,7 +46,9 @@ HOSTILE = {
         "# @package _global_\nhydra: {launcher: {_target_: os.mkdir, path: hit}}\n",
     ],
     "dataset": ["_target_: dstrun.dataset.cifar._timeout\n", "_target_: dstrun.dataset.cache.cached\n"],
-    "optimizer": ["_target_: torch.optim.Adam\n", "_target_: dstrun.model.mlp.MLP\n"],
+    "optimizer": ["_target_: torchvision.models.resnet18\n", "_target_: dstrun.model.mlp.MLP\n"],
+    "schedule": ["_target_: own.made\n"],
+    "loss": ["_target_: torch.nn.Module\n", "_target_: torch.load\nf: hit\n"],
 }
 CASES = [(group, text) for group, texts in HOSTILE.items() for text in texts]
 
