@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from dstrun.cli.verb import VERBS
 from dstrun.config.option import nearest
+from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
@@ -26,17 +29,55 @@ def sweep(overrides: list[str], directories: list[str], name: str) -> int:
     from dstrun.launcher.sweep import summarize
     from dstrun.run.ready import check
 
-    check_sweeper(overrides)
-    check(compose_sweep(overrides, directories, name))  # before Hydra makes the first folder
-    silence_allocator()
+    check_plugins(overrides)
+    searches = any(word.endswith("hydra/sweeper=optuna") for word in overrides)
+    found = search(overrides, directories, name) if searches else compose_sweep(overrides, directories, name)
+    check(found)
+    silence_allocator()  # and nothing was made so far
     with hydra_open(directories):
         try:
             batches = hydra_here().multirun(name, job, overrides, with_log_configuration=False)
         except FAULTS as error:
+            if searches and str(error).startswith("No trials are completed"):
+                say(f"no trial is done: dstrun status {results_of(found[0])} says why")
+                return 1
             if isinstance(error, ConfigError) or type(error).__module__.startswith(("hydra", "omegaconf")):
                 raise told(error) from error
             raise
+    if searches:  # whose sweeper returns nothing
+        say(f"the best is in {results_of(found[0])}/optimization_results.yaml")
+        say(f"next: dstrun table {results_of(found[0])}")
+        return 0
     return summarize([returned.return_value for batch in batches for returned in batch])
+
+
+def results_of(experiment: Experiment) -> str:
+    """Return where runs go, as a word of the shell."""
+    return shlex.quote(f"{experiment.config['results']}/{experiment.config['experiment']}")
+
+
+def search(overrides: list[str], directories: list[str], name: str) -> list[Experiment]:
+    """Return what all trials of a search have in common.
+
+    Raises:
+        ConfigError: it cannot be run, or would choose by the test images, or the worst.
+    """
+    from dstrun.config.composition import compose
+    from dstrun.config.override import parse
+
+    if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        raise ConfigError("hydra/sweeper=optuna is not installed: pip install hydra-optuna-sweeper")
+    parsed = parse(overrides)
+    values = {o.get_key_element(): o.value() for o in parsed if not o.is_sweep_override()}
+    if values.get("hydra.sweeper.direction") != "maximize":
+        raise ConfigError("hydra/sweeper=optuna needs hydra.sweeper.direction=maximize: what it is told is an accuracy")
+    found = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()], directories, name)
+    if not found.build("dataset").validation:
+        raise ConfigError(
+            "hydra/sweeper=optuna chooses by accuracy on validation images: set dataset.validation=N, "
+            "so that N training images are held out"
+        )
+    return [found]
 
 
 def hydra_here() -> Any:
@@ -48,18 +89,20 @@ def hydra_here() -> Any:
     return hydra
 
 
-def check_sweeper(overrides: list[str]) -> None:
-    """Refuse sweepers that choose values by the results of earlier runs.
+def check_plugins(overrides: list[str]) -> None:
+    """Refuse sweepers and launchers of others that runs do not go with.
 
     Raises:
-        ConfigError: another is named than the one that trains grids.
+        ConfigError: one is named.
     """
     for word in overrides:
         key, _, value = word.partition("=")
-        if key.lstrip("+~") == "hydra/sweeper" and value not in ("grids", "basic"):
+        if key.lstrip("+~") == "hydra/sweeper" and value not in ("grids", "basic", "optuna"):
             raise ConfigError(
-                f"{word} is not known: a sweep trains grids; list its values, as in optimizer.lr=0.01,0.1"
+                f"{word} is not known: choose grids, which trains lists as in optimizer.lr=0.01,0.1, or optuna"
             )
+        if key.lstrip("+~") == "hydra/launcher" and value == "joblib":
+            raise ConfigError(f"{word} is not taken: hydra.launcher.workers=N trains N runs at once")
 
 
 def run_one(experiment: Experiment) -> int:

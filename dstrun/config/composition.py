@@ -151,6 +151,8 @@ def sweep_words(overrides: Sequence[str], name: str) -> list[list[str]]:
     except Unresolved as error:
         raise source.placed(error, parse(overrides), source.composed(of_hydra(overrides), name)) from error
     file = hydra.sweeper
+    if not str(file._target_).startswith(("hydra_plugins.dstrun.", "hydra._internal.")):
+        raise ConfigError(f"hydra/sweeper is {file._target_} by a file: say hydra/sweeper=NAME on the command line")
     if odd := [grid for grid in file.get("grids", ()) if not isinstance(grid, Mapping)]:
         raise ConfigError(f"hydra.sweeper.grids holds {odd[0]}, and no settings: each is a list of KEY: VALUES")
     return expand(parse(overrides), file.get("params"), file.get("grids", ()))

@@ -7,7 +7,7 @@ from typing import Any
 
 from dstrun.system.trouble import ConfigError
 
-CHOSEN = ("hydra/launcher", "hydra/sweeper")
+CHOSEN = ("hydra/launcher", "hydra/sweeper", "hydra/sweeper/sampler")
 TAKEN = ("hydra.launcher", "hydra.sweeper", "hydra.searchpath")
 INSTEAD = {
     "hydra.run": "results= and experiment= say where runs go",

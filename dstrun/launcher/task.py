@@ -51,6 +51,20 @@ class Ending:
     folder: Path
     log: Path
     top1: float | None = None
+    split: str | None = None
+
+    def __float__(self) -> float:
+        """Return the final top-1 accuracy on validation images, in percent, which a search maximizes.
+
+        Raises:
+            ValueError: there is none.
+            KeyboardInterrupt: the run was asked to stop, and so the search.
+        """
+        if self.state == "interrupted":
+            raise KeyboardInterrupt
+        if self.top1 is None or self.split != "validation":
+            raise ValueError(f"{self.id} is {self.state}, and has no accuracy on validation images")
+        return self.top1
 
     @property
     def failed(self) -> bool:
@@ -118,7 +132,8 @@ class Task:
             record = self.folder.record()
             if record is not None:
                 self.folder.tidy()
-                return self._ending("done", "", top1=record["accuracy"]["top1"])
+                accuracy = record["accuracy"]
+                return self._ending("done", "", accuracy["top1"], accuracy.get("split"))
         except ConfigError as error:  # it may not be read, or is of another run
             return self._ending("failed", str(error))
         status = self.status()
@@ -138,8 +153,8 @@ class Task:
         self._put_down(ending)
         return ending
 
-    def _ending(self, state: str, message: str, top1: float | None = None) -> Ending:
-        return Ending(self.id, state, message, self.folder.path, self.log, top1)
+    def _ending(self, state: str, message: str, top1: float | None = None, split: str | None = None) -> Ending:
+        return Ending(self.id, state, message, self.folder.path, self.log, top1, split)
 
     def _put_down(self, ending: Ending) -> None:
         """Write to ``status.json`` that the run was lost, unless somebody works on it."""

@@ -66,7 +66,8 @@ class Sparsifier:
         config_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         **settings: Any,
     ) -> None:
-        experiment = _experiment([*words, *(f"{key}={value}" for key, value in settings.items())], config_dir)
+        more = (f"{key}={'null' if value is None else value}" for key, value in settings.items())
+        experiment = _experiment([*words, *more], config_dir)
         config, method = experiment.config, experiment.build("method")
         _check_method(experiment, method)
         _check_loop(optimizer, steps)

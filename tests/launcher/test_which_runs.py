@@ -10,12 +10,10 @@ from typing import ClassVar
 
 import pytest
 
-from dstrun.cli import start
 from dstrun.config.composition import compose_sweep
 from dstrun.launcher.sweep import Ends, Plan, Sweep
 from dstrun.launcher.task import Exit, Task
 from dstrun.record import sealed
-from dstrun.system.trouble import ConfigError
 
 WORDS = ["model=mlp", "dataset=digits"]
 
@@ -82,8 +80,3 @@ def test_what_killed_processes_left_beside_a_record_is_cleaned_up(tmp_path: Path
         os.utime(folder / name, (0, 0))
     Sweep(words, Engine(), "local").run()
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "checkpoint.pt", "record.json"]
-
-
-def test_a_sweeper_that_searches_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="hydra/sweeper=optuna is not known: a sweep trains grids"):
-        start.sweep([*WORDS, "optimizer.lr=interval(0.01,0.5)", "hydra/sweeper=optuna"], [], "config")

@@ -160,6 +160,11 @@ def test_the_norm_that_is_clipped_is_that_of_active_connections() -> None:
     assert norms["masked"] == pytest.approx(norms["sparse"], rel=1e-5)
 
 
+def test_none_is_null() -> None:
+    _, _, sparsifier = sparsified(method="gmp", scope="global", allocation=None)
+    assert sparsifier.sparsity == 0
+
+
 def test_adam_ages_its_connections() -> None:
     model, optimizer, sparsifier = sparsified("schedule.interval_steps=4", method="rigl", optimizer=AgedAdam)
     grown = 0
