@@ -46,6 +46,9 @@ SIZE = ("image_size", "img_size")
 UNNUMBERED = {"torch.utils.data.Dataset", "torch.utils.data.IterableDataset"}
 """Bases that have no images by number, or no length."""
 
+SHARED = ("lr", "weight_decay")
+"""Settings that both an adapter and a part read."""
+
 KINDS = {
     "model": Kind(
         "dstrun.model.plain.Plain", "torch.nn.Module",
@@ -85,7 +88,7 @@ def adapted(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
         return dict(node)
     adapter = KINDS[group].adapter
     own, taken = own_settings(adapter), arguments(target).defaults
-    default = {key: taken[key] for key in own if key in taken and taken[key] not in (MISSING, ..., None)}
+    default = {key: taken[key] for key in SHARED if key in own and taken.get(key, ...) not in (MISSING, ..., None)}
     mine = {key: node[key] for key in own if key in node}
     rest = {key: value for key, value in node.items() if key not in own}
     return {"_target_": adapter, "_recursive_": False, **default, **mine, "part": rest}
@@ -119,7 +122,7 @@ def check(group: str, node: Mapping[str, Any], where: str) -> None:
         raise ConfigError(f"{where} lacks {' and '.join(lacking)}: a plain {group} needs {kind.needs} ({PAGE})")
     known = {*taken.defaults, *own} - {*front}
     for key in node:
-        shared = key in own and key not in ("lr", "weight_decay")
+        shared = key in own and key not in SHARED
         if key != "_target_" and not shared and not (taken.takes(key) and key not in front):
             raise ConfigError(f"{group}.{key} is no setting of this {group}{nearest(str(key), known)}")
     needs = [k for k, v in taken.defaults.items() if v is MISSING and k not in (*node, *front, *kind.filled, *own)]

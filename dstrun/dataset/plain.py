@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +48,14 @@ class Plain(Dataset):
     augment: bool | Mapping[str, Any] = field(default=False, hash=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        for name in ("train", "test", "augment"):
+            value = getattr(self, name)
+            if (
+                value is not None
+                and not isinstance(value, Mapping)
+                and not (name == "augment" and value in (True, False))
+            ):
+                raise ConfigError(f"dataset.{name}={value} must hold settings, as {{KEY: VALUE}}")
         if len(self.image) != 3:
             raise ConfigError(f"dataset.image={[*self.image]} must be channels, height and width, as [3, 32, 32]")
         if (self.mean is None) != (self.std is None):
@@ -133,17 +141,13 @@ class Plain(Dataset):
             return super().open(device, batch_size, seed, ranks, channels_last)
         from dstrun.dataset.transformed import Transformed
 
+        name, images = str(self.augment["_target_"]), self.load()
+        return Transformed(self._transform(), name, images, self, device, batch_size, seed, ranks, channels_last)
+
+    def _transform(self) -> Callable[[Any], Any]:
+        assert isinstance(self.augment, Mapping)
         found = resolved(self.augment)
-        if isinstance(found, type):
-            transform = call(self.augment)
-        else:
-            given = settings(self.augment)
-
-            def transform(x: Any) -> Any:
-                return found(x, **given)
-
-        given_name = str(self.augment["_target_"])
-        return Transformed(transform, given_name, self.load(), self, device, batch_size, seed, ranks, channels_last)
+        return call(self.augment) if isinstance(found, type) else partial(found, **settings(self.augment))
 
     def _read(self, part: Any) -> tuple[np.ndarray, np.ndarray]:
         count = len(part)

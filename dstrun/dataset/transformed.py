@@ -40,6 +40,7 @@ class Transformed(Resident):
     ) -> None:
         self.transform, self.name = transform, name
         super().__init__(images, option, device, batch_size, seed, True, ranks, channels_last)
+        self._finish(self._train_x[:1], torch.zeros(1, 1, dtype=torch.int64))  # what is wrong with it is found here
 
     def _draw(self, count: int, draws: torch.Generator) -> Tensor:
         """Draw a seed for each image, (1, count) int64."""
@@ -56,7 +57,13 @@ class Transformed(Resident):
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
-        found = self.transform(image)
+        try:
+            found = self.transform(image)
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"dataset.augment: {self.name} cannot be called: {type(error).__name__}: {said}"
+            ) from error
         shape, kind = tuple(image.shape), image.dtype
         if not isinstance(found, Tensor) or tuple(found.shape) != shape or found.dtype != kind:
             given = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else type(found).__name__

@@ -143,6 +143,10 @@ def test_settings_are_shared_out_between_a_part_and_dstrun(here: Path) -> None:
     rate = composed(here, "optimizer", "\n".join(f"{key}: {value}" for key, value in node.items())).build("optimizer")
     assert (rate.lr, rate.weight_decay, rate.lr_schedule) == (0.01, 0, "cosine")  # those of the class, and as said
     assert rate.part == {"_target_": "torch.optim.RMSprop", "alpha": 0.9}
+    cifar = {"_target_": "torchvision.datasets.CIFAR10", "root": "data", "image": [3, 32, 32], "classes": 10}
+    node = adapted("dataset", cifar)  # whose train=True by default is its own
+    assert node.keys() == {"_target_", "_recursive_", "image", "classes", "part"}
+    assert node["part"] == {"_target_": "torchvision.datasets.CIFAR10", "root": "data"}
     assert adapted("model", {"_target_": "dstrun.model.mlp.MLP"}) == {"_target_": "dstrun.model.mlp.MLP"}
 
 

@@ -114,7 +114,11 @@ def test_an_augmentation_draws_for_each_image_of_each_step_and_moves_no_other_dr
 def test_an_augmentation_that_changes_the_shape_is_refused():
     made = option(PAIRS, augment={"_target_": f"{__name__}.smaller"})
     with pytest.raises(ConfigError, match=r"smaller makes \(1, 1, 2\) torch.uint8 of a tensor \(1, 2, 2\)"):
-        made.open("cpu", 3, 0).batch(0)
+        made.open("cpu", 3, 0)
+    with pytest.raises(ConfigError, match=r"smaller cannot be called: TypeError: .*unexpected keyword argument 'by'"):
+        option(PAIRS, augment={"_target_": f"{__name__}.smaller", "by": 1}).open("cpu", 3, 0)
+    with pytest.raises(ConfigError, match=r"dataset.augment=3 must hold settings"):
+        option(PAIRS, augment=3)
 
 
 def test_splits_are_told_apart_by_what_the_class_takes():
