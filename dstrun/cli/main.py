@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dstrun.cli.start import check_kinds, check_single, hydra_here, of_file, read, run_one, sweep
+from dstrun.cli.start import check_kinds, check_single, hydra_here, of_file, read, run_one, silence_allocator, sweep
 from dstrun.cli.verb import VERBS
 from dstrun.system.output import outlast, reopen
 from dstrun.system.progress import say
@@ -69,6 +69,7 @@ def users_trouble(error: Exception) -> str | None:
 def settle() -> None:
     """Make output and environment such that nothing fails of them: letters that cannot be shown, no home, no name."""
     log_to_stderr()
+    silence_allocator()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")

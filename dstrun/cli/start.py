@@ -33,7 +33,6 @@ def sweep(overrides: list[str], directories: list[str], name: str) -> int:
     searches = any(word.endswith("hydra/sweeper=optuna") for word in overrides)
     found = search(overrides, directories, name) if searches else compose_sweep(overrides, directories, name)
     check(found)
-    silence_allocator()  # and nothing was made so far
     with hydra_open(directories):
         try:
             batches = hydra_here().multirun(name, job, overrides, with_log_configuration=False)
@@ -107,7 +106,6 @@ def check_plugins(overrides: list[str]) -> None:
 
 def run_one(experiment: Experiment) -> int:
     """Run one configuration and tell how it ended."""
-    silence_allocator()
     from dstrun.run.lifecycle import report, run
 
     return report(run(experiment))

@@ -47,6 +47,7 @@ def check(experiment: Experiment) -> None:
     _check_gradients(experiment)
     _check_activations(config)
     _check_storage(experiment)
+    _check_early_stop(method, experiment)
     count = experiment.build("dataset").train_images
     if config["microbatch"] is not None and config["batch_size"] % config["microbatch"]:
         size, whole = config["microbatch"], config["batch_size"]
@@ -157,6 +158,22 @@ def _check_storage(experiment: Experiment) -> None:
             f"weights=fp16 makes no sense with precision={config['precision']}: small gradients, which have the type "
             "of weights, are lost unless precision=fp16 scales the loss"
         )
+
+
+def _check_early_stop(method: Any, experiment: Experiment) -> None:
+    """Check that a run that may end early has images to decide by, and is one training."""
+    config = experiment.config
+    if config["early_stop"] is None:
+        return
+    early = f"early_stop={config['early_stop']}"
+    if not experiment.build("dataset").validation:
+        raise ConfigError(
+            f"{early} decides by accuracy on validation images: set dataset.validation=N, so that N training images "
+            "are held out"
+        )
+    if method.epochs(config["epochs"], config["sparsity"]) != config["epochs"]:
+        name = experiment.choices["method"]
+        raise ConfigError(f"{early} makes no sense with method={name}, which trains more often than once")
 
 
 def _check_gradients(experiment: Experiment) -> None:

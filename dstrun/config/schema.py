@@ -82,6 +82,9 @@ class Schema:
         OneOf("network", "fan_in"),
         "of a dense start: the network's own, or that of a sparse one, U(-b, b) of variance 1 / fan-in",
     )
+    early_stop: int | None = setting(
+        None, AtLeast(1), "epochs without a higher top-1 on validation images after which a run ends; null: none"
+    )
     init: str | None = setting(
         None, None, "a finished run whose network is trained on: its folder, its id below results, or a beginning of it"
     )

@@ -51,8 +51,8 @@ def train(*words: str, config_dir: str | os.PathLike[str] | Sequence[str | os.Pa
         RunError: the run failed or diverged, or another process is training it.
         KeyboardInterrupt: a signal has stopped the run; it is saved.
     """
-    experiment = composed(words, config_dir)
     silence_allocator()
+    experiment = composed(words, config_dir)
     with _torch_settings_kept():
         from dstrun.run.lifecycle import run
 

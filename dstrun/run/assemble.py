@@ -30,6 +30,7 @@ from dstrun.system.stream import stream
 from dstrun.system.trouble import ConfigError
 from dstrun.train.clock import Clock
 from dstrun.train.device import make_deterministic
+from dstrun.train.early import EarlyStop
 from dstrun.train.precision import Precision, likes_channels_last, set_products, weights_innermost
 from dstrun.train.training import Training
 
@@ -144,6 +145,7 @@ def put_together(
         ranks=ranks,
         passes=passes,
         activations=config["activations"],
+        early=EarlyStop(config["early_stop"], sum(blueprint.counts) if method.budget and method.exact else None),
         criterion=loss and loss.build(blueprint.dataset.classes, device),
         recompute=recompute,
         grows=method.grows_at_zero,

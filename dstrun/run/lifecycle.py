@@ -176,13 +176,21 @@ def _attempt(
             return Outcome("done", folder), None
         record = make_record(blueprint, folder, training)
         folder.finish(record, training.memory.timeline())
-        return Outcome("done", folder, record), None
+        return Outcome("done", folder, record, _early(record)), None
     except (Interrupted, Diverged, Busy) as event:
         return Outcome(type(event).__name__.lower(), folder, None, str(event)), None
     except (EmptyLayer, ConfigError, Unsaved) as event:
         return Outcome("failed", folder, None, str(event)), f"{event}\n"
     except (Exception, SystemExit) as error:
         return _failure(folder, error)
+
+
+def _early(record: dict[str, Any]) -> str | None:
+    """Return that a run ended before its last epoch, if it did."""
+    early, epochs = record["early_stop"], record["config"]["epochs"]
+    if early is None or early["epoch"] == epochs:
+        return None
+    return f"ended early, after epoch {early['epoch']} of {epochs}: the best was {early['best_epoch']}"
 
 
 def _failure(folder: RunFolder, error: BaseException) -> tuple[Outcome, str]:
@@ -224,10 +232,11 @@ def make_record(blueprint: Blueprint, folder: RunFolder, training: Training) -> 
         "config": config,
         "accuracy": {key: last[key] for key in ("top1", "top5", "loss", "split")},
         "parameters": blueprint.parameters(active) | {"explored": training.explored()},
-        "flops": training.flops.record(active, training.nominal_steps * config["batch_size"]),
+        "flops": training.flops.record(active, min(training.nominal_steps, training.step) * config["batch_size"]),
         "memory": training.memory.record(),
         "seconds": training.clock.record(),
         "updates": training.updates,
+        "early_stop": training.early.record(last["epoch"]),
         "layers": training.topology(),
         "not_prunable": blueprint.not_prunable,
         "seed": training.seed,

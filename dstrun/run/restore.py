@@ -81,6 +81,7 @@ def restore(
             blueprint = Blueprint(experiment)
             blueprint.check()
             epochs = blueprint.method.epochs(experiment.config["epochs"], experiment.config["sparsity"])
+            epochs = run.get("early_stop.epoch", epochs)
             images = Unopened(experiment.config["batch_size"], state["step"] // epochs)
             training = put_together(blueprint, device or torch.device("cpu"), images, state["backends"])
         training.model.load_state_dict(state["model"])

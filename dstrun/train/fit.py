@@ -43,7 +43,7 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
     training.compare()
     if training.step == 0:
         journal.step(0, training.prepare())
-    while training.step < training.total_steps:
+    while not training.over:
         started = time.perf_counter()
         take_timed_step(training, journal)
         at = f"at step {training.step} of {training.total_steps}"
@@ -57,8 +57,9 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
         training.epoch_seconds += time.perf_counter() - started
         if ends_epoch:
             end_epoch(training, journal)
-        failure = checkpoints.save(training) if saves else None
-        if asked:
+            ends = training.over
+        failure = checkpoints.save(training) if saves or ends else None
+        if asked and not ends:
             raise Interrupted(f"{asked} {at}" + (f", not saved: {failure}" if failure else ""))
         if ends and (failure := training.ranks.any_rank(failure)):
             raise Unsaved(f"the last checkpoint cannot be written ({failure}): make room, and the same command ends it")
@@ -82,6 +83,7 @@ def end_epoch(training: Training, journal: Journal) -> None:
     }
     training.loss_sum.zero_()
     training.epoch_seconds = 0.0
+    training.early.look(training.last["epoch"], training.last["top1"], sum(training.active()))
     journal.epoch(training.last, training.densities())
 
 

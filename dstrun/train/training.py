@@ -29,6 +29,7 @@ from dstrun.system.stream import stream
 from dstrun.system.transfer import numbers
 from dstrun.train.clock import Clock
 from dstrun.train.device import seed_device
+from dstrun.train.early import EarlyStop
 from dstrun.train.evaluate import evaluate
 from dstrun.train.graph import WARM, Step, capture, counters_on_host, fuse
 from dstrun.train.passing import Batch, Passing
@@ -70,6 +71,7 @@ class Training:
     graphs: bool = False
     activations: str = "full"
     criterion: Callable[[Tensor, Tensor], Tensor] | None = None
+    early: EarlyStop = field(default_factory=EarlyStop)
     lr: float = 0.0
     procedure: Procedure = field(default_factory=Procedure)
     step: int = 0
@@ -91,6 +93,11 @@ class Training:
         self._replay: Step | None = None
         self._called: Callable[[Tensor], Tensor] = self.model
         self._counters = counters_on_host(self.model) if self.device.type == "cuda" and self.ranks.size == 1 else []
+
+    @property
+    def over(self) -> bool:
+        """Return whether no step is left to take."""
+        return self.step == self.total_steps or self.early.reached
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -345,6 +352,7 @@ class Training:
             "loss_sum": self.loss_sum,
             "epoch_seconds": self.epoch_seconds,
             "last": self.last,
+            "early": self.early.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -367,6 +375,8 @@ class Training:
         self.loss_sum = state["loss_sum"].to(self.device)
         self.epoch_seconds = state["epoch_seconds"]
         self.last = state["last"]
+        if "early" in state:  # checkpoints of older versions have none
+            self.early.load_state(state["early"])
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the loss that training minimises, the mean over samples.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from importlib import import_module
 
-from dstrun.cli.start import silence_allocator
 from dstrun.cli.words import parser
 from dstrun.config.option import nearest
 from dstrun.system.progress import say
@@ -27,7 +26,6 @@ def main(words: list[str]) -> int:
     what = made.parse_args(words[:1]).what
     made = parser(f"bench {what}", arguments.BENCHES[what].__doc__ or "", runs=False)
     settings, form, out = arguments.read(what, made, words[1:])
-    silence_allocator()
     from dstrun.bench import result, table
     from dstrun.report.format import render
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dstrun.cli.start import read, silence_allocator
+from dstrun.cli.start import read
 from dstrun.cli.words import own_code, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
@@ -27,7 +27,6 @@ def main(words: list[str]) -> int:
 
     run, places = find(arguments.run), modules(arguments.config_dir)
     config = settings(run, read(arguments.overrides), arguments.split, arguments.config_dir)
-    silence_allocator()
     from dstrun.report.format import render
     from dstrun.run.evaluation import evaluate
 

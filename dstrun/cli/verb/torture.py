@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dstrun.cli.start import silence_allocator
 from dstrun.cli.words import parser
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError, why
@@ -41,7 +40,6 @@ def main(words: list[str]) -> int:
             raise ConfigError(f"--out {out} must end with .md or .json")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"  # before PyTorch: victims are forked, and threads are not
-    silence_allocator()
     from dstrun.system.whole import write_atomic
     from dstrun.torture import certificate
     from dstrun.torture import jobs as on_queue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dstrun.cli.flags import a_path
-from dstrun.cli.start import silence_allocator
 from dstrun.cli.words import own_code, parser
 from dstrun.system.trouble import ConfigError
 
@@ -39,7 +38,6 @@ def main(words: list[str]) -> int:
     from dstrun.run.finished import find, modules
 
     run = find(arguments.run)  # before PyTorch is imported
-    silence_allocator()
     from dstrun.run import onnx
     from dstrun.run.shipping import of_run, write
 
