@@ -75,7 +75,7 @@ class Transformed(Resident):
 
 @contextmanager
 def _generators_kept() -> Iterator[None]:
-    """Give the generators that a transform may draw from their states back."""
+    """Restore the states of the generators that a transform may draw from."""
     states = torch.default_generator.get_state(), random.getstate(), np.random.get_state()
     try:
         yield

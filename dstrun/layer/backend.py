@@ -68,7 +68,7 @@ class Backend(ABC):
         """Adapt what stands between layers, once those of a network have been replaced; by default nothing."""
 
     def wrap(self, model: nn.Module, device: torch.device) -> list[SparseLayer]:
-        """Take over every prunable layer as it is, all connections active, on a device; asked where ``dense``."""
+        """Convert every prunable layer as it is, all connections active, on a device; asked where ``dense``."""
         raise NotImplementedError
 
     def lacks(self, name: str, module: Layer, device: torch.device) -> str:

@@ -279,7 +279,7 @@ def _layers(model: nn.Module, experiment: Experiment, method: Method, counts: Se
 def _hand_over(
     optimizer: Optimizer, before: Mapping[str, Tensor], model: nn.Module, layers: Sequence[SparseLayer]
 ) -> None:
-    """Give the optimizer the parameters of new layers in the place of those they replace."""
+    """Put the parameters of new layers into the optimizer in the place of those they replace."""
     after = dict(model.named_parameters())
     new = {id(old): after[name] for name, old in before.items() if name in after}
     for group in optimizer.param_groups:

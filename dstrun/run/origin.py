@@ -85,13 +85,13 @@ class Origin:
             raise ConfigError(f"init={blueprint.origin.id} has other weights now than when this run was composed")
 
     def load(self, model: nn.Module) -> None:
-        """Give a dense network all weights; those of inactive connections are 0."""
+        """Load all weights into a dense network; those of inactive connections are 0."""
         from dstrun.run.weights import state
 
         model.load_state_dict(state(self.blueprint, self.weights))
 
     def place(self, model: nn.Module, backends: list[str], device: torch.device) -> list[SparseLayer]:
-        """Give a network's layers, of each the largest weights that the run keeps."""
+        """Return a network's layers, of each the largest weights that the run keeps."""
         from dstrun.backend import auto
         from dstrun.run.weights import Weights, load_rest, starts
 

@@ -227,7 +227,7 @@ def _content(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 
 def _from_dense(blueprint: Blueprint, tensors: Tensors) -> Weights:
-    """Take a dense state apart: what is not 0 is active."""
+    """Split a dense state into layers and the rest: what is not 0 is active."""
     entries = owned(blueprint, {name for name, _ in prunable(blueprint.trained.model)})
     layers = {}
     for owner in {owner: None for owner in entries.values() if owner is not None}:

@@ -53,7 +53,7 @@ class Weights:
 
 @torch.no_grad()
 def taken(restored: Restored) -> Weights:
-    """Take the weights that a run's network computes with, whatever they are computed from; the training is over."""
+    """Return the weights that a run's network computes with, whatever they are computed from; the training is over."""
     training = restored.training
     training.procedure.release()
     layers = {layer.name: layer for layer in training.layers}

@@ -26,13 +26,13 @@ class Masked(Backend):
     def replace(
         self, model: nn.Module, name: str, module: Layer, start: Initial, device: torch.device | None = None
     ) -> SparseLayer:
-        """Take over a layer, which stays in place (``layer.replace``)."""
+        """Convert a layer, which stays in place (``layer.replace``)."""
         from dstrun.backend.masked.layer import replace
 
         return replace(model, name, module, start, device)
 
     def wrap(self, model: nn.Module, device: torch.device) -> list[SparseLayer]:
-        """Take over every layer as it is."""
+        """Convert every layer as it is."""
         from dstrun.backend.masked.layer import wrap
 
         return wrap(model, device)

@@ -25,7 +25,7 @@ class Halfway(Method):
         return Once(setting, self.step_of(setting.total_steps))
 
     def planned_phases(self, sizes, counts, schedule, total):
-        """Say for how many steps which connections take part, by which plans count FLOPs."""
+        """Yield for how many steps which connections take part, by which plans count FLOPs."""
         before = self.step_of(total)
         yield before, ProductCounts.of(sizes)
         yield total - before, ProductCounts.of(counts)
