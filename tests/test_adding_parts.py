@@ -144,55 +144,7 @@ class Stripes(Dataset):
         arrays = {"train_x": x[:64], "train_y": y[:64], "test_x": x[64:], "test_y": y[64:]}
         return self.choose(arrays, f"stripes {self.noise}")
 ''',
-    "method/halfway": '''
-"""Train all connections, prune at random once in the middle, and train on."""
-from typing import Annotated, ClassVar
-from dstrun.config.option import Within, option
-from dstrun.layer.criterion import Cost
-from dstrun.method.interface import Method
-from dstrun.method.procedure import Procedure
-from dstrun.method.pruning import keep_best
-from dstrun.method.update import ProductCounts, Update
-from dstrun.system.lazy import torch
-from dstrun.system.stream import generator
-
-@option
-class Halfway(Method):
-    at: Annotated[float, Within(0, 1, low_open=True)] = 0.5
-
-    why: ClassVar[str] = "which prunes at random"
-    start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which starts from every connection"
-
-    def procedure(self, setting):
-        return Once(setting, when(self, setting.total_steps))
-
-    def planned_phases(self, sizes, counts, schedule, total):
-        before = when(self, total)
-        yield before, ProductCounts.of(sizes)
-        yield total - before, ProductCounts.of(counts)
-
-def when(method, total):
-    return max(1, round(method.at * total))
-
-class Once(Procedure):
-    plain = True
-
-    def __init__(self, setting, step):
-        self.setting, self.step = setting, step
-
-    def updates_at(self, step):
-        return step == self.step
-
-    def after_step(self, step):
-        if not self.updates_at(step):
-            return None
-        given = self.setting
-        draws = [generator(given.seed, "halfway", step, i) for i in range(len(given.layers))]
-        scores = [torch.rand(x.count, generator=draw) for x, draw in zip(given.layers, draws, strict=True)]
-        changes = keep_best(given.layers, scores, given.counts, given.budget, given.strict)
-        return Update(step, Cost.NONE, False, 0, changes)
-''',
+    "method/halfway": (Path(__file__).parents[1] / "examples/own_parts/mine/method/halfway.py").read_text(),
 }
 """The source of each option, by its group and name."""
 
