@@ -284,7 +284,8 @@ def experiment(
         raise unknown(strange[0], [*KNOWN, *SETTINGS])
     try:
         with resolving():
-            config: Any = OmegaConf.to_container(_without_hydra(composed), resolve=True)
+            settings = _without_hydra(composed) if "hydra" in composed else composed
+            config: Any = OmegaConf.to_container(settings, resolve=True)
     except FAULTS as error:
         raise told(error) from error
     _fill(config)
