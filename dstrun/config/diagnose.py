@@ -12,13 +12,15 @@ from hydra import compose as hydra_compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import Container, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dstrun.config.option import nearest
 from dstrun.config.override import CHOOSING, PROTOCOL, parse, protocols
 from dstrun.config.own import here
+from dstrun.config.plain import KINDS, is_plain
 from dstrun.config.schema import KNOWN, OPTIONAL, SETTINGS
+from dstrun.config.written import arguments
 from dstrun.system.bounded import content
 from dstrun.system.trouble import ConfigError
 
@@ -142,6 +144,8 @@ def _of_words(overrides: list[str], name: str, error: BaseException) -> ConfigEr
         if value is None and key not in (*OPTIONAL, PROTOCOL):
             return ConfigError(f"{key}=null is not known: choose {', '.join(options)}")
         if value is not None and value not in (protocols() if key == PROTOCOL else options):
+            if beside := next(Path().glob(f"*/{key}/{value}.yaml"), None):
+                return ConfigError(f"{key}={value} is not known: add --config-dir {beside.parents[1]}, which has it")
             return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}")
         groups.append(override)
     try:
@@ -153,7 +157,7 @@ def _of_words(overrides: list[str], name: str, error: BaseException) -> ConfigEr
             return ConfigError(f"subset makes no sense with {culprit}: only grow=gse draws a subset")
         return of_file(again) or _unread(groups) or _added(overrides) or _in_file(again)
     every = list(keys(OmegaConf.to_container(base)))
-    return _of_value(values, every) or _added(overrides, every) or ConfigError(_line(error))
+    return _of_part(values, base) or _of_value(values, every) or _added(overrides, every) or ConfigError(_line(error))
 
 
 def _added(overrides: list[str], every: Collection[str] = CHOOSING) -> ConfigError | None:
@@ -173,6 +177,23 @@ def _unread(groups: list[Override]) -> ConfigError | None:
             written(path)
         except FAULTS as error:
             return ConfigError(f"{path}.yaml must hold settings, and _target_: {_line(error)}")
+    return None
+
+
+def _of_part(values: list[Override], base: DictConfig) -> ConfigError | None:
+    """Find the first word that sets what the yaml of a plain part leaves to its class or function."""
+    for override in values:
+        group, _, leaf = override.key_or_group.partition(".")
+        node = base.get(group) if group in KINDS and not override.is_add() else None
+        if not node or leaf in node or not is_plain(group, target := str(node.get("_target_"))):
+            continue
+        taken = arguments(target).defaults
+        if leaf in taken:
+            return ConfigError(f"{group}.{leaf} is not in the yaml of {group}: write +{override.input_line}")
+        if hint := nearest(leaf, {*taken, *node}):
+            near = hint.removeprefix(" (did you mean ").removesuffix("?)")
+            plus = "" if near in node else "+"
+            return ConfigError(f"{group}.{leaf} is no setting here (did you mean {plus}{group}.{near}?)")
     return None
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.config.option import GROUPS, nearest
-from dstrun.system.trouble import ConfigError
+from dstrun.system.trouble import ConfigError, why
 
 OURS = "dstrun."
 PACKAGE = Path(__file__).parents[1]
@@ -106,18 +106,41 @@ def _allowed(path: str, target: Any, group: str | None, trusted: Collection[str]
     if top in trusted or (is_library(target) and module in LIBRARY.get(path.partition(".")[0], ())):
         return
     file = locate(module, directories)
-    if file is None and _top(top, directories) is None:
+    if _top(top, directories) is None:
         raise ConfigError(
-            f"{said}: {module} is no module with a file in your own folder (--config-dir or the current one)"
+            f"{said}: {top} is neither in a folder of yours (the current one, --config-dir and beside it) nor installed"
         )
-    if file is None or not _own(top, directories):
+    if not _own(top, directories):
         raise ConfigError(
-            f"{said} is not trusted: it must be a class in a file of your own folder (--config-dir or the current "
-            f"one), or say trusted=[{top}] on the command line"
+            f"{said} is not trusted: it must be in a folder of yours (the current one, --config-dir and beside it), "
+            f"or say trusted=[{top}] on the command line"
         )
-    if name not in _classes(file, functions=path in PLAIN):
+    if file is None:
+        raise ConfigError(f"{said}: there is no {module.replace('.', '/')}.py{_nearest_module(module, directories)}")
+    written = _classes(file, functions=path in PLAIN)
+    if name not in written:
         kind = "class or function" if path in PLAIN else "class"
-        raise ConfigError(f"{said} is no {kind} written in {file.name}: name the module that defines it")
+        wrong = f"{said} is no {kind} written in {file.name}{nearest(name, written)}: name the module that defines it"
+        raise ConfigError(f"{said}: {broken}" if (broken := _unreadable(file)) else wrong)
+
+
+def _nearest_module(module: str, directories: Sequence[str]) -> str:
+    """Return the module beside a missing one whose name is nearest, as a hint."""
+    above, _, last = module.rpartition(".")
+    package = locate(above, directories)
+    places = [package.parent] if package else [folder.joinpath(*above.split(".")) for folder in own_folders(directories)]
+    return nearest(last, {file.stem for place in places for file in place.glob("*.py")} - {"__init__"})
+
+
+def _unreadable(file: Path) -> str:
+    """Return where a file is no Python; empty where it is."""
+    try:
+        ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        return f"{file.name}, line {error.lineno}: {error.msg}"
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        return f"{file.name} cannot be read: {why(error)}"
+    return ""
 
 
 def is_library(target: str) -> bool:

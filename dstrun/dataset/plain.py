@@ -89,7 +89,7 @@ class Plain(Dataset):
             made.append(call({**self.part, **(more or {})}, **filled))
             if not hasattr(made[-1], "__getitem__") or not hasattr(made[-1], "__len__"):
                 kind = type(made[-1]).__name__
-                raise ConfigError(f"dataset: {self.target} gives a {kind}: it must have __len__ and __getitem__")
+                raise ConfigError(f"dataset: {self.target} returns {kind}: it must have __len__ and __getitem__")
         return made[0], made[1]
 
     @property

@@ -39,5 +39,5 @@ class Plain:
             filled["num_classes"] = classes
         made = call(self.part, **filled)
         if not isinstance(made, nn.Module):
-            raise ConfigError(f"model: {target} gives a {type(made).__name__}: it must give a torch.nn.Module")
+            raise ConfigError(f"model: {target} returns {type(made).__name__}: it must return a torch.nn.Module")
         return made

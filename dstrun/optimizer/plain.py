@@ -41,7 +41,7 @@ class Plain(Rate):
         made = call(self.part, parameters, **shared)
         if not isinstance(made, torch.optim.Optimizer):
             raise ConfigError(
-                f"optimizer: {target} gives a {type(made).__name__}: it must give a torch.optim.Optimizer"
+                f"optimizer: {target} returns {type(made).__name__}: it must return a torch.optim.Optimizer"
             )
         if not all("lr" in group for group in made.param_groups):
             raise ConfigError(f"optimizer: {target} has no lr in its param_groups, by which the learning rate is set")

@@ -24,7 +24,7 @@ from dstrun.model import Model
 from dstrun.report.load import Run
 from dstrun.run.finished import find
 from dstrun.storage.recompute import Recompute, checkpoint
-from dstrun.system.trouble import ConfigError
+from dstrun.system.trouble import ConfigError, located
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class Blueprint:
             seen = survey(model, self.dataset.image)
         except Unsized as error:
             raise ConfigError(f"model={name} cannot be counted: {error}") from error
+        except Exception as error:
+            shape = (1, *self.dataset.image)
+            raise ConfigError(f"model={name} fails on images of shape {shape}: {located(error)}") from error
         if seen.gives != (1, classes):
             given = f"a {seen.gives}" if isinstance(seen.gives, str) else f"a tensor of shape {seen.gives}"
             raise ConfigError(f"model={name} gives {given} for one image: it must give logits, (1, {classes}) here")

@@ -228,6 +228,17 @@ def test_what_is_no_logits_is_refused(forward: Callable[[torch.Tensor], Any], gi
     assert str(refused.value) == f"model=mlp gives {given} for one image: it must give logits, (1, 10) here"
 
 
+def test_what_fails_on_an_image_is_refused_with_its_line() -> None:
+    class Odd(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            raise KeyError("nosuch")
+
+    option = SimpleNamespace(build=lambda image, classes: Odd(64, classes))
+    said = r"^model=mlp fails on images of shape \(1, 1, 8, 8\): KeyError: 'nosuch' \(test_odd_networks\.py, line \d+\)$"
+    with pytest.raises(ConfigError, match=said):
+        Blueprint(odd("lstm")).outline(option)
+
+
 def test_other_outputs_in_training_are_said() -> None:
     training: Any = SimpleNamespace(label_smoothing=0.0)
     with pytest.raises(TypeError, match="gives a tuple in training: it must give logits"):

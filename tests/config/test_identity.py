@@ -208,7 +208,7 @@ def test_the_code_that_an_own_option_imports_is_too(own: Path) -> None:
 
 def test_an_own_option_without_a_file_is_said(own: Path) -> None:
     (own / "own_nets.py").unlink()
-    with pytest.raises(ConfigError, match="own_nets is no module with a file"):
+    with pytest.raises(ConfigError, match="own_nets is neither in a folder of yours"):
         own_id(own)
 
 

@@ -38,7 +38,7 @@ def test_a_network_of_torchvision_is_built():
 
 
 def test_what_gives_no_network_is_refused():
-    with pytest.raises(ConfigError, match=r"nothing gives a NoneType: it must give a torch\.nn\.Module"):
+    with pytest.raises(ConfigError, match=r"nothing returns NoneType: it must return a torch\.nn\.Module"):
         built("nothing")
     with pytest.raises(ConfigError, match=r"Net cannot be built: TypeError: .*unexpected keyword argument 'dep'"):
         built("Net", dep=1)
