@@ -128,7 +128,8 @@ def _nearest_module(module: str, directories: Sequence[str]) -> str:
     """Return the module beside a missing one whose name is nearest, as a hint."""
     above, _, last = module.rpartition(".")
     package = locate(above, directories)
-    places = [package.parent] if package else [folder.joinpath(*above.split(".")) for folder in own_folders(directories)]
+    folders = (folder.joinpath(*above.split(".")) for folder in own_folders(directories))
+    places = [package.parent] if package else list(folders)
     return nearest(last, {file.stem for place in places for file in place.glob("*.py")} - {"__init__"})
 
 

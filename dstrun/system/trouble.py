@@ -7,7 +7,6 @@ import os
 import traceback
 from pathlib import Path
 
-
 PACKAGE = str(Path(__file__).parents[1])
 
 
