@@ -128,7 +128,7 @@ def test_keys_sort_the_table(show: Open) -> None:
     for direction, order in (("ascending", 1), ("descending", -1)):
         opened.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == direction
-        values = column(opened, 7)
+        values = column(opened, 2)
         known = [float(value) for value in values if value != "-"]
         assert known == sorted(known)[::order]
         assert len(set(known)) > 20
@@ -148,7 +148,7 @@ def test_keys_filter_the_table(show: Open) -> None:
     assert opened.get_by_role("status").inner_text() == "3 of 32 runs"
     opened.keyboard.press("Tab")
     opened.keyboard.type("failed")
-    assert column(opened, 3) == ["failed"]
+    assert column(opened, 4) == ["failed"]
     opened.keyboard.press("Shift+Tab")
     opened.keyboard.press("Control+a")
     opened.keyboard.type("nothing of the kind")
@@ -166,6 +166,33 @@ def test_keys_open_and_close_the_details_of_a_run(show: Open) -> None:
     assert details.locator(":focus").inner_text() == "close"
     opened.keyboard.press("Escape")
     assert not details.is_visible()
+
+
+def test_tables_and_figures_are_saved(show: Open) -> None:
+    opened = show(scheme="dark")
+
+    def saved(button: str) -> tuple[str, str]:
+        with opened.expect_download() as arriving:
+            opened.get_by_role("button", name=button, exact=True).click()
+        return arriving.value.suggested_filename, arriving.value.path().read_text()
+
+    name, text = saved("CSV: Accuracy: resnet56 on cifar10 (test)")
+    head, methods, *rows = [line.split(",") for line in text.splitlines()]
+    assert name == "accuracy-resnet56-on-cifar10-test.csv"
+    assert head == ["", "", "90%", "", "95%", "", "98%", ""]
+    assert methods == ["method", "dense", *["ours", "published"] * 3]
+    assert [row[0] for row in rows] == ["dense", "set", "rigl", "gse"]
+    name, text = saved("SVG: curves")
+    assert name == "curves.svg"
+    assert text.startswith("<svg ")
+    assert "var(" not in text
+    assert "currentColor" not in text
+    opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened.get_by_role("button", name="Copy: Runs", exact=True).click()
+    opened.get_by_role("button", name="Copy: Runs", exact=True).get_by_text("Copied").wait_for()
+    copied = opened.evaluate("navigator.clipboard.readText()").splitlines()
+    assert copied[0].split("\t")[:5] == ["run", "top-1 (%)", "", "state", "method"]
+    assert len(copied) == 1 + 32
 
 
 def test_the_first_key_skips_to_the_results(show: Open) -> None:

@@ -26,6 +26,8 @@ from dstrun.system.whole import write_atomic
 
 HERE = Path(__file__).parent
 TITLES = {"flops": "FLOPs"}
+COMPARED = "accuracy"
+"""The kind of table that has published numbers, so that their footnotes are read once."""
 SHOWN = 500
 """Rows of runs that scripts show at first; a browser needs seconds to lay out thousands."""
 
@@ -78,7 +80,7 @@ def render(
     keys = [setting.key for setting in differing if setting.key not in ("sparsity", "seed")]
     entries = [entry(run, states[i], base, apart[i], flat[i], keys) for i, run in enumerate(every)]
     tables, common_notes = _tables(runs)
-    drawings = list(drawing.drawings(runs))
+    drawings, left_out = drawing.drawings(runs)
     made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -92,6 +94,7 @@ def render(
         tables=tables,
         common_notes=common_notes,
         drawings=drawings,
+        left_out=left_out,
         inks=drawing.inks(drawings),
         failures=failures(entries, [row["message"] for row in told]),
         shared=[setting for setting in spread if setting.shared],
@@ -129,13 +132,14 @@ class Preset:
 
 
 def _tables(runs: Sequence[Run]) -> tuple[list[Preset], list[str]]:
-    """Build every table that has something to show, with what was published beside it.
+    """Build every table that has something to show, the first with what was published beside it.
 
     Gives the notes that all have apart, to be said once.
     """
-    found, options = [], table.Options(published=references())
+    found = []
     for name in table.PRESETS:
-        built = table.build(runs, name, options)
+        with_published = references() if name == COMPARED else None
+        built = table.build(runs, name, table.Options(published=with_published))
         if built.cells:
             parts = [(title, html(rows, columns, title)) for title, rows, columns in built.parts]
             found.append(Preset(TITLES.get(name, name.capitalize()), parts, built.notes))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,18 +41,34 @@ class Drawing:
     pixels: bool
     inks: frozenset[str]
 
+    @property
+    def title(self) -> str:
+        """Name it as the contents do."""
+        return titled(self.name)
 
-def drawings(runs: Sequence[Run]) -> Iterator[Drawing]:
-    """Draw every figure that has something to show; one that would have too much is left out."""
+
+def drawings(runs: Sequence[Run]) -> tuple[list[Drawing], list[str]]:
+    """Draw every figure that has something to show, and say why one that would have too much is left out."""
     from dstrun.report.figure import PRESETS, sheet
     from dstrun.report.figure.canvas import plain_numbers
 
+    drawn, left_out = [], []
     for number, (name, preset) in enumerate(PRESETS.items()):
-        with sheet(), suppress(ConfigError):
-            figure = preset.draw(runs)
+        with sheet():
+            try:
+                figure = preset.draw(runs)
+            except ConfigError as error:
+                left_out.append(f"{titled(name)} is left out: {error}")
+                continue
             if figure is not None:
                 plain_numbers(figure)
-                yield place(name, preset.caption, figure, f"f{number}-")
+                drawn.append(place(name, preset.caption, figure, f"f{number}-"))
+    return drawn, left_out
+
+
+def titled(name: str) -> str:
+    """Return the name of a kind of figure as a heading has it."""
+    return name.replace("_", " ").capitalize()
 
 
 def place(name: str, caption: str, figure: Figure, prefix: str) -> Drawing:
