@@ -7,7 +7,7 @@ DEMO = results/demo
 DSTRUN_BROWSER ?= .browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup slurm browser demo test test-all lint check bench gpu-kit clean
+.PHONY: help setup slurm browser demo docs test test-all lint check bench gpu-kit clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ demo: setup ## train the main job and a small sweep on the embedded data, print 
 	$(BIN)/dstrun table $(DEMO)
 	$(BIN)/dstrun plot sparsity $(DEMO)/sweep --out $(DEMO)/sparsity.png
 	$(BIN)/dstrun report $(DEMO) --out $(DEMO)/report.html
+
+docs: setup ## build the documentation as a site in build/site
+	$(BIN)/mkdocs build --strict --quiet
 
 PARALLEL = -n auto --dist loadfile --no-loadscope-reorder --durations=15
 
