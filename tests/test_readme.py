@@ -1,0 +1,31 @@
+"""The README is true of the repository: its links, its methods, its width."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
+    heads = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    files = {link for link in links if not link.startswith(("#", "http"))}
+    assert {link for link in links if link.startswith("#")} <= anchors
+    assert [link for link in sorted(files) if not (ROOT / link).exists()] == []
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - files <= {"docs/index.md", "docs/api.md"}
+
+
+def test_every_method_is_named() -> None:
+    methods = TEXT.partition("## Methods")[2].partition("## Commands")[0]
+    named = {
+        name for line in re.findall(r"^\| (`.*?) \|", methods, re.MULTILINE) for name in re.findall(r"`(\w+)`", line)
+    }
+    assert named == {file.stem for file in (ROOT / "conf" / "method").glob("*.yaml")}
+
+
+def test_no_line_is_longer_than_a_reader_sees() -> None:
+    assert [line for line in TEXT.splitlines() if len(line) > 100] == []
