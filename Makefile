@@ -35,6 +35,10 @@ demo: setup ## train the main job and a small sweep on the embedded data, print 
 	$(BIN)/dstrun table $(DEMO)
 	$(BIN)/dstrun plot sparsity $(DEMO)/sweep --out $(DEMO)/sparsity.png
 	$(BIN)/dstrun report $(DEMO) --out $(DEMO)/report.html
+	@echo; echo "Open the page, the figure and a run's record:"
+	@echo "  xdg-open $(DEMO)/report.html        # macOS: open"
+	@echo "  xdg-open $(DEMO)/sparsity.png"
+	@echo "  ls $(DEMO)/sweep                    # dstrun status $(DEMO)"
 
 docs: setup ## build the documentation as a site in build/site
 	$(BIN)/mkdocs build --strict --quiet
