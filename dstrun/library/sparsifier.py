@@ -88,7 +88,7 @@ class Sparsifier:
             Setting(
                 layers=self.layers,
                 prune=experiment.build("prune"),
-                grow=experiment.build("grow"),
+                grow=grow,
                 schedule=experiment.build("schedule"),
                 scope=config["scope"],
                 counts=counts if method.allocates(config["scope"]) else None,
