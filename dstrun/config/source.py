@@ -6,7 +6,7 @@ import pickle
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Shipped(ImportlibResourcesConfigSource):
         return _is_group(f"pkg://{self.path}", config_path)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parsed(provider: str, path: str, config_path: str) -> bytes:
     return pickle.dumps(ImportlibResourcesConfigSource(provider, path).load_config(config_path))
 
