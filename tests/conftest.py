@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
@@ -67,6 +68,25 @@ def real_images() -> Path:
     if not REAL_IMAGES.is_dir():
         pytest.skip("no real CIFAR-10 images at ../shared/data/cifar10")
     return REAL_IMAGES
+
+
+@pytest.fixture(scope="module")
+def outlined_once() -> Iterator[None]:
+    """Look at a pass through each network once: the runs of a file that trains a few networks often get copies."""
+    from dstrun.run.blueprint import Blueprint
+
+    seen: dict[tuple[object, ...], object] = {}
+    usual = Blueprint.outline
+
+    def outline(self, option):
+        key = (type(option), repr(option), self.dataset.image, self.dataset.classes)
+        if key not in seen:
+            seen[key] = usual(self, option)
+        return copy.deepcopy(seen[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Blueprint, "outline", outline)
+        yield
 
 
 @pytest.fixture(scope="session")

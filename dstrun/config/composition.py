@@ -7,6 +7,7 @@ with one sentence that names the key, the value, what is allowed and the nearest
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,8 +52,11 @@ HERE = "dstrun.conf"
 
 ConfigStore.instance().store("schema", node=Schema)
 
-Bases = dict[tuple[str, ...], tuple[DictConfig, Any, Mapping[Path, ConfigSource]]]
-"""By the words that choose options: the composed configuration, the choices, and files of the user's own by folder."""
+Bases = dict[tuple[str, ...], tuple[bytes, Any, Mapping[Path, ConfigSource]]]
+"""By the words that choose options: the composed configuration, the choices, and files of the user's own by folder.
+
+The configuration is pickled: unpickling one takes a sixth of the time of ``copy.deepcopy``.
+"""
 
 SHIPPED: Bases = {}
 """What options that are shipped compose to, for the whole process: Hydra takes 0.1 s each time."""
@@ -202,7 +206,7 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     options = tuple(quoted(o) for o in parsed if o not in values)
     if bases is not None and options not in bases:
         base = _hydra_compose(list(options), name)
-        bases[options] = _without_hydra(base), base.hydra.runtime.choices, source.composed(options, name)
+        bases[options] = pickle.dumps(_without_hydra(base)), base.hydra.runtime.choices, source.composed(options, name)
     composed = None if bases is None else _with(values, bases[options][0])
     if bases is None or composed is None:
         composed = _hydra_compose(overrides, name)
@@ -217,11 +221,11 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     return repeatable(found, parsed, name, files.values())
 
 
-def _with(values: Sequence[Override], base: DictConfig) -> DictConfig | None:
+def _with(values: Sequence[Override], base: bytes) -> DictConfig | None:
     """Return a base with values set; ``None`` where one adds, deletes or cannot be set, which Hydra sees to."""
     if any(value.type is not OverrideType.CHANGE or value.package for value in values):
         return None
-    found = copy.deepcopy(base)
+    found = pickle.loads(base)
     try:
         with resolving():
             for value in values:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
@@ -45,9 +48,40 @@ class Files(FileConfigSource):
         return found
 
 
+class Shipped(ImportlibResourcesConfigSource):
+    """A package's configurations, each parsed once: they stay as they are while a process runs."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Return a copy of what a file holds; Hydra takes the list of defaults out of it."""
+        return pickle.loads(_parsed(self.provider, f"pkg://{self.path}", config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        """Return whether there is such a file."""
+        return _is_config(f"pkg://{self.path}", config_path)
+
+    def is_group(self, config_path: str) -> bool:
+        """Return whether there is such a folder."""
+        return _is_group(f"pkg://{self.path}", config_path)
+
+
+@cache
+def _parsed(provider: str, path: str, config_path: str) -> bytes:
+    return pickle.dumps(ImportlibResourcesConfigSource(provider, path).load_config(config_path))
+
+
+@lru_cache(maxsize=4096)
+def _is_config(path: str, config_path: str) -> bool:
+    return ImportlibResourcesConfigSource("", path).is_config(config_path)
+
+
+@lru_cache(maxsize=4096)
+def _is_group(path: str, config_path: str) -> bool:
+    return ImportlibResourcesConfigSource("", path).is_group(config_path)
+
+
 def bound() -> None:
-    """Have Hydra read files through ``Files``."""
-    SourcesRegistry.instance().types[Files.scheme()] = Files
+    """Have Hydra read files through ``Files``, and those of packages through ``Shipped``."""
+    SourcesRegistry.instance().types |= {Files.scheme(): Files, Shipped.scheme(): Shipped}
 
 
 def primary(name: str) -> dict[str, Any]:

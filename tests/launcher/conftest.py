@@ -102,6 +102,14 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
+    """A folder for what several tests of a file compare with."""
+    made = Folder(tmp_path_factory.mktemp("shared"))
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """A SLURM that runs as long as the tests do."""

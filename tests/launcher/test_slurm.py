@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
+import fork_server
 import pytest
 from results_of import results
 from small_run import SMALL
@@ -20,8 +23,10 @@ SLURM = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=30", "hydra.launche
          "hydra.launcher.mem_gb=null", "threads=1"]  # fmt: skip
 WORDS = [*SLURM, *SMALL, "method=set"]
 FAULTY = [*SLURM, "model=faulty", "dataset=digits", "wandb=disabled", "method=static", "epochs=1", "sparsity=0.8"]
-LONG_EPOCHS = 300
-"""Of runs that are to be met while they train: 10 to 20 s of them."""
+LONG = [*SLURM, "model=faulty", "model.how=slow", "dataset=digits", "wandb=disabled", "method=set", "sparsity=0.8",
+        "optimizer.lr=0.05", "epochs=40"]  # fmt: skip
+"""A run that is to be met while it trains: it sleeps through most of ``LASTS`` seconds."""
+LASTS = 12
 
 
 def trained_once(run: dict) -> bool:
@@ -33,12 +38,19 @@ def trained_once(run: dict) -> bool:
     return epochs == list(range(1, record["config"]["epochs"] + 1)) and record["accuracy"]["top1"] == last
 
 
-def same_as_undisturbed(cluster, run: dict, *words: str) -> bool:
-    """Return whether losses and topologies are those of the same run without SLURM and without a disturbance."""
-    words = [word for word in words if "launcher" not in word]
-    cluster.sweep(*words, "experiment=undisturbed")
-    other = next(cluster.path.glob(f"results/undisturbed/{run['id']}"))
-    return results(run["folder"]) == results(other)
+@pytest.fixture(autouse=True)
+def lasting(cluster) -> None:
+    """Have every epoch of a ``slow`` network take its share of the time that a run shall last."""
+    cluster.environment["FAULTY_SECONDS"] = str(LASTS / 40)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_folder) -> Path:
+    """The run of ``LONG`` trained by itself: without SLURM, without a sweep, without sleeping."""
+    command = [sys.executable, "-m", "dstrun", "--config-dir", "options", *(w for w in LONG if "launcher" not in w)]
+    fork_server.run(command, cwd=shared_folder.path, env=shared_folder.environment, check=True)
+    (run,) = shared_folder.path.glob("results/default/*/record.json")
+    return run.parent
 
 
 def test_a_sweep_is_an_array_and_is_done(cluster, lab) -> None:
@@ -73,8 +85,8 @@ def test_every_way_to_fail_is_named_and_the_client_ends(cluster, lab) -> None:
     assert lab.jobs()[second["job"]] in ("CANCELLED", "COMPLETING")
 
 
-def test_a_killed_run_is_tried_again_and_continues(cluster, lab) -> None:
-    words = [*WORDS, f"epochs={LONG_EPOCHS}", "checkpoint.every_minutes=0.01"]
+def test_a_killed_run_is_tried_again_and_continues(cluster, lab, undisturbed: Path) -> None:
+    words = [*LONG, "checkpoint.every_minutes=0.01"]
     client = cluster.start(*words, "retry=1")
     (run,) = cluster.wait(lambda: [r for r in cluster.at_work() if (r["folder"] / "checkpoint.pt").exists()])
     os.kill(run["pid"], signal.SIGKILL)
@@ -84,12 +96,12 @@ def test_a_killed_run_is_tried_again_and_continues(cluster, lab) -> None:
     assert "retry 1 of 1: 1 run" in output
     assert trained_once(run)
     assert "continues after step" in (run["folder"] / "log.txt").read_text()
-    assert same_as_undisturbed(cluster, run, *words)
+    assert results(run["folder"]) == results(undisturbed)
 
 
-def test_a_preempted_job_returns_and_continues(cluster, lab) -> None:
+def test_a_preempted_job_returns_and_continues(cluster, lab, undisturbed: Path) -> None:
     """A partition of higher priority takes all processors; the job goes back into the queue by SLURM's own doing."""
-    words = [*WORDS, f"epochs={LONG_EPOCHS}", "checkpoint.every_minutes=0.01"]
+    words = [*LONG, "checkpoint.every_minutes=0.01"]
     client = cluster.start(*words)
     (run,) = cluster.wait(cluster.at_work)
     time.sleep(1)
@@ -102,12 +114,12 @@ def test_a_preempted_job_returns_and_continues(cluster, lab) -> None:
     assert log.count("continues after step") == 1
     assert cluster.runs()[0]["job"] == run["job"]
     assert trained_once(run)
-    assert same_as_undisturbed(cluster, run, *words)
+    assert results(run["folder"]) == results(undisturbed)
 
 
-def test_a_warned_job_is_requeued_and_continues(cluster, lab) -> None:
+def test_a_warned_job_is_requeued_and_continues(cluster, lab, undisturbed: Path) -> None:
     """SIGUSR2, as SLURM sends it before a time limit: the run is saved before the job goes back."""
-    words = [*WORDS, f"epochs={LONG_EPOCHS}"]
+    words = LONG
     client = cluster.start(*words)
     (run,) = cluster.wait(cluster.at_work)
     lab.ask("scancel", "--signal=USR2", run["job"])
@@ -118,12 +130,12 @@ def test_a_warned_job_is_requeued_and_continues(cluster, lab) -> None:
     assert "Requeued job" in log
     assert log.count("continues after step") == 1
     assert trained_once(run)
-    assert same_as_undisturbed(cluster, run, *words)
+    assert results(run["folder"]) == results(undisturbed)
 
 
 def test_a_lost_node_costs_no_run(cluster, lab) -> None:
     """SLURM takes the node for dead, and puts its job back into the queue."""
-    words = [*WORDS, f"epochs={LONG_EPOCHS}", "checkpoint.every_minutes=0.01"]
+    words = [*LONG, "checkpoint.every_minutes=0.01"]
     client = cluster.start(*words)
     (run,) = cluster.wait(lambda: [r for r in cluster.at_work() if (r["folder"] / "checkpoint.pt").exists()])
     try:
@@ -138,7 +150,7 @@ def test_a_lost_node_costs_no_run(cluster, lab) -> None:
 
 
 def test_two_sweeps_at_once_train_each_run_once(cluster, lab) -> None:
-    words = [*WORDS, "epochs=200", "seed=0,1"]
+    words = [*LONG, "epochs=10", "seed=0,1"]
     clients = [cluster.start(*words), cluster.start(*words)]
     outputs = [cluster.end(client) for client in clients]
     codes = sorted(client.returncode for client in clients)
@@ -150,7 +162,7 @@ def test_two_sweeps_at_once_train_each_run_once(cluster, lab) -> None:
 
 
 def test_a_client_that_is_stopped_finds_its_jobs_again(cluster, lab) -> None:
-    words = [*WORDS, f"epochs={LONG_EPOCHS}"]
+    words = LONG
     client = cluster.start(*words)
     (run,) = cluster.wait(cluster.at_work)
     client.send_signal(signal.SIGINT)

@@ -28,7 +28,9 @@ from dstrun.train import checkpoint
 from dstrun.train.checkpoint import checksum
 from dstrun.train.training import Training
 
-COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=3", "batch_size=256", "threads=1"]
+pytestmark = pytest.mark.usefixtures("outlined_once")
+
+COMMON = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=2", "batch_size=256", "threads=1"]
 COMMON += ["optimizer.lr=0.05"]
 FEWER = {"lth": ["method.prune_share=0.5"], "synflow": ["method.rounds=10"]}
 """A hundred rounds of one and eight trainings of the other show no more."""

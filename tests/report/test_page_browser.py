@@ -92,12 +92,12 @@ def test_axe_finds_no_fault(show: Open, width: int, scheme: str) -> None:
     opened = show(width, scheme)
     opened.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
     opened.evaluate(AXE.read_text())
-    for step in ("closed", "open"):
-        if step == "open":
+    for part, least in (("html", 30), (":popover-open", 5)):  # the page, then the details of a run that lie over it
+        if part != "html":
             opened.locator("[popovertarget]").first.click()
-        found = opened.evaluate("rules => axe.run({runOnly: rules})", RULES)
+        found = opened.evaluate("([part, rules]) => axe.run(part, {runOnly: rules})", [part, RULES])
         assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]] == []
-        assert len(found["passes"]) > 30
+        assert len(found["passes"]) > least
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
