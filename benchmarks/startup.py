@@ -14,6 +14,9 @@ import time
 
 COMMANDS = {
     "dstrun --help": (["--help"], {}),
+    "dstrun help all": (["help", "all"], {}),
+    "dstrun help method": (["help", "method"], {}),
+    "dstrun help model=resnet56": (["help", "model=resnet56"], {}),
     "completion of grow=": (["-sc", "query=bash"], {"COMP_LINE": "dstrun grow=", "COMP_POINT": "12"}),
     "dstrun sparsty=0.9": (["sparsty=0.9"], {}),
     "dstrun status .": (["status", "."], {}),
@@ -48,9 +51,9 @@ def main() -> None:
     for _ in range(rounds):
         for name, command in COMMANDS.items():
             times[name].append(seconds(*command))
-    print(f"{'command':<26} {'median s':>8} {'min s':>7} {'max s':>7}  heavy libraries imported")
+    print(f"{'command':<27} {'median s':>8} {'min s':>7} {'max s':>7}  heavy libraries imported")
     for name, found in times.items():
-        row = f"{name:<26} {statistics.median(found):8.2f} {min(found):7.2f} {max(found):7.2f}"
+        row = f"{name:<27} {statistics.median(found):8.2f} {min(found):7.2f} {max(found):7.2f}"
         print(f"{row}  {imported(*COMMANDS[name])}")
 
 

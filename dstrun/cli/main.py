@@ -19,8 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dstrun.cli import line
 from dstrun.cli.start import check_kinds, check_single, hydra_here, of_file, read, run_one, silence_allocator, sweep
-from dstrun.cli.verb import VERBS
 from dstrun.system.output import outlast, reopen
 from dstrun.system.progress import say
 from dstrun.system.safe import log_to_stderr
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 NO_HOME = os.devnull
 """The home of a user who has none: nothing can be written below it, as in one that is read-only."""
 
-HELP = ("-h", "--help")
-
 USAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 """What is wrong with a path that the user has given."""
 
@@ -41,10 +39,11 @@ USAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, e
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Here alone errors become sentences."""
     words = list(sys.argv[1:] if argv is None else argv)
-    (reopen if words and words[0] in VERBS else outlast)()
+    asked = line.read(words)
+    (reopen if asked.verb else outlast)()
     settle()
     try:
-        return obey(words)
+        return obey(asked)
     except ConfigError as error:
         return refuse(str(error), 2)
     except KeyboardInterrupt:
@@ -117,61 +116,66 @@ def users_frame(error: BaseException) -> traceback.FrameSummary | None:
     return next((frame for frame in reversed(frames) if is_own(Path(frame.filename))), None)
 
 
-def obey(words: list[str]) -> int:
-    """Do what the words say.
+def obey(asked: line.Line) -> int:
+    """Do what a command line says.
 
     Raises:
-        ConfigError: they cannot be obeyed.
+        ConfigError: it cannot be obeyed.
     """
-    verb = next((word for word in words if not word.startswith("-")), None)
-    first = words[0] if words else "--help"
-    if verb == "help":
-        words.remove("help")
-        words.append("--help")
-        verb = next((word for word in words if not word.startswith("-")), None)
-    wants_help = any(word in HELP for word in words)  # before other words or after
-    if wants_help and verb in VERBS:
-        rest = words[words.index(verb) + 1 :]
-        what = [word for word in rest[:1] if verb == "bench" and not word.startswith("-")]
-        return import_module(f"dstrun.cli.verb.{verb}").main([*what, "--help"])
-    if "--version" in words:
+    if any(word in ("-sc", "--shell-completion") for word in asked.words):
+        from dstrun.cli.complete import complete
+
+        return complete([*([asked.verb] if asked.verb else []), *asked.words])
+    if asked.wants == "version":
         from dstrun import __version__
 
         print(f"dstrun {__version__}")
         return 0
-    if not words or wants_help:
-        from dstrun.cli.help import text
-
-        print(text())
-        return 0
-    if first in VERBS:
-        code = import_module(f"dstrun.cli.verb.{first}").main(words[1:])
+    if asked.verb:
+        words = [*(asked.topics[:1] if asked.verb == "bench" else ()), "--help"] if asked.wants else asked.words
+        code = import_module(f"dstrun.cli.verb.{asked.verb}").main(words)
         sys.stdout.flush()  # here, where it is known what it means if nobody reads it
         return code
-    return train(words)
+    if asked.wants or not asked.words:
+        from dstrun.cli.help import of
+
+        print(of(asked.topics, asked.strict, asked.words))
+        return 0
+    return train(asked.words)
 
 
 def train(words: list[str]) -> int:
     """Run one configuration, or a sweep; check all of it before anything starts."""
-    if "-sc" in words or "--shell-completion" in words:
-        return complete(words)
     from dstrun.cli import flags
     from dstrun.config.composition import compose, is_sweep
 
     found = flags.of_run(words)
     check_kinds(found.overrides)
+    shows = found.cfg or found.info or found.hydra_help
+    if not (found.overrides or found.config_name is not None or found.run or shows):
+        return nothing(found.multirun)
     name, directories = of_file(found)
     found.overrides = read(found.overrides)
     of_sweep = name != "config" and is_sweep(found.overrides, directories, name)
     if of_sweep and found.run:
         raise ConfigError(f"--run makes no sense with -cn {name}, which is a sweep: choose its runs, as seed=0")
     swept = of_sweep or found.multirun
-    if found.cfg or found.info or found.hydra_help:
+    if shows:
         return show(found, name, directories, swept)
     if swept:
         return sweep(found.overrides, directories, name)
     check_single(found.overrides)
     return run_one(compose(found.overrides, directories, name))
+
+
+def nothing(swept: bool) -> int:
+    """Say how to name what shall train, where no word does: no flag alone trains the default but ``--run``."""
+    from dstrun.cli.help import SWEEPS
+
+    if not swept:
+        raise ConfigError("no word says what to train: name it, as model=resnet56, or say --run for all defaults")
+    say(SWEEPS.rstrip())
+    return 2
 
 
 def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept: bool) -> int:
@@ -221,37 +225,4 @@ def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept
                 raise ConfigError(f"--package {found.package} is no part of the configuration") from None
         except FAULTS as error:
             raise diagnose(words[0], name, error) from error
-    return 0
-
-
-def complete(words: list[str]) -> int:
-    """Complete verbs, then leave the rest to Hydra's own completion."""
-    line = os.environ.get("COMP_LINE", "").split(" ")
-    if any(word.startswith("query=") for word in words):
-        if "COMP_LINE" not in os.environ:
-            raise ConfigError("-sc query=SHELL is what the shell says where it completes: it sets COMP_LINE")
-        if len(line) < 2:
-            return 0
-        if line[-2] in ("-cn", "--config-name"):
-            from dstrun.config.grid import shipped
-
-            print("\n".join(name for name in shipped() if name.startswith(line[-1])))
-            return 0
-        if len(line) == 2:
-            print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))
-        if line[1] in VERBS and line[1] != "plan":
-            return 0
-        if line[1] == "plan":
-            os.environ["COMP_LINE"] = " ".join([line[0], *line[2:]])
-            os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    from dstrun.cli import flags
-    from dstrun.config.composition import hydra_open
-
-    found = flags.of_run(words)
-    with hydra_open(found.config_dir):
-        try:
-            hydra_here().shell_completion(found.config_name or "config", found.overrides)
-        except (ValueError, AssertionError) as error:
-            wanted = "install=SHELL, uninstall=SHELL or query=SHELL, of bash, fish and zsh"
-            raise ConfigError(f"-sc needs one of {wanted}") from error
     return 0

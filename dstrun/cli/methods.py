@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from dstrun.account.formula import step
+from dstrun.cli.described import PAPER
 from dstrun.cli.help import options
 from dstrun.config.composition import HERE, compose_sweep
 from dstrun.layer.backend import is_dense, names
@@ -16,9 +17,6 @@ COLUMNS = [
     Column("method"), Column("paper"), Column("step", "FLOPs of a step"), Column("steps", "steps", "x", 1),
     Column("starts"), Column("backend"),
 ]  # fmt: skip
-
-PAPER = "# Paper: "
-"""How the line of a preset begins that names its paper: ``# Paper: name, authors year; what else``."""
 
 FITS = 47
 """Characters of a paper that leave a line of the table within 120."""

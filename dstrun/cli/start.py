@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from dstrun.cli.verb import VERBS
-from dstrun.config.option import nearest
+from dstrun.config import hint
+from dstrun.config.option import GROUPS
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
 
@@ -127,7 +128,7 @@ def of_file(flags: argparse.Namespace) -> tuple[str, list[str]]:
 
     directories = own.folders(flags.config_dir)
     if flags.config_name == "":
-        raise ConfigError("-cn is empty: name a sweep file; dstrun --help lists those that are shipped")
+        raise ConfigError("-cn is empty: name a sweep file; dstrun help sweeps lists those that are shipped")
     name = (flags.config_name or "config").removesuffix(".yaml")
     if name != "config":
         check_name(name, directories)
@@ -140,11 +141,30 @@ def check_kinds(words: Sequence[str]) -> None:
     Raises:
         ConfigError: one is a verb, or nothing that is known.
     """
+    if len(words) > 1:
+        _check_spaces(words)
     for word in words:
         if word in VERBS:
             raise ConfigError(f"{word} is a verb and comes first: dstrun {word} ...")
         if word.strip() and "=" not in word and not word.startswith("~"):
-            raise ConfigError(f"{word} is neither a verb nor key=value{nearest(word, [*VERBS, 'help'])}")
+            from dstrun.cli.help import options
+
+            groups = {group: options(group) for group in (*GROUPS, "protocol")}
+            raise ConfigError(f"{word} is neither a verb nor key=value{hint.verb(word, VERBS, groups)}")
+
+
+def _check_spaces(words: Sequence[str]) -> None:
+    """Check that no spaces stand around a ``=``.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
+        left = before if word.startswith("=") and before and "=" not in before else ""
+        right = after if word.endswith("=") and after and "=" not in after and after not in VERBS else ""
+        if left or right:
+            spaced = " ".join(part for part in (left, word, right) if part)
+            raise ConfigError(f"{spaced} has spaces around =: write {spaced.replace(' ', '')}")
 
 
 def read(words: list[str]) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstrun.cli.flags import Parser
-from dstrun.config.option import expanded, nearest
+from dstrun.config.hint import nearest
+from dstrun.config.option import expanded
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dstrun")
 
 FORMATS = ("md", "csv", "json", "latex", "html")
-RUNS = "folders (default: results), and conditions on runs: where=method:gse,rigl where=sparsity>=0.9"
+RUNS = "folders (default: results), and conditions on runs: where=method:gse,rigl 'where=sparsity>=0.9'"
 QUERY = ("where", "rows", "cols", "value")
 
 

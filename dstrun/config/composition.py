@@ -340,7 +340,7 @@ def _fill(config: dict[str, Any]) -> None:
             raise unknown(f"{name}.{min(strange)}", [*SETTINGS])
     for group in GROUPS:
         if config.setdefault(group, None) is None and group not in OPTIONAL:
-            raise ConfigError(f"{group}=null makes no sense: choose one; dstrun --help lists them")
+            raise ConfigError(f"{group}=null makes no sense: choose one; dstrun help {group} lists them")
     for name in NAMES:
         held, leaf = place(config, name)
         if isinstance(held[leaf], int | float):  # of an interpolation

@@ -15,14 +15,18 @@ from hydra.errors import HydraException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dstrun.config.option import nearest
-from dstrun.config.override import CHOOSING, PROTOCOL, parse, protocols
+from dstrun.config import hint
+from dstrun.config.option import Bound, nearest
+from dstrun.config.override import CHOOSING, PROTOCOL, options_of, parse, protocols
 from dstrun.config.own import here
 from dstrun.config.plain import KINDS, is_plain
 from dstrun.config.schema import KNOWN, OPTIONAL, SETTINGS
 from dstrun.config.written import arguments
 from dstrun.system.bounded import content
 from dstrun.system.trouble import ConfigError
+
+LISTS = "dstrun help settings lists them"
+"""Where settings are listed."""
 
 FAULTS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError, OSError)
 """What composing raises of words and files."""
@@ -112,13 +116,15 @@ def _undecodable() -> str:
     return ""
 
 
-def unknown(key: str, known: Iterator[str] | list[str]) -> ConfigError:
-    """Return the error of a setting that does not exist, with the nearest one that does."""
-    every = list(known)
-    where, _, leaf = key.rpartition(".")
-    same = [k for k in every if k.rpartition(".")[0] == where]
-    hint = nearest(key, same) or nearest(key, every) or nearest(leaf, every)
-    return ConfigError(f"{key} is no setting here{hint}; dstrun --help lists them")
+def unknown(key: str, known: Iterator[str] | list[str], value: str = "") -> ConfigError:
+    """Return the error of a setting that does not exist, with the one that is probably meant.
+
+    Args:
+        key: as typed.
+        known: every setting.
+        value: as typed.
+    """
+    return ConfigError(f"{key} is no setting here{hint.setting(key, value, list(known))}; {LISTS}")
 
 
 def diagnose(overrides: list[str], name: str, error: BaseException) -> ConfigError:
@@ -146,7 +152,7 @@ def _of_words(overrides: list[str], name: str, error: BaseException) -> ConfigEr
         if value is not None and value not in (protocols() if key == PROTOCOL else options):
             if beside := next(Path().glob(f"*/{key}/{value}.yaml"), None):
                 return ConfigError(f"{key}={value} is not known: add --config-dir {beside.parents[1]}, which has it")
-            return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{nearest(str(value), options)}")
+            return ConfigError(f"{key}={value} is not known: choose {', '.join(options)}{_meant(key, value, options)}")
         groups.append(override)
     try:
         base = hydra_compose(name, overrides=[*paths, *(o.input_line or "" for o in groups)], return_hydra_config=True)
@@ -158,6 +164,12 @@ def _of_words(overrides: list[str], name: str, error: BaseException) -> ConfigEr
         return of_file(again) or _unread(groups) or _added(overrides) or _in_file(again)
     every = list(keys(OmegaConf.to_container(base)))
     return _of_part(values, base) or _of_value(values, every) or _added(overrides, every) or ConfigError(_line(error))
+
+
+def _meant(key: str, value: Any, options: Collection[str]) -> str:
+    """Return which option is meant by one that there is not: of this group or, if its name is there, of another."""
+    others = [f"{group}={value}" for group in CHOOSING if group != key and value in options_of(group)]
+    return hint.said(*others) if others else hint.value(key, str(value), options)
 
 
 def _added(overrides: list[str], every: Collection[str] = CHOOSING) -> ConfigError | None:
@@ -203,7 +215,7 @@ def _of_value(values: list[Override], every: list[str]) -> ConfigError | None:
         key = override.get_key_element().lstrip("+~")
         known = [k for k in every if k.startswith("hydra.") == key.startswith("hydra.")]
         if key not in known:
-            return unknown(key, known)
+            return unknown(key, known, (override.input_line or "").partition("=")[2])
         if override.is_delete():
             continue
         if parts := [name for name in SETTINGS if name.startswith(f"{key}.")]:
@@ -216,7 +228,9 @@ def _of_value(values: list[Override], every: list[str]) -> ConfigError | None:
         if isinstance(value, str) and "${" in value:
             continue
         if kind in said and kind != "bool" and not isinstance(value, int | float):
-            return ConfigError(f"{key}={'null' if value is None else value} must be {said[kind]}")
+            bound = SETTINGS[key].metadata["bound"]
+            near = hint.share(str(value), bound.low, bound.high) if isinstance(bound, Bound) else ""
+            return ConfigError(f"{key}={'null' if value is None else value} must be {said[kind]}{near}")
         if kind.startswith("int") and isinstance(value, float):
             return ConfigError(f"{key}={value} must be a whole number")
         if kind.startswith("list") and not isinstance(value, list):
@@ -240,7 +254,7 @@ def _in_file(error: BaseException) -> ConfigError:
         if type(cause).__name__ == "ConfigKeyError" and key:
             where = next(iter(str(error).split(": ", 1)), "")
             known = [*KNOWN, *SETTINGS, "hydra.sweeper.params", "hydra.sweeper.grids"]
-            return ConfigError(f"{where}: {key} is no setting here{nearest(str(key), known)}; dstrun --help lists them")
+            return ConfigError(f"{where}: {key} is no setting here{nearest(str(key), known)}; {LISTS}")
         cause = cause.__cause__ or cause.__context__
     return ConfigError(_line(error))
 

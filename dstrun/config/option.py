@@ -20,6 +20,8 @@ import typing
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
+from dstrun.config import hint as hints
+from dstrun.config.hint import nearest as nearest
 from dstrun.system.trouble import ConfigError
 
 T = TypeVar("T")
@@ -115,9 +117,11 @@ def check_value(key: str, value: Any, hint: Any) -> None:
         raise ConfigError(f"{key}={value} must be {kinds[hint]}")
     for bound in bounds:
         if isinstance(bound, tuple) and value not in bound:
-            raise ConfigError(f"{key}={value} is not known: choose {', '.join(bound)}{nearest(str(value), bound)}")
+            raise ConfigError(
+                f"{key}={value} is not known: choose {', '.join(bound)}{hints.value(key, str(value), bound)}"
+            )
         if isinstance(bound, Bound) and not bound.holds(value):
-            raise ConfigError(f"{key}={value} {bound.text}")
+            raise ConfigError(f"{key}={value} {bound.text}{hints.share(str(value), bound.low, bound.high)}")
 
 
 def expanded(path: str) -> str:
@@ -130,19 +134,6 @@ def expanded(path: str) -> str:
     if path.startswith("~") and found == path:
         raise ConfigError(f"{path} has no folder: the home of {path.split('/')[0]} is not known; write ./{path} for it")
     return found
-
-
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """Return the nearest valid spelling, ``" (did you mean X?)"``, or nothing where none is near.
-
-    Of a word that only begins names, ``er``, all of these: ``" (did you mean er_fan_in or er_fan_out?)"``.
-    """
-    import difflib
-
-    names = list(known)
-    begun = [name for name in names if word and name.startswith(f"{word}_")]
-    close = begun or difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -16,7 +16,7 @@ from dstrun.layer.backend import AUTO, names, summary
 
 
 def setting(default: Any, bound: Any, help: str) -> Any:
-    """Declare a top-level setting: its default, its bound and the line that ``dstrun --help`` prints."""
+    """Declare a top-level setting: its default, its bound and the line that ``dstrun help settings`` prints."""
     return field(default=default, metadata={"bound": bound, "help": help})
 
 

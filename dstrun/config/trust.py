@@ -101,7 +101,7 @@ def _allowed(path: str, target: Any, group: str | None, trusted: Collection[str]
             kind = group if outer and group else "option"
             file = _file(module)
             known = [one for one in (_classes(file) if file else {}) if is_option(f"{module}.{one}")]
-            raise ConfigError(f"{said} is no {kind} of this program{nearest(name, known)}: dstrun --help lists them")
+            raise ConfigError(f"{said} is no {kind} of this program{nearest(name, known)}: dstrun help all lists them")
         return
     if top in trusted or (is_library(target) and module in LIBRARY.get(path.partition(".")[0], ())):
         return

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from dstrun.config.option import GROUPS, nearest
+from dstrun.config import hint
+from dstrun.config.option import GROUPS
 from dstrun.config.upgrade import upgrade
 from dstrun.report.load import EMERGES, Run, natural, number
 from dstrun.report.style import order
@@ -87,7 +88,7 @@ def resolve(name: str, runs: Sequence[Run], word: str) -> Field:
     if not known:
         return Field(name, name)  # nothing is finished, and so nothing has it
     names = [*SHORT, *CHOICES, *OF_RUN, *known, *(key.removeprefix("config.") for key in known)]
-    raise ConfigError(f"{word}{name} is no field of these runs{nearest(name, names)}")
+    raise ConfigError(f"{word}{name} is no field of these runs{hint.field(name, names)}")
 
 
 def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from dstrun.cli import main as cli
+from dstrun.cli.complete import candidates
+from dstrun.cli.help import GROUP, SWEEPS, defaults, of
 from dstrun.config.composition import compose
 from dstrun.config.experiment import Experiment
 from dstrun.config.schema import DEFAULTS
@@ -195,6 +198,55 @@ REFUSED = {
     "-m model=resnet20 dataset=imagenet wandb=disabled": "data holds no images",
     f"-m {D} results=ok,file": "results=file cannot be written: Not a directory",
     f"-m {D} device=cpu,mps": "device=mps is not available",
+    # what is called otherwise elsewhere, or said to other programs so
+    "lr=0.1": "lr is no setting here (did you mean optimizer.lr?); dstrun help settings lists them",
+    "++lr=0.1": "(did you mean optimizer.lr?)",
+    "-m lr=0.1,0.2": "(did you mean optimizer.lr?)",
+    "wd=0.1": "(did you mean optimizer.weight_decay?)",
+    "momentum=0.5": "(did you mean optimizer.momentum?)",
+    "batch=32": "(did you mean batch_size?)",
+    "bs=32": "(did you mean batch_size?)",
+    "epoch=3": "(did you mean epochs?)",
+    "gpu=0": "(did you mean device=cuda?)",
+    "cuda=true": "(did you mean device=cuda?)",
+    "density=0.1": "(did you mean sparsity=0.9?)",
+    "device=gpu": "(did you mean cuda?)",
+    "sparsity=98": "must lie in [0, 1) (did you mean 0.98?)",
+    "sparsity=98%": "must be a number (did you mean 0.98?)",
+    "schedule.fraction=30": "must lie in (0, 1] (did you mean 0.3?)",
+    "grow=rigl": "choose gradient, gse, random (did you mean method=rigl?)",
+    "grow=set": "choose gradient, gse, random (did you mean method=set?)",
+    "dataset=CIFAR10": "(did you mean cifar10?)",
+    "dataset=mnist": "(did you mean dataset=torchvision dataset.name=MNIST?)",
+    "model=vgg": "(did you mean vgg16 or vgg16_small or vgg19?)",
+    "resnet56": "(did you mean model=resnet56?)",
+    "model": "neither a verb nor key=value: write model=NAME, of mlp, mobilenet_v1, resnet110, resnet18, ...",
+    "model = resnet56": "model = resnet56 has spaces around =: write model=resnet56",
+    "model= resnet56 seed=1": "write model=resnet56",
+    "seed=1 model =resnet56": "write model=resnet56",
+    "train": "words such as model=resnet56 train, without a verb",
+    "run": "words such as model=resnet56 train, without a verb",
+    "resume": "the same words again resume a run",
+    "list": "dstrun methods lists methods, dstrun status runs",
+    "frobnicate": "the verbs are bench, doctor, eval, export, methods, migrate, plan, plot, report, status, sync, ta",
+    "--lr 0.1": "--lr is no flag here (did you mean optimizer.lr=VALUE?)",
+    "--epochs=10": "--epochs is no flag here (did you mean epochs=10?)",
+    "-v": "(did you mean --version?)",
+    "table --publised": "(did you mean --published?)",
+    "--publised table": "(did you mean --published?); dstrun table --help lists them",
+    "plot": "plot needs KIND, one of curves, ",
+    "eval": "eval needs RUN; dstrun eval --help says more",
+    "help frobnicate": "frobnicate is no topic of help: choose a verb, a group, settings, sweeps, all",
+    "help tabel": "(did you mean table?)",
+    "help grow=rigl": "(did you mean method=rigl?)",
+    # flags stand anywhere
+    "--config-dir conf": "no word says what to train: name it, as model=resnet56, or say --run",
+    "--config-dir conf plan model=mpl": "model=mpl is not known",
+    "plan --config-dir conf model=tiny dataset=digit": "dataset=digit is not known",
+    "model=tiny --config-dir conf dataset=digit": "dataset=digit is not known",
+    "--config-dir conf eval nosuch": "nosuch is no run's folder",
+    "--config-dir conf weights nosuch --out x.gif": "--out x.gif must end in",
+    "--out x.gif weights nosuch": "--out x.gif must end in",
     # values
     f"{D} results=~nobodyhere/x": "the home of ~nobodyhere is not known",
     f"{D} results=": "results= must be a folder",
@@ -209,7 +261,8 @@ REFUSED = {
     f"{D} model.hidden=abc": "model.hidden=abc must be a list",
     f"{D} =3": "'=3' names no setting",
     # verbs
-    "-m table": "table is a verb and comes first",
+    "-m table": "-m is no flag here; dstrun table --help lists them",
+    f"{D} table": "table is a verb and comes first",
     "helpp": "(did you mean help?)",
     "table --formt md": "--formt is no flag here (did you mean --format?); dstrun table --help lists them",
     "table --format md --format csv": "--format is given twice",
@@ -267,16 +320,36 @@ def test_it_is_refused_in_one_sentence(line: str, here: Path, started: list, cap
 @pytest.mark.parametrize(
     ("line", "shows"),
     [
-        (f"{D} seed=77 --help", "Groups (NAME=OPTION"),
-        (f"-m {D} seed=1,2 -h", "Groups (NAME=OPTION"),
-        ("--config-dir conf -cn sweepfile --help", "Groups (NAME=OPTION"),
-        ("help", "Groups (NAME=OPTION"),
+        ("", "dstrun help settings"),
+        ("-h", "dstrun help settings"),
+        ("help", "dstrun help settings"),
+        ("--config-dir conf -h", "dstrun help settings"),
+        ("--config-dir conf -cn sweepfile --help", "dstrun help settings"),
+        (f"{D} seed=77 --help", "  seed=0 "),
+        (f"-m {D} seed=1,2 -h", "model=mlp\n\n"),
+        ("help all", "Groups (NAME=OPTION"),
+        ("help settings", "  label_smoothing=0.0 "),
+        ("help sweeps", "Sweep files (-cn NAME):"),
+        ("help model", "Default: model=resnet56"),
+        ("--config-dir conf help model", "  tiny"),
+        ("help --config-dir conf model=plain", "\n  model.width=3"),
+        ("help model=resnet56", "\n  model.depth=56  "),
+        ("help grow.gamma", "\n  grow.gamma=1.0  "),
+        ("help lr", "\n  optimizer.lr=0.1  "),
+        ("help method=rigl", "Paper: RigL"),
+        ("help rigl", "allocation=erk prune=magnitude"),
+        ("help dataset=torchvision", "dataset.name=MNIST"),
+        ("table help", "usage: dstrun table"),
+        ("help bench kernel", "usage: dstrun bench kernel"),
         ("help table", "usage: dstrun table"),
         ("-h plan", "usage: dstrun plan"),
         ("table --format xml --help", "usage: dstrun table"),
         ("bench kernel x --help", "usage: dstrun bench kernel"),
         (f"{D} --version", "dstrun "),
         ("table --version", "dstrun "),
+        (f"{D} -V", "dstrun "),
+        (f"-m {D} version", "dstrun "),
+        ("--info --config-dir conf model=mlp", "Defaults Tree"),
         (f"{D} seed=7 --cfg job", "seed: 7"),
         (f"-m {D} seed=5,6 --cfg job", "seed: 6"),
         ("--config-dir conf -cn sweepfile --cfg job", "seed: 1"),
@@ -315,6 +388,8 @@ def test_what_shows_starts_nothing(
         ("--config-dir conf model=tiny dataset=digits", {"model": {"_target_": "nets.Tiny"}}),
         ("-cd conf -cd conf model=tiny dataset=digits -m seed=3 wandb=disabled", {"seed": 3}),
         (f"seed=5 -r {D} -cn config", {"seed": 5}),
+        ("model=tiny --config-dir conf dataset=digits seed=6", {"model": {"_target_": "nets.Tiny"}, "seed": 6}),
+        (f"{D} seed=7,8 --multirun", {"seed": 7}),
     ],
 )
 def test_it_is_obeyed(line: str, values: dict, here: Path, started: list, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,6 +398,77 @@ def test_it_is_obeyed(line: str, values: dict, here: Path, started: list, monkey
     assert {key: found[key] for key in values} == {
         key: value.format(home=os.environ["HOME"]) if isinstance(value, str) else value for key, value in values.items()
     }
+
+
+SILENT = ("model=resnet101", "model=lenet", "dataset.root=/nope", "clean", "backend=csr")
+
+
+@pytest.mark.parametrize("line", SILENT)
+def test_no_hint_rather_than_a_silly_one(line: str, here: Path, started: list, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["-m", *shlex.split(line)] if "=" in line else [line]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+    assert started == []
+
+
+@pytest.mark.parametrize("line", ["-m", "--multirun", "--config-dir conf -m"])
+def test_a_sweep_of_nothing_is_shown_how_to_sweep(
+    line: str, here: Path, started: list, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.main(shlex.split(line)) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.splitlines()[0]) == ("", SWEEPS.splitlines()[0])
+    assert started == []
+
+
+@pytest.mark.parametrize("topic", [None, "all", *GROUP, *(f"{group}={name}" for group, name in defaults().items())])
+def test_help_fits_a_terminal_and_survives_the_shell(topic: str | None) -> None:
+    lines = of([topic] if topic else [], strict=True).splitlines()
+    assert [line for line in lines if line.startswith("  dstrun ") and LOOSE.search(line.split("   ")[0])] == []
+    assert max(map(len, lines)) <= 80
+    assert topic or len(lines) <= 24
+
+
+COMPLETED = {
+    "ta": ["table"],
+    "--config-dir conf ta": ["table"],
+    "table --form": ["--format"],
+    "table --format ": ["md", "csv", "json", "latex", "html"],
+    "plot cur": ["curves"],
+    "plot curves ": [],
+    "bench sc": ["scaling"],
+    "bench kernel --re": ["--reference"],
+    "eval RUN --split t": ["train", "test"],
+    "help metho": ["methods", "method"],
+    "help grow=": ["grow=gradient", "grow=gse", "grow=random"],
+    "backend=": ["backend=masked", "backend=sparse", "backend=auto"],
+    "model=mlp strict=": ["strict=true", "strict=false"],
+    "epochs=": [],
+    "-m method=set,rig": ["method=set,rigl"],
+    "--multi": ["--multirun"],
+}
+
+
+@pytest.mark.parametrize("line", COMPLETED)
+def test_the_shell_completes(line: str) -> None:
+    *before, word = line.split(" ")
+    assert candidates(before, word) == COMPLETED[line]
+
+
+HERE = Path(__file__).parents[2]
+PAGES = [*HERE.glob("*.md"), *(HERE / "docs").glob("*.md"), *(HERE / "dstrun" / "cli").rglob("*.py")]
+LOOSE = re.compile(r"[?*<>!\[\]{}()|;$]")
+"""What bash or zsh reads as more than itself."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_survive_the_shell(page: Path) -> None:
+    """Conditions are quoted wherever they stand, and so is every word of a command that is shown by itself."""
+    text = re.sub(r"'[^'\n]*'|\"[^\"\n]*\"" if page.suffix == ".md" else r"'[^'\n]*'", "Q", page.read_text("utf-8"))
+    conditions = re.findall(r"(?<![\w'\"])where=[^\s`,'\"]*", text)
+    assert [word for word in conditions if LOOSE.search(word) and "..." not in word] == []
+    commands = re.findall(r"^ *(?:\$ )?dstrun (.*)", re.sub(r"\\\n *", "", text), re.MULTILINE)
+    words = [word for line in commands for word in re.split(r"  +|  #|\t| [>|] |[;`]", line)[0].split()]
+    assert [word for word in words if LOOSE.search(word)] == []
 
 
 def test_experiments_and_results_of_a_sweep_are_runs_of_their_own(here: Path, started: list) -> None:

@@ -16,6 +16,8 @@ import torch
 from method_setting import setting
 
 from dstrun.backend.masked import layer as masked
+from dstrun.cli.described import group as listed
+from dstrun.cli.described import option
 from dstrun.cli.help import options, text
 from dstrun.cli.methods import paper
 from dstrun.config import composition
@@ -71,7 +73,9 @@ def test_option_composes_and_its_keys_are_the_fields_of_its_class(group: str, na
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_option_is_in_the_help_and_documented(group: str, name: str) -> None:
     assert name in options(group)
-    assert name in next(line for line in text().splitlines() if line.split()[:1] == [group]).split()
+    assert {name, f"[{name}]"} & {*text().split()}
+    assert [line for line in listed(group, []).splitlines() if line.split()[:1] == [name] and len(line.split()) > 1]
+    assert option(group, name, []).startswith(f"{group}={name}\n\n")
     node = compose(group, name).config[group]
     module, _, leaf = node["_target_"].rpartition(".")
     assert getattr(importlib.import_module(module), leaf).__doc__

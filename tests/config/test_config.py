@@ -14,12 +14,12 @@ from dstrun.config.schema import DEFAULTS
 from dstrun.system.trouble import ConfigError
 
 WRONG = {
-    "sparsty=0.9": "sparsty is no setting here (did you mean sparsity?); dstrun --help lists them",
-    "grow.gama=2": "grow.gama is no setting here (did you mean grow.gamma?); dstrun --help lists them",
+    "sparsty=0.9": "sparsty is no setting here (did you mean sparsity?); dstrun help settings lists them",
+    "grow.gama=2": "grow.gama is no setting here (did you mean grow.gamma?); dstrun help settings lists them",
     "optimizer.momentun=0": "optimizer.momentun is no setting here (did you mean optimizer.momentum?); "
-    "dstrun --help lists them",
-    "optimiser.lr=1": "optimiser.lr is no setting here (did you mean optimizer.lr?); dstrun --help lists them",
-    "gamma=2": "gamma is no setting here (did you mean grow.gamma?); dstrun --help lists them",
+    "dstrun help settings lists them",
+    "optimiser.lr=1": "optimiser.lr is no setting here (did you mean optimizer.lr?); dstrun help settings lists them",
+    "gamma=2": "gamma is no setting here (did you mean grow.gamma?); dstrun help settings lists them",
     "resnet56": "resnet56 cannot be read as key=value: quote special characters",
     "model=resnet57": f"model=resnet57 is not known: choose {', '.join(options('model'))} (did you mean resnet56?)",
     "grow=gsr": "grow=gsr is not known: choose gradient, gse, random (did you mean gse?)",
@@ -38,10 +38,10 @@ WRONG = {
     "label_smoothing=1": "label_smoothing=1.0 must lie in [0, 1)",
     "scope=net": "scope=net is not known: choose layer, global",
     "backend=csr": "backend=csr is not known: choose masked, sparse, auto",
-    "device=gpu": "device=gpu is not known: choose auto, cpu, cuda, mps (did you mean cpu?)",
+    "device=gpu": "device=gpu is not known: choose auto, cpu, cuda, mps (did you mean cuda?)",
     "precision=fp61": "precision=fp61 is not known: choose fp32, tf32, bf16, fp16 (did you mean fp16?)",
     "wandb=of": "wandb=of is not known: choose auto, online, offline, disabled",
-    "wandb.projec=x": "wandb.projec is no setting here (did you mean wandb.project?); dstrun --help lists them",
+    "wandb.projec=x": "wandb.projec is no setting here (did you mean wandb.project?); dstrun help settings lists them",
     "wandb.tags=pilot": "wandb.tags=pilot must be a list such as [pilot]",
     "tracker=tensorbord": "tracker=tensorbord is not known: choose mlflow, tensorboard, wandb, none (did you mean "
     "tensorboard?)",
@@ -71,8 +71,9 @@ WRONG = {
     "dataset.limit=0": None,
     "method.batch=next": "method.batch=next is not known: choose current, fresh",
     "subset=grabo grow=random": "subset makes no sense with grow=random: only grow=gse draws a subset",
-    "subset=grabo grow.gama=1": "grow.gama is no setting here (did you mean grow.gamma?); dstrun --help lists them",
-    "method=gse subset=grabo seedd=1": "seedd is no setting here (did you mean seed?); dstrun --help lists them",
+    "subset=grabo grow.gama=1": "grow.gama is no setting here (did you mean grow.gamma?); "
+    "dstrun help settings lists them",
+    "method=gse subset=grabo seedd=1": "seedd is no setting here (did you mean seed?); dstrun help settings lists them",
     "subset=grabo method=rigl": "subset makes no sense with method=rigl: only grow=gse draws a subset",
     "method=static grow=gse": "grow=gse makes no sense with method=static, whose topology never changes",
     "method=static schedule=cosine": "schedule=cosine makes no sense with method=static, whose topology never changes",

@@ -11,7 +11,7 @@ from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
-HELP = {110: ("bench kernel|step|scaling|infer", "this machine: dense, masked and sparse in turns")}
+HELP = {110: ("bench kernel", "dense, masked and sparse in turns")}
 
 
 def main(words: list[str]) -> int:
@@ -22,7 +22,10 @@ def main(words: list[str]) -> int:
         known = ", ".join(arguments.BENCHES)
         raise ConfigError(f"bench {words[0]} is not known: choose {known}{nearest(words[0], arguments.BENCHES)}")
     made = parser("bench", "Time dense and sparse training in turns on this machine.", rows=False, runs=False)
-    made.add_argument("what", choices=arguments.BENCHES, help="dstrun bench WHAT --help lists its options")
+    made.add_argument(
+        "what", choices=arguments.BENCHES, metavar="WHAT",
+        help=f"{', '.join(arguments.BENCHES)}; dstrun bench WHAT --help lists its options",
+    )  # fmt: skip
     what = made.parse_args(words[:1]).what
     made = parser(f"bench {what}", arguments.BENCHES[what].__doc__ or "", runs=False)
     settings, form, out = arguments.read(what, made, words[1:])

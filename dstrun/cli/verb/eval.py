@@ -7,7 +7,7 @@ from dstrun.cli.words import own_code, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 
-HELP = {84: ("eval RUN [dataset=...] [--split train|val|test]", "its accuracy again, on the same images or others")}
+HELP = {84: ("eval RUN --split val", "its accuracy again, on any images")}
 
 
 def main(words: list[str]) -> int:

@@ -9,7 +9,7 @@ from dstrun.cli.flags import a_path
 from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.safe import put
 
-HELP = {80: ("export [RESULTS] [--out DIR] [--format parquet|csv]", "one file of all epochs, one of all runs")}
+HELP = {80: ("export results --out DIR", "all epochs and all runs as two files")}
 
 
 def main(words: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dstrun.cli.words import parser
 from dstrun.system.safe import put
 
-HELP = {10: ("methods [--format md|csv|json|latex]", "every method: paper, FLOPs of a step, start, backends")}
+HELP = {10: ("methods", "every method: paper, cost and start")}
 
 
 def main(words: list[str]) -> int:

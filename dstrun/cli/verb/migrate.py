@@ -8,7 +8,7 @@ from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 
-HELP = {100: ("migrate [RESULTS] [--dry-run]", "runs of older versions under the ids of this one")}
+HELP = {100: ("migrate results --dry-run", "older runs under ids of this version")}
 
 
 def main(words: list[str]) -> int:

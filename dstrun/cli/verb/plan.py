@@ -11,8 +11,8 @@ from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
 HELP = {
-    20: ("plan model=resnet50 dataset=imagenet sparsity=0.9", "layers, parameters, FLOPs, memory; trains nothing"),
-    21: ("plan ... fit=8GiB --time", "what fits into that; hours of training on this machine"),
+    20: ("plan model=vgg19 sparsity=0.9", "layers, FLOPs, memory; trains nothing"),
+    21: ("plan ... fit=8GiB --time", "what fits into that; hours here"),
     22: ("plan -cn accuracy", "FLOPs of a sweep file's runs"),
 }
 

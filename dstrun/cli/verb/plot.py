@@ -12,8 +12,8 @@ from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
 HELP = {
-    50: ("plot sparsity [RESULTS] [--out FILE.png|pdf|svg]", "a figure; dstrun plot --help lists the others"),
-    70: ("plot bench FILE.csv [--out FILE.png|pdf|svg]", ""),
+    50: ("plot curves results --out FILE.pdf", "a figure; also sparsity, flops, ..."),
+    70: ("plot bench FILE.csv", "a figure of what bench measured"),
 }
 
 
@@ -22,14 +22,17 @@ def main(words: list[str]) -> int:
     from dstrun.report import figure
 
     made = parser("plot", "Draw a figure.", rows=False, runs=False)
-    made.add_argument("preset", choices=[*figure.PRESETS, "bench"], help="which figure (docs/reports.md)")
+    kinds = [*figure.PRESETS, "bench"]
+    made.add_argument(
+        "preset", choices=kinds, metavar="KIND", help=f"which figure (docs/reports.md): {', '.join(kinds)}"
+    )
     made.add_argument(
         "which", nargs="*", metavar="RESULTS|where=",
         help=f"{RUNS}; for bench the file that dstrun bench has written",
     )  # fmt: skip
     made.add_argument(
         "--out", type=a_path, action="append",
-        help="file ending in .png, .pdf or .svg (default: PRESET.png); more than once for several",
+        help="file ending in .png, .pdf or .svg (default: KIND.png); more than once for several",
     )  # fmt: skip
     arguments = made.parse_intermixed_args(words)
     if arguments.preset == "bench":

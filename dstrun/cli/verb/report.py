@@ -9,7 +9,7 @@ from dstrun.cli.flags import a_path
 from dstrun.cli.words import found_runs, nothing, parser, split_query
 from dstrun.system.safe import put
 
-HELP = {60: ("report [RESULTS] [--out report.html] [--title TEXT] [--question TEXT]", "")}
+HELP = {60: ("report results --out FILE.html", "a page of tables, figures and runs")}
 
 
 def main(words: list[str]) -> int:

@@ -12,7 +12,7 @@ from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
-HELP = {30: ("status [RESULTS] [--watch]", "every run: state, epoch, accuracy, time left")}
+HELP = {30: ("status results --watch", "every run: state, accuracy, time left")}
 
 
 def main(words: list[str]) -> int:

@@ -8,7 +8,7 @@ from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 
-HELP = {90: ("sync [RESULTS] [--dry-run] [--offline]", "rebuild runs on W&B from their files")}
+HELP = {90: ("sync results --dry-run", "rebuild runs on W&B from files")}
 
 
 def main(words: list[str]) -> int:

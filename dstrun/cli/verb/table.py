@@ -13,7 +13,7 @@ from dstrun.system.safe import put
 if TYPE_CHECKING:
     from dstrun.report.table import Table
 
-HELP = {40: ("table [RESULTS] [--preset accuracy|cost] [--format md|csv|json|latex]", "")}
+HELP = {40: ("table results --preset memory", "also accuracy, flops, cost")}
 DESCRIPTION = (
     "Mean and deviation over seeds, cell by cell. Other rows, columns and values than a preset's: rows=method "
     "cols=model,sparsity value=accuracy.top1; fields are groups, settings, and keys of a record (docs/reports.md)"

@@ -9,7 +9,7 @@ from dstrun.cli.words import parser
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError, why
 
-HELP = {130: ("torture --results DIR", "whether runs there survive what may happen (docs/torture.md)")}
+HELP = {130: ("torture --results DIR", "what runs there survive")}
 
 
 def main(words: list[str]) -> int:

@@ -8,7 +8,7 @@ from dstrun.system.trouble import ConfigError
 
 KINDS = (".safetensors", ".pt", ".onnx")
 
-HELP = {82: ("weights RUN --out FILE.safetensors|pt|onnx [--format dense|csr]", "the trained network as a file")}
+HELP = {82: ("weights RUN --out FILE", "the trained network as a file")}
 
 
 def main(words: list[str]) -> int:
