@@ -188,7 +188,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def _may_be(word: str, name: str) -> bool:
     """Return whether a word may be a spelling of a name: with other digits it is another name, but for one slip."""
-    if re.sub(r"\d+", "", word) != re.sub(r"\d+", "", name):
+    letters = re.sub(r"\d+", "", word)
+    if not letters or letters != re.sub(r"\d+", "", name):
         return True
     one, two = re.sub(r"\D", "", word), re.sub(r"\D", "", name)
     return len(one) == len(two) and (

@@ -202,7 +202,7 @@ def test_other_weights_than_the_record_has_are_refused(trained):
         (["--out", "net.zip"], "--out net.zip must end in .safetensors"),
         (["--out", "nowhere/net.pt"], "--out nowhere/net.pt cannot be written: there is no nowhere"),
         (["--out", "net.pt", "--format", "crs"], "--format crs is not known: choose dense, csr (did you mean csr?)"),
-        ([], "the following arguments are required: --out"),
+        ([], "weights needs --out FILE; dstrun weights --help says more"),
     ],
 )
 def test_wrong_words_end_in_a_sentence(trained, capsys, words, sentence):

@@ -12,7 +12,7 @@ from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
 HELP = {
-    50: ("plot curves results --out FILE.pdf", "a figure; also sparsity, flops, ..."),
+    50: ("plot curves results --out FILE", "a figure; also sparsity, flops, ..."),
     70: ("plot bench FILE.csv", "a figure of what bench measured"),
 }
 
