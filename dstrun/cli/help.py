@@ -39,7 +39,7 @@ GROUP = {
 """What the options of each group are."""
 
 SHORT = """\
-dstrun: train sparse networks, measure what they cost, and make tables of the results.
+dstrun: train sparse networks, measure their cost, tabulate the results.
 
   dstrun model=resnet56 sparsity=0.98    one run; the same words again resume it
   dstrun -m method=set,rigl seed=0,1,2   a sweep: every combination
@@ -64,7 +64,7 @@ A first run, seconds on a CPU:
 """
 
 EXAMPLES = """\
-dstrun: train sparse networks, measure what they cost, and make tables of the results.
+dstrun: train sparse networks, measure their cost, tabulate the results.
 
   dstrun model=resnet56 sparsity=0.98      one run; the same words resume it
   dstrun -m method=set,rigl seed=0,1,2     a sweep: every combination
