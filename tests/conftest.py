@@ -20,9 +20,11 @@ from dstrun.cli.verb import VERBS
 ROOT = Path(__file__).parents[1]
 SLOWEST = (
     "launcher/test_slurm.py", "test_sweeps.py", "train/test_resume.py", "train/test_distributed.py",
-    "backend/test_equality.py", "method/test_every_method.py", "torture/test_torture.py",
+    "method/test_every_method.py", "backend/test_equality.py", "torture/test_torture.py", "train/test_golden.py",
 )  # fmt: skip
 """Files of which a worker has most to do."""
+LIGHT = {*VERBS} - {"bench", "eval", "export", "plan", "weights"}
+"""Verbs that need no PyTorch."""
 REAL_IMAGES = ROOT.parent / "shared" / "data" / "cifar10"
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -99,7 +101,7 @@ def chromium() -> str | None:
 def dstrun(tmp_path: Path):
     """Run the command line in a process of its own, in an empty folder: returns the finished process.
 
-    Those that may train are forked, unless ``fresh``; verbs need no PyTorch, and start as a user starts them.
+    Those that need PyTorch are forked, unless ``fresh``; other verbs start as a user starts them.
     """
 
     def run(
@@ -107,7 +109,7 @@ def dstrun(tmp_path: Path):
     ) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "dstrun", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-        start = subprocess.run if fresh or words[0] in VERBS else fork_server.run
+        start = subprocess.run if fresh or words[0] in LIGHT else fork_server.run
         done = start(
             command, cwd=options.pop("cwd", tmp_path), env=environment, capture_output=True, text=True, **options
         )

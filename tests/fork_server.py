@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from io import BufferedWriter, FileIO, TextIOWrapper
 from itertools import count
 from multiprocessing import util
 from pathlib import Path
@@ -176,7 +177,8 @@ def become(asked: dict[str, Any]) -> None:
     import numpy as np
 
     np.random.seed()
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    for number, name in enumerate(("stdout", "stderr"), 1):
+        setattr(sys, name, reopened(number, getattr(sys, name)))
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     ours = [str(Path(__file__).parent), *PATHS.split(os.pathsep)]
     sys.path[:] = [*given, *(path for path in sys.path if path not in ours)]
@@ -190,6 +192,15 @@ def become(asked: dict[str, Any]) -> None:
         sys.path.insert(0, str(Path(first).parent))
         sys.argv[:] = asked["args"]
         runpy.run_path(first, run_name="__main__")
+
+
+def reopened(number: int, stream: Any) -> TextIOWrapper:
+    """Return a stream as the interpreter opens it for a descriptor: the server's may think that it can seek."""
+    raw = FileIO(number, "w", closefd=False)
+    return TextIOWrapper(
+        raw if stream.write_through else BufferedWriter(raw), stream.encoding, stream.errors,
+        line_buffering=number == 2 or os.isatty(number), write_through=stream.write_through,
+    )  # fmt: skip
 
 
 def spawn(path: str, args: Sequence[Any], kept: Sequence[int], real: Any = util.spawnv_passfds) -> int:

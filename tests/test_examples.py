@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -26,7 +26,7 @@ def test_a_loop_trains(name: str, needs: list[str], sparsity: float, steps: int,
         pytest.importorskip(package)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, EXAMPLES / f"{name}.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = fork_server.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = re.fullmatch(r"sparsity ([\d.]+), accuracy ([\d.]+) on test after (\d+) steps", done.stdout.splitlines()[-1])
     assert said

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_parts"
@@ -55,7 +55,7 @@ def test_a_run_of_plain_parts_goes_on_where_it_was_stopped(dstrun, folder: Path)
         "sys.exit(main(sys.argv[1:]))\n"
     )
     stop = [sys.executable, "stopped.py", *words, "epochs=2", "experiment=parts"]
-    assert subprocess.run(stop, cwd=folder, capture_output=True).returncode != 0
+    assert fork_server.run(stop, cwd=folder, capture_output=True).returncode != 0
     dstrun(*words, "epochs=2", "experiment=parts", cwd=folder)
     whole, parts = (
         next(folder.glob(f"results/{name}/*/metrics.csv")).read_text().splitlines() for name in ("whole", "parts")

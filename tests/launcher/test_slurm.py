@@ -26,7 +26,7 @@ FAULTY = [*SLURM, "model=faulty", "dataset=digits", "wandb=disabled", "method=st
 LONG = [*SLURM, "model=faulty", "model.how=slow", "dataset=digits", "wandb=disabled", "method=set", "sparsity=0.8",
         "optimizer.lr=0.05", "epochs=40"]  # fmt: skip
 """A run that is to be met while it trains: it sleeps through most of ``LASTS`` seconds."""
-LASTS = 12
+LASTS = 10
 
 
 def trained_once(run: dict) -> bool:
@@ -39,9 +39,9 @@ def trained_once(run: dict) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def lasting(cluster) -> None:
+def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have every epoch of a ``slow`` network take its share of the time that a run shall last."""
-    cluster.environment["FAULTY_SECONDS"] = str(LASTS / 40)
+    monkeypatch.setenv("FAULTY_SECONDS", str(LASTS / 40))
 
 
 @pytest.fixture(scope="module")

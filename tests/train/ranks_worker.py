@@ -30,7 +30,7 @@ GROWTH = {
     "graest": ["method=gse", "subset=graest"],
 }
 UPDATES = "schedule.updates=6"
-MLP = ["model=mlp", "model.width=0.3"]
+MLP = ["model=mlp", "model.width=0.3", "dataset.limit=768"]
 RESNET = ["model=resnet20", "model.width=0.25", "dataset.limit=384", "schedule.updates=3"]
 MORE = {
     "fresh": ["method=gse", "subset=graest", "method.batch=fresh", "method.samples_per_class=3", UPDATES],
@@ -48,7 +48,7 @@ MORE = {
     "autosparse": ["method=autosparse", "sparsity=0"],
     "snip": ["method=snip"],
     "grasp": ["method=grasp"],
-    "synflow": ["method=synflow"],
+    "synflow": ["method=synflow", "method.rounds=10"],
     "fisher": ["method=fisher", "optimizer.lr=0.02"],
     "microbatch": ["method=gse", "subset=graest", "backend=sparse", "microbatch=8", UPDATES],
     "lth": ["method=lth", "method.levels=1", "optimizer.lr=0.02"],
