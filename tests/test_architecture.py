@@ -162,6 +162,8 @@ def loaded(code: str, names: tuple[str, ...] = HEAVY) -> list[str]:
         ["eval", "nothing", "--split", "val"],
         ["model=mlp", "dataset=digits", "init=nothing"],
         ["doctor", "--help"],
+        ["show", "nothing"],
+        ["diff", "nothing", "nothing"],
         ["bench", "kernel", "--help"],
         ["torture", "--help"],
         ["bench", "kernel", "--layers", "R56"],

@@ -77,7 +77,7 @@ def draw(block: Block | str, console: Any) -> None:
     if block.title:
         console.print(Text(safe.line(block.title), style="bold"))
     shown = fitting(block.rows, block.columns, console.width)
-    console.print(_table(block.rows, shown))
+    console.print(_table(block.rows, shown, console.width))
     if missing := [title(column, " ") for column in block.columns if column not in shown]:
         note = f"{counted(len(missing), 'column')} left out here (--format md shows all): {', '.join(missing)}"
         console.print(Text(wrapped(note, console.width), style="dim"), soft_wrap=True)
@@ -163,7 +163,19 @@ def _in_one_unit(values: Sequence[Any], most: float, found: list[str]) -> list[s
     return [t if v is None else f"{v:,.{digits}f} {UNITS[power]}" for v, t in zip(scaled, found, strict=True)]
 
 
-def _table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> Any:
+def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Give each column what it cannot do without, and the rest of the width to those that would break most."""
+    widths = [_least(found, column) for column, found in zip(columns, cells, strict=True)]
+    wanted = [max(map(len, [*found, *title(column).split("\n")])) for column, found in zip(columns, cells, strict=True)]
+    for _ in range(width - sum(widths) - GAP * len(widths) + 1):
+        most = max(range(len(widths)), key=lambda i: wanted[i] - widths[i])
+        if wanted[most] <= widths[most]:
+            break
+        widths[most] += 1
+    return widths
+
+
+def _table(rows: Sequence[dict[str, Any]], columns: Sequence[Column], width: int) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -171,10 +183,10 @@ def _table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> Any:
     padding = (0, GAP - 1, 0, 0)  # and a column between two
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding, collapse_padding=True)
     cells = [texts(rows, column) for column in columns]
-    for column, found in zip(columns, cells, strict=True):
+    for column, room in zip(columns, _widths(columns, cells, width), strict=True):
         table.add_column(
             Text(title(column)), justify="left" if column.kind == "text" else "right", vertical="top",
-            min_width=_least(found, column), overflow="fold",
+            width=room, overflow="fold",
         )  # fmt: skip
     named = spans(rows, columns)
     for column, found in zip(columns, cells, strict=True):
