@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("allocation", "backend", "cli", "config", "layer", "method", "record", "report", "run", "system"),
     },
     "torture": {"cli", "config", "launcher", "record", "system", "train"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "system"},
     "__init__": {"allocation", "backend", "config", "grow", "layer", "library", "optimizer", "run", "subset", "system"},
 }
 """Which rooms a room may import when it is loaded, besides itself: only rooms that stand above it, so in no circle."""
@@ -162,6 +162,8 @@ def loaded(code: str, names: tuple[str, ...] = HEAVY) -> list[str]:
         ["eval", "nothing", "--split", "val"],
         ["model=mlp", "dataset=digits", "init=nothing"],
         ["doctor", "--help"],
+        ["show", "nothing"],
+        ["diff", "nothing", "nothing"],
         ["bench", "kernel", "--help"],
         ["torture", "--help"],
         ["bench", "kernel", "--layers", "R56"],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dstrun.cli.verb import VERBS
 from dstrun.config import hint
 from dstrun.config.option import GROUPS
-from dstrun.system.progress import say
+from dstrun.system.progress import doing, say
 from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def check_plugins(overrides: list[str]) -> None:
 
 def run_one(experiment: Experiment) -> int:
     """Run one configuration and tell how it ended."""
-    from dstrun.run.lifecycle import report, run
+    with doing("loading PyTorch"):
+        from dstrun.run.lifecycle import report, run
 
     return report(run(experiment))
 

@@ -29,7 +29,8 @@ def parser(verb: str, description: str, *, rows: bool = True, runs: bool = True)
     if runs:
         made.add_argument("which", nargs="*", metavar="RESULTS|where=", help=RUNS)
     if rows:
-        made.add_argument("--format", choices=FORMATS, default="md", help="how to print rows (default: md)")
+        usual = "a table on a terminal, md where piped"
+        made.add_argument("--format", choices=FORMATS, help=f"how to print rows (default: {usual})")
     return made
 
 

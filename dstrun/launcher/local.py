@@ -29,6 +29,7 @@ from dstrun.record.lock import BUSY_CODE
 from dstrun.system.process import gone, started
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError, sentence, why
+from dstrun.system.wording import counted
 
 if TYPE_CHECKING:
     from dstrun.launcher.sweep import Ends, Plan
@@ -87,6 +88,7 @@ class Local:
                         task.begin()
                     try:
                         running.append(Worker(context, some, place))
+                        plan.live.start(some)
                     except (OSError, EOFError) as error:
                         places.append(place)
                         reason = f"no process can be started for it: {sentence(error) or why(error)}"
@@ -169,6 +171,11 @@ class Worker:
         self.orphan = False
         """Whether nothing tells of its end, as its parent was killed."""
         self._endings: dict[int, tuple[str | None, str, int | None]] = {}
+
+    @property
+    def runs(self) -> int:
+        """Return how many of its runs have not ended."""
+        return len(self._tasks)
 
     def _start(self, context: Any) -> None:
         self._hears, tells = context.Pipe(duplex=False)
@@ -299,10 +306,12 @@ def exit_in_words(code: int) -> str:
 
 
 def stop(workers: Sequence[Worker]) -> None:
-    """Let processes save their runs; kill them where Ctrl-C comes once more."""
+    """Let processes save their runs, and say so at once; kill them where Ctrl-C comes once more."""
     for worker in workers:
         worker.signal(signal.SIGTERM)
     left = list(workers)
+    if count := sum(worker.runs for worker in workers):
+        say(f"saving {counted(count, 'run')}; Ctrl-C again kills {'it' if count == 1 else 'them'}")
     try:
         while left := [worker for worker in left if not worker.over]:
             watch(left)

@@ -25,6 +25,7 @@ from dstrun.record.lock import BUSY_CODE
 from dstrun.system.bounded import refuse_link
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError, why
+from dstrun.system.wording import counted
 
 if TYPE_CHECKING:
     from dstrun.launcher.sweep import Ends, Plan
@@ -151,6 +152,7 @@ class Slurm:
         plan.jobs |= own
         plan.write()
         jobs = {task: job for task in tasks if (job := plan.jobs[task.key])}
+        plan.live.start(list(jobs), waiting=True)
         watch = Watch(jobs, Path(self.folder(tasks)), beat=plan.beat)
         ends = watch.ends()
         try:
@@ -208,7 +210,7 @@ class Slurm:
             except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
                 raise queue.refusal("SLURM takes no job", words(error)) from error
             own |= {task.key: job.job_id for task, job in zip(part, jobs, strict=True)}
-            say(f"submitted {len(part)} job{'s' if len(part) > 1 else ''}: {jobs[0].job_id.split('_')[0]}")
+            say(f"submitted {counted(len(part), 'job')}: {jobs[0].job_id.split('_')[0]}")
 
 
 def taken(tasks: Sequence[Task], plan: Plan) -> dict[str, str]:

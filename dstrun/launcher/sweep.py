@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from dstrun.config.experiment import Experiment
+from dstrun.launcher.live import Live
 from dstrun.launcher.task import BUSY, Ending, Exit, Stopped, Task
 from dstrun.record import sealed
 from dstrun.record.lock import BUSY_CODE
@@ -19,6 +20,7 @@ from dstrun.system.bounded import refuse_link
 from dstrun.system.process import host, machine, started
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError, sentence, why
+from dstrun.system.wording import counted
 
 SHOWN = 3
 """How many runs that repeat another are named."""
@@ -75,6 +77,8 @@ class Plan:
         }
         self._beaten = time.monotonic()
         self._warned = False
+        self.live = Live(tasks, {})
+        """Shows a person how the runs stand."""
 
     def write(self, ended: float | None = None) -> None:
         """Replace the file, one in each experiment's folder; without it the sweep goes on, and fewer see it."""
@@ -86,7 +90,8 @@ class Plan:
             self._warned = True
 
     def beat(self) -> None:
-        """Show that the client lives, now and then, by the time of its file."""
+        """Show how runs stand, and, by the time of its file now and then, that the client lives."""
+        self.live.look()
         if time.monotonic() - self._beaten < BEAT_SECONDS:
             return
         self._beaten = time.monotonic()
@@ -138,6 +143,7 @@ class Sweep:
         self._check_images()
         self.endings = {task.key: task.end(Exit("")) for task in self.tasks if task.done}
         self.plan = Plan(self.tasks, launcher, command)
+        self.plan.live = Live(self.tasks, self.endings)
         if left := [task for task in self.tasks if task.key not in self.endings]:
             engine.check(left, self.plan)
 
@@ -152,7 +158,7 @@ class Sweep:
             say(f"{' '.join(apart(task, before)) or task.id} is the same run in other words: it trains once")
         if len(self.repeated) > SHOWN:
             say(f"... and {len(self.repeated) - SHOWN} more")
-        say(counted(len(self.tasks)) + (f", {len(self.endings)} of them done before" if self.endings else ""))
+        say(counted(len(self.tasks), "run") + (f", {len(self.endings)} of them done before" if self.endings else ""))
         if not left:
             return self._all()
         folders = sorted({relative(folder) for folder in self.plan.folders.values()})
@@ -160,18 +166,21 @@ class Sweep:
         self.plan.write()
         outlived = False
         try:
-            with signals_interrupt():
+            with signals_interrupt(), self.plan.live:
                 for attempt in range(1 + self.retry):
                     if not left:
                         break
                     if attempt:
-                        say(f"retry {attempt} of {self.retry}: {counted(len(left))}")
+                        say(f"retry {attempt} of {self.retry}: {counted(len(left), 'run')}")
                     left = self._attempt(left)
         except KeyboardInterrupt:
             outlived = self.engine.outlives
             done = sum(task.done for task in self.tasks)
             saved = sum(task.status().get("state") == "interrupted" for task in self.tasks)
-            say(f"interrupted: {done} of {counted(len(self.tasks))} done, {saved} saved; the same command continues")
+            say(
+                f"interrupted: {done} of {counted(len(self.tasks), 'run')} done, {saved} saved; "
+                "the same command continues"
+            )
             raise
         finally:
             if not outlived:  # else what waits in a queue is still to come
@@ -207,6 +216,7 @@ class Sweep:
             while pair is not None:
                 task, exit = pair
                 ending = self.endings[task.key] = task.end(exit)
+                self.plan.live.end(task)
                 self._tell(ending)
                 if ending.transient:
                     again.append(task)
@@ -237,11 +247,6 @@ def apart(task: Task, other: Task) -> list[str]:
     """Return the words of a run, but flags, that are not among those of another."""
     found = [word for word in task.experiment.command if word not in other.experiment.command]
     return [word for word in found if not word.startswith("-")]
-
-
-def counted(number: int) -> str:
-    """Return how many runs."""
-    return f"{number} run{'' if number == 1 else 's'}"
 
 
 def stop(ended: Ends) -> tuple[Task, Exit] | None:
@@ -281,7 +286,7 @@ def summarize(endings: Sequence[Ending]) -> int:
         The exit code: 0 only where every run is done, 75 where the others are being run elsewhere.
     """
     done = sum(ending.state == "done" for ending in endings)
-    say(f"{done} of {counted(len(endings))} done")
+    say(f"{done} of {counted(len(endings), 'run')} done")
     busy = [ending for ending in endings if ending.state == BUSY]
     failed = [ending for ending in endings if ending.failed]
     if busy:

@@ -122,6 +122,11 @@ class Task:
         """Read ``status.json``; empty where there is none, or it cannot be used."""
         return sealed.read_if_whole(self.folder.path / "status.json") or {}
 
+    def said(self) -> dict[str, Any] | None:
+        """Return the status of a run that trains in this attempt; ``None`` before it has one."""
+        status = self.status()
+        return status if status != self._before and status.get("state") == "running" else None
+
     def begin(self) -> None:
         """Note how the run stands before an attempt, so that what an earlier one left is not taken for its end."""
         self.begun, self._before = True, self.status()

@@ -7,8 +7,10 @@ from typing import Any
 
 from dstrun.report.format import Column, in_bytes, in_seconds
 from dstrun.report.format import render as render_rows
+from dstrun.report.terminal import Block, text
 from dstrun.report.unpruned import not_prunable
 from dstrun.system.progress import human
+from dstrun.system.wording import counted
 
 LAYERS = [
     Column("name", "layer"),
@@ -44,20 +46,26 @@ def render(plan: dict[str, Any], fmt: str) -> str:
     """Render a plan: ``json`` is the whole of it, ``csv`` and ``latex`` its layers, ``md`` layers and totals."""
     if fmt == "json":
         return json.dumps(plan, indent=1)
-    layers = render_rows(plan["layers"], LAYERS, fmt)
-    return layers if fmt != "md" else f"{layers}\n\n{totals(plan)}"
+    return render_rows(plan["layers"], LAYERS, fmt) if fmt != "md" else text(blocks(plan))
+
+
+def blocks(plan: dict[str, Any]) -> list[Block | str]:
+    """Lay out a plan for readers: layers, totals, memory."""
+    found: list[Block | str] = [Block(plan["layers"], LAYERS), totals(plan), plan["flops"]["convention"]]
+    return [*found, *memory_blocks(plan["memory"]), *(fit_blocks(plan["fit"]) if "fit" in plan else [])]
 
 
 def totals(plan: dict[str, Any]) -> str:
     """Format the totals in a few lines."""
-    parameters, flops, memory = plan["parameters"], plan["flops"], plan["memory"]
+    parameters, flops = plan["parameters"], plan["flops"]
     lines = [
         f"parameters  {parameters['active']:,} active of {parameters['dense']:,}; "
         f"prunable {parameters['prunable']:,} at sparsity {parameters['sparsity']:.4f}",
         f"inference   {human(flops['inference'])} FLOPs an image, {flops['inference_x_dense']:.4f} x dense"
         + (f"; attention products besides: {human(flops['attention_inference'])}"
            if flops["attention_inference"] else ""),
-        f"training    {human(flops['train'])} FLOPs in {flops['steps']:,} steps with {flops['updates']} updates, "
+        f"training    {human(flops['train'])} FLOPs in {counted(flops['steps'], 'step')} with "
+        f"{counted(flops['updates'], 'update')}, "
         f"{flops['train_x_dense']:.4f} x dense; this backend executes {flops['executed_x_dense']:.4f} x",
     ]  # fmt: skip
     if "train_x_dense_paper" in flops:
@@ -70,8 +78,7 @@ def totals(plan: dict[str, Any]) -> str:
     lines += [f"note        {note}" for note in plan["notes"]]
     if "time" in plan:
         lines.append(_hours(plan["time"]))
-    tables = [memory_table(memory), *([fit_table(plan["fit"])] if "fit" in plan else [])]
-    return "\n".join([*lines, "", flops["convention"], "", "\n\n".join(tables)])
+    return "\n".join(lines)
 
 
 def _hours(time: dict[str, Any]) -> str:
@@ -82,7 +89,7 @@ def _hours(time: dict[str, Any]) -> str:
     )
 
 
-def fit_table(fit: dict[str, Any]) -> str:
+def fit_blocks(fit: dict[str, Any]) -> list[Block | str]:
     """Lay out what fits into so much memory: a row an answer, with the words to say."""
     rows = [
         {
@@ -94,20 +101,18 @@ def fit_table(fit: dict[str, Any]) -> str:
     ]
     limit = in_bytes(fit["limit_bytes"])
     shown = [Column("what", f"what fits into {limit}"), Column("words", "words"), Column("peak", "predicted", "bytes")]
-    return (
-        f"{render_rows(rows, shown, 'md')}\n\n5 % of the limit are left free, as predictions are that good; libraries "
-        "and the data set are not counted"
-    )
+    note = "5 % of the limit are left free, as predictions are that good; libraries and the data set are not counted"
+    return [Block(rows, shown), note]
 
 
-def memory_table(memory: dict[str, Any]) -> str:
+def memory_blocks(memory: dict[str, Any]) -> list[Block | str]:
     """Lay out what is held at the peak of each phase: a row a phase, a column a part."""
     if not memory["at_peak"]:
-        return f"memory {memory['how']}"
+        return [f"memory {memory['how']}"]
     rows = [
         {"phase": PHASES.get(phase, phase), "peak": sum(parts.values()), **parts}
         for phase, parts in memory["at_peak"].items()
     ]
     shown = [Column("phase", "memory at the peak of"), Column("peak", "in all", "bytes")]
     shown += [Column(part, title, "bytes") for part, title in PARTS.items() if any(row[part] for row in rows)]
-    return f"{render_rows(rows, shown, 'md')}\n\n{memory['how']}"
+    return [Block(rows, shown), memory["how"]]

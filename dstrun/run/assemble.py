@@ -24,7 +24,7 @@ from dstrun.run.blueprint import Blueprint
 from dstrun.storage.packed import pack
 from dstrun.storage.product import store, stored_weights
 from dstrun.storage.recompute import Recompute, checkpoint
-from dstrun.system.progress import say
+from dstrun.system.progress import doing, say
 from dstrun.system.ranks import ALONE, Passes, Ranks
 from dstrun.system.stream import stream
 from dstrun.system.trouble import ConfigError
@@ -94,7 +94,8 @@ def assemble(
     set_device(config, device)
     blueprint.check()
     last = likes_channels_last(config["precision"], device)
-    data = blueprint.dataset.open(device, config["batch_size"], config["seed"], ranks, last)
+    with doing(f"reading {experiment.choices['dataset']}"):
+        data = blueprint.dataset.open(device, config["batch_size"], config["seed"], ranks, last)
     return put_together(blueprint, device, data, backends, ranks)
 
 

@@ -66,7 +66,16 @@ class Past(Experiment):
 
 
 def find(word: str, results: str = "results", said: str = "RUN") -> load.Run:
-    """Find a finished run by its folder, or by its id below ``results`` or the beginning of one.
+    """Find a finished run as ``look_up`` does.
+
+    Raises:
+        ConfigError: there is no such run, there are several, or it has not finished.
+    """
+    return _done(look_up(word, results, said), said)
+
+
+def look_up(word: str, results: str = "results", said: str = "RUN") -> load.Run:
+    """Find a run in any state by its folder, or by its id below ``results`` or the beginning of one.
 
     A word with a slash is looked for in that folder: ``DIR/BEGINNING``.
 
@@ -76,11 +85,11 @@ def find(word: str, results: str = "results", said: str = "RUN") -> load.Run:
         said: what a complaint calls the word.
 
     Raises:
-        ConfigError: there is no such run, there are several, or it has not finished.
+        ConfigError: there is no such run, or there are several.
     """
     path = Path(expanded(word))
     if path.is_dir() and load.is_run(names := {entry.name for entry in path.iterdir()}):
-        return _done(load.read(path, names), said)
+        return load.read(path, names)
     root = path.parent if "/" in word.rstrip("/") else Path(results)
     below = dict(_runs(root)) if root.is_dir() else {}
     found = [path.name] if path.name in below else [name for name in below if name.startswith(path.name)]
@@ -94,7 +103,7 @@ def find(word: str, results: str = "results", said: str = "RUN") -> load.Run:
         raise ConfigError(
             f"{said}={word} may be any of {len(places)} runs: write more of the id, or the folder ({what})"
         )
-    return _done(load.read(places[0], {entry.name for entry in places[0].iterdir()}), said)
+    return load.read(places[0], {entry.name for entry in places[0].iterdir()})
 
 
 def _runs(root: Path) -> list[tuple[str, list[Path]]]:

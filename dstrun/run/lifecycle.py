@@ -146,7 +146,7 @@ def _train(blueprint: Blueprint, folder: RunFolder, training: Training, stop: St
     trackers.open(folder.path, page(folder.id, experiment.config, experiment.choices))
     if resumed:
         show_again(trackers, folder, training)
-    progress = Progress(training.total_steps, training.data.steps_per_epoch)
+    progress = Progress(training.total_steps, training.data.steps_per_epoch, experiment.config["batch_size"])
     try:
         outcome, error_text = _attempt(blueprint, folder, training, Journal(folder, trackers, progress), stop)
     finally:

@@ -1,16 +1,30 @@
-"""What a person sees of a run while it trains: a bar on a terminal, else one plain line an epoch; on stderr."""
+"""What a person sees of a run while it trains: a line an epoch, on a terminal above a bar; on stderr."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from dstrun.system.safe import visible, without_secrets
+from dstrun.system.wording import counted, in_bytes, in_seconds
+
+MOMENT_SECONDS = 2.0
+"""What takes longer is said where it cannot be shown and taken away again."""
+QUIET_SECONDS = 30.0
+"""How long a log stays without a line within an epoch."""
+TIMED_SECONDS, TIMED_STEPS = 3.0, 5
+"""After so much training the hours to go are estimated."""
+HEAD_LINES = 30
+"""After so many epochs the names of the columns are printed again."""
 
 _muted = False
 _said: set[str] = set()
@@ -27,6 +41,15 @@ def say_once(line: str) -> None:
     if line not in _said:
         _said.add(line)
         say(line)
+
+
+def tell(line: str) -> None:
+    """Print a line of the log for reading; on a terminal it goes on in the next line between two words."""
+    if sys.stderr.isatty():
+        deeper = " " * (len(line) - len(line.lstrip()) + 2)
+        width = max(shutil.get_terminal_size().columns, 40)
+        line = textwrap.fill(line, width, subsequent_indent=deeper, break_long_words=False, break_on_hyphens=False)
+    say(line)
 
 
 @contextmanager
@@ -50,45 +73,150 @@ def human(number: float) -> str:
     return f"{number / 1000**power:.3g} {['', 'K', 'M', 'G', 'T', 'P', 'E'][power]}".strip()
 
 
+def draws() -> bool:
+    """Return whether stderr is a terminal that can draw a bar."""
+    return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Print what takes a moment: on a terminal at once and until it is done, in a log once it takes longer.
+
+    Args:
+        what: is done, as ``loading PyTorch``.
+    """
+    if _muted or threading.current_thread() is not threading.main_thread():  # runs in turns have logs of their own
+        yield
+        return
+    if not draws():
+        late = threading.Timer(MOMENT_SECONDS, say, [f"{what} ..."])
+        late.daemon = True
+        late.start()
+        try:
+            yield
+        finally:
+            late.cancel()
+            late.join()  # so that no line comes after what follows
+        return
+    with suppress(OSError, ValueError):
+        print(f"\x1b[2K\r{what} ...", end="\r", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            print("\x1b[2K\r", end="", file=sys.stderr, flush=True)
+
+
 class Progress:
     """Follows one run.
 
     Args:
         total_steps: of the run.
         steps_per_epoch: to tell the epoch from the step.
+        batch_size: samples of a step, from which images a second follow.
+        clock: seconds.
     """
 
-    def __init__(self, total_steps: int, steps_per_epoch: int) -> None:
+    def __init__(
+        self, total_steps: int, steps_per_epoch: int, batch_size: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.total_steps, self.steps_per_epoch, self.batch_size = total_steps, steps_per_epoch, batch_size
         self.epochs = total_steps // steps_per_epoch
-        self.steps_per_epoch = steps_per_epoch
         self.bar: Any = None
-        if sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown"):  # which cannot draw a bar
+        self._clock = clock
+        self._rows, self._decimals = 0, 1
+        self._timed: tuple[float, int] | None = None
+        """When a step ended after which steps are timed, and which."""
+        self._seconds = 0.0
+        """Of a step, as timed last."""
+        self._estimated = False
+        self._spoken = clock()
+        if draws():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress
 
-            columns = ("epoch {task.fields[epoch]}", BarColumn(), MofNCompleteColumn())
-            more = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-            self.bar = RichProgress(*columns, *more, console=Console(stderr=True), transient=True)
-            self.task = self.bar.add_task("", total=total_steps, epoch=f"1/{self.epochs}", note="")
+            columns = ("{task.fields[epoch]}", BarColumn(20), TextColumn("{task.fields[note]}", markup=False))
+            self.bar = RichProgress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+            self.task = self.bar.add_task("", total=steps_per_epoch, epoch=f"epoch 1/{self.epochs}", note="first step")
             self.bar.start()
 
     def step(self, step: int) -> None:
         """Move on to a step that is done, counted from 1."""
-        if self.bar is not None:
-            epoch = min(step // self.steps_per_epoch + 1, self.epochs)
-            self.bar.update(self.task, completed=step, epoch=f"{epoch}/{self.epochs}")
+        now = self._clock()
+        if step < 2:  # the first steps are measured, and what they need is compiled
+            self._show(step, "")
+            return
+        if self._timed is None or step <= self._timed[1]:
+            self._timed = now, step
+        since, first = self._timed
+        if step - first >= TIMED_STEPS or (step > first and not self._seconds):
+            self._seconds = (now - since) / (step - first)
+        if not self._estimated and not self._rows and now - since >= TIMED_SECONDS and step - first >= TIMED_STEPS:
+            self._estimate(step, self._seconds)
+        here = step % self.steps_per_epoch
+        note = self._pace(self._seconds, step)
+        self._show(step, note)
+        if self.bar is None and here and now - self._spoken >= QUIET_SECONDS:
+            self._spoken = now
+            epoch = f"epoch {step // self.steps_per_epoch + 1}/{self.epochs}"
+            say(f"  {epoch}: step {here:,} of {self.steps_per_epoch:,}{f', {note}' if note else ''}")
+
+    def _estimate(self, step: int, seconds: float) -> None:
+        """Print how long the run will take, unless it is soon over."""
+        self._estimated = True
+        left = seconds * (self.total_steps - step)
+        if left < 60:
+            return
+        rate = f", {self.batch_size / seconds:,.0f} images/s" if self.batch_size and seconds else ""
+        what = f"{counted(self.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
+        say(f"  about {in_seconds(left)} to go: {what}, {1000 * seconds:,.0f} ms a step{rate}")
+
+    def _pace(self, seconds: float, step: int) -> str:
+        """Format how fast it goes, and how long it will; nothing as long as that is not known."""
+        if not seconds:
+            return ""
+        rate = f"{self.batch_size / seconds:,.0f} images/s, " if self.batch_size else ""
+        return f"{rate}ETA {in_seconds(seconds * (self.total_steps - step))}"
+
+    def _show(self, step: int, note: str) -> None:
+        if self.bar is None:
+            return
+        epoch, here = min(step // self.steps_per_epoch + 1, self.epochs), step % self.steps_per_epoch
+        if step and not here:
+            epoch, here = step // self.steps_per_epoch, self.steps_per_epoch  # whose images are evaluated now
+            note = "evaluating"
+        count = f"{here:,}/{self.steps_per_epoch:,}"
+        shown = f"step {count}{f'  {note}' if note else ''}"
+        self.bar.update(self.task, completed=here, epoch=f"epoch {epoch}/{self.epochs}", note=shown)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Print the results of an epoch."""
-        line = (
-            f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {row['split']} loss {row['loss']:.4f}  "
-            f"top-1 {row['top1']:.2f} %  lr {row['lr']:g}  {row['seconds']:.1f} s"
-        )
-        if self.bar is not None:
-            self.bar.update(self.task, note=f"top-1 {row['top1']:.2f} %")
-        else:
-            say(line)
+        """Print the results of an epoch in aligned columns."""
+        count, seconds = f"{row['epoch']}/{self.epochs}", row["seconds"]
+        if not self._rows:
+            self._decimals = 1 if seconds >= 10 else 2
+        samples, left = self.batch_size * self.steps_per_epoch, seconds * (self.epochs - row["epoch"])
+        peak, split = row.get("peak_bytes"), {"validation": "val"}.get(row["split"], row["split"])
+        cells = {
+            "epoch": count.rjust(2 * len(str(self.epochs)) + 1),
+            "loss": f"{row['train_loss']:.4f}",
+            f"{split} loss": f"{row['loss']:.4f}",
+            "top-1": f"{row['top1']:.2f} %",
+            "lr": f"{row['lr']:.4f}" if row["lr"] >= 0.001 or not row["lr"] else f"{row['lr']:.1e}",
+            "s/epoch": f"{seconds:,.{self._decimals}f}",
+            "images/s": f"{samples / seconds:,.0f}" if samples and seconds else "-",
+            "ETA": in_seconds(left) if left else "-",
+            "peak": in_bytes(peak) if peak else "-",
+        }
+        widths = [max(width, len(name)) for width, name in zip((5, 6, 6, 8, 7, 7, 8, 7, 7), cells, strict=True)]
+        widths[0] = max(widths[0], len(cells["epoch"]))
+        gap = "  " if self.bar is None or sum(widths) + 2 * len(widths) - 2 <= self.bar.console.width else " "
+        if self._rows % HEAD_LINES == 0:
+            say(gap.join(name.rjust(width) for name, width in zip(cells, widths, strict=True)))
+        say(gap.join(text.rjust(width) for text, width in zip(cells.values(), widths, strict=True)))
+        self._rows += 1
+        self._timed = None  # of the next epoch, so that no evaluation is among its steps
+        self._spoken = self._clock()
 
     def close(self) -> None:
         """Take the bar off the terminal."""

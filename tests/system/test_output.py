@@ -81,4 +81,7 @@ def test_a_terminal_that_draws_no_bar_gets_a_line_an_epoch(terminal: str, monkey
     row = {"train_loss": 1.0, "loss": 1.0, "top1": 50.0, "lr": 0.1, "seconds": 1.0, "split": "test"}
     shown.epoch({"epoch": 1} | row)
     shown.close()
-    assert capsys.readouterr().err.startswith("epoch 1/3  loss 1.0000")
+    head, line = capsys.readouterr().err.splitlines()
+    assert head.split() == ["epoch", "loss", "test", "loss", "top-1", "lr", "s/epoch", "images/s", "ETA", "peak"]
+    assert line.split()[:3] == ["1/3", "1.0000", "1.0000"]
+    assert len(line) == len(head)

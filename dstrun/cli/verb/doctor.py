@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dstrun.cli.words import parser
-from dstrun.system.safe import put
+from dstrun.system.progress import doing
 
 HELP = {120: ("doctor", "what works on this machine")}
 
@@ -12,8 +12,9 @@ def main(words: list[str]) -> int:
     """Show what works on this machine."""
     arguments = parser("doctor", "What works here.", runs=False).parse_args(words)
     from dstrun.cli.doctor import examine
-    from dstrun.report.format import render
+    from dstrun.report.terminal import Block, show
 
-    rows, columns = examine()
-    put(render(rows, columns, arguments.format))
+    with doing("looking at this machine"):
+        rows, columns = examine()
+    show([Block(rows, columns)], arguments.format)
     return 1 if any(row["state"] == "broken" for row in rows) else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dstrun.cli.start import read
 from dstrun.cli.words import own_code, parser
 from dstrun.system.progress import say
-from dstrun.system.safe import put
 
 HELP = {84: ("eval RUN --split val", "its accuracy again, on any images")}
 
@@ -27,11 +26,11 @@ def main(words: list[str]) -> int:
 
     run, places = find(arguments.run), modules(arguments.config_dir)
     config = settings(run, read(arguments.overrides), arguments.split, arguments.config_dir)
-    from dstrun.report.format import render
+    from dstrun.report.terminal import Block, show
     from dstrun.run.evaluation import evaluate
 
     row = evaluate(run, config, arguments.split, arguments.trusted, places)
-    put(render([row], COLUMNS, arguments.format))
+    show([Block([row], COLUMNS)], arguments.format)
     if row["agrees"] is False:
         say("the record has other numbers: another machine, PyTorch or number of threads may round otherwise")
     return 0

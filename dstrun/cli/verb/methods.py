@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dstrun.cli.words import parser
-from dstrun.system.safe import put
 
 HELP = {10: ("methods", "every method: paper, cost and start")}
 
@@ -13,7 +12,9 @@ def main(words: list[str]) -> int:
     made = parser("methods", "Every method= with its paper, what a step costs and what it starts from.", runs=False)
     arguments = made.parse_args(words)
     from dstrun.cli import methods
-    from dstrun.report.format import render
+    from dstrun.report.terminal import Block, on_terminal, show
 
-    put(render(methods.rows(methods.FITS if arguments.format == "md" else None), methods.COLUMNS, arguments.format))
+    piped = arguments.format == "md" or (arguments.format is None and not on_terminal())
+    table = Block(methods.rows(methods.FITS if piped else None), methods.COLUMNS)
+    show([table, "\n".join(f"- {line}" for line in methods.LEGEND)], arguments.format)
     return 0

@@ -6,7 +6,6 @@ import time
 
 from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.progress import say
-from dstrun.system.safe import put
 
 HELP = {100: ("migrate results --dry-run", "older runs under ids of this version")}
 
@@ -16,7 +15,7 @@ def main(words: list[str]) -> int:
     made = parser("migrate", "Give runs of older versions the folders and ids that this version looks for them under.")
     made.add_argument("--dry-run", action="store_true", help="say what would be carried, and write nothing")
     arguments = made.parse_intermixed_args(words)
-    from dstrun.report.format import render
+    from dstrun.report.terminal import Block, show
     from dstrun.run import migrate
 
     items = migrate.plan(found_runs(arguments.which), time.time())
@@ -24,6 +23,6 @@ def main(words: list[str]) -> int:
         return nothing(arguments.which)
     if not arguments.dry_run:
         migrate.carry(items)
-    put(render([item.row for item in items], migrate.COLUMNS, arguments.format))
+    show([Block([item.row for item in items], migrate.COLUMNS)], arguments.format)
     say(migrate.totals(items, arguments.dry_run))
     return 1 if any(item.row["migrate"] == migrate.FAILED for item in items) else 0

@@ -7,8 +7,10 @@ from typing import Any
 
 from dstrun.cli.start import check_single, of_file, read
 from dstrun.cli.words import parser
+from dstrun.system.progress import doing
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
+from dstrun.system.wording import counted
 
 HELP = {
     20: ("plan model=vgg19 sparsity=0.9", "layers, FLOPs, memory; trains nothing"),
@@ -35,23 +37,29 @@ def main(words: list[str]) -> int:
     arguments = made.parse_intermixed_args(words)
     name, directories = of_file(arguments)
     from dstrun.config.composition import compose, compose_sweep, is_sweep
+    from dstrun.report.terminal import Block, show
 
     overrides, limit = _limit(read(arguments.overrides))
     if name != "config" and is_sweep(overrides, directories, name):
         if limit or arguments.time:
             raise ConfigError(f"{limit or '--time'} is of a single run: name one, without -m and lists of values")
         experiments = compose_sweep(overrides, directories, name)
-        from dstrun.report import format, plan
-        from dstrun.run.plan import plan_sweep
+        from dstrun.report import plan
 
-        put(format.render(plan_sweep(experiments), plan.SWEEP, arguments.format))
+        with doing(f"counting the FLOPs of {counted(len(experiments), 'run')}"):
+            from dstrun.run.plan import plan_sweep
+
+            rows = plan_sweep(experiments)
+        show([Block(rows, plan.SWEEP)], arguments.format)
         return 0
     check_single(overrides)
     experiment = compose(overrides, directories, name)
-    from dstrun.report.plan import render
-    from dstrun.run.plan import plan as make_plan
+    from dstrun.report.plan import blocks, render
 
-    made_plan = make_plan(experiment)
+    with doing("loading PyTorch, laying out the network"):
+        from dstrun.run.plan import plan as make_plan
+
+        made_plan = make_plan(experiment)
     if limit:
         from dstrun.run import fitting
 
@@ -61,12 +69,17 @@ def main(words: list[str]) -> int:
             return compose([*kept, *more], directories, name)
 
         size = fitting.parse(limit.removeprefix("fit="))
-        made_plan["fit"] = {"limit_bytes": size, "found": fitting.fit(experiment, again, size)}
+        with doing("looking for what fits"):
+            made_plan["fit"] = {"limit_bytes": size, "found": fitting.fit(experiment, again, size)}
     if arguments.time:
         from dstrun.bench.hours import measure_hours
 
-        made_plan["time"] = measure_hours(experiment, made_plan)
-    put(render(made_plan, arguments.format))
+        with doing("timing a few steps"):
+            made_plan["time"] = measure_hours(experiment, made_plan)
+    if arguments.format in (None, "md"):
+        show(blocks(made_plan), arguments.format)
+    else:
+        put(render(made_plan, arguments.format))
     return 0
 
 

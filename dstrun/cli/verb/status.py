@@ -21,7 +21,6 @@ def main(words: list[str]) -> int:
 
     made = parser("status", "Every run: state, epoch, accuracy, time left, memory.", runs=False)
     made.add_argument("results", nargs="*", type=a_path, default=[Path("results")], help="folders (default: results)")
-    made.set_defaults(format=None)  # on a terminal, a table as wide as it
     made.add_argument("--state", help=f"only these, with commas: {', '.join(status.STATES)}")
     made.add_argument("--sort", choices=status.SORTS, help="order of rows (default: run; with --watch: state)")
     made.add_argument("--watch", action="store_true", help="follow a sweep until nothing of it is to come; q leaves")

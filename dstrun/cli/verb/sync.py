@@ -6,7 +6,6 @@ import time
 
 from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.progress import say
-from dstrun.system.safe import put
 
 HELP = {90: ("sync results --dry-run", "rebuild runs on W&B from files")}
 
@@ -18,7 +17,7 @@ def main(words: list[str]) -> int:
     made.add_argument("--project", help="on W&B (default: the run's wandb.project, WANDB_PROJECT, or dstrun)")
     made.add_argument("--offline", action="store_true", help="write wandb's files for `wandb sync`; needs no server")
     arguments = made.parse_intermixed_args(words)
-    from dstrun.report.format import render
+    from dstrun.report.terminal import Block, show
     from dstrun.run import sync
 
     to = sync.Destination("offline" if arguments.offline else "online", arguments.project)
@@ -30,6 +29,6 @@ def main(words: list[str]) -> int:
     if not arguments.dry_run:
         sync.send(items, to)
     rows = [item.row for item in items]
-    put(render(rows, sync.COLUMNS, arguments.format))
+    show([Block(rows, sync.COLUMNS)], arguments.format)
     say(sync.totals(items, to, arguments.dry_run))
     return 1 if any(row["sync"] == sync.FAILED for row in rows) else 0

@@ -23,6 +23,7 @@ DESCRIPTION = (
 def main(words: list[str]) -> int:
     """Make a table of runs."""
     from dstrun.report import table as tables
+    from dstrun.report.terminal import Block, show
 
     made = parser("table", DESCRIPTION)
     made.add_argument("--preset", choices=tables.PRESETS, default="accuracy", help="which table (default: accuracy)")
@@ -38,7 +39,12 @@ def main(words: list[str]) -> int:
     built = ask(arguments.which, **asked)
     if not built.cells:
         return nothing(of_runs(arguments.which))
-    put(built.render_runs(arguments.format) if arguments.runs else built.render(arguments.format))
+    if arguments.runs:
+        show([Block(built.runs, tables.columns_of(built.runs))], arguments.format)
+    elif arguments.format in (None, "md"):
+        show(built.blocks(), arguments.format)
+    else:
+        put(built.render(arguments.format))
     if arguments.format in ("csv", "json") and not arguments.runs:
         say("\n".join(built.notes))
     return 0

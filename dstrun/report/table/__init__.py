@@ -20,6 +20,7 @@ from dstrun.report.table.cells import Options, Part
 from dstrun.report.table.measure import measure
 from dstrun.report.table.notes import notes
 from dstrun.report.table.unfinished import place
+from dstrun.report.terminal import Block, text
 from dstrun.system import safe
 from dstrun.system.trouble import ConfigError
 
@@ -72,8 +73,7 @@ class Table:
             ConfigError: an unknown format.
         """
         if fmt == "md":
-            texts = [f"### {safe.line(title)}\n\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
-            return "\n\n".join([*texts, "\n".join(f"- {note}" for note in self.notes)]).strip()
+            return text(self.blocks()).strip()
         if fmt == "latex":
             texts = [f"% {safe.line(title)}\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
             notes = [rf"\par{{\footnotesize {latex_escape(note)}}}" for note in self.notes]
@@ -83,6 +83,11 @@ class Table:
             notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
             return "\n".join([*texts, f'<ul class="notes">{notes}</ul>' if notes else ""]).strip()
         return render(self.cells, columns_of(self.cells), fmt)
+
+    def blocks(self) -> list[Block | str]:
+        """Return parts and notes for readers."""
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        return [*(Block(rows, columns, title) for title, rows, columns in self.parts), *([notes] if notes else [])]
 
     def __repr__(self) -> str:
         return self.render()
