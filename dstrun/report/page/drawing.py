@@ -45,7 +45,7 @@ class Drawing:
 
 def drawings(runs: Sequence[Run]) -> Iterator[Drawing]:
     """Draw every figure that has something to show; one that would have too much is left out."""
-    from dstrun.report.figure import PRESETS, sheet
+    from dstrun.report.figure import PRESETS, caption, sheet
     from dstrun.report.figure.canvas import plain_numbers
 
     for number, (name, preset) in enumerate(PRESETS.items()):
@@ -53,7 +53,7 @@ def drawings(runs: Sequence[Run]) -> Iterator[Drawing]:
             figure = preset.draw(runs)
             if figure is not None:
                 plain_numbers(figure)
-                yield place(name, preset.caption, figure, f"f{number}-")
+                yield place(name, caption(preset, figure).partition("\n")[0], figure, f"f{number}-")
 
 
 def place(name: str, caption: str, figure: Figure, prefix: str) -> Drawing:
