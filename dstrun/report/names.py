@@ -109,7 +109,7 @@ def _last(key: str) -> str:
 
 
 def keys(texts: list[str], own: Mapping[str, str] | None = None) -> str:
-    """Return the keys behind names where they differ: ``RigL (rigl), GSE (gse)``."""
+    """Return the keys behind names where they differ in more than capitals: ``ResNet-56 (resnet56)``."""
     known = {**NAMES, **(own or {})}
     found = dict.fromkeys(word for text in texts for word in _WORD.findall(_SETTING.sub(r"\2", text)))
-    return ", ".join(f"{known[key]} ({key})" for key in found if known.get(key, key).lower() != key)
+    return ", ".join(f"{known[key]} ({key})" for key in found if key in known and known[key].lower() != key)

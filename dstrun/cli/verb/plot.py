@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from dstrun.cli.flags import a_path
 from dstrun.cli.words import RUNS, found_runs, key_names, nothing, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HELP = {
     50: ("plot sparsity [RESULTS] [--out FILE.png|pdf|svg]", "a figure; dstrun plot --help lists the others"),
@@ -71,7 +68,7 @@ def plot_bench(files: Sequence[Path], out: Sequence[Path] | None, asked: object 
     return nothing(files, "measurement") if _save(bench.drawing(rows), out, asked) is None else 0
 
 
-def _save(draw: Callable[[], Figure | None], out: Sequence[Path], asked: object) -> Figure | None:
+def _save(draw: Callable[[], Any], out: Sequence[Path], asked: object) -> Any:
     """Write a figure, print its files, and tell which of them were there before."""
     from dstrun.report import figure
 

@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from report_fixture import layers_of, record_of, write, write_status, write_topology
 
 from dstrun.report import figure, load
+from dstrun.report.figure import canvas
 from dstrun.report.figure.kind import memory_timeline
 from dstrun.report.style import HUES
 from dstrun.system.trouble import ConfigError
@@ -184,16 +185,17 @@ def test_other_suffixes_are_refused_before_anything_is_drawn(tmp_path: Path) -> 
         figure.save(lambda: pytest.fail("drawn"), tmp_path / "a.png", tmp_path / "fig.pnq")
 
 
-def test_too_many_runs_for_a_figure_are_refused(tmp_path: Path) -> None:
+def test_too_many_runs_for_a_figure_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, record_of("gse", 0.9, 0, 90.0))
     runs = load.runs(tmp_path)
-    for epochs in range(600):
+    monkeypatch.setattr(canvas, "MOST_INCHES", 10)
+    for epochs in range(60):
         runs.append(replace(runs[0], record=record_of("gse", 0.9, 0, 90.0, epochs=epochs)))
     for run in runs:
         run.record["memory"] |= MEMORY  # type: ignore[index]
     with (
         figure.sheet(),
-        pytest.raises(ConfigError, match="103 inches tall, above 100: choose fewer runs"),
+        pytest.raises(ConfigError, match="11 inches tall, above 10: choose fewer runs"),
     ):
         figure.PRESETS["memory_split"].draw(runs)
 
@@ -210,7 +212,7 @@ def test_command_line_writes_several_files_and_says_what_is_missing(dstrun, tmp_
     assert done.stdout == "a.png\nb.pdf\n"
     assert figure.PRESETS["subset"].caption.rstrip(".") in done.stderr
     assert "n = 2 seeds" in done.stderr
-    assert "RigL (rigl)" in done.stderr
+    assert "CIFAR-10 (cifar10)" in done.stderr
     assert "replaced" not in done.stderr
     assert "replaced a.png" in dstrun("plot", "subset", "--out", "a.png", "--names", "gse=Ours").stderr
     assert (tmp_path / "a.png").exists()

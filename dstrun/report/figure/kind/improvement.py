@@ -11,7 +11,7 @@ from dstrun.report.figure.marks import ERRORS, aside, points
 from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import SPARSITY, Panel, but_growth, dress, panels, ticks
 from dstrun.report.load import Run, natural, number
-from dstrun.report.style import LINES, NEUTRAL
+from dstrun.report.style import LINES, MARKERS, NEUTRAL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,15 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             color = row.look.color
             if len(intervals) > 1:  # from dark to light, an order that greyscale keeps
                 color = mpl.colormaps["viridis"](0.8 * intervals.index(interval) / (len(intervals) - 1))
-            points(axis, row, at, color=color, linestyle=LINES[place % len(LINES)], label=_name(interval, row))
+            points(
+                axis,
+                row,
+                at,
+                color=color,
+                marker=MARKERS[place % len(MARKERS)],
+                linestyle=LINES[place % len(LINES)],
+                label=_name(interval, row),
+            )
         axis.axhline(0, color=NEUTRAL, linewidth=0.7)
         axis.set_xticks(range(len(levels)), ticks(levels))
         axis.set_xlim(-0.5, len(levels) - 0.5)

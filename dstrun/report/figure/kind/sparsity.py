@@ -37,6 +37,8 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     for axis, block in zip(axes, found, strict=True):
         levels = [s for s in block.sparsities if s > 0]
         at_density = densities(levels)
+        axis.set_xscale("log")
+        axis.set_xlim(max(at_density, default=1) * FACTOR**0.5, min(at_density, default=1) / FACTOR**0.5)
         sparse = [row for row in block.rows if any(row.cells.get(s) for s in levels)]
         for row in block.rows:
             if row.cells.get(0.0):
@@ -52,8 +54,6 @@ def draw(runs: Sequence[Run]) -> Figure | None:
                     where = (x, fmean(accuracies(cell)))
                     axis.annotate(reached, where, (4, 0), textcoords="offset points", va="center", color=row.look.color)
         title(axis, titled(block))
-        ends = (max(at_density, default=1) * FACTOR**0.5, min(at_density, default=1) / FACTOR**0.5)
-        axis.set(xscale="log", xlim=ends)
         axis.set_xticks(at_density, ticks(levels))
         axis.minorticks_off()
         axis.set_xlabel("sparsity (%), log scale of density")
