@@ -136,7 +136,7 @@ def draw_linear(rows: Sequence[Row]) -> Figure:
     handles = [getattr(handle, "lines", [handle])[0] for handle in handles]
     figure.legend(
         handles,
-        [STORED.get(name, name) for name in names],
+        [STORED.get(str(name), str(name)) for name in names],
         loc="outside upper center",
         ncols=len(FORMATS),
         handlelength=3.5,
@@ -256,7 +256,7 @@ def draw_scaling(rows: Sequence[Row]) -> Figure:
         peak: Line2D([], [], color=NEUTRAL, marker="o", linestyle=":", markerfacecolor="none"),
     }
     figure.legend(
-        [*handles, *kinds.values()], [*(STORED.get(name, name) for name in names), *kinds],
+        [*handles, *kinds.values()], [*(STORED.get(str(name), str(name)) for name in names), *kinds],
         loc="outside upper center", ncols=3, handlelength=2.6,
     )  # fmt: skip
     return figure

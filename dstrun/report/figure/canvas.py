@@ -193,9 +193,9 @@ def finish(
     notes += [f"{UNMET}: {', '.join(unmet)}"] if unmet else []
     figure.note = "; ".join(notes)  # type: ignore[attr-defined]
     figure.keys = [*getattr(figure, "keys", ()), *names, *(extra or {})]  # type: ignore[attr-defined]
-    if asked().ylim:
+    if limits := asked().ylim:
         for axis in figure.axes:
-            axis.set_ylim(*asked().ylim)
+            axis.set_ylim(*limits)
     handles: dict[str, Any] = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

@@ -106,7 +106,7 @@ def _shared(one: Sequence[float], other: Sequence[float]) -> float:
     return max(wide, 0) * max(high, 0)
 
 
-def _within(mark: Sequence[float], box: Sequence[float], room: float) -> bool:
+def _within(mark: Any, box: Sequence[float], room: float) -> bool:
     return box[0] - room < mark[0] < box[2] + room and box[1] - room < mark[1] < box[3] + room
 
 

@@ -55,13 +55,13 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     return figure
 
 
-def _handles(fills: dict[str, Literal["none", "left", "full"]]) -> dict[str, Any]:
+def _handles(fills: dict[str, Any]) -> dict[str, Any]:
     """Return what hollow and full marks are, if there are several kinds."""
     from matplotlib.lines import Line2D
 
     look: dict[str, Any] = {"color": NEUTRAL, "marker": "o", "linestyle": "none"}
     kinds = {name: fill for name, fill in fills.items() if name != "dense"}
-    return {f"{name} backend": Line2D([], [], fillstyle=fill, **look) for name, fill in sorted(kinds.items())}
+    return {f"{name} backend": Line2D([], [], **look, fillstyle=fill) for name, fill in sorted(kinds.items())}
 
 
 PRESET = Preset(draw, CAPTION, "finished run with measured memory", place=40)
