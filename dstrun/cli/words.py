@@ -89,3 +89,17 @@ def missing(words: Sequence[object], what: str = "run") -> str:
     meeting = f" that meets {' '.join(conditions)}" if conditions else ""
     folders = [word for word in given if word not in conditions] or ["results"]
     return f"no {what} below {', '.join(folders)}{meeting}"
+
+
+def key_names(text: str | None) -> dict[str, str] | None:
+    """Read the names that ``--names`` gives keys, ``KEY=NAME,KEY=NAME``; ``papers`` gives none of your own.
+
+    Raises:
+        ConfigError: a part is no KEY=NAME.
+    """
+    if text is None or text == "papers":
+        return None if text is None else {}
+    parts = [part.rpartition("=")[::2] for part in text.split(",")]
+    if not all(key.strip() and name.strip() for key, name in parts):
+        raise ConfigError(f"--names {text} must be KEY=NAME,KEY=NAME, such as gse=Ours,rigl=RigL")
+    return {key.strip(): name.strip() for key, name in parts}

@@ -88,7 +88,7 @@ class Sparsifier:
             Setting(
                 layers=self.layers,
                 prune=experiment.build("prune"),
-                grow=grow,
+                grow=experiment.build("grow"),
                 schedule=experiment.build("schedule"),
                 scope=config["scope"],
                 counts=counts if method.allocates(config["scope"]) else None,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Sequence
-from itertools import cycle, product
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dstrun.report.figure.asked import name as shown
 from dstrun.report.figure.canvas import PAGE_INCHES, blank, save
-from dstrun.report.style import HATCHES, NEUTRAL
+from dstrun.report.style import HATCHES, HUES, LINES, MARKERS, NEUTRAL, PALE
 from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
@@ -18,23 +20,24 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Look = dict[str, Any]
-PETROFF = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"
-)  # fmt: skip
-"""Colors that color-blind readers can tell apart (Petroff 2021, arXiv 2107.02270)."""
 LAYERS: list[Look] = [
-    {"color": color, "marker": marker, "linestyle": line}
-    for color, marker, line in zip(PETROFF, "os^vDPX*<d", cycle(("-", "--", "-.")), strict=False)
+    {"color": list(HUES.values())[place % len(HUES)], "marker": MARKERS[place], "linestyle": LINES[place % len(LINES)]}
+    for place in range(len(MARKERS))
 ]
-"""The look of each layer of a panel; marker and line tell neighbors apart where there is no color."""
+"""The look of each layer of a panel; marker and line tell them apart where there is no color."""
 IMPLEMENTATIONS: dict[str, Look] = {
     "dense": {"color": NEUTRAL, "marker": "D", "linestyle": "--"},
-    "masked": {"color": "#717581", "marker": "o", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
-    "torch coo": {"color": "#3f90da", "marker": "v", "linestyle": ":"},
-    "torch csr": {"color": "#ffa90e", "marker": "s", "linestyle": "-."},
-    "sparse": {"color": "#bd1f01", "marker": "^", "linestyle": "-"},
+    "masked": {"color": HUES["purple"], "marker": "o", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+    "torch coo": {"color": HUES["sky"], "marker": "v", "linestyle": ":"},
+    "torch csr": {"color": HUES["orange"], "marker": "s", "linestyle": "-."},
+    "sparse": {"color": HUES["vermillion"], "marker": "^", "linestyle": "-"},
 }
 """The same in every figure; no two share a marker or a line."""
+STORED = {
+    "dense": "dense", "masked": "masked (dense storage)", "torch coo": "COO (PyTorch)", "torch csr": "CSR (PyTorch)",
+    "sparse": "sparse (ours)", "onnxruntime": "ONNX Runtime",
+}  # fmt: skip
+"""What an implementation is called in a legend."""
 FORMATS = ("dense", "torch coo", "torch csr", "sparse")
 """What is drawn over sparsity and width: ways to store a weight, of which ``masked`` is none."""
 TEXT = (
@@ -80,7 +83,12 @@ def plot(rows: Sequence[Row], *out: Path) -> Path | None:
     Raises:
         ConfigError: a file is no png, pdf or svg, or cannot be written.
     """
-    return save(lambda: FIGURES[rows[0]["bench"]](rows) if rows else None, *out)
+    return save(drawing(rows), *out)
+
+
+def drawing(rows: Sequence[Row]) -> Callable[[], Figure | None]:
+    """Return what draws the rows of one bench."""
+    return lambda: FIGURES[rows[0]["bench"]](rows) if rows else None
 
 
 def draw_kernel(rows: Sequence[Row]) -> Figure:
@@ -126,7 +134,13 @@ def draw_linear(rows: Sequence[Row]) -> Figure:
         axis.label_outer()
     handles, names = axes[0].get_legend_handles_labels()
     handles = [getattr(handle, "lines", [handle])[0] for handle in handles]
-    figure.legend(handles, names, loc="outside upper center", ncols=len(FORMATS), handlelength=3.5)
+    figure.legend(
+        handles,
+        [STORED.get(str(name), str(name)) for name in names],
+        loc="outside upper center",
+        ncols=len(FORMATS),
+        handlelength=3.5,
+    )
     return figure
 
 
@@ -152,14 +166,14 @@ def draw_ratios(rows: Sequence[Row]) -> Figure:
     }
     panels = {title: names for title, names in panels.items() if names}
     levels = sorted({row["sparsity"] for row in sums})
-    figure, axes = _figure(len(panels), 2.9)
+    figure, axes = _figure(len(panels), 2.5 + 0.12 * max(map(len, panels.values())))
     for axis, (title, names) in zip(axes, panels.items(), strict=True):
         for place, name in enumerate(names):
             best = [_better([r for r in sums if (r["layer"], r["sparsity"]) == (name, s)]) for s in levels]
             aside = 0.03 * (place - (len(names) - 1) / 2)
             points = [(levels.index(row["sparsity"]) + aside, row) for row in best if row is not None]
-            _bars(axis, points, "x_", 1.0, **LAYERS[place % len(LAYERS)], label=name)
-        axis.axhline(1, color=NEUTRAL, linestyle="--", linewidth=0.8)
+            _bars(axis, points, "x_", 1.0, **LAYERS[place % len(LAYERS)], label=layer(name))
+        axis.axhline(1, color=PALE, linestyle="--", linewidth=0.8)
         axis.set_title(title)
         axis.set_xticks(range(len(levels)), [f"{100 * level:g}" for level in levels])
         axis.set_xlabel("sparsity (%)")
@@ -168,9 +182,8 @@ def draw_ratios(rows: Sequence[Row]) -> Figure:
             axis,
             loc="upper center",
             bbox_to_anchor=(0.5, -0.2),
-            ncols=3,
+            ncols=1,
             fontsize=6.5,
-            columnspacing=1.0,
             handlelength=3,
         )
     axes[0].set_ylabel("time of dense / time of sparse")
@@ -192,20 +205,25 @@ def draw_infer(rows: Sequence[Row]) -> Figure:
         mine = [row for row in rows if (row["implementation"], row["batch"]) == panel and row["x_median"] is not None]
         for place, name in enumerate(names):
             points = [(float(levels.index(row["sparsity"])), row) for row in mine if row["network"] == name]
-            _bars(axis, points, "x_", 1.0, **LAYERS[place % len(LAYERS)], label=name)
-        axis.axhline(1, color=NEUTRAL, linestyle="--", linewidth=0.8)
-        axis.set_title(f"{panel[0]}, batch {panel[1]:g}")
+            _bars(axis, points, "x_", 1.0, **LAYERS[place % len(LAYERS)], label=layer(name))
+        axis.axhline(1, color=PALE, linestyle="--", linewidth=0.8)
+        axis.set_title(f"{STORED.get(panel[0], panel[0])}, batch {panel[1]:g}")
         axis.set_xticks(range(len(levels)), [f"{100 * level:g}" for level in levels])
         axis.set_xlabel("sparsity (%)")
         axis.set_ylabel("its time / time of sparse")
         _powers(axis)
-    _legend(axes[0], loc="best", fontsize=6.5)
+    handles, labels = axes[0].get_legend_handles_labels()
+    handles = [getattr(handle, "lines", [handle])[0] for handle in handles]
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
     return figure
 
 
 def draw_scaling(rows: Sequence[Row]) -> Figure:
-    """Draw milliseconds and megabytes of a training step against width, both axes logarithmic."""
-    figure, axes = _figure(2, 2.4)
+    """Draw milliseconds and megabytes of a training step against width, both axes logarithmic.
+
+    Widths that nothing was measured of have no tick.
+    """
+    figure, axes = _figure(2, 2.7)
     for name in dict.fromkeys(row["implementation"] for row in rows):
         color, marker = (IMPLEMENTATIONS[name][key] for key in ("color", "marker"))
         mine = sorted((row for row in rows if row["implementation"] == name), key=lambda row: row["n"])
@@ -220,16 +238,27 @@ def draw_scaling(rows: Sequence[Row]) -> Figure:
     for axis, what in zip(axes, ("a training step (ms)", "memory (MB)"), strict=True):
         axis.set_ylabel(what)
         axis.set_xscale("log", base=2)
-        sizes = sorted({int(row["n"]) for row in rows})
-        shown = sizes[:: -(-len(sizes) // 7)]
-        axis.set_xticks(shown, [_short(n) for n in shown])
+        sizes = sorted({int(row["n"]) for row in rows if row["median"] is not None or row["bytes"] is not None})
+        some = sizes[:: -(-len(sizes) // 7)]
+        axis.set_xticks(some, [_short(n) for n in some])
         axis.minorticks_off()
         axis.set_yscale("log")
         axis.set_xlabel("width n")
-    _legend(axes[0], loc="best")
-    peak = "the GPU's peak" if rows[0].get("device") == "cuda" else "process peak"
-    axes[1].set_title(f"solid: held by training; dotted: {peak}")
     axes[0].set_title(f"three layers n to n, {rows[0]['degree']:g} connections a unit")
+    axes[1].set_title("memory of a training step")
+    handles, names = axes[0].get_legend_handles_labels()
+    handles = [getattr(handle, "lines", [handle])[0] for handle in handles]
+    peak = "peak of the GPU" if rows[0].get("device") == "cuda" else "peak of the process"
+    from matplotlib.lines import Line2D
+
+    kinds = {
+        "held by training": Line2D([], [], color=NEUTRAL, marker="o", linestyle="-"),
+        peak: Line2D([], [], color=NEUTRAL, marker="o", linestyle=":", markerfacecolor="none"),
+    }
+    figure.legend(
+        [*handles, *kinds.values()], [*(STORED.get(str(name), str(name)) for name in names), *kinds],
+        loc="outside upper center", ncols=3, handlelength=2.6,
+    )  # fmt: skip
     return figure
 
 
@@ -241,9 +270,11 @@ def draw_step(rows: Sequence[Row]) -> Figure:
         mine = [row for row in rows if row["sparsity"] == level]
         names = list(dict.fromkeys(row["implementation"] for row in mine))
         updated = {row["implementation"] for row in mine if row["pass"] == "update"}
-        for axis, key, scale, what in zip(pair, ("median", "bytes"), (1e3, 1e-6), ("ms", "peak MB"), strict=True):
+        for axis, key, scale, what in zip(
+            pair, ("median", "bytes"), (1e3, 1e-6), ("time (ms)", "peak memory (MB)"), strict=True
+        ):
             for place, (kind, color, hatch) in enumerate(
-                (("step", PETROFF[0], ""), ("update", PETROFF[2], HATCHES[1]))
+                (("step", HUES["sky"], ""), ("update", HUES["vermillion"], HATCHES[1]))
             ):
                 found = [row for row in mine if row["pass"] == kind and row[key] is not None]
                 aside = [0.38 * (place - 0.5) if row["implementation"] in updated else 0.0 for row in found]
@@ -254,11 +285,12 @@ def draw_step(rows: Sequence[Row]) -> Figure:
                     at, heights, 0.36, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=kind,
                     error_kw={"elinewidth": 0.7}, yerr=list(zip(*errors, strict=True)) or None,
                 )  # fmt: skip
-            axis.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
+            axis.set_xticks(range(len(names)), ["\n".join(map(shown, name.split(" "))) for name in names])
             axis.set_ylabel(what)
-            axis.set_title(f"{mine[0]['model']}, {100 * level:g}%")
+            axis.set_title(f"{shown(mine[0]['model'])}, {100 * level:g}%")
             axis.grid(visible=False, axis="x")
-        pair[0].legend(loc="best")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, [KINDS[name] for name in names], loc="outside upper center", ncols=2)
     return figure
 
 
@@ -295,6 +327,26 @@ def _powers(axis: Axes) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+KINDS = {"step": "a training step", "update": "a step with an update of the topology"}
+SHAPED = re.compile(
+    r"(R56-s(?P<stage>\d)|(?P<small>gse)?VGG(?P<channels>\d+)@(?P<side>\d+)|(?P<vit>ViT)?(?P<n>\d+)-(?P<m>\d+))"
+)
+
+
+def layer(code: str) -> str:
+    """Write out the code of a layer, and the code: ``ResNet-56, stage 1 (R56-s1)``."""
+    of = SHAPED.fullmatch(code)
+    if of is None or shown(code) != code:
+        return shown(code)
+    if of["stage"]:
+        return f"ResNet-56, stage {of['stage']} ({code})"
+    if of["channels"]:
+        net = "small VGG-16" if of["small"] else "VGG-16"
+        return f"{net}, {of['channels']} channels, {of['side']}×{of['side']} ({code})"
+    sizes = f"{int(of['n']):,} to {int(of['m']):,}"
+    return f"ViT, {sizes} ({code})" if of["vit"] else sizes
 
 
 def _short(n: int) -> str:

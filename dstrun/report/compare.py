@@ -14,7 +14,7 @@ from dstrun.config import identity
 from dstrun.report.apart import mark
 from dstrun.report.fields import SHORT, Field
 from dstrun.report.load import EMERGES, Run, natural
-from dstrun.report.style import order
+from dstrun.report.style import PLAIN, Look, order
 
 BLOCK = (Field("model", "choices.model"), Field("dataset", "choices.dataset"), Field("split", SHORT["split"]))
 """What may be compared at all agrees in these, unless they are rows or columns themselves."""
@@ -34,7 +34,8 @@ class Row:
     """Runs alike in everything but the seed and the columns, by column.
 
     ``name`` is what a reader knows it by: its method's label, or the values of other fields, and the ``suffix`` that
-    says what else sets it apart; ``values`` are those of the fields of rows; ``variant`` counts rows of one label.
+    says what else sets it apart; ``values`` are those of the fields of rows; ``variant`` counts rows of one label. A
+    figure chooses the ``look``.
     """
 
     label: str
@@ -46,6 +47,7 @@ class Row:
     values: Key = ()
     suffix: str = ""
     signature: Signature = ()
+    look: Look = PLAIN
 
     @property
     def columns(self) -> set[Any]:

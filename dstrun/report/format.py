@@ -59,7 +59,7 @@ class Mean:
 
     ``n`` seeds are finished of the ``of`` that there are, should be or have been begun. ``best`` prints it bold;
     ``marks`` are signs of footnotes; ``at`` is the sparsity in percent, as shown, where its column does not say the
-    real one; ``difference`` is to the reference.
+    real one; ``difference`` is to the reference. What is not ``counted`` has its number of seeds said elsewhere.
     """
 
     mean: float | None
@@ -70,6 +70,7 @@ class Mean:
     marks: str = ""
     at: str | None = None
     difference: float | None = None
+    counted: bool = True
 
     @property
     def count(self) -> str:
@@ -198,7 +199,7 @@ def _latex(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
             rules += [rf"\cmidrule(lr){{{at}-{at + span - 1}}}"] if text else []
             at += span
         lines += [" & ".join(texts) + r" \\", " ".join(rules)]
-    lines += [" & ".join(latex_escape(c.heading) for c in columns) + r" \\", r"\midrule"]
+    lines += [" & ".join(_stacked(c.heading) for c in columns) + r" \\", r"\midrule"]
     spanned = spans(rows, columns)
     for i, row in enumerate(rows):
         if i and any(spanned[i, c.key] > 1 for c in columns if c.head):
@@ -206,6 +207,12 @@ def _latex(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
         cells = [_latex_cell(row, c, spanned.get((i, c.key), 1)) for c in columns]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _stacked(heading: str) -> str:
+    """Write a heading, of several lines above each other."""
+    lines = [latex_escape(line) for line in heading.split("\n")]
+    return lines[0] if len(lines) == 1 else r"\shortstack[r]{" + r"\\".join(lines) + "}"
 
 
 def html(rows: Sequence[dict[str, Any]], columns: Sequence[Column], caption: str = "") -> str:
@@ -244,7 +251,8 @@ def _html_cell(row: dict[str, Any], column: Column, span: int | None) -> str:
 
 LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$\dagger$",
-    "≠": r"$\neq$", "‡": r"$\ddagger$",
+    "≠": r"$\neq$", "‡": r"$\ddagger$", "–": "--", "—": "---", "×": r"$\times$", "γ": r"$\gamma$", "ő": r"\H{o}",
+    "é": r"\'{e}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip
 
@@ -265,9 +273,12 @@ def _latex_cell(row: dict[str, Any], column: Column, span: int = 1) -> str:
         number = f"{value.mean:.{column.digits}f}"
         number += "" if value.std is None else rf" \pm {value.std:.{column.digits}f}"
         number = rf"\mathbf{{{number}}}" if value.best else number
-        rest = value.rest(column.digits).replace("%", r"\%")
-        return f"${number}$ {value.count}{latex_escape(value.marks)}{rest}"
+        rest = re.sub(r"\[(.*)\]", r"[$\1$]", value.rest(column.digits).replace("%", r"\%"))
+        count = f" {value.count}" if value.counted else ""
+        return f"${number}${count}{latex_escape(value.marks)}{rest}"
     text = cell(row, column)
+    if text == "-":
+        return "--"
     scientific = re.fullmatch(r"(-?[\d.]+)e(-?\d+)", text)
     if column.kind == "flops" and scientific:
         return rf"${scientific[1]} \times 10^{{{scientific[2]}}}$"

@@ -37,7 +37,9 @@ def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
     with sheet():
         figure = bench.draw_kernel(bench.read(written("kernel", tmp_path)))
     assert [axis.get_title() for axis in figure.axes] == ["convolutions", "linear"]
-    for axis, label, ratios in zip(figure.axes, ("R56-s3", "4096-4096"), ([3.0, 6.0], [2.5, 5.0]), strict=True):
+    for axis, label, ratios in zip(
+        figure.axes, ("ResNet-56, stage 3 (R56-s3)", "4,096 to 4,096"), ([3.0, 6.0], [2.5, 5.0]), strict=True
+    ):
         (handle,), labels = axis.get_legend_handles_labels()
         assert labels == [label]
         assert list(handle.lines[0].get_ydata()) == pytest.approx(ratios)
@@ -116,7 +118,7 @@ def test_step_has_bars_for_steps_and_updates(tmp_path: Path) -> None:
         figure = bench.draw_step(bench.read(written("step", tmp_path)))
     heights = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert heights == pytest.approx([300, 200, 200, 450, 450])
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["dense", "masked\ngse", "sparse\ngse"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["Dense", "masked\nGSE", "sparse\nGSE"]
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "bench,median\nkernel,fast\n", "bench\npie\n"])

@@ -59,4 +59,4 @@ def test_figures_have_them_apart(runs: list[load.Run]) -> None:
         assert [label.get_text() for label in axis.get_xticklabels()] == ["90", "emerges"]
         assert [text.get_text() for text in axis.texts] == ["90.0"]
         titles = [axis.get_title() for axis in curves.draw(runs).axes]
-    assert titles == ["resnet56, cifar10, 90%", "resnet56, cifar10, emerges"]
+    assert titles == ["ResNet-56, CIFAR-10, 90%", "ResNet-56, CIFAR-10, emerges"]

@@ -46,7 +46,7 @@ def test_latex_escapes_and_has_rules() -> None:
             r"name & epoch & top-1 & peak & time & flops & share & seeds \\",
             r"\midrule",
             r"a\_b|c \& 5\% & 3/10 & 50.12\% & 42.8 MB & 1m 20s & $1.23 \times 10^{6}$ & $0.0361\times$ & 0, 1 \\",
-            r"none & - & - & - & - & - & - & - \\",
+            r"none & -- & -- & -- & -- & -- & -- & -- \\",
             r"\bottomrule",
             r"\end{tabular}",
         ]
@@ -83,7 +83,7 @@ def test_no_rows_leave_the_header() -> None:
     [
         (Mean(54.31, 0.52, 3), "54.3 ± 0.5 (3)", r"$54.3 \pm 0.5$ (3)"),
         (Mean(54.31, 0.52, 2, 3, True, "†"), "**54.3 ± 0.5** (2 of 3)†", r"$\mathbf{54.3 \pm 0.5}$ (2 of 3)$\dagger$"),
-        (Mean(54.31, 0.52, 3, 3, difference=-2.46), "54.3 ± 0.5 (3) [-2.5]", r"$54.3 \pm 0.5$ (3) [-2.5]"),
+        (Mean(54.31, 0.52, 3, 3, difference=-2.46), "54.3 ± 0.5 (3) [-2.5]", r"$54.3 \pm 0.5$ (3) [$-2.5$]"),
         (Mean(54.31, None, 1, at="90.0"), "54.3 (1) at 90.0%", r"$54.3$ (1) at 90.0\%"),
         (Mean(54.31, None, 1), "54.3 (1)", "$54.3$ (1)"),
         (Mean(None, marks="†"), "- †", r"- $\dagger$"),
@@ -157,8 +157,8 @@ def test_latex_merges_headings_and_names_of_rows() -> None:
         r"method & sparsity & ours & published & peak \\",
         r"\midrule",
         r"\multirow{2}{*}{set} & 90\% & 1 & $2.2^{a}$ & 1.00 kB \\",
-        r" & 95\% & 1 & - & - \\",
-        r"<b> & 95\% & 1 & - & 5 B \\",
+        r" & 95\% & 1 & -- & -- \\",
+        r"<b> & 95\% & 1 & -- & 5 B \\",
         r"\bottomrule",
         r"\end{tabular}",
     ]

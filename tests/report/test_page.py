@@ -17,7 +17,7 @@ from dstrun.cli.main import main
 from dstrun.report import load, page
 from dstrun.report.figure import sheet
 from dstrun.report.page import drawing, settings
-from dstrun.report.style import METHODS
+from dstrun.report.style import HUES, NEUTRAL, PALE
 from dstrun.system.trouble import ConfigError
 
 FAILED = "default/resnet56-cifar10-gse-s0.98-seed2-77aa01"
@@ -249,7 +249,7 @@ def test_a_page_of_runs_of_which_none_is_done(tmp_path: Path) -> None:
     assert found.tables["Table: Runs"][1][3:5] == ["running 3/10", "set"]
 
 
-@pytest.mark.parametrize("color", sorted({color for color, _ in METHODS.values()}))
+@pytest.mark.parametrize("color", sorted({NEUTRAL, PALE, *HUES.values()}))
 def test_colors_of_methods_are_seen_in_the_dark(color: str) -> None:
     assert drawing.contrast(drawing.lightened(color), drawing.DARK) >= drawing.CONTRAST
 
@@ -266,7 +266,7 @@ def test_a_figure_takes_its_colors_from_the_page(sweep: list[load.Run]) -> None:
         assert not drawn.pixels
         assert not re.search(r"#[0-9a-f]{6}\b", drawn.html)
         assert "currentColor" in drawn.html
-        assert drawn.name not in ("curves", "sparsity") or METHODS["gse"][0] in drawn.inks
+        assert drawn.name not in ("curves", "sparsity") or HUES["vermillion"] in drawn.inks
         assert "<style" not in drawn.html
     names = {name for name, *_ in drawing.inks(drawings)}
     assert set(re.findall(r"--(ink-\w+)", "".join(d.html for d in drawings))) == names

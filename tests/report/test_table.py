@@ -30,20 +30,27 @@ MD = """\
 mean ± sample standard deviation over seeds (n) at the final epoch, never best on test
 - all rows: backend masked (simulated on dense storage)"""
 
-LATEX = r"""% resnet56 on cifar10 (test)
-\begin{tabular}{lrrrr}
-\toprule
-method & dense & 90\% & 95\% & 98\% \\
-\midrule
-dense & $93.0 \pm 0.1$ (3) & - & - & - \\
-set & - & $90.4 \pm 0.3$ (3) & $88.5 \pm 0.5$ (3) & $84.8 \pm 0.5$ (3) \\
-rigl & - & $91.1 \pm 0.2$ (3) & $89.5 \pm 0.4$ (3) & $86.2 \pm 0.3$ (3) \\
-gse & - & $\mathbf{91.2 \pm 0.2}$ (3) & $\mathbf{90.0 \pm 0.2}$ (3) & $\mathbf{87.3 \pm 0.2}$ (2 of 3)$\dagger$ \\
-\bottomrule
-\end{tabular}
+LATEX = r"""% In the preamble: \usepackage[utf8]{inputenc} \usepackage[T1]{fontenc}
+% \usepackage{booktabs,multirow,threeparttable,graphicx}
 
-\par{\footnotesize (n of N): fewer seeds are finished than were begun or than another cell of the block has}
-\par{\footnotesize $\dagger$ not finished: resnet56-cifar10-gse-s0.98-seed2-77aa01 (failed)}
+% resnet56 on cifar10 (test)
+\begin{table}[t]
+\centering\small\setlength{\tabcolsep}{4pt}
+\sbox0{\begin{tabular}{lrrrr}
+\toprule
+ & \multicolumn{4}{c}{Sparsity} \\
+\cmidrule(lr){2-5}
+Method & Dense & 90\% & 95\% & 98\% \\
+\midrule
+Dense & $93.0 \pm 0.1$ (3) & -- & -- & -- \\
+SET & -- & $90.4 \pm 0.3$ (3) & $88.5 \pm 0.5$ (3) & $84.8 \pm 0.5$ (3) \\
+RigL & -- & $91.1 \pm 0.2$ (3) & $89.5 \pm 0.4$ (3) & $86.2 \pm 0.3$ (3) \\
+GSE & -- & $\mathbf{91.2 \pm 0.2}$ (3) & $\mathbf{90.0 \pm 0.2}$ (3) & $\mathbf{87.3 \pm 0.2}$ (2 of 3)$\dagger$ \\
+\bottomrule
+\end{tabular}}% measured first, and made smaller where it is wider than its column
+\begin{threeparttable}
+\caption{ResNet-56 on CIFAR-10 (test)}
+\label{tab:accuracy-resnet56-on-cifar10-test}
 """
 
 

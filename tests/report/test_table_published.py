@@ -57,7 +57,7 @@ def test_a_run_trained_otherwise_has_it_with_a_sign_and_no_difference(folder: Pa
     assert "- a: Heddes et al. 2024 (GSE), supplement, Fig. 5 (verified); differs: epochs=200 (ours 30), scope=" in text
     assert "(verified); differs: scope=global (ours layer); digitized" in text
     assert "- ≠: published after another training than ours" in text
-    assert r"85.0$ (1) & $\neq$ $85.5^{a}$ \\" in made.render("latex")
+    assert r"85.0$ & $\neq$ $85.5^{a}$ \\" in made.render("latex")
     assert '<td class="num">≠ 85.5<sup>a</sup></td>' in made.render("html")
 
 

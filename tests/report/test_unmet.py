@@ -38,7 +38,7 @@ def test_a_cell_is_marked_and_does_not_compete(runs: list[load.Run]) -> None:
     assert text.count("‡") == 2
     assert "bold nor in the way of what is: dsr at 90% (61.2%)\n" in text
     assert "**95" not in table.build(runs, options=Options(significant=True)).render("md")
-    assert r"$95.5 \pm 0.7$ (2)$\ddagger$ at 61.2\%" in table.build(runs).render("latex")
+    assert r"$95.5 \pm 0.7$$\ddagger$ at 61.2\%" in table.build(runs).render("latex")
 
 
 def test_where_the_sparsity_names_rows_these_say_it(runs: list[load.Run]) -> None:
@@ -66,11 +66,11 @@ def test_figures_say_it(runs: list[load.Run]) -> None:
         (axis,) = sparsity.draw(runs).axes
         assert [text.get_text() for text in axis.texts] == ["61.2"]
         for preset in (curves, layers):
-            assert "dsr at 90% (61.2%)" in preset.draw(runs).get_supxlabel().replace("\n", " ")
-            assert "(61" not in preset.draw([run for run in runs if "-dsr-" not in run.id]).get_supxlabel()
+            assert "dsr at 90% (61.2%)" in preset.draw(runs).note
+            assert "(61" not in preset.draw([run for run in runs if "-dsr-" not in run.id]).note
         (axis,) = memory_split.draw(runs).axes
         named = [label.get_text() for label in axis.get_yticklabels()]
-    assert [name for name in named if "61" in name] == ["dsr, masked, 90% (61.2%)"]
+    assert [name for name in named if "61" in name] == ["DSR, masked, 90% (61.2%)"]
 
 
 def test_the_page_says_it_of_each_run(runs: list[load.Run]) -> None:

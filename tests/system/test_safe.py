@@ -57,9 +57,13 @@ def test_the_title_of_a_table_is_one_line_and_in_latex_a_comment(payload: str) -
     table = Table.__new__(Table)
     object.__setattr__(table, "parts", [(payload, [{"a": 1}], [Column("a")])])
     object.__setattr__(table, "notes", [])
-    first, second = table.render("latex").split("\n")[:2]
+    for name, empty in (("over", ""), ("preset", "table")):
+        object.__setattr__(table, name, empty)
+    source = table.render("latex")
+    first, second = source.split("\n\n")[1].split("\n")[:2]
     assert first.startswith("% ")
-    assert second.startswith(r"\begin{tabular}")
+    assert second == r"\begin{table}[t]"
+    assert not re.search(r"(?<!text)\\(input|write)", re.sub("(?m)^%.*$", "", source))
     assert table.render("md").split("\n")[1] == ""
 
 

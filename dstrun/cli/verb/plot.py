@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dstrun.cli.flags import a_path
-from dstrun.cli.words import RUNS, found_runs, nothing, parser
+from dstrun.cli.words import RUNS, found_runs, key_names, nothing, parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
@@ -15,6 +16,7 @@ HELP = {
     50: ("plot curves results --out FILE", "a figure; also sparsity, flops, ..."),
     70: ("plot bench FILE.csv", "a figure of what bench measured"),
 }
+LEAST_INCHES, MOST_INCHES = 1.5, 30.0
 
 
 def main(words: list[str]) -> int:
@@ -28,33 +30,80 @@ def main(words: list[str]) -> int:
     )
     made.add_argument(
         "which", nargs="*", metavar="RESULTS|where=",
-        help=f"{RUNS}; for bench the file that dstrun bench has written",
+        help=f"{RUNS}; for bench the files that dstrun bench has written",
     )  # fmt: skip
     made.add_argument(
         "--out", type=a_path, action="append",
-        help="file ending in .png, .pdf or .svg (default: KIND.png); more than once for several",
+        help="file ending in .png, .pdf or .svg (default: KIND.png), replaced if there; more than once for several",
     )  # fmt: skip
-    arguments = made.parse_intermixed_args(words)
-    if arguments.preset == "bench":
-        return plot_bench([Path(file) for file in arguments.which], arguments.out)
-    preset, out = figure.PRESETS[arguments.preset], arguments.out or [Path(f"{arguments.preset}.png")]
-    runs = found_runs(arguments.which)
-    if figure.save(lambda: preset.draw(runs), *out) is None:
-        return nothing(arguments.which, preset.needs)
-    put("\n".join(map(str, out)))
-    say(preset.caption)
+    made.add_argument("--title", default="", help="title of the figure")
+    made.add_argument("--names", metavar="KEY=NAME,...", help="names in place of keys, as gse=Ours,rigl=RigL")
+    made.add_argument("--width", type=float, metavar="INCHES", help="width (default: 3.3, or 6.8 with several panels)")
+    made.add_argument("--ylim", metavar="LOW,HIGH", help="limits of the vertical axis")
+    made.add_argument("--columns", type=int, choices=range(1, 9), metavar="N", help="panels side by side, 1 to 8")
+    given = made.parse_intermixed_args(words)
+    asked = figure.Asked(
+        given.title, key_names(given.names) or {}, width(given.width), limits(given.ylim), given.columns
+    )
+    if given.preset == "bench":
+        return plot_bench([Path(file) for file in given.which], given.out, asked)
+    preset, out = figure.PRESETS[given.preset], given.out or [Path(f"{given.preset}.png")]
+    runs = found_runs(given.which)
+    drawn = _save(lambda: preset.draw(runs), out, asked)
+    if drawn is None:
+        return nothing(given.which, preset.needs)
+    say(figure.caption(preset, drawn, asked))
     return 0
 
 
-def plot_bench(files: Sequence[Path], out: Sequence[Path] | None) -> int:
-    """Draw a figure of what ``dstrun bench`` has measured."""
+def plot_bench(files: Sequence[Path], out: Sequence[Path] | None, asked: object = None) -> int:
+    """Draw a figure of what ``dstrun bench`` has measured: the rows of one bench, from a file or several."""
     from dstrun.report import bench
+    from dstrun.report.figure import Asked
 
-    if len(files) != 1 or files[0].suffix != ".csv":
-        raise ConfigError("plot bench takes one file that dstrun bench has written, such as results/bench/kernel.csv")
-    rows = bench.read(files[0])
+    if not files or any(file.suffix != ".csv" for file in files):
+        raise ConfigError("plot bench takes files that dstrun bench has written, such as results/bench/kernel.csv")
+    rows = [row for file in files for row in bench.read(file)]
+    if len(kinds := {row["bench"] for row in rows}) > 1:
+        raise ConfigError(f"plot bench draws one bench at a time, and these files are of {', '.join(sorted(kinds))}")
     out = out or [Path(f"bench-{files[0].stem}.png")]
-    if bench.plot(rows, *out) is None:
-        return nothing(files, "measurement")
-    put("\n".join(map(str, out)))
-    return 0
+    asked = asked if isinstance(asked, Asked) else Asked()
+    return nothing(files, "measurement") if _save(bench.drawing(rows), out, asked) is None else 0
+
+
+def _save(draw: Callable[[], Any], out: Sequence[Path], asked: object) -> Any:
+    """Write a figure, print its files, and tell which of them were there before."""
+    from dstrun.report import figure
+
+    before = [file for file in out if file.exists()]
+    with figure.asking(asked):  # type: ignore[arg-type]
+        drawn = figure.written(draw, *out)
+    if drawn is not None:
+        put("\n".join(map(str, out)))
+        if before:
+            say(f"replaced {', '.join(map(str, before))}")
+    return drawn
+
+
+def width(inches: float | None) -> float | None:
+    """Check a width in inches."""
+    if inches is not None and not LEAST_INCHES <= inches <= MOST_INCHES:
+        raise ConfigError(f"--width {inches:g} must be {LEAST_INCHES:g} to {MOST_INCHES:g} inches")
+    return inches
+
+
+def limits(text: str | None) -> tuple[float, float] | None:
+    """Read ``LOW,HIGH``.
+
+    Raises:
+        ConfigError: they are not two numbers, the lower first.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise ConfigError(f"--ylim {text} must be two numbers, the lower first, such as 40,60")
+    return low, high

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dstrun.cli.words import QUERY, found_runs, nothing, parser, split_query
+from dstrun.cli.words import QUERY, found_runs, key_names, nothing, parser, split_query
 from dstrun.system.progress import say
 from dstrun.system.safe import put
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from dstrun.report.table import Table
@@ -34,17 +35,29 @@ def main(words: list[str]) -> int:
     made.add_argument("--published", action="store_true", help="published numbers beside ours (results/published.csv)")
     made.add_argument("--reference", action="append", default=[], metavar="FILE", help="more of them, of your own")
     made.add_argument("--digits", type=int, choices=range(7), default=1, help="decimals of accuracies (default: 1)")
+    made.add_argument("--caption", default="", help="of the table, with --format latex")
+    made.add_argument(
+        "--label", default="", help="to refer to it by, with --format latex (default: tab:MODEL-on-DATASET)"
+    )
+    made.add_argument(
+        "--names", metavar="papers|KEY=NAME,...",
+        help="names in place of keys: as papers write them, which latex always does, or your own",
+    )  # fmt: skip
     arguments = made.parse_intermixed_args(words)
-    asked = {key: value for key, value in vars(arguments).items() if key not in ("which", "format", "runs")}
+    if (arguments.caption or arguments.label) and arguments.format != "latex":
+        raise ConfigError("--caption and --label are of --format latex alone")
+    shown = {"caption": arguments.caption, "label": arguments.label, "names": key_names(arguments.names)}
+    taken = ("which", "format", "runs", *shown)
+    asked = {key: value for key, value in vars(arguments).items() if key not in taken}
     built = ask(arguments.which, **asked)
     if not built.cells:
         return nothing(of_runs(arguments.which))
     if arguments.runs:
         show([Block(built.runs, tables.columns_of(built.runs))], arguments.format)
     elif arguments.format in (None, "md"):
-        show(built.blocks(), arguments.format)
+        show(built.blocks(shown["names"]), arguments.format)
     else:
-        put(built.render(arguments.format))
+        put(built.render(arguments.format, **shown))
     if arguments.format in ("csv", "json") and not arguments.runs:
         say("\n".join(built.notes))
     return 0

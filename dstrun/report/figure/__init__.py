@@ -1,4 +1,4 @@
-"""Figures of a paper from finished runs: every seed visible, one color and marker per method everywhere.
+"""Figures of a paper from finished runs: every seed visible, and rows told apart by hue, marker and dash.
 
 A preset is drawn within ``sheet``, from all runs there are: it picks those that it is for, and keeps apart what differs
 in more than its axes and the seed.
@@ -10,10 +10,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from dstrun.report.figure import kind
-from dstrun.report.figure.canvas import drawn, save, sheet
-from dstrun.report.figure.preset import Preset
+from dstrun.report.figure.asked import Asked, asking
+from dstrun.report.figure.canvas import drawn, save, sheet, written
+from dstrun.report.figure.preset import Preset, caption
 
-__all__ = ["PRESETS", "Preset", "drawn", "save", "sheet"]
+__all__ = ["PRESETS", "Asked", "Preset", "asking", "caption", "drawn", "save", "sheet", "written"]
 
 
 def _presets() -> dict[str, Preset]:

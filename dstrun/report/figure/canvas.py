@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dstrun.config.option import nearest
+from dstrun.report.figure.asked import asked, name
 from dstrun.report.style import SHEET
 from dstrun.system import home
 from dstrun.system.progress import human
@@ -31,10 +32,12 @@ UNMET = "sparsity other than asked for (in brackets)"
 
 
 def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:
-    """Draw once in the project's style and write it to every file named.
+    """Draw as ``written`` does; return the first file, or None where there was nothing to draw."""
+    return None if written(draw, *out) is None else out[0]
 
-    Returns:
-        The first file, or None where there was nothing to draw.
+
+def written(draw: Callable[[], Figure | None], *out: Path) -> Figure | None:
+    """Draw once in the project's style and write it to every file named; None where there was nothing to draw.
 
     Raises:
         ConfigError: a file is no png, pdf or svg, or cannot be written.
@@ -56,7 +59,7 @@ def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:
                 write_atomic(file, data.getvalue())
             except OSError as error:
                 raise ConfigError(f"--out {file} cannot be written: {why(error)}") from error
-    return out[0]
+    return figure
 
 
 def drawn(draw: Callable[[], Figure | None]) -> Figure | None:
@@ -105,15 +108,14 @@ def grid(
     Args:
         panels: how many, above 0.
         ylabel: of the panels at the left.
-        rows: what a panel may have to show; more than ten get more room.
+        rows: what a panel may have to show; more than eight get more room.
         columns: panels side by side at most.
         height: of a panel, in inches.
     """
-    columns = min(panels, columns)
+    columns = min(panels, asked().columns or columns)
     lines = -(-panels // columns)
-    more = max(0, rows - 10)
-    width = PAGE_INCHES if panels > 1 or more else COLUMN_INCHES
-    figure = blank(width, height * lines * min(2, 1 + 0.03 * more))
+    width = PAGE_INCHES if columns > 1 else COLUMN_INCHES
+    figure = blank(width, height * lines * (1.15 if rows > 8 else 1))
     axes = [figure.add_subplot(lines, columns, i + 1) for i in range(panels)]
     for axis in axes[::columns]:
         axis.set_ylabel(ylabel)
@@ -132,15 +134,22 @@ def blank(width: float, height: float) -> Figure:
 
     if height > MOST_INCHES:
         raise ConfigError(f"the figure would be {height:.0f} inches tall, above {MOST_INCHES}: choose fewer runs")
-    figure = Shown(figsize=(width, height), layout="constrained")
+    figure = Shown(figsize=(asked().width or width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def title(axis: Axes, text: str, columns: int = 3) -> None:
     """Title a panel, folded to its width where up to ``columns`` stand side by side."""
-    width = axis.figure.get_figwidth() / min(columns, len(axis.figure.axes))  # type: ignore[union-attr]
-    axis.set_title(textwrap.fill(text, int(width * LETTERS_PER_INCH)))
+    alone = len(axis.figure.axes) == 1
+    axis.figure.keys = [*getattr(axis.figure, "keys", ()), text]  # type: ignore[union-attr]
+    width = axis.figure.get_figwidth() / min(asked().columns or columns, len(axis.figure.axes))  # type: ignore[union-attr]
+    axis.set_title(folded((alone and asked().title) or name(text), width))
+
+
+def folded(text: str, width: float) -> str:
+    """Fold a text to a width in inches, never within a word or a hyphenated name."""
+    return textwrap.fill(text, max(8, int(width * LETTERS_PER_INCH)), break_long_words=False, break_on_hyphens=False)
 
 
 def spread(axis: Axis, values: Collection[float]) -> None:
@@ -166,37 +175,46 @@ def finish(
     n: Collection[int],
     extra: Mapping[str, Any] | None = None,
     unmet: Sequence[str] = (),
+    *,
+    legend: bool = True,
 ) -> None:
-    """Put one legend above all panels, making room for it, and below them over how many seeds the means are.
+    """Put one legend above all panels, making room for it, and note over how many seeds the means are.
 
     Args:
         figure: its panels are drawn.
         names: of what is drawn, in the order of the legend.
         n: the seeds of every mean.
         extra: more handles by name, to stand at the end of the legend.
-        unmet: what has another sparsity than panels or axes say, ``compare.unmet``; it stands below them too.
+        unmet: what has another sparsity than panels or axes say, ``compare.unmet``; the note says it too.
+        legend: whether rows have one; else they are labelled where they are drawn.
     """
     low, high = min(n), max(n)
-    text = f"n = {low}" if low == high else f"n = {low} to {high}"
-    text += f" seed{'s' * (high > 1)}"
-    if unmet:
-        said = textwrap.fill(f"{UNMET}: {', '.join(unmet)}", int(figure.get_figwidth() * 1.3 * LETTERS_PER_INCH))
-        text = f"{said}\n{text}"
-    figure.supxlabel(text, x=0.995, ha="right", fontsize=6.5)
+    notes = [f"n = {low}" + ("" if low == high else f" to {high}") + f" seed{'s' * (high > 1)}"]
+    notes += [f"{UNMET}: {', '.join(unmet)}"] if unmet else []
+    figure.note = "; ".join(notes)  # type: ignore[attr-defined]
+    figure.keys = [*getattr(figure, "keys", ()), *names, *(extra or {})]  # type: ignore[attr-defined]
+    if limits := asked().ylim:
+        for axis in figure.axes:
+            axis.set_ylim(*limits)
     handles: dict[str, Any] = {}
     for axis in figure.axes:
-        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             # Of an error bar, the line alone.
-            handles.setdefault(name, getattr(handle, "lines", [handle])[0])
-    shown = {name: handles[name] for name in names if name in handles} | dict(extra or {})
+            handles.setdefault(label, getattr(handle, "lines", [handle])[0])
+    shown = {label: handles[label] for label in names if label in handles and legend} | dict(extra or {})
+    above = asked().title if len(figure.axes) > 1 else ""
+    if not shown:
+        if above:
+            figure.suptitle(above)
+        return
     width = figure.get_figwidth()
-    texts = [textwrap.fill(name, int((width - 0.5) * LETTERS_PER_INCH)) for name in shown]
+    texts = [folded(name(label), width - 0.5) for label in shown]
     # As many columns as fit, by the size that a single one takes: inches, of which 0.2 part two columns.
     single = figure.legend(list(shown.values()), texts, loc="outside upper center")
     columns = max(1, min(len(texts), int((width + 0.2) / (_inches(figure, single)[0] + 0.2))))
     single.remove()
     columns = -(-len(texts) // -(-len(texts) // columns))  # no more than fill the lines evenly
-    made = figure.legend(list(shown.values()), texts, loc="outside upper center", ncols=columns)
+    made = figure.legend(list(shown.values()), texts, loc="outside upper center", ncols=columns, title=above or None)
     figure.set_figheight(figure.get_figheight() + _inches(figure, made)[1])
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from dstrun.report.compare import Row
 from dstrun.report.load import Run
-from dstrun.report.style import line, style
+from dstrun.report.style import NEUTRAL, PALE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ERRORS = "mean ± sample standard deviation over seeds, single seeds as small circles beside it"
 SINGLES_INCHES = 0.05
+DASHED = (0, (4, 1.5))
 LONE = "+"
 """The mark of dense training where it is a point, for as a line of reference it has none."""
 
@@ -31,10 +32,8 @@ def deviation(values: Sequence[float]) -> float:
 
 def points(axis: Axes, row: Row, found: Sequence[tuple[float, Sequence[float]]], **other: Any) -> None:
     """Draw a row's means, deviations and seeds: ``found`` has a place along x and the seeds' values there."""
-    color, marker = style(row.label)
-    look: dict[str, Any] = {
-        "color": color, "marker": marker or LONE, "linestyle": line(row.label, row.variant), "label": row.name,
-    } | other  # fmt: skip
+    color, marker, line = row.look
+    look: dict[str, Any] = {"color": color, "marker": marker or LONE, "linestyle": line, "label": row.name} | other
     for x, values in found:
         if len(values) > 1:
             singles(axis, x, values, look["color"])
@@ -57,12 +56,13 @@ def singles(axis: Axes, x: float, values: Sequence[float], color: Any) -> None:
 
 def reference(axis: Axes, row: Row, values: Sequence[float]) -> None:
     """Draw a row that does not depend on x: its mean, and a band of its standard deviation around it."""
-    color, _ = style(row.label)
+    color, _, line = row.look
     mean, off = fmean(values), deviation(values)
     if off:
-        axis.axhspan(mean - off, mean + off, color=color, alpha=0.15, linewidth=0)
-    # Dashed as dense training is, so that in greyscale it is no line of the grid.
-    axis.axhline(mean, color=color, linestyle=line("dense", row.variant), label=row.name)
+        axis.axhspan(mean - off, mean + off, color=color, alpha=0.12, linewidth=0, zorder=1)
+    # Behind and pale; dashed, so that in greyscale it is no line of the grid.
+    color = PALE if color == NEUTRAL else color
+    axis.axhline(mean, color=color, linestyle=line if line != "-" else DASHED, label=row.name, zorder=1.2)
 
 
 def aside(place: int, rows: int) -> float:

@@ -8,9 +8,12 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dstrun.report.load import Run
+from dstrun.report.names import keys
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from dstrun.report.figure.asked import Asked
 
 
 @dataclass(frozen=True)
@@ -25,3 +28,10 @@ class Preset:
     caption: str
     needs: str = "finished run"
     place: float = inf
+
+
+def caption(preset: Preset, figure: Figure, asked: Asked | None = None) -> str:
+    """Return the caption of a figure: what it shows, how many seeds, and the keys of the names within."""
+    said = f"{preset.caption.rstrip('.')}; {note}." if (note := getattr(figure, "note", "")) else preset.caption
+    named = keys(list(getattr(figure, "keys", ())), asked.names if asked else None)
+    return f"{said}\nkeys: {named}" if named else said

@@ -8,6 +8,9 @@ from typing import NamedTuple
 from dstrun.report.compare import Block, Layout, Row, Signature, blocks, pivot, signature
 from dstrun.report.fields import Field
 from dstrun.report.load import Run, natural
+from dstrun.report.style import MOST, looks
+from dstrun.system.trouble import ConfigError
+from dstrun.system.wording import few
 
 METHOD, SPARSITY = Field("method", "label"), Field("sparsity", "sparsity")
 
@@ -85,12 +88,38 @@ def in_order(rows: Iterable[Row]) -> list[str]:
     """Return the names of a figure's rows in the order of its legend, and every name one line in all panels."""
     found: dict[str, Row] = {}
     variants: dict[str, int] = {}
+    rows = list(rows)
     for row in sorted(rows, key=Row.rank):
         if row.name not in found:
             found[row.name] = row
             row.variant = variants[row.label] = variants.get(row.label, -1) + 1
         row.variant = found[row.name].variant
+    if len(found) > MOST:
+        raise ConfigError(_too_many(list(found.values())))
+    dress(rows)
     return list(found)
+
+
+def dress(rows: Iterable[Row]) -> None:
+    """Choose the look of a figure's rows."""
+    rows = list(rows)
+    chosen = looks((row.label, row.variant) for row in rows)
+    for row in rows:
+        row.look = chosen[row.label, row.variant]
+
+
+def _too_many(rows: Sequence[Row]) -> str:
+    """Write which conditions would leave fewer of a figure's rows, as an error says it."""
+    values: dict[str, dict[str, None]] = {}
+    for row in rows:
+        values.setdefault("method", {})[row.label] = None
+        for key, value in (part.split("=", 1) for part in row.suffix.strip(" ()").split(", ") if "=" in part):
+            values.setdefault(key, {})[value] = None
+    split = [f"where={key}:VALUE ({few(list(found))})" for key, found in values.items() if len(found) > 1]
+    return (
+        f"{len(rows)} rows are more than a figure can tell apart ({MOST}): choose some, by "
+        f"{' or '.join(split) or 'where='}"
+    )
 
 
 def seeds(rows: Iterable[Row]) -> list[int]:
@@ -108,22 +137,26 @@ def but_growth(run: Run) -> Signature:
 
 
 def by_backend(runs: Iterable[Run]) -> dict[str, list[tuple[str, Row]]]:
-    """Sort finished runs by where memory was measured: a panel per model, dataset and device, by title.
+    """Sort finished runs by where memory was measured: a panel per model, dataset, device and precision, by title.
 
     Rows come with the backend, which their names say; it is empty for dense training, which has nothing to simulate.
     """
-    parts: dict[tuple[str, str], list[Run]] = {}
+    parts: dict[tuple[str, str, str], list[Run]] = {}
+    runs = [run for run in runs if run.done]
+    precisions = len({run.get("choices.precision") for run in runs}) > 1
     for run in runs:
         if run.done:
             backend = "" if run.get("label") == "dense" else str(run.get("choices.backend", "unknown"))
-            parts.setdefault((_device(run), backend), []).append(run)
-    several = len({device for device, _ in parts}) > 1
+            where = _device(run), str(run.get("choices.precision")) if precisions else ""
+            parts.setdefault((*where, backend), []).append(run)
+    several = len({device for device, *_ in parts}) > 1
     found: dict[str, list[tuple[str, Row]]] = {}
-    for (device, backend), part in sorted(parts.items()):
+    for (device, precision, backend), part in sorted(parts.items()):
+        detail = ", ".join(part for part in (device if several else "", precision) if part)
         for block in blocks(part):
             for row in block.rows:
                 row.name += f", {backend}" if backend else ""
-                found.setdefault(titled(block, device if several else ""), []).append((backend, row))
+                found.setdefault(titled(block, detail), []).append((backend, row))
     return {text: sorted(rows, key=lambda pair: pair[1].rank()) for text, rows in found.items()}
 
 

@@ -21,7 +21,9 @@ PARTS = {
 """Dark and light in turns, so that neighbors differ in greyscale too."""
 MEANING = (
     "model (parameters and buffers), optimizer (gradients and state), activation (saved for backward), index "
-    "(positions and masks), method (what it keeps between steps), transient (the rest of the peak); mean over seeds"
+    "(positions and masks), method (what it keeps between steps), other (the rest of the peak); they sum to it, mean "
+    "over seeds. Where a record has only the most that each part ever held, what is above the peak is taken off "
+    "the activations, which are released as gradients come"
 )
 
 
@@ -44,18 +46,33 @@ def splits(runs: Iterable[Run]) -> dict[str, list[Split]]:
 
 
 def _split(name: str, sparsity: float, cell: Sequence[Run]) -> Split:
-    parts = {part: fmean(_bytes(run, part) for run in cell) for part in PARTS}
+    held = [_bytes(run) for run in cell]
+    parts = {part: fmean(sizes[part] for sizes in held) for part in PARTS}
     peak = fmean(run.get("memory.peak_bytes") for run in cell)
     return Split(f"{name}, {level(sparsity)}{really(cell)}" if sparsity else name, parts, peak, len(cell))
 
 
-def _bytes(run: Run, part: str) -> float:
-    """Return what a part holds when most is held; records of older versions have the most that it ever holds."""
+def _bytes(run: Run) -> dict[str, float]:
+    """Return what each part holds when most is held, which sums to the peak.
+
+    Records of older versions have the most that each part ever holds, not all at once: activations are released while
+    gradients come, so that the excess is theirs.
+    """
+    peak = number(run.get("memory.peak_bytes")) or 0
     phases = run.get("memory.at_peak")
-    if not isinstance(phases, dict) or not phases:
-        return number(run.get(f"memory.{part}_bytes")) or 0
-    fullest = max(phases.values(), key=lambda sizes: sum(sizes.values()))
-    return fullest.get(part, 0)
+    if isinstance(phases, dict) and phases:
+        fullest = max(phases.values(), key=lambda sizes: sum(sizes.values()))
+        held = {part: number(fullest.get(part)) or 0 for part in PARTS}
+    else:
+        held = {part: number(run.get(f"memory.{part}_bytes")) or 0 for part in PARTS}
+    excess = sum(held.values()) - peak
+    if excess < 0:
+        held["transient"] -= excess
+    for part in ("activation", "transient", "optimizer"):
+        less = min(max(excess, 0), held[part])
+        held[part] -= less
+        excess -= less
+    return held
 
 
 def looks() -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ own (``compare``). The standard deviation is that of a sample, with n - 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 from dstrun.config.option import nearest
 from dstrun.report.compare import Layout, pivot
 from dstrun.report.fields import Field, resolve
-from dstrun.report.format import Column, html, latex_escape, render
+from dstrun.report.format import Column, html, render
 from dstrun.report.load import Run
 from dstrun.report.table.cells import Options, Part
+from dstrun.report.table.latex import document, named
 from dstrun.report.table.measure import measure
 from dstrun.report.table.notes import notes
 from dstrun.report.table.unfinished import place
@@ -58,36 +59,49 @@ PRESETS = {
 class Table:
     """A table: ``parts`` for readers, one per block, ``cells`` for programs, one row per cell and value, and ``runs``.
 
-    A part is its title, its rows and its columns. Printed it is Markdown, in a notebook HTML.
+    A part is its title, its rows and its columns; ``over`` names the fields of the columns.
+    Printed it is Markdown, in a notebook HTML.
     """
 
     parts: list[tuple[str, list[dict[str, Any]], list[Column]]]
     cells: list[dict[str, Any]]
     runs: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    over: str = ""
+    preset: str = "table"
 
-    def render(self, fmt: str = "md") -> str:
+    def render(
+        self, fmt: str = "md", *, caption: str = "", label: str = "", names: Mapping[str, str] | None = None
+    ) -> str:
         """Render as md, latex or html with the notes below, or as csv or json in long form, one row per cell and value.
+
+        Args:
+            fmt: one of these.
+            caption: of the environment that latex has.
+            label: to refer to it by.
+            names: further names by key. latex writes names in place of keys; md and html where this is not None.
 
         Raises:
             ConfigError: an unknown format.
         """
         if fmt == "md":
-            return text(self.blocks()).strip()
+            return text(self.blocks(names)).strip()
         if fmt == "latex":
-            texts = [f"% {safe.line(title)}\n{render(rows, columns, fmt)}" for title, rows, columns in self.parts]
-            notes = [rf"\par{{\footnotesize {latex_escape(note)}}}" for note in self.notes]
-            return "\n\n".join([*texts, "\n".join(notes)]).strip()
+            return document(self.parts, self.notes, self.preset, self.over, caption, label, names)
         if fmt == "html":
-            texts = [html(rows, columns, safe.line(title)) for title, rows, columns in self.parts]
+            texts = [html(rows, columns, safe.line(title)) for title, rows, columns in self._named(names)]
             notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
             return "\n".join([*texts, f'<ul class="notes">{notes}</ul>' if notes else ""]).strip()
         return render(self.cells, columns_of(self.cells), fmt)
 
-    def blocks(self) -> list[Block | str]:
-        """Return parts and notes for readers."""
+    def blocks(self, names: Mapping[str, str] | None = None) -> list[Block | str]:
+        """Return parts and notes for readers; ``names`` as for ``render``."""
         notes = "\n".join(f"- {note}" for note in self.notes)
-        return [*(Block(rows, columns, title) for title, rows, columns in self.parts), *([notes] if notes else [])]
+        blocks = [Block(rows, columns, title) for title, rows, columns in self._named(names)]
+        return [*blocks, *([notes] if notes else [])]
+
+    def _named(self, names: Mapping[str, str] | None) -> list[Any]:
+        return self.parts if names is None else [named(part, names) for part in self.parts]
 
     def __repr__(self) -> str:
         return self.render()
@@ -126,7 +140,7 @@ def build(runs: Sequence[Run], preset: str = "accuracy", options: Options | None
     values = [measure(name, done) for name in _split(asked)] if done else []
     found = pivot(done, layout)
     lost = place([run for run in runs if not run.done], found, layout)
-    table = Table([], [])
+    table = Table([], [], preset=preset, over=", ".join(f.name for f in layout.columns))
     footnotes: dict[str, str] = {}
     signs: set[str] = set()
     for block in found:

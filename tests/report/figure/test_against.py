@@ -34,7 +34,7 @@ def test_sparsity_shows_means_seeds_and_dense(sweep: list[load.Run]) -> None:
     assert sorted(len(line.get_xdata()) for line in seeds) == [2] + [3] * 8
 
 
-def test_rows_of_one_method_differ_by_line_alone(results: Path) -> None:
+def test_rows_of_one_method_share_its_hue(results: Path) -> None:
     write(results, record_of("gse", 0.98, 0, 88.0, epochs=60), folder="long")
     with sheet():
         figure = sparsity.draw(load.runs(results))
@@ -42,7 +42,7 @@ def test_rows_of_one_method_differ_by_line_alone(results: Path) -> None:
     drawn = {bar.get_label(): bar.lines[0] for bar in figure.axes[0].containers}
     short, long = drawn["gse (epochs=30)"], drawn["gse (epochs=60)"]
     assert short.get_color() == long.get_color()
-    assert short.get_marker() == long.get_marker()
+    assert short.get_marker() != long.get_marker()
     assert short.get_linestyle() != long.get_linestyle()
 
 
@@ -106,5 +106,5 @@ def test_memory_of_two_devices_is_never_averaged(preset: str, tmp_path: Path) ->
         figure = PRESETS[preset].draw(runs)
     assert figure is not None
     assert [axis.get_title().replace("\n", " ") for axis in figure.axes] == [
-        f"resnet56, cifar10, {device}" for device in ("NVIDIA A100", "cpu", "cpu, 2 processes")
+        f"ResNet-56, CIFAR-10, {device}" for device in ("NVIDIA A100", "cpu", "cpu, 2 processes")
     ]

@@ -15,7 +15,7 @@ def test_shows_mean_and_seeds(sweep: list[load.Run]) -> None:
     with sheet():
         figure = curves.draw(sweep)
     assert figure is not None
-    assert [axis.get_title() for axis in figure.axes] == [f"resnet56, cifar10, {s}%" for s in (90, 95, 98)]
+    assert [axis.get_title() for axis in figure.axes] == [f"ResNet-56, CIFAR-10, {s}%" for s in (90, 95, 98)]
     axis = figure.axes[2]
     lines = {line.get_label(): line for line in axis.get_lines()}
     assert list(lines) == ["dense", "set", "rigl", "gse"]
@@ -37,4 +37,4 @@ def test_many_seeds_become_a_band(tmp_path: Path) -> None:
     last = [y for x, y in band.get_paths()[0].vertices if x == 3]
     assert (min(last), max(last)) == pytest.approx((90, 91))
     assert figure.axes[0].get_lines()[0].get_ydata()[-1] == pytest.approx(90.5)
-    assert figure.get_supxlabel() == "n = 11 seeds"
+    assert figure.note == "n = 11 seeds"

@@ -27,7 +27,7 @@ def test_layers_show_densities_at_first_and_at_last(tmp_path: Path) -> None:
     assert list(end.get_ydata()) == pytest.approx([20, 28])
     assert (start.get_fillstyle(), end.get_fillstyle()) == ("none", "full")
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["in", "out"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["gse", "first step", "end of training"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GSE", "first step", "end of training"]
     assert axis.get_yscale() == "linear"
 
 
@@ -60,7 +60,7 @@ def test_topology_sums_over_layers(tmp_path: Path) -> None:
     assert list(explored.get_ydata()) == pytest.approx([22.5, 40])
     band = figure.axes[1].collections[0].get_paths()[0].vertices
     assert {round(y, 6) for x, y in band if x == 10} == {20, 25}
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["gse"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GSE"]
 
 
 def test_topology_says_what_an_old_record_does_not_know(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def measured(root: Path, seed: int, **parts: int) -> None:
     write(root, record)
 
 
-def test_parts_of_memory_stack_up_to_their_sum(tmp_path: Path) -> None:
+def test_parts_of_memory_stack_up_to_the_peak(tmp_path: Path) -> None:
     for seed in (0, 1):
         measured(tmp_path, seed, model=1, optimizer=2, activation=4 + 2 * seed, index=1, transient=0, peak=8)
     with sheet():
@@ -94,14 +94,14 @@ def test_parts_of_memory_stack_up_to_their_sum(tmp_path: Path) -> None:
     assert figure is not None
     (axis,) = figure.axes
     drawn = {bar.get_label(): (bar.patches[0].get_x(), bar.patches[0].get_width()) for bar in axis.containers}
-    assert drawn == {"model": (0, 1), "optimizer": (1, 2), "activation": (3, 5), "index": (8, 1)}
-    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["gse, sparse, 90%"]
+    assert drawn == {"model": (0, 1), "optimizer": (1, 2), "activation": (3, 4), "index": (7, 1)}  # at most, the peak
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["GSE, sparse, 90%"]
     (peak,) = axis.get_lines()
     assert list(peak.get_xdata()) == [8]
 
 
 def test_pies_say_shares_and_the_peak(tmp_path: Path) -> None:
-    measured(tmp_path, 0, model=1, optimizer=20, activation=79, peak=99)
+    measured(tmp_path, 0, model=1, optimizer=20, activation=79, peak=100)
     with sheet():
         figure = memory_pies.draw(load.runs(tmp_path))
     assert figure is not None
@@ -109,5 +109,5 @@ def test_pies_say_shares_and_the_peak(tmp_path: Path) -> None:
     sweeps = {wedge.get_label(): abs(wedge.theta2 - wedge.theta1) / 3.6 for wedge in axis.patches}
     assert sweeps == pytest.approx({"model": 1, "optimizer": 20, "activation": 79}, rel=1e-4)
     assert [text.get_text() for text in axis.texts if text.get_text()] == ["20%", "79%"]
-    assert axis.get_title() == "gse, sparse, 90%"
-    assert axis.get_xlabel() == "99.0 MB"
+    assert axis.get_title() == "GSE, sparse, 90%"
+    assert axis.get_xlabel() == "100 MB"

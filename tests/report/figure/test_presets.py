@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from report_fixture import layers_of, record_of, write, write_status, write_topology
 
 from dstrun.report import figure, load
 from dstrun.report.figure import canvas
 from dstrun.report.figure.kind import memory_timeline
-from dstrun.report.style import style
+from dstrun.report.style import HUES
 from dstrun.system.trouble import ConfigError
 
 MEMORY = {f"{part}_bytes": 1000 for part in ("model", "optimizer", "activation", "index", "method", "transient")}
@@ -77,20 +78,30 @@ def _inflated(stream: bytes) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("preset", METHOD_LINES)
-def test_methods_keep_color_and_marker(preset: str, tmp_path: Path) -> None:
+def test_a_method_keeps_its_hue_and_marker_and_no_two_share_one(tmp_path: Path) -> None:
     runs = study(tmp_path)
     alone = [run for run in runs if run.get("label") == "gse"]
-    for chosen in (runs, alone):
+    seen: dict[str, set[str]] = {"rigl": set(), "gse": set()}
+    for preset in METHOD_LINES:
         with figure.sheet():
-            drawn = figure.PRESETS[preset].draw(chosen)
+            drawn = figure.PRESETS[preset].draw(runs)
         assert drawn is not None
         for axis in drawn.axes:
+            marks = {}
             for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+                line = getattr(handle, "lines", [handle])[0]
                 label = re.split(r"[ ,]", name)[0]
-                if label in ("rigl", "gse"):
-                    line = getattr(handle, "lines", [handle])[0]
-                    assert (to_hex(line.get_color()), line.get_marker()) == style(label)
+                if label in seen:
+                    seen[label].add(to_hex(line.get_color()))
+                    marks.setdefault(line.get_marker(), set()).add(name)
+            assert all(len(names) == 1 for names in marks.values()), preset
+    assert seen == {"rigl": {HUES["orange"]}, "gse": {HUES["vermillion"]}}
+    with figure.sheet():
+        drawn = figure.PRESETS["sparsity"].draw(alone)
+    assert drawn is not None
+    assert (
+        len({to_hex(bar.lines[0].get_color()) for bar in drawn.axes[0].containers}) > 2
+    )  # variants of one method alone
 
 
 def test_a_name_has_one_line_in_all_panels(tmp_path: Path) -> None:
@@ -102,7 +113,8 @@ def test_a_name_has_one_line_in_all_panels(tmp_path: Path) -> None:
         drawn = figure.PRESETS["sparsity"].draw(load.runs(tmp_path))
     assert drawn is not None
     lines = {(bar.get_label(), bar.lines[0].get_linestyle()) for axis in drawn.axes for bar in axis.containers}
-    assert lines == {("gse", "-"), ("gse (epochs=30)", "--"), ("gse (epochs=60)", "-.")}
+    assert {name for name, _ in lines} == {"gse", "gse (epochs=30)", "gse (epochs=60)"}
+    assert len(lines) == 3
 
 
 @pytest.mark.parametrize("preset", figure.PRESETS)
@@ -126,17 +138,38 @@ def test_nothing_to_draw_writes_nothing(tmp_path: Path, preset: str) -> None:
     assert not (tmp_path / "no.png").exists()
 
 
-@pytest.mark.parametrize("preset", figure.PRESETS)
-def test_the_numbers_of_seeds_are_said(preset: str, tmp_path: Path) -> None:
+def test_the_numbers_of_seeds_are_said(tmp_path: Path) -> None:
+    """And nothing floats in a corner; what is asked of any figure is done; matplotlib warns of nothing (pytest.ini)."""
+    runs = study(tmp_path, seeds=2)
+    one = [run for run in runs if run.seed == 0]
+    asked = figure.Asked("A title", {"gse": "Ours", "resnet56": "R56"}, 5.0, (10.0, 95.0), 1)
+    for name, preset in figure.PRESETS.items():
+        with figure.sheet(), figure.asking(asked):
+            drawn = preset.draw(runs)
+        assert drawn is not None
+        assert drawn.note.startswith("n = 2 seeds"), name  # type: ignore[attr-defined]
+        assert "n = 2 seeds" in figure.caption(preset, drawn)
+        assert drawn.get_supxlabel() == ""
+        assert drawn.get_figwidth() == 5
+        assert {axis.get_ylim() for axis in drawn.axes} == {(10, 95)}
+        texts = [text.get_text() for text in drawn.findobj(Text)]
+        assert "A title" in texts, name
+        assert not any(re.search(r"\bgse\b|resnet56|cifar10", text) for text in texts), name
+        with figure.sheet():
+            assert preset.draw(one).note.startswith("n = 1 seed")  # type: ignore[union-attr]
+
+
+def test_more_rows_than_can_be_told_apart_are_refused_with_what_would_split_them(tmp_path: Path) -> None:
+    runs = [
+        replace(run, record=record_of("gse", 0.9, 0, 90.0, epochs=epochs))
+        for run in study(tmp_path, seeds=1)[:1]
+        for epochs in range(10, 23)
+    ]
+    for preset in ("sparsity", "flops", "curves", "memory"):
+        with figure.sheet(), pytest.raises(ConfigError, match=r"13 rows .* \(12\).* where=epochs:VALUE \(10, 11"):
+            figure.PRESETS[preset].draw(runs)
     with figure.sheet():
-        drawn = figure.PRESETS[preset].draw(study(tmp_path, seeds=3))
-    assert drawn is not None
-    assert drawn.get_supxlabel() == "n = 3 seeds"
-    one = [run for run in load.runs(tmp_path) if run.seed == 0]
-    with figure.sheet():
-        drawn = figure.PRESETS[preset].draw(one)
-    assert drawn is not None
-    assert drawn.get_supxlabel() == "n = 1 seed"
+        assert figure.PRESETS["sparsity"].draw(runs[1:]) is not None
 
 
 def test_settings_given_win_over_the_sheet(tmp_path: Path) -> None:
@@ -180,7 +213,11 @@ def test_command_line_writes_several_files_and_says_what_is_missing(dstrun, tmp_
     study(tmp_path / "results")
     done = dstrun("plot", "subset", "--out", "a.png", "--out", "b.pdf")
     assert done.stdout == "a.png\nb.pdf\n"
-    assert figure.PRESETS["subset"].caption in done.stderr
+    assert figure.PRESETS["subset"].caption.rstrip(".") in done.stderr
+    assert "n = 2 seeds" in done.stderr
+    assert "CIFAR-10 (cifar10)" in done.stderr
+    assert "replaced" not in done.stderr
+    assert "replaced a.png" in dstrun("plot", "subset", "--out", "a.png", "--names", "gse=Ours").stderr
     assert (tmp_path / "a.png").exists()
     assert (tmp_path / "b.pdf").exists()
     none = dstrun("plot", "subset", "where=model:vgg16", check=False)

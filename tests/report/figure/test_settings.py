@@ -59,7 +59,7 @@ def test_subset_has_a_line_a_distribution_and_rigl(study: Study) -> None:
     study.add("set", 0.9, 0, 30.0)
     figure = study.draw(subset)
     (axis,) = figure.axes
-    assert axis.get_title() == "resnet56, cifar10, 90%"
+    assert axis.get_title() == "ResNet-56, CIFAR-10, 90%"
     drawn = errorbars(axis)
     assert drawn.keys() == {"gse", "gse-grabo"}
     assert drawn["gse"][1] == pytest.approx([81, 81.5, 82.5])
@@ -67,7 +67,7 @@ def test_subset_has_a_line_a_distribution_and_rigl(study: Study) -> None:
     assert [round(x, 1) for x in drawn["gse"][0]] == [0.5, 1, 2]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0.5", "1", "2"]
     assert level_of(axis, "rigl") == 89
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["rigl", "gse", "gse-grabo"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["RigL", "GSE", "GSE-GraBo"]
 
 
 def test_subset_splits_what_differs_in_anything_else(study: Study) -> None:
@@ -107,7 +107,7 @@ def test_improvement_compares_pairs_alike_in_all_but_growth(study: Study) -> Non
         "gse, every 100 of 78,000 steps": pytest.approx([31, 41]),
     }
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["90", "98"]
-    assert figure.get_supxlabel() == "n = 2 seeds"
+    assert figure.note == "n = 2 seeds"
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ def test_allocation_has_a_group_a_method_and_a_bar_an_allocation(study: Study) -
     study.add("set", 0.9, 0, 10.0)  # one allocation alone
     figure = study.draw(allocation)
     (axis,) = figure.axes
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["rigl", "gse"]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["RigL", "GSE"]
     heights = {round(bar.get_x() + bar.get_width() / 2, 1): bar.get_height() for bar in axis.patches}
     assert heights == pytest.approx({-0.2: 80.5, 0.2: 82.5, 0.8: 84.5, 1.2: 86.5})
     hatches = [bar.get_hatch() for bar in axis.patches]
     assert hatches[:2] == hatches[2:]
     assert hatches[0] != hatches[1]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["uniform", "er_fan_in"]
+    assert [text.get_text() for text in legend.get_texts()] == ["Uniform", "Erdős–Rényi (fan-in)"]
     assert [handle.get_hatch() for handle in legend.legend_handles] == hatches[:2]
     assert axis.get_ylim()[0] > 0
 
@@ -156,7 +156,7 @@ def test_width_has_a_panel_a_count_of_connections(study: Study) -> None:
     study.add("gse", 0.9, 0, 60.0, prunable=1000)
     figure = study.draw(width)
     (axis,) = figure.axes
-    assert axis.get_title() == "resnet56, cifar10, 1,000 connections"
+    assert axis.get_title() == "ResNet-56, CIFAR-10, 1,000 connections"
     assert errorbars(axis) == {"gse": ([2, 3], [72, 74])}
     assert level_of(axis, "dense") == 70
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "2", "3"]

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from dstrun.report.compare import Row, unmet
 from dstrun.report.fields import Field
-from dstrun.report.figure.canvas import finish, grid, title
+from dstrun.report.figure.asked import name as shown
+from dstrun.report.figure.canvas import finish, folded, grid, title
 from dstrun.report.figure.marks import ERRORS, accuracies, deviation, singles
 from dstrun.report.figure.preset import Preset
-from dstrun.report.figure.series import panels, seeds
+from dstrun.report.figure.series import dress, panels, seeds
 from dstrun.report.load import Run
-from dstrun.report.style import HATCHES, NEUTRAL, style
+from dstrun.report.style import HATCHES, NEUTRAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +38,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     if not found:
         return None
     names = sorted({name for rows in found.values() for row in rows for name in row.cells}, key=_order)
+    dress(row for rows in found.values() for row in rows)
     figure, axes = grid(len(found), "top-1 accuracy (%)")
     for axis, (panel, rows) in zip(axes, found.items(), strict=True):
         for place, row in enumerate(rows):
@@ -45,7 +47,10 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         # Bars from 0 would leave the differences no room.
         room = 0.1 * (max(values) - min(values)) + 0.5
         axis.set_ylim(max(0, min(values) - 3 * room), max(values) + room)
-        axis.set_xticks(range(len(rows)), [row.name.replace(" (", "\n(") for row in rows])
+        axis.set_xticks(
+            range(len(rows)),
+            [folded(shown(row.name), figure.get_figwidth() / min(3, len(found)) / (len(rows) + 1)) for row in rows],
+        )
         axis.grid(visible=False, axis="x")
         title(axis, panel.title)
     drawn = [row for rows in found.values() for row in rows]
@@ -67,7 +72,7 @@ def _bars(axis: Axes, row: Row, place: int, names: Sequence[str]) -> None:
     import matplotlib as mpl
 
     width = WIDTH / len(names)
-    color, face = style(row.label)[0], mpl.rcParams["axes.facecolor"]
+    color, face = row.look.color, mpl.rcParams["axes.facecolor"]
     for name, cell in row.cells.items():
         x = place + (names.index(name) - (len(names) - 1) / 2) * width
         values = accuracies(cell)

@@ -9,9 +9,9 @@ from dstrun.report.compare import Row, unmet
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, aside, points
 from dstrun.report.figure.preset import Preset
-from dstrun.report.figure.series import SPARSITY, Panel, but_growth, panels, ticks
+from dstrun.report.figure.series import SPARSITY, Panel, but_growth, dress, panels, ticks
 from dstrun.report.load import Run, natural, number
-from dstrun.report.style import LINES, NEUTRAL, style
+from dstrun.report.style import LINES, MARKERS, NEUTRAL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +33,8 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         return None
     import matplotlib as mpl
 
+    dress(row for lines in found.values() for _, row, _ in lines)
+
     intervals = sorted({interval for lines in found.values() for interval, _, _ in lines}, key=natural)
     names = sorted({_name(*line[:2]) for lines in found.values() for line in lines}, key=natural)
     figure, axes = grid(len(found), "training FLOPs saved (%)", rows=len(names))
@@ -41,10 +43,18 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         lines.sort(key=lambda line: (natural(line[0]), line[1].rank()))
         for place, (interval, row, saved) in enumerate(lines):
             at = [(levels.index(s) + aside(place, len(lines)), saved[s]) for s in sorted(saved)]
-            color = style(row.label)[0]
+            color = row.look.color
             if len(intervals) > 1:  # from dark to light, an order that greyscale keeps
                 color = mpl.colormaps["viridis"](0.8 * intervals.index(interval) / (len(intervals) - 1))
-            points(axis, row, at, color=color, linestyle=LINES[place % len(LINES)], label=_name(interval, row))
+            points(
+                axis,
+                row,
+                at,
+                color=color,
+                marker=MARKERS[place % len(MARKERS)],
+                linestyle=LINES[place % len(LINES)],
+                label=_name(interval, row),
+            )
         axis.axhline(0, color=NEUTRAL, linewidth=0.7)
         axis.set_xticks(range(len(levels)), ticks(levels))
         axis.set_xlim(-0.5, len(levels) - 0.5)

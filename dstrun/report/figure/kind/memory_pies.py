@@ -10,6 +10,8 @@ from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.split import MEANING, PARTS, looks, splits
 from dstrun.report.format import in_bytes
 from dstrun.report.load import Run
+from dstrun.report.style import MOST
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +26,11 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     found = [(text, bar) for text, bars in splits(runs).items() for bar in bars]
     if not found:
         return None
+    if len(found) > MOST:
+        raise ConfigError(
+            f"{len(found)} pies are more than a figure has room for ({MOST}): choose some, by "
+            "where=, or plot memory_split"
+        )
     figure, axes = grid(len(found), columns=4, height=1.75)
     alone = len({text for text, _ in found}) == 1
     faces = looks()

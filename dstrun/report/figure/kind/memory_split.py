@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dstrun.report.figure.asked import name
 from dstrun.report.figure.canvas import PAGE_INCHES, blank, finish, title
 from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.split import MEANING, PARTS, Split, looks, splits
@@ -55,7 +56,7 @@ def _stack(axis: Axes, bars: Sequence[Split]) -> None:
         peaks, range(len(bars)), linestyle="none", marker="|", markersize=11, color=NEUTRAL, label=PEAK,
         path_effects=[edge],
     )  # fmt: skip
-    axis.set_yticks(range(len(bars)), [bar.name for bar in bars])
+    axis.set_yticks(range(len(bars)), [name(bar.name) for bar in bars])
     axis.set_ylim(len(bars) - 0.4, -0.6)
     axis.set_xlim(0, 1.02 * max([*ends, *peaks]))
     axis.grid(visible=False, axis="y")

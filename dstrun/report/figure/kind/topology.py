@@ -13,7 +13,6 @@ from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import by_sparsity, in_order
 from dstrun.report.load import Run, rows_text
-from dstrun.report.style import line, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,11 +108,11 @@ def _band(axis: Axes, row: Row, runs: Sequence[Mapping[int, float]], shift: floa
     steps = sorted(set.intersection(*map(set, runs))) if runs else []
     if not steps:
         return
-    color, marker = style(row.label)
+    color, marker, line = row.look
     columns = [[run[step] for run in runs] for step in steps]
     every = max(1, len(steps) // 6)
     axis.fill_between(steps, list(map(min, columns)), list(map(max, columns)), color=color, alpha=0.2, linewidth=0)
     axis.plot(
-        steps, list(map(fmean, columns)), color=color, marker=marker, linestyle=line(row.label, row.variant),
+        steps, list(map(fmean, columns)), color=color, marker=marker, linestyle=line,
         label=row.name, markevery=(int(shift * every), every),
     )  # fmt: skip
