@@ -168,6 +168,8 @@ def _of_words(overrides: list[str], name: str, error: BaseException) -> ConfigEr
 
 def _meant(key: str, value: Any, options: Collection[str]) -> str:
     """Return which option is meant by one that there is not: of this group or, if its name is there, of another."""
+    if any(option.startswith(str(value)) for option in options):
+        return hint.value(key, str(value), options)
     others = [f"{group}={value}" for group in CHOOSING if group != key and value in options_of(group)]
     return hint.said(*others) if others else hint.value(key, str(value), options)
 

@@ -65,7 +65,7 @@ WRONG = {
         "plain_nets.Net\n": "conf/model/own.yaml: plain_nets.Net needs depth: add depth: VALUE",
         "plain_nets.Wide\ndepth: 1\nwidht: 2\n": "no setting of this model (did you mean width?)",
         "plain_nets.Bare\n": "conf/model/own.yaml: plain_nets.Bare is no torch.nn.Module and has no build",
-        "plain_nets.net\ndeep: 2\n": "no setting of this model (did you mean depth?)",
+        "plain_nets.net\ndepht: 2\n": "no setting of this model (did you mean depth?)",
         "plain_nets.Images\n": "conf/model/own.yaml: plain_nets.Images is no torch.nn.Module",
         "plain_nets.SGD\n": "SGD is no class or function written in plain_nets.py",
         "torchvision.models.resnet81\n": "torchvision.models has no resnet81 (did you mean resnet18?)",
