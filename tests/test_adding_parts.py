@@ -348,7 +348,7 @@ PRESET = Preset(draw, CAPTION, place=15)
 def test_a_figure_is_a_file(dstrun, copy: Path, tmp_path: Path) -> None:
     file, environment = copy / "dstrun" / "report" / "figure" / "kind" / "tally.py", {"PYTHONPATH": str(copy)}
     file.write_text(FIGURE)
-    assert "curves, tally, sparsity," in dstrun("plot", "--help", env=environment).stdout
+    assert "curves, tally, sparsity," in " ".join(dstrun("plot", "--help", env=environment).stdout.split())
     done = dstrun("plot", "tally", env=environment)
     assert done.stdout == "tally.png\n"
     assert done.stderr.startswith("Runs of every method; n = ")

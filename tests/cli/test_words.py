@@ -228,7 +228,7 @@ REFUSED = {
     "run": "words such as model=resnet56 train, without a verb",
     "resume": "the same words again resume a run",
     "list": "dstrun methods lists methods, dstrun status runs",
-    "frobnicate": "the verbs are bench, doctor, eval, export, methods, migrate, plan, plot, report, status, sync, ta",
+    "frobnicate": "the verbs are bench, diff, doctor, eval, export, methods, migrate, plan, plot, report, show, status",
     "--lr 0.1": "--lr is no flag here (did you mean optimizer.lr=VALUE?)",
     "--epochs=10": "--epochs is no flag here (did you mean epochs=10?)",
     "-v": "(did you mean --version?)",
