@@ -12,7 +12,7 @@ from typing import Any
 import fork_server
 import pytest
 
-from dstrun.cli.main import VERBS
+from dstrun.cli.verb import VERBS
 
 MAIN = Path(__file__).with_name("third") / "main.py"
 FEW = [
@@ -44,7 +44,7 @@ def test_it_is_named_like_any_other(third: Run) -> None:
     assert third("backend=liste").stderr == (
         "dstrun: backend=liste is not known: choose held, listed, masked, sparse, auto (did you mean listed?)\n"
     )
-    text = third("--help").stdout
+    text = " ".join(third("help", "settings").stdout.split())
     assert "held and masked simulate on dense storage, listed and sparse never do, auto mixes; held|listed|" in text
     rows = json.loads(third("methods", "--format", "json").stdout)
     assert {row["backend"] for row in rows} == {"any", "held, masked"}

@@ -18,7 +18,7 @@ def read(bench: str, *words: str):
 def test_defaults_are_the_settings(bench: str) -> None:
     settings, form, out = read(bench)
     assert settings == arguments.BENCHES[bench]()
-    assert (form, out) == ("md", Path("results/bench") / f"{bench}.csv")
+    assert (form, out) == (None, Path("results/bench") / f"{bench}.csv")
 
 
 def test_values_are_read_and_repeated_ones_taken_once() -> None:

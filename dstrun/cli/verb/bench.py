@@ -8,7 +8,6 @@ from importlib import import_module
 from dstrun.cli.words import parser
 from dstrun.config.option import nearest
 from dstrun.system.progress import say
-from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
 HELP = {110: ("bench kernel", "dense, masked and sparse in turns")}
@@ -30,7 +29,7 @@ def main(words: list[str]) -> int:
     made = parser(f"bench {what}", arguments.BENCHES[what].__doc__ or "", runs=False)
     settings, form, out = arguments.read(what, made, words[1:])
     from dstrun.bench import result, table
-    from dstrun.report.format import render
+    from dstrun.report.terminal import Block, show
 
     measured = []
     for rows in import_module(f"dstrun.bench.{what}").measure(settings):
@@ -39,7 +38,7 @@ def main(words: list[str]) -> int:
     shown, columns, notes = table.TABLES[what](measured)
     if form in ("csv", "json"):
         shown, columns = measured, result.columns(what)
-    put(render(shown, columns, form))
+    show([Block(shown, columns)], form)
     say("\n".join(f"- {note}" for note in [*notes, table.where(measured)]))
     say(f"next: dstrun plot bench {shlex.quote(str(out))}")
     return 0
