@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dstrun.report.figure.asked import name
-from dstrun.report.figure.canvas import PAGE_INCHES, blank, finish, title
+from dstrun.report.figure.canvas import PAGE_INCHES, blank, finish, folded, title
 from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.split import MEANING, PARTS, Split, looks, splits
 from dstrun.report.load import Run
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CAPTION = f"Memory of training by part: {MEANING}. The line across a bar is the measured peak."
 PEAK = "measured peak"
+LABEL_INCHES = 2.8
+"""Width of the names beside the bars."""
 
 
 def draw(runs: Sequence[Run]) -> Figure | None:
@@ -25,7 +27,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     found = splits(runs)
     if not found:
         return None
-    heights = [0.95 + 0.17 * len(bars) for bars in found.values()]
+    heights = [0.95 + len(bars) * (0.05 + 0.12 * _lines(bars)) for bars in found.values()]
     figure = blank(PAGE_INCHES, sum(heights))
     lines = figure.add_gridspec(len(found), 1, height_ratios=heights)
     for place, (text, bars) in enumerate(found.items()):
@@ -37,6 +39,16 @@ def draw(runs: Sequence[Run]) -> Figure | None:
 
 
 PRESET = Preset(draw, CAPTION, "finished run with measured memory", place=110)
+
+
+def _label(bar: Split) -> str:
+    """Return the name of a bar, folded so that most of the width is left for the bar."""
+    return folded(name(bar.name), LABEL_INCHES)
+
+
+def _lines(bars: Sequence[Split]) -> int:
+    """Count the lines of the longest name."""
+    return max(_label(bar).count("\n") for bar in bars) + 1
 
 
 def _stack(axis: Axes, bars: Sequence[Split]) -> None:
@@ -56,7 +68,7 @@ def _stack(axis: Axes, bars: Sequence[Split]) -> None:
         peaks, range(len(bars)), linestyle="none", marker="|", markersize=11, color=NEUTRAL, label=PEAK,
         path_effects=[edge],
     )  # fmt: skip
-    axis.set_yticks(range(len(bars)), [name(bar.name) for bar in bars])
+    axis.set_yticks(range(len(bars)), [_label(bar) for bar in bars])
     axis.set_ylim(len(bars) - 0.4, -0.6)
     axis.set_xlim(0, 1.02 * max([*ends, *peaks]))
     axis.grid(visible=False, axis="y")
