@@ -7,6 +7,9 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,10 @@ def examine() -> tuple[list[dict[str, Any]], list[Column]]:
         "results": _results,
         "data cache": _cache,
         "W&B": _wandb,
+        "TensorBoard": partial(_packages, ("tensorboard",), "tensorboard"),
+        "MLflow": partial(_packages, ("mlflow", "mlflow-skinny"), "mlflow"),
+        "safetensors": partial(_packages, ("safetensors",), "dstrun[export]"),
+        "ONNX": partial(_packages, ("onnx",), "dstrun[export]"),
         "SLURM": _slurm,
     }
     rows = []
@@ -88,6 +95,14 @@ def _wandb() -> tuple[str, str]:
 
     mode, reason = decide("auto")
     return "works", f"{importlib.metadata.version('wandb')}, {mode}: {reason}"
+
+
+def _packages(names: Sequence[str], install: str) -> tuple[str, str]:
+    """Look for a library that few need, by the names of its distributions."""
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return "works", importlib.metadata.version(name)
+    return "absent", f"pip install '{install}'" if "[" in install else f"pip install {install}"
 
 
 def _slurm() -> tuple[str, str]:
