@@ -172,7 +172,11 @@ def train(words: list[str]) -> int:
 
 
 def nothing(swept: bool) -> int:
-    """Say how to name what shall train, where no word does: no flag alone trains the default but ``--run``."""
+    """Print how to sweep, after a bare ``-m``; returns the exit code.
+
+    Raises:
+        ConfigError: other flags stand alone, of which only ``--run`` trains the defaults.
+    """
     from dstrun.cli.help import SWEEPS
 
     if not swept:

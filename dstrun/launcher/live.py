@@ -56,7 +56,7 @@ class Live:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take what is drawn off the terminal."""
+        """Clear the terminal of what is drawn."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -306,7 +306,7 @@ def exit_in_words(code: int) -> str:
 
 
 def stop(workers: Sequence[Worker]) -> None:
-    """Let processes save their runs, and say so at once; kill them where Ctrl-C comes once more."""
+    """Wait until processes have saved their runs, announcing it at once; kill them where Ctrl-C comes once more."""
     for worker in workers:
         worker.signal(signal.SIGTERM)
     left = list(workers)

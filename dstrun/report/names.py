@@ -104,7 +104,7 @@ def _setting(key: str, value: str) -> str:
 
 
 def _last(key: str) -> str:
-    """Say the last part of a dotted key in words."""
+    """Return the last part of a dotted key in words."""
     return " ".join(WORDS.get(part, part) for part in key.rpartition(".")[2].split("_"))
 
 

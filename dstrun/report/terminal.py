@@ -164,7 +164,7 @@ def _in_one_unit(values: Sequence[Any], most: float, found: list[str]) -> list[s
 
 
 def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Give each column what it cannot do without, and the rest of the width to those that would break most."""
+    """Distribute the width: to each column what it cannot do without, the rest to those that would break most."""
     widths = [_least(found, column) for column, found in zip(columns, cells, strict=True)]
     wanted = [max(map(len, [*found, *title(column).split("\n")])) for column, found in zip(columns, cells, strict=True)]
     for _ in range(width - sum(widths) - GAP * len(widths) + 1):
