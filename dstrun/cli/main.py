@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from dstrun.cli import line
 from dstrun.cli.start import check_kinds, check_single, hydra_here, of_file, read, run_one, silence_allocator, sweep
-from dstrun.system.interrupt import leave_quietly
 from dstrun.system.output import outlast, reopen
 from dstrun.system.progress import say
 from dstrun.system.safe import log_to_stderr
@@ -40,8 +39,6 @@ USAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, e
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Here alone errors become sentences."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if argv is None:  # the command itself, and no caller that has its own way with Ctrl-C
-        leave_quietly()
     asked = line.read(words)
     (reopen if asked.verb else outlast)()
     settle()

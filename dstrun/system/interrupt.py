@@ -15,7 +15,7 @@ _asked = False
 
 
 def leave_quietly() -> None:
-    """Handle Ctrl-C from here to the end of this process, shutdown included, unless another handler is set meanwhile."""
+    """Handle Ctrl-C from here to the end of this process, shutdown included, unless another handler is set."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored (``nohup ... &``)
         signal.signal(signal.SIGINT, _interrupted)
     before = sys.unraisablehook
