@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstrun.cli import line
@@ -91,6 +90,8 @@ def refuse(sentence: str, code: int) -> int:
 def report(error: BaseException) -> int:
     """Show where a fault happened; where it is none of code of a user's own, say where to tell us."""
     say("".join(traceback.format_exception(error)).rstrip())
+    from dstrun.config.trust import users_frame
+
     if frame := users_frame(error):
         return refuse(f"{frame.filename} line {frame.lineno}: {type(error).__name__}: {error}", 1)
     from importlib.metadata import PackageNotFoundError, metadata
@@ -104,16 +105,6 @@ def report(error: BaseException) -> int:
     where = f"at {urls['Issues']}" if "Issues" in urls else "to its authors"
     say(f"dstrun: this is a fault of dstrun {__version__}: please report it with the lines above {where}")
     return 1
-
-
-def users_frame(error: BaseException) -> traceback.FrameSummary | None:
-    """Return the last line of a user's own code that this program had called when an error was raised."""
-    from dstrun.config.trust import PACKAGE, is_own
-
-    frames = traceback.extract_tb(error.__traceback__)
-    while frames and not Path(frames[0].filename).is_relative_to(PACKAGE):  # the script that called it
-        del frames[0]
-    return next((frame for frame in reversed(frames) if is_own(Path(frame.filename))), None)
 
 
 def obey(asked: line.Line) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -167,6 +168,14 @@ def is_own(file: Path) -> bool:
     if installed or {"site-packages", "dist-packages"} & {*file.parts}:
         return False
     return any(file.is_relative_to(folder) for folder in own_folders(()))
+
+
+def users_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the last line of a user's own code that this program had called when an error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    while frames and not Path(frames[0].filename).is_relative_to(PACKAGE):  # the script that called it
+        del frames[0]
+    return next((frame for frame in reversed(frames) if is_own(Path(frame.filename))), None)
 
 
 def _own(top: str, directories: Sequence[str]) -> bool:

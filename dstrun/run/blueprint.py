@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from dstrun.account.flops import NetworkCost, network_cost
 from dstrun.account.survey import Survey, Unsized, survey
 from dstrun.allocation.budget import budget, met, percent
 from dstrun.allocation.uniform import Uniform
+from dstrun.config import trust
 from dstrun.config.experiment import Experiment
 from dstrun.layer.attention import expose
 from dstrun.layer.backend import AUTO, UNMEASURED
@@ -24,7 +26,7 @@ from dstrun.model import Model
 from dstrun.report.load import Run
 from dstrun.run.finished import find
 from dstrun.storage.recompute import Recompute, checkpoint
-from dstrun.system.trouble import ConfigError, located
+from dstrun.system.trouble import ConfigError, why
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,12 @@ class Blueprint:
         except Unsized as error:
             raise ConfigError(f"model={name} cannot be counted: {error}") from error
         except Exception as error:
+            frame, said = trust.users_frame(error), " ".join(why(error).split())[:200]
+            place = f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
             shape = (1, *self.dataset.image)
-            raise ConfigError(f"model={name} fails on images of shape {shape}: {located(error)}") from error
+            raise ConfigError(
+                f"model={name} fails on images of shape {shape}: {type(error).__name__}: {said}{place}"
+            ) from error
         if seen.gives != (1, classes):
             given = f"a {seen.gives}" if isinstance(seen.gives, str) else f"a tensor of shape {seen.gives}"
             raise ConfigError(f"model={name} gives {given} for one image: it must give logits, (1, {classes}) here")

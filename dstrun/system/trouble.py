@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import traceback
-from pathlib import Path
-
-PACKAGE = str(Path(__file__).parents[1])
 
 
 class ConfigError(ValueError):
@@ -52,14 +48,6 @@ def why(error: BaseException) -> str:
     if not isinstance(error, OSError):
         return str(error) or type(error).__name__
     return error.strerror or (os.strerror(error.errno) if error.errno else "") or str(error) or type(error).__name__
-
-
-def located(error: Exception) -> str:
-    """Return an error in one line, with the last line of a user's own code that it came through."""
-    trace = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in trace if not frame.filename.startswith(PACKAGE) and "-packages" not in frame.filename]
-    place = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(why(error).split())[:200]}{place}"
 
 
 def out_of_memory(error: BaseException) -> bool:
