@@ -1,4 +1,4 @@
-"""Train sparse with Lightning, save and resume: pip install lightning; python examples/lightning_loop.py."""
+"""Train with sparse weights in Lightning, save and resume: pip install lightning; python examples/lightning_loop.py."""
 
 import lightning
 import torch
@@ -12,12 +12,12 @@ EPOCHS, BATCH = 10, 64
 
 
 class Digits(lightning.LightningModule):
-    """A network, its optimizer, and the sparsifier that hangs on it."""
+    """A network, its optimizer, and the sparsifier."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.network = nn.Sequential(nn.Linear(64, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
-        # On a GPU, self.network.cuda() goes here: a sparsifier wants the network where it trains.
+        # On a GPU, call self.network.cuda() here: the network must be on its device before the sparsifier is created.
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
         self.sparsifier = Sparsifier(
             self.network, self.optimizer, "schedule.interval_steps=50", method="rigl", sparsity=0.9, steps=steps
@@ -41,7 +41,7 @@ class Digits(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint):
         self.resumed = checkpoint["sparsifier"]
 
-    def on_fit_start(self):  # by now the network has its weights
+    def on_fit_start(self):  # the weights are loaded by now
         if self.resumed is not None:
             self.sparsifier.load_state_dict(self.resumed)
 

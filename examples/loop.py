@@ -1,4 +1,4 @@
-"""Train a network of your own sparse, in a loop of your own: python examples/loop.py."""
+"""Train your own network with sparse weights in your own training loop: python examples/loop.py."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -25,7 +25,7 @@ for _ in range(EPOCHS):
     for batch in train[torch.randperm(len(train))].split(BATCH)[: len(train) // BATCH]:
         loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
         loss.backward()
-        optimizer.step()  # the sparsifier hangs on the optimizer: nothing else to call
+        optimizer.step()  # the sparsifier runs in hooks of this call: nothing else to do
         optimizer.zero_grad()
         rate.step()
 

@@ -1,4 +1,4 @@
-"""Train sparse with Hugging Face's Trainer: pip install transformers accelerate; python examples/trainer_loop.py."""
+"""Train with sparse weights in HF Trainer: pip install transformers accelerate; python examples/trainer_loop.py."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -11,7 +11,7 @@ EPOCHS, BATCH = 10, 64
 
 
 class Digits(nn.Module):
-    """A network that answers as the Trainer asks."""
+    """A network with the interface that the Trainer expects."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ def main() -> None:
         "trainer", num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH, per_device_eval_batch_size=400,
         save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, logging_strategy="no",
     )  # fmt: skip
-    model = Digits().to(arguments.device)  # where the Trainer will have it
-    optimizer = AgedAdam(model.parameters(), lr=1e-2, weight_decay=1e-2)  # under AdamW what grows would jump
+    model = Digits().to(arguments.device)  # the device that the Trainer uses
+    optimizer = AgedAdam(model.parameters(), lr=1e-2, weight_decay=1e-2)  # with AdamW, grown weights would take too large steps
     steps = EPOCHS * -(-len(train) // BATCH)
     sparsifier = Sparsifier(
         model, optimizer, "schedule.interval_steps=50", method="gse", sparsity=0.9, backend="sparse", steps=steps
