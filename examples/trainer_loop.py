@@ -35,7 +35,7 @@ def main() -> None:
         save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, logging_strategy="no",
     )  # fmt: skip
     model = Digits().to(arguments.device)  # the device that the Trainer uses
-    optimizer = AgedAdam(model.parameters(), lr=1e-2, weight_decay=1e-2)  # with AdamW, grown weights would take too large steps
+    optimizer = AgedAdam(model.parameters(), lr=1e-2, weight_decay=1e-2)  # AdamW would move grown weights too far
     steps = EPOCHS * -(-len(train) // BATCH)
     sparsifier = Sparsifier(
         model, optimizer, "schedule.interval_steps=50", method="gse", sparsity=0.9, backend="sparse", steps=steps
