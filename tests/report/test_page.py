@@ -219,10 +219,10 @@ def test_environment_counts_runs(results: Path) -> None:
 @pytest.mark.parametrize(
     ("runs", "asked"),
     [
-        ([("gse", 0.9), ("gse", 0.98)], "How does gse do on resnet56, cifar10, at sparsities 90 % and 98 %?"),
-        ([("gse", 0), ("dense", 0)], "How does gse compare with dense training on resnet56, cifar10?"),
-        ([("dense", 0.0)], "How well does dense training do on resnet56, cifar10?"),
-        ([("rigl", 0.9), ("set", 0.9)], "How do set and rigl compare on resnet56, cifar10, at 90 % sparsity?"),
+        ([("gse", 0.9), ("gse", 0.98)], "How does GSE do for ResNet-56 on CIFAR-10, at sparsities 90 % and 98 %?"),
+        ([("gse", 0), ("dense", 0)], "How does GSE compare with dense training for ResNet-56 on CIFAR-10?"),
+        ([("dense", 0.0)], "How well does dense training do for ResNet-56 on CIFAR-10?"),
+        ([("rigl", 0.9), ("set", 0.9)], "How do SET and RigL compare for ResNet-56 on CIFAR-10, at 90 % sparsity?"),
         ([], "What came of these runs?"),
     ],
 )  # fmt: skip
