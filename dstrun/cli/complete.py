@@ -1,19 +1,22 @@
-"""Completion in the shell: verbs, their flags and values, topics of help; settings of a run are left to Hydra."""
+"""Completion in the shell: verbs, their flags and words, topics of help; the names of settings are left to Hydra."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from dstrun.cli import line
+from dstrun.cli import line, offered
 from dstrun.cli.flags import INSTEAD
+from dstrun.cli.shell import SCRIPTS
 from dstrun.cli.start import hydra_here
 from dstrun.cli.verb import VERBS
-from dstrun.config.option import GROUPS
+from dstrun.cli.words import QUERY
+from dstrun.config.option import expanded
 from dstrun.config.schema import SETTINGS
 from dstrun.system.trouble import ConfigError
 
@@ -32,12 +35,15 @@ def complete(words: Sequence[str]) -> int:
     Raises:
         ConfigError: it is not the shell that asks.
     """
+    if script := next((SCRIPTS[word] for word in words if word in SCRIPTS), ""):
+        print(script)
+        return 0
     if any(word.startswith("query=") for word in words):
         if "COMP_LINE" not in os.environ:
             raise ConfigError("-sc query=SHELL is what the shell says where it completes: it sets COMP_LINE")
         typed = os.environ["COMP_LINE"].split(" ")[1:]
         if typed:
-            print("\n".join(dict.fromkeys(candidates([word for word in typed[:-1] if word], typed[-1]))))
+            print("\n".join(candidates([word for word in typed[:-1] if word], typed[-1].lstrip("'\""))))
         return 0
     return _hydra(words)
 
@@ -67,8 +73,10 @@ def candidates(before: Sequence[str], word: str) -> list[str]:
         elif word.startswith("-"):
             found = _flags(parser)
         else:
-            found = [*_places(asked, parser), *_settings(asked, before, word)]
-    return [name for name in found if name.startswith(word)]
+            found = [*_places(asked, parser, word)]
+            if not (asked.verb and found):
+                found += _settings(asked, before, word)
+    return list(dict.fromkeys(name for name in found if name.startswith(word)))
 
 
 def _flags(parser: Parser) -> list[str]:
@@ -76,13 +84,42 @@ def _flags(parser: Parser) -> list[str]:
     return [*(flag for flag in every if flag.startswith("--") and flag not in INSTEAD), "--help", "--version"]
 
 
-def _places(asked: line.Line, parser: Parser) -> list[str]:
-    """Return what may stand for a word that is no flag: a verb, or what the verb's next word may be."""
+def _places(asked: line.Line, parser: Parser, word: str) -> Iterator[str]:
+    """Yield what may stand for a word that is no flag: a verb, or what the verb's next word may be."""
     if asked.verb is None:
-        return [] if any("=" in word for word in asked.words) else [*VERBS, "help"]
-    taken = [word for word in asked.words if not word.startswith("-")]
-    choices = [action for action in parser._actions if not action.option_strings and action.choices]
-    return [str(choice) for choice in choices[0].choices or ()] if choices and not taken else []
+        yield from () if any("=" in word for word in asked.words) else (*VERBS, "help")
+        return
+    taken = [at for at in _plain(asked.words, parser) if "=" not in at]
+    for place, action in enumerate(action for action in parser._actions if not action.option_strings):
+        many = action.nargs == "*"
+        if place < len(taken) and not many:
+            continue
+        if action.choices:
+            yield from map(str, action.choices)
+        elif action.metavar == "RUN":
+            yield from offered.runs(word)
+        elif many and "where=" in str(action.metavar):
+            yield from _query(word, taken[place:], QUERY if asked.verb == "table" else QUERY[:1])
+        if not many:
+            return
+
+
+def _plain(words: Sequence[str], parser: Parser) -> list[str]:
+    """Return the words that are neither flags nor follow a flag that takes a word."""
+    valued = [flag for action in parser._actions if action.nargs is None for flag in action.option_strings]
+    pairs = zip(["", *words], words, strict=False)
+    return [word for before, word in pairs if not word.startswith("-") and before not in valued]
+
+
+def _query(word: str, results: Sequence[str], keys: Sequence[str]) -> Iterator[str]:
+    """Yield the words of a query of runs; not where nothing is typed, as a folder may stand there."""
+    key, sign, text = word.partition("=")
+    if not sign:
+        yield from (f"{key}=" for key in keys if word)
+    elif key in keys:
+        below = results or ["results"]
+        found = offered.conditions(text, below) if key == "where" else offered.listed_fields(text, below)
+        yield from (f"{key}={one}" for one in found)
 
 
 def _topics(word: str) -> list[str]:
@@ -100,26 +137,16 @@ def _settings(asked: line.Line, before: Sequence[str], word: str) -> list[str]:
     if asked.verb is not None and asked.verb not in TAKE_SETTINGS:
         return []
     key, sign, text = word.partition("=")
-    if sign and key.lstrip("+") in SETTINGS:
-        return [f"{key}={value}" for value in _values(key.lstrip("+"), text)]
-    if sign and key in (*GROUPS, "protocol") and "," in text:
-        from dstrun.cli.help import options
-
-        done = text.rpartition(",")[0]
-        return [f"{key}={done},{name}" for name in options(key) if name not in done.split(",")]
-    found = _asked_of_hydra([before_word for before_word in before if before_word != asked.verb], word)
-    # a value that Hydra names is the one that is set already, and no other
-    return [name for name in found if not sign or key in (*GROUPS, "protocol") or "/" in key]
+    if sign and "/" not in key:  # Hydra would name the value that is set already, and no other
+        return [f"{key}={value}" for value in offered.values(key.lstrip("+"), text, before, _folders(before))]
+    found = _asked_of_hydra(before, word)
+    return [name for name in found if not name.endswith("._target_=")]
 
 
-def _values(key: str, text: str) -> list[str]:
-    """Return the values that a setting may have; after those of a list that stand there."""
-    item = SETTINGS[key]
-    bound = item.metadata["bound"]
-    bound = bound() if key == "tracker" else bound
-    known = list(bound) if isinstance(bound, tuple) else ["true", "false"] if item.type == "bool" else []
-    done, comma, _ = text.rpartition(",")
-    return [f"{done}{comma}{value}" for value in known if value not in done.split(",")]
+def _folders(before: Sequence[str]) -> list[str]:
+    """Return the folders of ``--config-dir``."""
+    pairs = pairwise(before)
+    return [expanded(folder) for flag, folder in pairs if flag in ("-cd", "--config-dir")]
 
 
 def _parser(asked: line.Line) -> Parser:
@@ -143,13 +170,17 @@ def _parser(asked: line.Line) -> Parser:
 
 def _asked_of_hydra(before: Sequence[str], word: str) -> list[str]:
     """Return what Hydra completes."""
+    from dstrun.config.diagnose import FAULTS
+
+    pairs = zip(["", *before], before, strict=False)
+    before = [word for last, word in pairs if "=" in word or word.startswith("-") or last in line.VALUED]
     words = ["dstrun", *before, word]
     os.environ["COMP_LINE"] = " ".join(words)
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     with redirect_stdout(io.StringIO()) as said:
         try:
             _hydra(["query=bash", *before])
-        except ConfigError:  # of words that stand before it
+        except (*FAULTS, ConfigError):  # of words that stand before it
             return []
     return said.getvalue().split()
 

@@ -14,14 +14,15 @@ from typing import Any
 import yaml
 
 from dstrun.cli.help import GROUP, HERE, WIDTH, defaults, entry, options
-from dstrun.config.option import GROUPS, Above, AtLeast, OneOf, Within
+from dstrun.config.option import GROUPS, Above, AtLeast, Bound, OneOf, Within
 from dstrun.config.trust import locate
-from dstrun.config.written import Written, arguments, find, lineage
+from dstrun.config.written import Written, arguments, constant, find, lineage
 
 PAPER = "# Paper: "
 """How the line of a preset begins that names its paper: ``# Paper: name, authors year; what else``."""
 
 KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a name"}
+BOOLEAN = ("true", "false")
 MARKS: Mapping[str, Callable[..., Any]] = {mark.__name__: mark for mark in (Above, AtLeast, OneOf, Within)}
 
 
@@ -54,6 +55,26 @@ def option(name: str, chosen: str, folders: Sequence[str]) -> str:
     if sets := _sets(name, held):
         lines += ["", "It sets:", *textwrap.wrap(" ".join(sets), WIDTH, initial_indent="  ", subsequent_indent="  ")]
     return "\n".join(lines)
+
+
+def choices(name: str, key: str, chosen: Sequence[str], folders: Sequence[str] = ()) -> list[str]:
+    """List the values that a setting of options may have; none where it is a number or a text.
+
+    Args:
+        name: of the group.
+        key: of the setting.
+        chosen: the options; of others, their settings are not looked at.
+        folders: where a user's own options are.
+    """
+    found: dict[str, None] = {}
+    for option in chosen:
+        for cls in _classes(name, _source(name, option, folders)):
+            if line := _annotated(cls).get(key):
+                mark = _mark(line.annotation, cls.module)
+                named = {node.id for node in ast.walk(line.annotation) if isinstance(node, ast.Name)}
+                found |= dict.fromkeys(mark if isinstance(mark, tuple) else BOOLEAN if "bool" in named else ())
+                break
+    return list(found)
 
 
 def _summary(name: str, chosen: str, folders: Sequence[str]) -> str:
@@ -106,7 +127,8 @@ def _held(source: str) -> dict[str, Any]:
 def _classes(name: str, source: str) -> list[Written]:
     """Return the class of an option and those it is derived from; a preset's is that of the method it is made of."""
     held = _held(source)
-    target = held.get("_target_")
+    own = held.get(name)
+    target = held.get("_target_") or (own.get("_target_") if isinstance(own, Mapping) else None)
     for part in held.get("defaults", []) if target is None else []:
         if isinstance(part, str) and part.endswith(f"@{name}"):
             target = _held(_source(name, part.partition("@")[0], ())).get("_target_")
@@ -123,7 +145,7 @@ def _fields(name: str, held: Mapping[str, Any], classes: Sequence[Written]) -> d
     for cls in classes:
         for key, line in _annotated(cls).items():
             plain = ast.unparse(line.value) if line.value else "null"
-            found.setdefault(key, (_shown(values.get(key, _literal(plain))), _takes(line.annotation)))
+            found.setdefault(key, (_shown(values.get(key, _literal(plain))), _takes(line.annotation, cls.module)))
     if not found and classes:  # a class that was not written for dstrun
         taken = arguments(f"{classes[0].module}.{classes[0].node.name}").defaults
         found = {
@@ -159,26 +181,43 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _takes(kind: ast.expr) -> str:
-    """Return what a setting takes, by its annotation as it is written."""
-    bound, names = "", {node.id for node in ast.walk(kind) if isinstance(node, ast.Name)}
-    for node in ast.walk(kind):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MARKS:
-            try:
-                given = [ast.literal_eval(argument) for argument in node.args]
-                more = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
-            except ValueError:  # names that stand elsewhere
-                continue
-            mark = MARKS[node.func.id](*given, **more)
-            bound = "|".join(mark) if isinstance(mark, tuple) else f" {_bare(mark.text)}"
-    if "Share" in names:
-        bound = f" {_bare(Within(0, 1).text)}"
-    if "|" in bound or (bound and not bound.startswith(" ")):
-        plain = bound
+def _takes(kind: ast.expr, module: str) -> str:
+    """Return what a setting takes, by its annotation as it is written in a module."""
+    names, mark = {node.id for node in ast.walk(kind) if isinstance(node, ast.Name)}, _mark(kind, module)
+    if isinstance(mark, tuple):
+        plain = "|".join(mark)
     else:
+        bound = f" {_bare(mark.text)}" if mark else ""
         plain = next((word for name, word in KINDS.items() if name in names), "a number" if bound else "")
         plain = ("numbers" if "tuple" in names and plain else plain) + bound
     return plain + (", or null" if "None" in ast.unparse(kind) and plain else "")
+
+
+def _mark(kind: ast.expr, module: str) -> Bound | tuple[str, ...] | None:
+    """Return the bound of an annotation as it is written in a module; ``None`` where it has none."""
+    found = None
+    for node in ast.walk(kind):
+        if isinstance(node, ast.Name) and node.id == "Share":
+            found = Within(0, 1)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MARKS:
+            try:
+                given = [value for argument in node.args for value in _given(argument, module)]
+                more = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
+            except ValueError:  # names that stand elsewhere
+                continue
+            found = MARKS[node.func.id](*given, **more)
+    return found
+
+
+def _given(argument: ast.expr, module: str) -> list[Any]:
+    """Return what an argument gives: itself, or what a starred name of its module holds."""
+    if not isinstance(argument, ast.Starred):
+        return [ast.literal_eval(argument)]
+    held = constant(module, ast.unparse(argument.value))
+    parts = held.keys if isinstance(held, ast.Dict) else held.elts if isinstance(held, ast.Tuple | ast.List) else None
+    if parts is None:
+        raise ValueError(f"{ast.unparse(argument)} is not written here")
+    return [ast.literal_eval(part) for part in parts if part is not None]
 
 
 def _bare(text: str) -> str:

@@ -89,7 +89,8 @@ set: dstrun --cfg job shows it, with the words of a run after it.
 
 Flags of a run: -m/--multirun, -cn/--config-name NAME, -cd/--config-dir DIR,
   -r/--run, -c/--cfg job, -i/--info, --hydra-help; they stand anywhere.
-Completion: eval "$(dstrun -sc install=bash)"
+Completion, in ~/.bashrc: eval "$(dstrun -sc install=bash)"
+            in ~/.zshrc:  eval "$(dstrun -sc install=zsh)"
 Exit codes: 0 done, 1 a run failed, 2 wrong usage or configuration,
   3 nothing matched, 75 being run elsewhere, 130 interrupted.
 """

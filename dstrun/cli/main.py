@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from dstrun.cli import line
 from dstrun.cli.start import check_kinds, check_single, hydra_here, of_file, read, run_one, silence_allocator, sweep
+from dstrun.system.lazy import announce
 from dstrun.system.output import outlast, reopen
 from dstrun.system.progress import say
 from dstrun.system.safe import log_to_stderr
@@ -65,8 +66,12 @@ def users_trouble(error: Exception) -> str | None:
 
 
 def settle() -> None:
-    """Make output and environment such that nothing fails of them: letters that cannot be shown, no home, no name."""
+    """Make output and environment such that nothing fails of them: letters that cannot be shown, no home, no name.
+
+    From here on, whatever loads PyTorch, whichever the verb, says so.
+    """
     log_to_stderr()
+    announce()
     silence_allocator()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

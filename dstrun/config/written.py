@@ -67,6 +67,16 @@ def names(module: str, deep: int = 0) -> set[str]:
     return {name for name in found if not name.startswith("_")}
 
 
+def constant(module: str, name: str) -> ast.expr | None:
+    """Return what a module assigns to a name at its top; ``None`` where it is not written there."""
+    file = trust.locate(module)
+    for node in _tree(file).body if file else ():
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if isinstance(node, ast.Assign | ast.AnnAssign) and any(_is_name(t) and t.id == name for t in targets if t):  # type: ignore[attr-defined]
+            return node.value
+    return None
+
+
 def lineage(found: Written) -> tuple[list[Written], list[str]]:
     """Return a class with those that it is derived from, and the names of bases that are PyTorch's or unknown."""
     classes, outside = [found], []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dstrun.cli.words import found_runs, missing
@@ -88,7 +88,15 @@ def table(
     return built
 
 
-def plot(preset: str, *which: str | os.PathLike[str]) -> Figure:
+def plot(
+    preset: str,
+    *which: str | os.PathLike[str],
+    title: str = "",
+    names: Mapping[str, str] | None = None,
+    width: float | None = None,
+    ylim: tuple[float, float] | None = None,
+    columns: int | None = None,
+) -> Figure:
     """Draw a figure as ``dstrun plot`` does; a notebook shows it, ``savefig`` writes it.
 
     It is not pyplot's: nothing has to be closed, and nothing is shown twice.
@@ -96,9 +104,14 @@ def plot(preset: str, *which: str | os.PathLike[str]) -> Figure:
     Args:
         preset: which figure, ``"sparsity"``.
         *which: as in ``runs``.
+        title: of the figure.
+        names: in place of keys, ``{"gse": "Ours"}``; others are those of papers.
+        width: in inches.
+        ylim: limits of the vertical axes, ``(40, 60)``.
+        columns: panels side by side, 1 to 8.
 
     Raises:
-        ConfigError: there is no such figure, or there are no runs for it.
+        ConfigError: there is no such figure, there are no runs for it, or it cannot be drawn as asked.
     """
     from dstrun.report import figure
 
@@ -109,7 +122,8 @@ def plot(preset: str, *which: str | os.PathLike[str]) -> Figure:
         known = f"choose {', '.join(figure.PRESETS)}{nearest(preset, figure.PRESETS)}"
         raise ConfigError(f"plot {preset} is not known: {known}")
     words = _texts(which)
-    drawn = figure.drawn(lambda: found.draw(found_runs(words)))
+    with figure.asking(figure.Asked(title, names or {}, width, ylim, columns)):
+        drawn = figure.drawn(lambda: found.draw(found_runs(words)))
     if drawn is None:
         raise ConfigError(missing(words, found.needs))
     return drawn

@@ -87,8 +87,14 @@ def resolve(name: str, runs: Sequence[Run], word: str) -> Field:
         raise ConfigError(f"{word}{name} may be {', '.join(sorted(ends)[:5])}: say which")
     if not known:
         return Field(name, name)  # nothing is finished, and so nothing has it
-    names = [*SHORT, *CHOICES, *OF_RUN, *known, *(key.removeprefix("config.") for key in known)]
-    raise ConfigError(f"{word}{name} is no field of these runs{hint.field(name, names)}")
+    raise ConfigError(f"{word}{name} is no field of these runs{hint.field(name, names(runs))}")
+
+
+def names(runs: Iterable[Run]) -> list[str]:
+    """Name the fields of runs, as one may type them: those that all have, and the keys of their records."""
+    known = dict.fromkeys(key for run in runs if run.record for key in _keys(run.record))
+    typed = (key.removeprefix("config.") for key in known)
+    return list(dict.fromkeys([*SHORT, *sorted(CHOICES), *OF_RUN, *typed, *known]))
 
 
 def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from dstrun.config.option import AtLeast, OneOf, Within, check_value, nearest
 from dstrun.report.load import EMERGES, Run
@@ -30,6 +30,17 @@ REQUIRED = ("dataset", "model", "method", "sparsity", "metric", "value", "source
 
 SAME = 0.0005
 """How far two sparsities may be apart: papers print 0.8889 for 8/9."""
+
+
+class Footnote(NamedTuple):
+    """What the foot of a table says of a published number: where it stands, how the trainings compare, and the note."""
+
+    cite: str
+    training: Training
+    note: str
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.cite, self.training.said, self.note)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +96,9 @@ class Reference:
         known |= {"allocation": self.allocation} if self.allocation else {}
         return compare(run, {"dataset.limit": "null"} | known, self.method, self.metric)
 
-    def footnote(self, run: Run) -> str:
-        """Return source, how the trainings compare, and the note, for the foot of a table."""
-        return "; ".join(filter(None, (self.cite, self.training(run).said, self.note)))
+    def footnote(self, run: Run) -> Footnote:
+        """Return what the foot of a table says beside a run."""
+        return Footnote(self.cite, self.training(run), self.note)
 
     def fits(self, run: Run) -> bool:
         """Return whether a finished run of the same data, model, method, allocation and metric is the same experiment.

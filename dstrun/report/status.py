@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -17,6 +18,8 @@ from dstrun.record import sealed
 from dstrun.record.valid import SILENT_SECONDS
 from dstrun.report import load
 from dstrun.report.format import Column, in_seconds
+from dstrun.report.terminal import Block, fitting
+from dstrun.system import safe
 from dstrun.system.trouble import ConfigError
 
 STATES = (
@@ -24,8 +27,8 @@ STATES = (
 )  # fmt: skip
 
 COLUMNS = [
-    Column("run"),
-    Column("state"),
+    Column("run", head=True),
+    Column("state", head=True),
     Column("epoch", kind="progress", of="epochs"),
     Column("top1", kind="percent", digits=2),
     Column("eta_seconds", "ETA", kind="seconds"),
@@ -35,6 +38,13 @@ COLUMNS = [
     Column("job"),
     Column("message"),
 ]
+
+TROUBLE = ("lost", "failed", "diverged", "damaged")
+STYLES = {
+    "done": "green", "running": "cyan", "interrupted": "yellow", "queued": "dim", "not started": "dim",
+    **dict.fromkeys(TROUBLE, "red"),
+}  # fmt: skip
+"""Of states, at a terminal."""
 
 ASK_SECONDS = 30.0
 """How often SLURM is asked for jobs whose client has gone, and the file system for its time."""
@@ -293,6 +303,24 @@ def chooser(states: str | None, sort: str) -> Callable[[Sequence[dict[str, Any]]
     for state in sorted((wanted or set()) - set(STATES)):
         raise ConfigError(f"--state {state} is not known: choose {', '.join(STATES)}{nearest(state, STATES)}")
     return lambda rows: sorted((row for row in rows if wanted is None or row["state"] in wanted), key=SORTS[sort])
+
+
+def blocks(rows: Sequence[dict[str, Any]], width: int) -> list[Block | str]:
+    """Lay rows out for a terminal: without columns that no row has, and messages below, where they have room.
+
+    Where that is too wide for it, names lose the beginning that all have, which stands above them.
+    """
+    shown = [c for c in COLUMNS if c.key != "message" and any(row[c.key] is not None for row in rows)]
+    beginning = "" if fitting(rows, shown, width) == shown else common([row["run"] for row in rows])
+    rows = [row | {"run": row["run"].removeprefix(beginning)} for row in rows]
+    said = [f"- {row['run']}: {safe.line(str(row['message']))}" for row in rows if row["message"]]
+    table = Block(rows, shown, f"{beginning}..." if beginning else "", {"state": STYLES})
+    return [table, *(["\n".join(said)] if said else [])]
+
+
+def common(names: Sequence[str]) -> str:
+    """Return the beginning that all of several names have, whole words of it."""
+    return re.sub(r"[^-/]*$", "", os.path.commonprefix(names)) if len(names) > 1 else ""  # noqa: RUF071  letters
 
 
 def count(rows: Iterable[dict[str, Any]]) -> str:

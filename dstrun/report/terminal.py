@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dstrun.report.format import Column, Mean, cell, render, spans
@@ -24,16 +24,31 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 
 @dataclass(frozen=True)
 class Block:
-    """A table with its title, part of what a verb prints besides text."""
+    """A table with its title, part of what a verb prints besides text.
+
+    Attributes:
+        rows: values by column key.
+        columns: what is shown of them, in this order.
+        title: above it.
+        styles: at a terminal, of cells by column key and text, as rich writes styles.
+    """
 
     rows: Sequence[dict[str, Any]]
     columns: Sequence[Column]
     title: str = ""
+    styles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def on_terminal() -> bool:
     """Return whether what is printed is read at a terminal."""
     return sys.stdout.isatty()
+
+
+def width() -> int:
+    """Return how many columns the terminal has."""
+    from rich.console import Console
+
+    return Console().width
 
 
 def show(blocks: Sequence[Block | str], fmt: str | None) -> None:
@@ -77,7 +92,7 @@ def draw(block: Block | str, console: Any) -> None:
     if block.title:
         console.print(Text(safe.line(block.title), style="bold"))
     shown = fitting(block.rows, block.columns, console.width)
-    console.print(_table(block.rows, shown, console.width))
+    console.print(_table(block, shown, console.width))
     if missing := [title(column, " ") for column in block.columns if column not in shown]:
         note = f"{counted(len(missing), 'column')} left out here (--format md shows all): {', '.join(missing)}"
         console.print(Text(wrapped(note, console.width), style="dim"), soft_wrap=True)
@@ -175,11 +190,12 @@ def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: in
     return widths
 
 
-def _table(rows: Sequence[dict[str, Any]], columns: Sequence[Column], width: int) -> Any:
+def _table(block: Block, columns: Sequence[Column], width: int) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    rows = block.rows
     padding = (0, GAP - 1, 0, 0)  # and a column between two
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding, collapse_padding=True)
     cells = [texts(rows, column) for column in columns]
@@ -192,6 +208,14 @@ def _table(rows: Sequence[dict[str, Any]], columns: Sequence[Column], width: int
     for column, found in zip(columns, cells, strict=True):
         found[:] = [text if named.get((i, column.key), 1) else "" for i, text in enumerate(found)]
     for i, row in enumerate(rows):
-        best = [isinstance(value := row.get(column.key), Mean) and value.best for column in columns]
-        table.add_row(*(Text(found[i], style="bold" if b else "") for found, b in zip(cells, best, strict=True)))
+        table.add_row(
+            *(Text(found[i], style=_style(block, row, column)) for found, column in zip(cells, columns, strict=True))
+        )
     return table
+
+
+def _style(block: Block, row: dict[str, Any], column: Column) -> str:
+    """Return the style of a cell; the best of a column is bold."""
+    value = row.get(column.key)
+    best = isinstance(value, Mean) and value.best
+    return "bold" if best else block.styles.get(column.key, {}).get(str(value), "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import shutil
 import signal
@@ -21,7 +20,7 @@ from rich.text import Text
 
 from dstrun.report import status
 from dstrun.report.format import cell
-from dstrun.report.status import Sweep, count, totals
+from dstrun.report.status import STYLES, TROUBLE, Sweep, common, count, totals
 from dstrun.system import safe
 
 Choose = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
@@ -33,12 +32,6 @@ LEAST = 5
 GAP = "  "
 NAME = 8
 """Characters of a name that are left on the narrowest terminal."""
-
-TROUBLE = ("lost", "failed", "diverged", "damaged")
-STYLES = {
-    "done": "green", "running": "cyan", "interrupted": "yellow", "queued": "dim", "not started": "dim",
-    **dict.fromkeys(TROUBLE, "red"),
-}  # fmt: skip
 
 LEAVE = ("q", "Q")
 KEY_SECONDS = 0.2
@@ -215,11 +208,11 @@ def _said(row: dict[str, Any]) -> str:
 
 def _fit(table: list[list[str]], names: Sequence[str], width: int) -> list[int]:
     """Return the widths of the columns that fit, and shorten the names where that is not enough."""
-    common = re.sub(r"[^-/]*$", "", os.path.commonprefix(names)) if len(names) > 1 else ""  # noqa: RUF071  letters
+    beginning = common(names)
     widths = _widths(table)
     if _total(widths) > width:
         for line in table[1:]:
-            line[0] = line[0].removeprefix(common)
+            line[0] = line[0].removeprefix(beginning)
         widths = _widths(table)
     while len(widths) > LEAST and _total(widths) > width:
         widths.pop()

@@ -6,7 +6,9 @@ them from here. A class derived from one of theirs needs it at once, and so a mo
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,36 @@ class Lazy:
         if self.__module is None:
             self.__module = import_module(self.__name)
         return getattr(self.__module, attribute)
+
+
+class Announced:
+    """Finds PyTorch on behalf of whoever imports it first, and says so while it is loaded."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return where PyTorch is; ``None`` of other modules."""
+        if name != "torch":
+            return None
+        found = PathFinder.find_spec(name, path, target)
+        if found is None or found.loader is None:
+            return found
+        load = found.loader.exec_module
+
+        def announced(module: ModuleType) -> None:
+            from dstrun.system.progress import doing
+
+            sys.meta_path.remove(Announced)
+            with doing("loading PyTorch"):
+                load(module)
+
+        found.loader.exec_module = announced  # type: ignore[method-assign]
+        return found
+
+
+def announce() -> None:
+    """Have whatever loads PyTorch from now on say so."""
+    if "torch" not in sys.modules and Announced not in sys.meta_path:
+        sys.meta_path.insert(0, Announced)
 
 
 if TYPE_CHECKING:

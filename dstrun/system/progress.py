@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
 from dstrun.system.safe import visible, without_secrets
@@ -26,8 +26,13 @@ TIMED_SECONDS, TIMED_STEPS = 3.0, 5
 HEAD_LINES = 30
 """After so many epochs the names of the columns are printed again."""
 
+CLEARED = "\x1b[2K\r"
+"""Clears a line of the terminal."""
+
 _muted = False
 _said: set[str] = set()
+_doing: list[str] = []
+"""What takes a moment now, the innermost last."""
 
 
 def say(line: str) -> None:
@@ -85,26 +90,77 @@ def doing(what: str) -> Iterator[None]:
     Args:
         what: is done, as ``loading PyTorch``.
     """
-    if _muted or threading.current_thread() is not threading.main_thread():  # runs in turns have logs of their own
+    in_turns = threading.current_thread() is not threading.main_thread()  # such runs have logs of their own
+    if _muted or in_turns or any(what in outer for outer in _doing):
         yield
         return
-    if not draws():
-        late = threading.Timer(MOMENT_SECONDS, say, [f"{what} ..."])
-        late.daemon = True
-        late.start()
-        try:
+    _doing.append(what)
+    try:
+        with _noticed(f"{what} ...") if draws() else _said_late(f"{what} ..."):
             yield
-        finally:
-            late.cancel()
-            late.join()  # so that no line comes after what follows
-        return
-    with suppress(OSError, ValueError):
-        print(f"\x1b[2K\r{what} ...", end="\r", file=sys.stderr, flush=True)
+    finally:
+        _doing.pop()
+
+
+@contextmanager
+def _said_late(text: str) -> Iterator[None]:
+    """Print a line of the log once it takes longer."""
+    late = threading.Timer(MOMENT_SECONDS, say, [text])
+    late.daemon = True
+    late.start()
     try:
         yield
     finally:
+        late.cancel()
+        late.join()  # so that no line comes after what follows
+
+
+@contextmanager
+def _noticed(text: str) -> Iterator[None]:
+    """Show a line on the terminal."""
+    notice: Any = _Notice(sys.stderr, text)
+    try:
+        with redirect_stderr(notice):
+            yield
+    finally:
+        notice.end()
+
+
+class _Notice:
+    """Stands in for stderr while a line is shown there: what is written goes above the line.
+
+    Args:
+        stream: stderr, which may be another notice that comes back at the end.
+        text: of the line.
+    """
+
+    def __init__(self, stream: Any, text: str) -> None:
+        self.outer = stream if isinstance(stream, _Notice) else None
+        self.stream, self.text = self.outer.stream if self.outer else stream, text
+        self._show(self.text)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what stderr has."""
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write above the line."""
+        self.stream.write(f"{CLEARED}{text}" if self._whole else text)
+        self._whole = text.endswith("\n")
+        if self._whole:
+            self._show(self.text)
+        return len(text)
+
+    def end(self) -> None:
+        """Take the line away."""
+        self._show(self.outer.text if self.outer else "")
+
+    def _show(self, text: str) -> None:
+        self._whole = True
+        """Whether nothing is written of the line that would be written on."""
         with suppress(OSError, ValueError):
-            print("\x1b[2K\r", end="", file=sys.stderr, flush=True)
+            self.stream.write(f"{CLEARED}{text}\r" if text else CLEARED)
+            self.stream.flush()
 
 
 class Progress:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 HIDDEN = (
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff"  # control characters, and halves of others
@@ -79,9 +79,22 @@ def put(text: str) -> None:
     sys.stdout.write(f"{visible(text)}\n")
 
 
+class Stderr(logging.StreamHandler[TextIO]):
+    """Log to what stderr is at the moment: whoever draws a bar there stands in for it, and puts lines above the bar."""
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """Return stderr."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: object) -> None:
+        pass
+
+
 def log_to_stderr() -> None:
     """Send log lines and warnings of libraries to stderr, each safe: matplotlib quotes letters that it cannot draw."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Stderr()
     handler.setFormatter(Visible("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.captureWarnings(True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,21 @@ COMPLETED = {
     "epochs=": [],
     "-m method=set,rig": ["method=set,rigl"],
     "--multi": ["--multirun"],
+    "model=mlp optimizer.nesterov=": ["optimizer.nesterov=true", "optimizer.nesterov=false"],
+    "optimizer=adamw optimizer.lr_sch": ["optimizer.lr_schedule="],
+    "method=dst method.rounding=": ["method.rounding=ceil", "method.rounding=floor"],
+    "method.noise=": ["method.noise=gradients", "method.noise=weights"],
+    "dataset=torchvision dataset.name=K": ["dataset.name=KMNIST"],
+    "grow.gamma=": [],
+    "subset=gra": ["subset=grabo", "subset=graest"],
+    "tracker=[wandb,m": ["tracker=[wandb,mlflow"],
+    "table whe": ["where="],
+    "table where=method:gse,ri": ["where=method:gse,rigl"],
+    "status --state done ": [],
+    "plot curves where=state:d": ["where=state:done", "where=state:diverged", "where=state:damaged"],
+    "table rows=method,spars": ["rows=method,sparsity"],
+    "plot curves rows=me": [],
+    "eval RUN dev": ["device="],
 }
 
 
@@ -199,6 +215,44 @@ COMPLETED = {
 def test_the_shell_completes(line: str) -> None:
     *before, word = line.split(" ")
     assert candidates(before, word) == COMPLETED[line]
+
+
+def test_the_shell_completes_runs_and_keys_of_their_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = next((HERE / "results" / "published").rglob("record.json"))
+    run = tmp_path / "results" / "default" / kept.parent.name
+    run.mkdir(parents=True)
+    shutil.copy(kept, run)
+    monkeypatch.chdir(tmp_path)
+    assert candidates(["eval"], "") == candidates(["diff", "a"], run.name[:3]) == [run.name]
+    assert candidates(["show", run.name], "") == []
+    assert candidates(["weights"], "results/") == [f"results/default/{run.name}"]
+    assert candidates([], f"init={run.name[:3]}") == [f"init={run.name}"]
+    assert "where=accuracy.top1" in candidates(["table"], "where=accu")
+    assert "where=allocation:" in candidates(["table"], "where=alloc")
+    assert candidates(["table", "elsewhere"], "where=accu") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_reads_what_makes_it_ask(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    assert cli.main(["-sc", f"install={shell}"]) == 0
+    script = capsys.readouterr().out
+    asked = "complete -p dstrun" if shell == "bash" else 'echo "${_comps[dstrun]}"'
+    flags = ["--norc"] if shell == "bash" else ["-f"]
+    home = {**os.environ, "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
+    done = subprocess.run([shell, *flags, "-c", f"{script}\n{asked}"], capture_output=True, text=True, env=home)
+    assert "_dstrun" in done.stdout
+    assert done.stderr == ""
+
+
+def test_bash_completes_behind_what_breaks_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """Readline holds ``gse`` of ``grow=gse`` to be the word, as ``=`` breaks words for it."""
+    assert cli.main(["-sc", "install=bash"]) == 0
+    answers = "dstrun() { echo grow=gradient; echo grow=gse; }\nCOMP_LINE='dstrun grow=g' COMP_POINT=13"
+    script = f"{capsys.readouterr().out}\n{answers}\n_dstrun dstrun g grow\nprintf '<%s>' \"${{COMPREPLY[@]}}\""
+    done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "<gradient><gse>"
 
 
 HERE = Path(__file__).parents[2]

@@ -68,6 +68,15 @@ def test_a_figure_shows_itself_once() -> None:
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 
+def test_a_figure_is_drawn_as_asked() -> None:
+    asked = {"title": "Mine", "names": {"gse": "Ours"}, "width": 5.0, "ylim": (10, 60)}
+    figure = library.plot("curves", "results", **asked)  # type: ignore[arg-type]
+    texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]  # type: ignore[attr-defined]
+    assert ("Mine" in texts, "Ours" in texts, "GSE" in texts) == (True, True, False)
+    assert (figure.get_figwidth(), figure.axes[0].get_ylim()) == (5.0, (10, 60))
+    assert library.plot("curves", "results").get_figwidth() != 5.0
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
@@ -79,6 +88,9 @@ def test_a_figure_shows_itself_once() -> None:
         ),
         (lambda: library.table("results", preset="memry"), "did you mean memory"),
         (lambda: library.plot("sparsty"), "plot sparsty is not known: choose .*did you mean sparsity"),
+        (lambda: library.plot("curves", "results", width=0.5), "--width 0.5 must be 1.5 to 30 inches"),
+        (lambda: library.plot("curves", "results", ylim=(60, 40)), "--ylim 60,40 must be two numbers, the lower first"),
+        (lambda: library.plot("curves", "results", columns=9), "--columns 9 must be 1 to 8"),
         (lambda: library.plot("subset", "results", "where=grow:random"), "no .* below results that meets"),
     ],
 )

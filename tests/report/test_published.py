@@ -296,12 +296,12 @@ def test_a_footnote_says_source_training_and_note(tmp_path: Path) -> None:
     row = ROW.replace("er,,", "er,scope=global batch_size=128,") + "read off a figure"
     run = configured(run_of(epochs=6), "dataset.limit", 20000)
     (found, *_) = references([user(tmp_path, row)]).find(run, "accuracy.top1")
-    assert found.footnote(run) == (
+    assert str(found.footnote(run)) == (
         "Us (verified); differs: epochs=200 (ours 6), scope=global (layer), dataset.limit=null (20000); not known: "
         "schedule, method.batch, grow.sampling, optimizer, label_smoothing, allocation.dense_first; read off a figure"
     )
     configured(run, "dataset.limit", None)
-    assert "20000" not in found.footnote(run)
+    assert "20000" not in str(found.footnote(run))
 
 
 def test_allocations_by_fan_stand_beside_each_other_and_say_so() -> None:

@@ -12,8 +12,11 @@ from report_fixture import write
 from training_fixture import configured, heddes
 
 from dstrun.report import load, table
-from dstrun.report.published import references
+from dstrun.report.published import Footnote, references
 from dstrun.report.table.cells import Options
+from dstrun.report.table.latex import _note
+from dstrun.report.table.notes import published
+from dstrun.report.training import Training
 
 HEADER = "dataset,model,method,allocation,settings,sparsity,metric,value,epochs,source,confidence"
 AS, OTHER = "as", "other"
@@ -59,6 +62,25 @@ def test_a_run_trained_otherwise_has_it_with_a_sign_and_no_difference(folder: Pa
     assert "- ≠: published after another training than ours" in text
     assert r"85.0$ & $\neq$ $85.5^{a}$ \\" in made.render("latex")
     assert '<td class="num">≠ 85.5<sup>a</sup></td>' in made.render("html")
+
+
+def test_many_footnotes_say_each_source_and_each_difference_once() -> None:
+    def foot(table: str, *differs: str, unknown: tuple[str, ...] = ()) -> Footnote:
+        return Footnote(f"Us, {table} (verified)", Training(differs, unknown), "")
+
+    three = {
+        foot("Fig. 1", "epochs=200 (ours 2)"): "a",
+        foot("Fig. 1", "epochs=200 (ours 4)", "scope=global (layer)"): "b",
+        foot("Fig. 1", "epochs=200 (ours 4)", unknown=("grow.regrow",)): "c",
+        foot("Fig. 2", "epochs=200 (ours 4)"): "d",
+    }
+    assert published(three) == [
+        "a-c: Us, Fig. 1 (verified)",
+        "d: Us, Fig. 2 (verified)",
+        "published, and ours where it differs: epochs=200 (ours 2 in a; 4 in b-d), scope=global (ours layer in b)",
+        "not known: grow.regrow in c",
+    ]
+    assert _note("a-c, f: us") == r"\item[a-c, f] Us."
 
 
 def test_a_difference_is_shown_where_any_is_and_only_there(folder: Path) -> None:

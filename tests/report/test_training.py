@@ -31,7 +31,7 @@ def test_a_run_trained_as_published_differs_in_nothing_and_leaves_nothing_open(l
     assert found.source.startswith("Heddes")
     assert found.training(run) == Training()
     assert found.training(run).word == "same"
-    assert found.footnote(run) == f"{found.cite}; {found.note}"
+    assert str(found.footnote(run)) == f"{found.cite}; {found.note}"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_difference_is_named_and_keeps_the_row(label: str, key: str, value: An
     found = best(same_but)
     assert found.training(same_but) == Training((said,))
     assert found.training(same_but).sign == "≠"
-    assert f"{found.cite}; differs: {said}; " in found.footnote(same_but)
+    assert f"{found.cite}; differs: {said}; " in str(found.footnote(same_but))
 
 
 def test_the_sweeps_set_is_not_the_published_one() -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -259,6 +260,9 @@ def test_status_alone_is_as_wide_as_the_terminal_and_complete(sweep: Path) -> No
     assert terminal.end() == 0
     lines = terminal.seen.decode().replace("\r", "").splitlines()
     assert HIDE not in terminal.seen
-    assert len(lines) == 62
-    assert "per epoch" in lines[1]
+    rows = [line for line in lines if "running\x1b" in line]
+    assert len(rows) == 60
+    assert "epoch time" in lines[1]
     assert "| run" not in lines[1]
+    assert max(len(re.sub(r"\x1b\[\d+m", "", line)) for line in lines) <= 60
+    assert re.sub(r"\x1b\[\d+m", "", lines[0]).startswith("default/")

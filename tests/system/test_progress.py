@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
+import re
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from dstrun.system import progress
 from dstrun.system.progress import Progress, doing, tell
+from dstrun.system.safe import Stderr
 
 ROW = {
     "train_loss": 2.3026,
@@ -36,6 +42,26 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+def shown(terminal: Terminal) -> list[str]:
+    """Return the lines that a terminal shows: carriage returns, cleared lines and steps upwards as it takes them."""
+    lines, at, column = [""], 0, 0
+    for code, text in re.findall(r"\x1b\[([\d;?]*[A-Za-z])|([\r\n]|[^\r\n\x1b]+)", terminal.getvalue()):
+        if code == "2K":
+            lines[at] = ""
+        elif code.endswith("A"):
+            at -= int(code[:-1] or 1)
+        elif text == "\r":
+            column = 0
+        elif text == "\n":
+            at, column = at + 1, 0
+            lines += [""] * (at == len(lines))
+        elif text:
+            before = lines[at].ljust(column)
+            lines[at] = before[:column] + text + before[column + len(text) :]
+            column += len(text)
+    return lines
 
 
 def test_lines_are_aligned_whatever_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +131,49 @@ def test_what_takes_a_moment_is_said_at_once_and_taken_away(monkeypatch: pytest.
     with doing("loading PyTorch"):
         assert terminal.getvalue().endswith("loading PyTorch ...\r")
     assert terminal.getvalue().endswith("\x1b[2K\r")
+
+
+def test_lines_go_above_a_notice_and_an_outer_one_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    log = logging.Logger("test")
+    log.addHandler(Stderr())
+    with doing("laying out the network"):
+        with doing("loading PyTorch"):
+            log.warning("a library speaks")
+            assert shown(terminal) == ["a library speaks", "loading PyTorch ..."]
+        assert shown(terminal)[-1] == "laying out the network ..."
+    assert shown(terminal) == ["a library speaks", ""]
+
+
+@pytest.mark.parametrize("draws", ["xterm", "dumb"])
+def test_log_lines_go_above_a_bar(monkeypatch: pytest.MonkeyPatch, draws: str) -> None:
+    monkeypatch.setenv("TERM", draws)
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    log = logging.Logger("test")
+    log.addHandler(Stderr())
+    follow = Progress(20, 10)
+    follow.step(1)
+    log.warning("a library speaks")
+    follow.step(2)
+    follow.close()
+    lines = shown(terminal)
+    assert [line.rstrip() for line in lines if "library" in line] == ["a library speaks"]
+
+
+def test_whoever_loads_pytorch_says_so(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import sys; print(sys.stderr.text)")
+    code = "import sys; sys.stderr.isatty = lambda: True\nfrom dstrun.system.lazy import announce; announce()\n"
+    code += "import importlib.util; importlib.util.find_spec('torch')\nimport torch; print(type(sys.stderr).__name__)"
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths, "TERM": "xterm"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:2] == ["loading PyTorch ...", "TextIOWrapper"]
 
 
 def test_a_log_has_only_what_takes_long(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,12 @@ HELP = {
     50: ("plot curves results --out FILE", "a figure; also sparsity, flops, ..."),
     70: ("plot bench FILE.csv", "a figure of what bench measured"),
 }
-LEAST_INCHES, MOST_INCHES = 1.5, 30.0
 
 
 def main(words: list[str]) -> int:
     """Draw a figure of finished runs."""
     from dstrun.report import figure
+    from dstrun.report.figure.asked import COLUMNS
 
     made = parser("plot", "Draw a figure.", rows=False, runs=False)
     kinds = [*figure.PRESETS, "bench"]
@@ -40,11 +40,9 @@ def main(words: list[str]) -> int:
     made.add_argument("--names", metavar="KEY=NAME,...", help="names in place of keys, as gse=Ours,rigl=RigL")
     made.add_argument("--width", type=float, metavar="INCHES", help="width (default: 3.3, or 6.8 with several panels)")
     made.add_argument("--ylim", metavar="LOW,HIGH", help="limits of the vertical axis")
-    made.add_argument("--columns", type=int, choices=range(1, 9), metavar="N", help="panels side by side, 1 to 8")
+    made.add_argument("--columns", type=int, choices=COLUMNS, metavar="N", help="panels side by side, 1 to 8")
     given = made.parse_intermixed_args(words)
-    asked = figure.Asked(
-        given.title, key_names(given.names) or {}, width(given.width), limits(given.ylim), given.columns
-    )
+    asked = figure.Asked(given.title, key_names(given.names) or {}, given.width, limits(given.ylim), given.columns)
     if given.preset == "bench":
         return plot_bench([Path(file) for file in given.which], given.out, asked)
     preset, out = figure.PRESETS[given.preset], given.out or [Path(f"{given.preset}.png")]
@@ -85,25 +83,16 @@ def _save(draw: Callable[[], Any], out: Sequence[Path], asked: object) -> Any:
     return drawn
 
 
-def width(inches: float | None) -> float | None:
-    """Check a width in inches."""
-    if inches is not None and not LEAST_INCHES <= inches <= MOST_INCHES:
-        raise ConfigError(f"--width {inches:g} must be {LEAST_INCHES:g} to {MOST_INCHES:g} inches")
-    return inches
-
-
 def limits(text: str | None) -> tuple[float, float] | None:
     """Read ``LOW,HIGH``.
 
     Raises:
-        ConfigError: they are not two numbers, the lower first.
+        ConfigError: they are not two numbers.
     """
     if text is None:
         return None
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        low = high = 0.0
-    if not low < high:
-        raise ConfigError(f"--ylim {text} must be two numbers, the lower first, such as 40,60")
+        raise ConfigError(f"--ylim {text} must be two numbers, the lower first, such as 40,60") from None
     return low, high

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 from dstrun.cli.flags import a_path
 from dstrun.cli.words import nothing, parser
 from dstrun.system.progress import say
-from dstrun.system.safe import put
 from dstrun.system.trouble import ConfigError
 
 HELP = {30: ("status results --watch", "every run: state, accuracy, time left")}
@@ -17,7 +15,7 @@ HELP = {30: ("status results --watch", "every run: state, accuracy, time left")}
 
 def main(words: list[str]) -> int:
     """Show every run: state, epoch, accuracy, time left, memory."""
-    from dstrun.report import format, status
+    from dstrun.report import status, terminal
 
     made = parser("status", "Every run: state, epoch, accuracy, time left, memory.", runs=False)
     made.add_argument("results", nargs="*", type=a_path, default=[Path("results")], help="folders (default: results)")
@@ -40,11 +38,9 @@ def main(words: list[str]) -> int:
     rows = sweep.rows(time.time())
     if not rows:
         return nothing(arguments.results)
-    if sys.stdout.isatty() and arguments.format is None:
-        from dstrun.report.watch import show
-
-        show(choose(rows), rows)
-        return 0
-    put(format.render(choose(rows), status.COLUMNS, arguments.format or "md"))
+    chosen = choose(rows)
+    at_terminal = arguments.format is None and terminal.on_terminal()
+    table = [terminal.Block(chosen, status.COLUMNS)]
+    terminal.show(status.blocks(chosen, terminal.width()) if at_terminal else table, arguments.format)
     say(status.totals(rows))
     return 0

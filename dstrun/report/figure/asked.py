@@ -8,6 +8,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from dstrun.report.names import spelled
+from dstrun.system.trouble import ConfigError
+
+LEAST_INCHES, MOST_INCHES = 1.5, 30.0
+"""How wide a figure may be asked to be."""
+COLUMNS = range(1, 9)
+"""How many panels may stand side by side."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,20 @@ class Asked:
     width: float | None = None
     ylim: tuple[float, float] | None = None
     columns: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what is asked.
+
+        Raises:
+            ConfigError: nothing can be drawn so.
+        """
+        if self.width is not None and not LEAST_INCHES <= self.width <= MOST_INCHES:
+            raise ConfigError(f"--width {self.width:g} must be {LEAST_INCHES:g} to {MOST_INCHES:g} inches")
+        if self.ylim is not None and not (len(self.ylim) == 2 and self.ylim[0] < self.ylim[1]):
+            said = ",".join(f"{limit:g}" for limit in self.ylim)
+            raise ConfigError(f"--ylim {said} must be two numbers, the lower first, such as 40,60")
+        if self.columns is not None and self.columns not in COLUMNS:
+            raise ConfigError(f"--columns {self.columns} must be {COLUMNS[0]} to {COLUMNS[-1]}")
 
 
 _NOW: ContextVar[Asked] = ContextVar("asked", default=Asked())  # noqa: B039

@@ -10,6 +10,7 @@ from typing import Any
 
 from dstrun.report.compare import scalars
 from dstrun.report.load import EMERGES, Run, natural
+from dstrun.report.names import spelled
 from dstrun.report.style import order
 
 ENVIRONMENT = {
@@ -125,9 +126,9 @@ def apart(runs: Sequence[Run], flat: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def question(runs: Sequence[Run]) -> str:
-    """Ask in a sentence what the runs can answer: what varies among them."""
+    """Ask in a sentence what the runs can answer, as papers name things: what varies among them."""
     labels = sorted({run.get("label") for run in runs if run.get("label")}, key=order)
-    sparse = [label for label in labels if label != "dense"]
+    sparse = [spelled(label) for label in labels if label != "dense"]
     dense = "dense training"
     if not labels:
         return "What came of these runs?"
@@ -138,8 +139,11 @@ def question(runs: Sequence[Run]) -> str:
     else:
         asked = f"How do {_listed(sparse, 'methods')} compare"
         asked += f" with each other and with {dense}" if "dense" in labels else ""
-    places = sorted({f"{run.get('choices.model')}, {run.get('choices.dataset')}" for run in runs if run.get("label")})
-    return f"{asked} on {_listed(places, 'models and data sets')}{_levels(runs)}?"
+    places = sorted(
+        {(str(run.get("choices.model")), str(run.get("choices.dataset"))) for run in runs if run.get("label")}
+    )
+    said = [f"{spelled(model)} on {spelled(dataset)}" for model, dataset in places]
+    return f"{asked} for {_listed(said, 'models and data sets')}{_levels(runs)}?"
 
 
 def _levels(runs: Iterable[Run]) -> str:

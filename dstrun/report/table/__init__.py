@@ -16,6 +16,7 @@ from dstrun.report.compare import Layout, pivot
 from dstrun.report.fields import Field, resolve
 from dstrun.report.format import Column, html, render
 from dstrun.report.load import Run
+from dstrun.report.published import Footnote
 from dstrun.report.table.cells import Options, Part
 from dstrun.report.table.latex import document, named
 from dstrun.report.table.measure import measure
@@ -141,7 +142,7 @@ def build(runs: Sequence[Run], preset: str = "accuracy", options: Options | None
     found = pivot(done, layout)
     lost = place([run for run in runs if not run.done], found, layout)
     table = Table([], [], preset=preset, over=", ".join(f.name for f in layout.columns))
-    footnotes: dict[str, str] = {}
+    footnotes: dict[Footnote, str] = {}
     signs: set[str] = set()
     for block in found:
         part = Part(block, layout, values, options, footnotes, signs)

@@ -11,7 +11,7 @@ from dstrun.allocation.budget import percent
 from dstrun.report.compare import Block, Key, Layout, Row, really
 from dstrun.report.format import Cited, Column, Mean
 from dstrun.report.load import EMERGES, Run
-from dstrun.report.published import Published, Reference
+from dstrun.report.published import Footnote, Published, Reference
 from dstrun.report.table import statistics
 from dstrun.report.table.measure import Measure, References
 
@@ -54,7 +54,7 @@ class Part:
 
     Args:
         block, layout, values, options: what is shown, and how.
-        footnotes: marks of the table's footnotes about published numbers by their text; more are added.
+        footnotes: marks of the table's footnotes about published numbers; more are added.
         signs: those of published numbers of other trainings; more are added.
     """
 
@@ -62,7 +62,7 @@ class Part:
     layout: Layout
     values: Sequence[Measure]
     options: Options
-    footnotes: dict[str, str]
+    footnotes: dict[Footnote, str]
     signs: set[str]
 
     def __post_init__(self) -> None:

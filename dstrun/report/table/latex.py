@@ -130,7 +130,7 @@ def _folded(heading: str) -> str:
 
 def _note(text: str) -> str:
     """Write a note: with its mark where it has one, and as a sentence."""
-    found = re.match(r"([a-z]{1,2}|[≠?])(?:: )|([†‡]) ", text)
+    found = re.match(r"([a-z]{1,2}(?:(?:-|, )[a-z]{1,2})*|[≠?])(?:: )|([†‡]) ", text)
     mark, text = ((found[1] or found[2]), text[found.end() :]) if found else ("", text)
     text = dashes(latex_escape((text[:1].upper() + text[1:]).replace("+-", "±").replace(", x ", ", × ")))
     return rf"\item[{latex_escape(mark)}] {text}." if mark else rf"\item{{}} {text}."

@@ -199,7 +199,7 @@ def unlike(rows: Sequence[Row], layout: Layout) -> list[str]:
         by_value: dict[str, list[str]] = {}
         for row, found in zip(rows, settings, strict=True):
             if f"{key}=" not in row.suffix and row.signature:
-                by_value.setdefault(found.get(key, "-"), []).append(row.name)
+                by_value.setdefault(found.get(key, "-"), []).append(row.brief)
         if len(by_value) > 1:
             parts = (f"{value.strip(chr(39))} ({few(list(dict.fromkeys(who)))})" for value, who in by_value.items())
             differing.append(f"{key} {', '.join(parts)}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from dstrun.layer.backend import described
 from dstrun.report.compare import Block, Layout, Row, unmet
 from dstrun.report.load import Run
+from dstrun.report.published import Footnote
 from dstrun.report.table.cells import UNFINISHED, UNMET, Options
 from dstrun.report.table.measure import CONVENTIONS, Measure, unlike
 from dstrun.system.wording import few
@@ -19,10 +20,13 @@ EMERGED = "emerges: no sparsity was asked for, training found the one in the cel
 REAL = "another sparsity than was asked for (the real one in brackets), so neither bold nor in the way of what is"
 SIGNIFICANT = "bold: the best mean of a column, and those not significantly below (t-test paired by seed, Holm, 5 %)"
 SIGNS = {
-    "≠": "≠: published after another training than ours, in what its footnote says differs; no difference is given",
+    "≠": "≠: published after another training than ours, in what is said to differ; no difference is given",
     "?": "?: agrees in all that is known of the published training, but not all is; no difference is given",
 }  # fmt: skip
 """What a sign before a published number means."""
+
+APART = 2
+"""So many footnotes of published numbers stand each by itself."""
 
 LIKE = (
     "held against the same model, data, epochs, batch size and precision, with the closest other settings; "
@@ -36,14 +40,14 @@ def notes(
     layout: Layout,
     values: Sequence[Measure],
     options: Options,
-    footnotes: dict[str, str],
+    footnotes: dict[Footnote, str],
     signs: Collection[str],
 ) -> list[str]:
     """Write the footnotes: what is missing first, then what every number is."""
     rows = [row for block in found for row in block.rows]
     runs = [run for row in rows for run in row.runs]
     notes = list(dict.fromkeys(line for block in found for line in block.legend))
-    notes += [f"{mark}: {said}" for said, mark in footnotes.items()]
+    notes += published(footnotes)
     notes += [said for sign, said in SIGNS.items() if sign in signs]
     if any(0 < len(cell) < block.most for block in found for row in block.rows for cell in row.cells.values()):
         notes.append("(n of N): fewer seeds are finished than were begun or than another cell of the block has")
@@ -78,6 +82,50 @@ def notes(
     notes += _apart(values, rows)
     notes.append(_backends(rows))
     return notes
+
+
+def published(footnotes: Mapping[Footnote, str]) -> list[str]:
+    """Write the footnotes of published numbers: a few each by itself, of more each source and each difference once."""
+    if len(footnotes) <= APART:
+        return [f"{mark}: {said}" for said, mark in footnotes.items()]
+    sources: dict[str, list[str]] = {}
+    differs: dict[str, dict[str, list[str]]] = {}
+    unknown: dict[str, list[str]] = {}
+    places = {mark: place for place, mark in enumerate(footnotes.values())}
+    for said, mark in footnotes.items():
+        sources.setdefault("; ".join(filter(None, (said.cite, said.note))), []).append(mark)
+        for what in said.training.differs:
+            theirs, _, ours = what.removesuffix(")").replace("(ours ", "(").rpartition(" (")
+            differs.setdefault(theirs, {}).setdefault(ours, []).append(mark)
+        for what in said.training.open:
+            unknown.setdefault(what, []).append(mark)
+    notes = [f"{_marks(marks, places)}: {source}" for source, marks in sources.items()]
+    if differs:
+        parts = (
+            f"{theirs} (ours {'; '.join(f'{value}{_where(marks, places)}' for value, marks in ours.items())})"
+            for theirs, ours in differs.items()
+        )
+        notes.append(f"published, and ours where it differs: {', '.join(parts)}")
+    if unknown:
+        parts = (f"{what}{_where(marks, places)}" for what, marks in unknown.items())
+        notes.append(f"not known: {', '.join(parts)}")
+    return notes
+
+
+def _where(marks: Sequence[str], places: Mapping[str, int]) -> str:
+    """Return in which footnotes something is said; nothing where it is in all."""
+    return "" if len(marks) == len(places) else f" in {_marks(marks, places)}"
+
+
+def _marks(marks: Iterable[str], places: Mapping[str, int]) -> str:
+    """Write marks, three or more that follow each other as ``a-c``."""
+    ranges: list[list[str]] = []
+    for mark in sorted(marks, key=places.__getitem__):
+        if ranges and places[mark] == places[ranges[-1][-1]] + 1:
+            ranges[-1].append(mark)
+        else:
+            ranges.append([mark])
+    return ", ".join(f"{found[0]}-{found[-1]}" if len(found) > 2 else ", ".join(found) for found in ranges)
 
 
 def _conventions(values: Sequence[Measure], runs: Sequence[Run]) -> list[str]:

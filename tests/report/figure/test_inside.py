@@ -57,6 +57,7 @@ def test_topology_sums_over_layers(tmp_path: Path) -> None:
     replaced, explored = (axis.get_lines()[0] for axis in figure.axes)
     assert list(replaced.get_xdata()) == [10, 20]
     assert list(replaced.get_ydata()) == pytest.approx([20, 5])
+    assert figure.axes[0].get_ylim()[0] < 0  # so that a mark at 0 is whole
     assert list(explored.get_ydata()) == pytest.approx([22.5, 40])
     band = figure.axes[1].collections[0].get_paths()[0].vertices
     assert {round(y, 6) for x, y in band if x == 10} == {20, 25}

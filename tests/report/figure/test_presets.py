@@ -240,5 +240,6 @@ def test_a_timeline_stacks_what_is_held(tmp_path: Path) -> None:
     assert [axis.get_title().rpartition(", ")[2] for axis in drawn.axes] == ["a step", "an update"]
     step, update = drawn.axes
     assert step.get_ylim() == update.get_ylim()
+    assert {width for band in step.collections for width in band.get_linewidth()} == {0}  # nothing narrow is hidden
     assert step.get_ylim()[1] == pytest.approx(1.05 * (1000 + 2080 + 800 + 50 + 2) / 1e6)
     assert [band.get_label() for band in step.collections] == ["model", "optimizer", "activation", "index", "transient"]

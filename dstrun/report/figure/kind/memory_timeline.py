@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.preset import Preset
@@ -25,6 +25,8 @@ PHASES = {"prepare": "scoring", "step": "a step", "update": "an update"}
 
 def draw(runs: Sequence[Run]) -> Figure | None:
     """Draw a panel for each phase of a method, sparsity and backend; the axes of a row share their scale."""
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
     found = [
         (f"{text}: {row.name}" + (f", {level(sparsity)}" if sparsity else ""), len(row.cells[sparsity]), phases)
         for text, rows in by_backend(run for run in runs if number(run.get("memory.peak_bytes"))).items()
@@ -45,8 +47,10 @@ def draw(runs: Sequence[Run]) -> Figure | None:
             for (part, look), below in zip(looks().items(), _bottoms(list(drawn.values())), strict=True):
                 if any(drawn[part]):
                     ends = [b + size for b, size in zip(below, drawn[part], strict=True)]
-                    axis.fill_between(events, below, ends, step="post", label=part, **look)
+                    axis.fill_between(events, below, ends, step="post", label=part, **bare(look))
             axis.set(ylim=(0, 1.05 * top), xlim=(events[0], events[-1]))
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axis.set_xlabel("allocations and releases")
             title(axis, f"{text}, {PHASES[phase]}", columns)
         panels[0].set_ylabel("held (MB)")
@@ -69,6 +73,11 @@ def timelines(run: Run) -> dict[str, list[list[int]]]:
     except (ValueError, TypeError, LookupError, csv.Error):
         return {}
     return {phase: found[phase] for phase in PHASES if len(found.get(phase, ())) > 1}
+
+
+def bare(look: dict[str, Any]) -> dict[str, Any]:
+    """Return a look without its border, which is of the paper's color and would hide what is held for a moment."""
+    return look | {"linewidth": 0}
 
 
 def _bottoms(columns: Sequence[Sequence[float]]) -> list[list[float]]:

@@ -26,6 +26,8 @@ CAPTION = (
 
 
 COLUMNS = ("step", "layer", "active", "pruned", "grown", "explored")
+ROOM = 0.03
+"""Below 0 and above all, of a panel's height: so that marks there are whole."""
 UNKNOWN = "not known: records without layers"
 
 
@@ -60,7 +62,8 @@ def draw(runs: Sequence[Run]) -> Figure | None:
                 axis.text(0.5, 0.5, UNKNOWN, transform=axis.transAxes, ha="center")
             axis.set_ylabel(what)
             axis.set_xlabel("step")
-            axis.set_ylim(bottom=0)
+            top = axis.get_ylim()[1]
+            axis.set_ylim(-ROOM * top, (1 + ROOM) * top)
             title(axis, text, 2)
     finish(figure, names, [len(known) for _, rows in panels for _, known in rows], unmet=unmet(cells))
     return figure
