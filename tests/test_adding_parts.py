@@ -309,7 +309,7 @@ def test_a_verb_is_a_file(dstrun, copy: Path, tmp_path: Path) -> None:
     assert [lines[place + i].split()[1] for i in (-1, 0, 1)] == ["plot", "count", "report"]
     assert dstrun("count", env=environment, fresh=True).stdout == "1\n"
     wrong = dstrun("count", "--formt", "md", env=environment, fresh=True, check=False)
-    sentence = "dstrun: --formt is no flag here (did you mean --format?); dstrun count --help lists them\n"
+    sentence = "dstrun: --formt is not a flag here (did you mean --format?); dstrun count --help lists them\n"
     assert (wrong.returncode, wrong.stderr) == (2, sentence)
     file.unlink()
     gone = dstrun("count", env=environment, fresh=True, check=False)

@@ -34,7 +34,7 @@ class Proposes:
     def proposal(self) -> Proposal:
         """Return what the armed backward found, and disarm."""
         if self._found is None:
-            raise RuntimeError(f"{self.name}: no armed backward has run")
+            raise RuntimeError(f"{self.name}: no backward pass has run since growth was requested")
         found, self._found = self._found, None
         return found
 

@@ -69,13 +69,13 @@ class Point:
             process.stdin.write(line + "\n")
             process.stdin.flush()
         except BrokenPipeError:
-            raise Failed(self.case["implementation"], "the process ended, likely for want of memory") from None
+            raise Failed(self.case["implementation"], "the process ended, probably out of memory") from None
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(self.limit):
                 raise Failed(self.case["implementation"], f"took longer than {self.limit:g} s")
         if not (answer := process.stdout.readline()):
-            raise Failed(self.case["implementation"], "the process ended, likely for want of memory")
+            raise Failed(self.case["implementation"], "the process ended, probably out of memory")
         return json.loads(answer)
 
 
@@ -93,7 +93,7 @@ def measure(settings: Scaling) -> Iterator[list[dict[str, Any]]]:
         for name in sorted(left, key=lambda name: predict(name, n, settings.degree, settings.batch)):
             needed = predict(name, n, settings.degree, settings.batch)
             if needed > room:
-                notes[name] = f"not tried: would need about {in_bytes(needed)} of {in_bytes(max(room, 0))} left"
+                notes[name] = f"not run: would need about {in_bytes(needed)} of {in_bytes(max(room, 0))} left"
                 continue
             tried.append(name)
             room -= needed

@@ -37,11 +37,11 @@ def parser(verb: str, description: str, *, rows: bool = True, runs: bool = True)
 def own_code(made: Parser) -> None:
     """Add the flags that say where a run's options of your own are, which nothing but you may say."""
     made.add_argument(
-        "-cd", "--config-dir", metavar="DIR", action="append", default=[], help="where your own options are"
+        "-cd", "--config-dir", metavar="DIR", action="append", default=[], help="folder of your own options"
     )
     made.add_argument(
         "--trusted", metavar="PACKAGE", action="append", default=[],
-        help="an installed package that a network of the run may be of",
+        help="an installed package that the network of the run may come from",
     )  # fmt: skip
 
 

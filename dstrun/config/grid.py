@@ -44,7 +44,7 @@ def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
         for word in words:
             if _read(word) not in map(_read, known):
                 has = f"which has {', '.join(known)}{nearest(word, known)}"
-                raise ConfigError(f"{word} is in no grid of this sweep, {has}")
+                raise ConfigError(f"{word} is not in any grid of this sweep, {has}")
     shared = {**params, **{key: words for key, words in typed.items() if key not in own}}
     found: list[list[str]] = []
     for grid in grids or [{}]:
@@ -52,7 +52,7 @@ def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
         chosen = {k: [w for w in words if k not in wanted or _read(w) in wanted[k]] for k, words in grid.items()}
         lists = {**shared, **chosen}.values()
         if len(found) + math.prod(map(len, lists)) > MOST_RUNS:
-            raise ConfigError(f"a sweep has at most {MOST_RUNS:,} runs, and this has more: make several of it")
+            raise ConfigError(f"a sweep has at most {MOST_RUNS:,} runs, and this one has more: split it")
         found += [list(run) for run in itertools.product(*lists)]
     if not found:
         none = next((key for axes in (shared, *grids) for key, words in axes.items() if not words), None)

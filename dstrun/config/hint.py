@@ -99,15 +99,15 @@ VALUES: Mapping[tuple[str, str], str] = {
 }
 """Values of settings by what they are called elsewhere."""
 
-RUNS = "words such as model=resnet56 train, without a verb"
+RUNS = "training needs no verb: dstrun model=resnet56"
 VERBS: Mapping[str, str] = {
     "train": RUNS,
     "run": RUNS,
     "fit": RUNS,
     "start": RUNS,
-    "resume": "the same words again resume a run",
-    "continue": "the same words again resume a run",
-    "restart": "the same words again resume a run",
+    "resume": "the same command resumes a run",
+    "continue": "the same command resumes a run",
+    "restart": "the same command resumes a run",
     "sweep": "-m sweeps, as dstrun -m seed=0,1,2",
     "multirun": "-m sweeps, as dstrun -m seed=0,1,2",
     "tune": "-m sweeps, as dstrun -m optimizer.lr=0.01,0.1",

@@ -18,7 +18,7 @@ INSTEAD = {
     "hydra.job.env_copy": "runs have the variables of the shell",
     "hydra.mode": "-m sweeps, and so does a sweep file (-cn)",
     "hydra.verbose": "dstrun --info shows how a configuration is composed",
-    "hydra.job.name": "experiment= names what runs are for",
+    "hydra.job.name": "experiment= names the folder of the runs",
 }
 LOGGING: dict[str, Any] = {"version": 1, "root": None, "disable_existing_loggers": False}
 PLAIN: dict[str, Any] = {
@@ -79,5 +79,5 @@ def check_composed(hydra: Mapping[str, Any]) -> None:
 
 def _refused(key: str, where: str = "") -> ConfigError:
     instead = next((what for name, what in INSTEAD.items() if f"{key}.".startswith(f"{name}.")), "")
-    instead = instead or f"of Hydra's settings, {', '.join(TAKEN)} are taken"
+    instead = instead or f"of Hydra's settings, {', '.join(TAKEN)} are supported"
     return ConfigError(f"{key}{where} does nothing here: {instead}")

@@ -132,7 +132,9 @@ def expanded(path: str) -> str:
     """
     found = os.path.expanduser(path)
     if path.startswith("~") and found == path:
-        raise ConfigError(f"{path} has no folder: the home of {path.split('/')[0]} is not known; write ./{path} for it")
+        raise ConfigError(
+            f"{path} cannot be resolved: the home folder of {path.split('/')[0]} is unknown; write ./{path} for it"
+        )
     return found
 
 

@@ -137,7 +137,7 @@ def check_names(values: Mapping[str, Any]) -> None:
     """
     for key, value in values.items():
         if key in (*NAMES, *GROUPS) and isinstance(value, int | float):
-            raise ConfigError(f"{key}: {value} in a sweep file is no text as YAML reads it: write it in quotes")
+            raise ConfigError(f"{key}: {value} in a sweep file is not read as text by YAML: write it in quotes")
 
 
 def as_typed(override: Override) -> list[str]:
@@ -171,7 +171,7 @@ def axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
         elif override.is_discrete_sweep():
             words = [f"{key}={value}" for value in as_typed(override)]
         elif override.is_sweep_override():
-            raise ConfigError(f"{override.input_line} has no end: list its values")
+            raise ConfigError(f"{override.input_line} is infinite: list its values")
         else:
             words = [f"{key}={as_typed(override)[0]}"]
         found[key.lstrip("+~")] = words

@@ -18,7 +18,7 @@ class Rounds(Method):
     """
 
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which starts from every connection"
+    dense: ClassVar[str] = "which starts dense"
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
 
     def shares(self, sparsity: float) -> list[float]:

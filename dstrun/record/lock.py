@@ -101,7 +101,7 @@ class Lock:
         try:
             self._thread.start()
         except RuntimeError as error:  # too little memory for a thread, but perhaps enough to say so
-            log.warning("%s is held without a sign of life between its epochs: %s", self.folder.name, error)
+            log.warning("%s is locked without a heartbeat between epochs: %s", self.folder.name, error)
         except BaseException:
             self.release()
             raise
@@ -184,7 +184,7 @@ class Lock:
             self._sign()
         except (OSError, Busy):
             return False
-        log.warning("%s: the note of its owner was lost or damaged, and is written again", self.folder.name)
+        log.warning("%s: its .owner file was lost or damaged, and is written again", self.folder.name)
         return True
 
     def _lock(self) -> bool:
@@ -247,11 +247,12 @@ class Lock:
                 return f"SLURM says that job {job} is {state}"
         silent = self._silent_seconds()
         if silent >= SILENT_SECONDS:
-            return f"no sign of life for {silent / 60:.0f} minutes"
+            return f"no heartbeat for {silent / 60:.0f} minutes"
         if owner and silent > -AHEAD_SECONDS:
             self._doubted = None
         elif (seconds := self._unmended(owner)) >= DOUBT_SECONDS:
-            return f"its note is {'of a time to come' if owner else 'damaged'}, and nobody mends it for {seconds:.0f} s"
+            fault = "dated in the future" if owner else "damaged"
+            return f"its .owner file is {fault}, and was not repaired for {seconds:.0f} s"
         return None
 
     def _copy(self) -> dict[str, Any]:

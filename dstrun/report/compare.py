@@ -20,7 +20,7 @@ BLOCK = (Field("model", "choices.model"), Field("dataset", "choices.dataset"), F
 """What may be compared at all agrees in these, unless they are rows or columns themselves."""
 
 BRIEF = 50
-"""Characters that a row's name may take to say what sets it apart."""
+"""Characters that a row's name may take to show what distinguishes it."""
 
 Key = tuple[Any, ...]
 """The values of some fields, in their order."""

@@ -84,11 +84,11 @@ def resolve(name: str, runs: Sequence[Run], word: str) -> Field:
     if len(ends) == 1:
         return Field(name, ends[0])
     if ends:
-        raise ConfigError(f"{word}{name} may be {', '.join(sorted(ends)[:5])}: say which")
+        raise ConfigError(f"{word}{name} may be {', '.join(sorted(ends)[:5])}: name one of them")
     if not known:
         return Field(name, name)  # nothing is finished, and so nothing has it
     names = [*SHORT, *CHOICES, *OF_RUN, *known, *(key.removeprefix("config.") for key in known)]
-    raise ConfigError(f"{word}{name} is no field of these runs{hint.field(name, names)}")
+    raise ConfigError(f"{word}{name} is not a field of these runs{hint.field(name, names)}")
 
 
 def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -128,7 +128,7 @@ def where(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
 def _condition(condition: str, runs: Sequence[Run]) -> tuple[Field, Callable[[Any], bool]]:
     parts = re.fullmatch(r"([\w.]+)(!?:|>=|<=|>|<)(.*)", condition)
     if not parts:
-        raise ConfigError(f"where={condition} is no condition: write where=FIELD:VALUE,VALUE or where=FIELD>=VALUE")
+        raise ConfigError(f"where={condition} is not a condition: write where=FIELD:VALUE,VALUE or where=FIELD>=VALUE")
     name, sign, text = parts.groups()
     field = resolve(name, [run for run in runs if run.record], "where=")
     return field, _test(condition, sign, text)
@@ -139,7 +139,7 @@ def _test(condition: str, sign: str, text: str) -> Callable[[Any], bool]:
         try:
             bound = float(text)
         except ValueError:
-            raise ConfigError(f"where={condition} compares with {text}, which is no number") from None
+            raise ConfigError(f"where={condition} compares with {text}, which is not a number") from None
         return lambda value: (known := number(value)) is not None and COMPARE[sign](known, bound)
     words = re.findall(r"(?:\[[^\]]*\]|[^,])+", text) or [""]
     return lambda value: any(_is(value, word) for word in words) == (sign == ":")

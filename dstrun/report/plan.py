@@ -35,7 +35,7 @@ PARTS = {
     "model": "parameters, buffers",
     "optimizer": "gradients, optimizer",
     "activation": "saved for backward",
-    "index": "positions, masks",
+    "index": "indices, masks",
     "method": "the method's own",
     "transient": "transient",
 }
@@ -61,7 +61,7 @@ def totals(plan: dict[str, Any]) -> str:
     lines = [
         f"parameters  {parameters['active']:,} active of {parameters['dense']:,}; "
         f"prunable {parameters['prunable']:,} at sparsity {parameters['sparsity']:.4f}",
-        f"inference   {human(flops['inference'])} FLOPs an image, {flops['inference_x_dense']:.4f} x dense"
+        f"inference   {human(flops['inference'])} FLOPs per image, {flops['inference_x_dense']:.4f} x dense"
         + (f"; attention products besides: {human(flops['attention_inference'])}"
            if flops["attention_inference"] else ""),
         f"training    {human(flops['train'])} FLOPs in {counted(flops['steps'], 'step')} with "
@@ -100,8 +100,12 @@ def fit_blocks(fit: dict[str, Any]) -> list[Block | str]:
         for row in fit["found"]
     ]
     limit = in_bytes(fit["limit_bytes"])
-    shown = [Column("what", f"what fits into {limit}"), Column("words", "words"), Column("peak", "predicted", "bytes")]
-    note = "5 % of the limit are left free, as predictions are that good; libraries and the data set are not counted"
+    shown = [
+        Column("what", f"what fits into {limit}"),
+        Column("words", "overrides"),
+        Column("peak", "predicted", "bytes"),
+    ]
+    note = "5 % of the limit are left free for the error of predictions; libraries and the data set are not counted"
     return [Block(rows, shown), note]
 
 
@@ -113,6 +117,6 @@ def memory_blocks(memory: dict[str, Any]) -> list[Block | str]:
         {"phase": PHASES.get(phase, phase), "peak": sum(parts.values()), **parts}
         for phase, parts in memory["at_peak"].items()
     ]
-    shown = [Column("phase", "memory at the peak of"), Column("peak", "in all", "bytes")]
+    shown = [Column("phase", "memory at the peak of"), Column("peak", "total", "bytes")]
     shown += [Column(part, title, "bytes") for part, title in PARTS.items() if any(row[part] for row in rows)]
     return [Block(rows, shown), memory["how"]]

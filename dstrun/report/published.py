@@ -66,7 +66,7 @@ class Reference:
         if self.value is None and not self.note:
             raise ConfigError("value is empty, and no note says why")
         if wrong := [word for word in self.settings.split() if not all(word.partition("="))]:
-            raise ConfigError(f"settings={self.settings} must be words as on the command line, not {wrong[0]}")
+            raise ConfigError(f"settings={self.settings} must be overrides as on the command line, not {wrong[0]}")
 
     @property
     def words(self) -> dict[str, str]:
@@ -168,12 +168,12 @@ def read(path: Path | str) -> list[Reference]:
             except ConfigError as error:
                 raise ConfigError(f"{path} line {rows.line_num}: {error}") from None
             if lines.setdefault(_identity(row), rows.line_num) != rows.line_num:
-                raise ConfigError(f"{path} line {rows.line_num} says again what line {lines[_identity(row)]} says")
+                raise ConfigError(f"{path} line {rows.line_num} repeats line {lines[_identity(row)]}")
             found.append(row)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {why(error)}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} is no CSV file: {error}") from error
+        raise ConfigError(f"{path} is not a CSV file: {error}") from error
     return found
 
 

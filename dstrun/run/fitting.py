@@ -74,7 +74,7 @@ def parse(text: str) -> int:
     size = float(found[1]) * units.get(found[2].lower(), 0) if found else 0
     if size < 1:
         raise ConfigError(
-            f"fit={text} is no amount of memory: write a number and one of {', '.join(UNITS)}, as in 8GiB"
+            f"fit={text} is not an amount of memory: write a number and one of {', '.join(UNITS)}, as in 8GiB"
         )
     return int(size)
 
@@ -221,7 +221,7 @@ def made_room(given: Experiment, again: Again, room: float, peak: int) -> dict[s
             if found is not None and found <= room:
                 taken, peak = fewer, found
     exact = all(_is_exact(given, key, value) for key, value in taken.items())
-    what = f"techniques{'' if exact else ', with other numbers'}"
+    what = f"techniques{'' if exact else ', which change the numbers'}"
     return {"what": what, "words": _words(taken), "peak_bytes": peak, "fits": peak <= room}
 
 

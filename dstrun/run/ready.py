@@ -58,4 +58,4 @@ def check_device(device: str) -> None:
         ConfigError: it is not there.
     """
     if device == "mps" and sys.platform != "darwin":
-        raise ConfigError("device=mps is not available: this machine is no Mac")
+        raise ConfigError("device=mps is not available: this machine is not a Mac")

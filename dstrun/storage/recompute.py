@@ -148,7 +148,7 @@ class _Segment(torch.autograd.Function):
         if x._version != version:
             raise RuntimeError(
                 f"checkpointing: {type(segment[0]).__name__} changes its input in place, so that it cannot be "
-                "computed again: give it inplace=False"
+                "recomputed: give it inplace=False"
             )
         ctx.save_for_backward(x)
         return y

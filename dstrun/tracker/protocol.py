@@ -113,7 +113,7 @@ class Trackers:
         except Exception as error:
             self._open.pop(name, None)
             logger.warning(
-                "tracker %s has stopped following this run, whose record on disk goes on without it%s: %s",
+                "tracker %s has stopped logging this run, whose record on disk continues without it%s: %s",
                 name,
                 self._classes[name].remedy,
                 reason(error),

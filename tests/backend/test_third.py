@@ -52,9 +52,9 @@ def test_it_is_named_like_any_other(third: Run) -> None:
 
 def test_what_needs_dense_storage_is_refused_by_the_trait(third: Run) -> None:
     said = third(*FEW, "method=gmp", "backend=listed").stderr
-    assert said == "dstrun: backend=listed makes no sense with method=gmp, which starts from every connection\n"
+    assert said == "dstrun: backend=listed makes no sense with method=gmp, which starts dense\n"
     said = third(*FEW, "method=static", "powerprop=2", "backend=listed").stderr
-    assert said == "dstrun: powerprop=2 makes no sense with backend=listed: only dense storage has it\n"
+    assert said == "dstrun: powerprop=2 makes no sense with backend=listed: it needs dense storage\n"
 
 
 def test_what_it_lacks_is_said_before_training(third: Run, tmp_path: Path) -> None:

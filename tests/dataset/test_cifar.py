@@ -160,7 +160,7 @@ def test_a_root_that_is_not_there(root: Path) -> None:
     missing = root.parent / "nowhere" / "root"
     assert refusal(Small(root=str(missing))) == f"dataset.root={missing} is no folder"
     assert refusal(Small(download=False)) == (
-        "data is no folder and dataset.download=false: set dataset.root=DIR or $DSTRUN_DATA"
+        "data is not a folder and dataset.download=false: set dataset.root=DIR or $DSTRUN_DATA"
     )
 
 

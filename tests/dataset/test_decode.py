@@ -61,8 +61,8 @@ def huge(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"no image", "is no image that can be read"),
-        (file(Image.new("RGB", (3, 3)), "GIF"), "is no image that can be read"),
+        (b"no image", "is not a readable image"),
+        (file(Image.new("RGB", (3, 3)), "GIF"), "is not a readable image"),
         (picture(0, "JPEG")[:600], "cannot be decoded: Truncated"),
         (picture(0)[:-900], "cannot be decoded"),
         (huge(100_000, 100_000), "is larger than images are"),

@@ -85,7 +85,7 @@ WRONG = {
     "has label 'cat'": [(gray(0), "cat")],
     "is a Tensor: it must be a pair": [gray(0)],
     "has images of uint8 and of float32": [(gray(0), 0), (torch.zeros(1, 2, 2), 0)],
-    "is another when it is asked for again": [(lambda: torch.rand(1, 2, 2), 0)] * 4,
+    "changes when it is read again": [(lambda: torch.rand(1, 2, 2), 0)] * 4,
     "cannot be read: ZeroDivisionError": [(lambda: 1 // 0, 0)],
 }
 

@@ -223,7 +223,7 @@ def test_environment_counts_runs(results: Path) -> None:
         ([("gse", 0), ("dense", 0)], "How does gse compare with dense training on resnet56, cifar10?"),
         ([("dense", 0.0)], "How well does dense training do on resnet56, cifar10?"),
         ([("rigl", 0.9), ("set", 0.9)], "How do set and rigl compare on resnet56, cifar10, at 90 % sparsity?"),
-        ([], "What came of these runs?"),
+        ([], "What are the results of these runs?"),
     ],
 )  # fmt: skip
 def test_the_question_is_made_of_what_varies(tmp_path: Path, runs: list[tuple[str, float]], asked: str) -> None:

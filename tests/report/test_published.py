@@ -340,9 +340,9 @@ def test_imported_numbers_keep_what_they_are_of() -> None:
         (ROW.replace("Us", ""), "line 2: source is empty"),
         (
             ROW.replace("er,,", "er,gamma 2,"),
-            "line 2: settings=gamma 2 must be words as",
+            "line 2: settings=gamma 2 must be overrides as",
         ),
-        (f"{ROW}\n{ROW}", "line 3 says again what line 2 says"),
+        (f"{ROW}\n{ROW}", "line 3 repeats line 2"),
     ],
 )
 def test_a_wrong_row_is_named_in_one_sentence(tmp_path: Path, row: str, said: str) -> None:
@@ -366,7 +366,7 @@ def test_a_wrong_file_is_named_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lacks the column value"):
         read(file)
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="is no CSV file"):
+    with pytest.raises(ConfigError, match="is not a CSV file"):
         read(file)
 
 

@@ -42,7 +42,7 @@ class AlwaysSparse(Backend):
         if isinstance(module, torch.nn.Linear):
             return NO_TRITON if device.type == "cuda" and find_spec("triton") is None else ""
         return (
-            f"backend=sparse has no kernel for convolutions on a GPU, and the network has one ({name}): "
+            f"backend=sparse has no GPU kernel for convolutions, and the network has a convolution ({name}): "
             "set backend=masked, which is faster there, or device=cpu"
         )
 

@@ -45,7 +45,7 @@ class SNFS(Method):
 
     parts: ClassVar[tuple[str, ...]] = ("prune", "schedule")
     why: ClassVar[str] = "which prunes a share of each layer and grows by momentum"
-    dense: ClassVar[str] = "which follows the gradient of every connection at every step"
+    dense: ClassVar[str] = "which tracks the gradient of every connection at every step"
     grows_at_zero: ClassVar[bool] = True
 
     def procedure(self, setting: Setting) -> Procedure:

@@ -27,7 +27,7 @@ class TopKGA(Annealed):
 
     why: ClassVar[str] = "which takes the largest weights of each layer"
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which keeps a dense store of weights to choose from"
+    dense: ClassVar[str] = "which keeps dense weights to choose from"
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
         """Let the layers use a part of their weights."""

@@ -40,7 +40,7 @@ class TopKAST(Method):
 
     why: ClassVar[str] = "which takes the largest weights of each layer"
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which keeps a dense store of weights to choose from"
+    dense: ClassVar[str] = "which keeps dense weights to choose from"
 
     def objection(self, config: dict[str, Any]) -> str:
         """Object to gradients for fewer connections than the forward pass uses."""

@@ -107,7 +107,7 @@ def pairs(model: nn.Module) -> tuple[list[Pair], dict[str, str]]:
     try:
         graph = trace(model)
     except Exception:
-        return [], dict.fromkeys(layers, "the network's course cannot be traced")
+        return [], dict.fromkeys(layers, "the network's forward pass cannot be traced")
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     uses = Counter(id(stored(m)) for m in model.modules() if isinstance(m, KINDS))
     once = {name for name, m in layers.items() if calls[name] == 1 and uses[id(stored(m))] == 1}
@@ -136,7 +136,7 @@ def _follow(node: fx.Node, modules: Mapping[str, nn.Module], once: set[str]) -> 
     flat, norms = isinstance(producer, nn.Linear), []
     while True:
         if len(node.users) != 1:
-            return "its channels are read by several"
+            return "several layers read its channels"
         (node,) = node.users
         if node.op == "output":
             return "its channels are the network's output"

@@ -42,8 +42,8 @@ class SSS(Method):
     why: ClassVar[str] = "whose sparsity follows from method.gamma"
     start: ClassVar[str] = "all"
     budget: ClassVar[bool] = False
-    dense: ClassVar[str] = "which starts from every connection"
-    alone: ClassVar[str] = "which follows channels through the network of a single process"
+    dense: ClassVar[str] = "which starts dense"
+    alone: ClassVar[str] = "which traces channels in a single process"
     exact: ClassVar[bool] = False
 
     def procedure(self, setting: Setting) -> Procedure:

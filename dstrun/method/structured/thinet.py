@@ -49,8 +49,8 @@ class ThiNet(Method):
 
     why: ClassVar[str] = "which removes channels, the same share in every layer"
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which starts from every connection"
-    alone: ClassVar[str] = "which follows channels through the network of a single process"
+    dense: ClassVar[str] = "which starts dense"
+    alone: ClassVar[str] = "which traces channels in a single process"
     exact: ClassVar[bool] = False
 
     def allocates(self, scope: str) -> bool:

@@ -28,7 +28,7 @@ COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 MOST_INCHES = 100
 LETTERS_PER_INCH = 15
 """Of a title or a legend, at least; longer ones are folded."""
-UNMET = "sparsity other than asked for (in brackets)"
+UNMET = "sparsity differs from the target (in brackets)"
 
 
 def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:

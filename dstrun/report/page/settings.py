@@ -130,7 +130,7 @@ def question(runs: Sequence[Run]) -> str:
     sparse = [label for label in labels if label != "dense"]
     dense = "dense training"
     if not labels:
-        return "What came of these runs?"
+        return "What are the results of these runs?"
     if not sparse:
         asked = f"How well does {dense} do"
     elif len(sparse) == 1:

@@ -317,5 +317,7 @@ def test_growth_by_gradient_refuses_a_layer_used_twice_in_a_pass() -> None:
     net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
     (layer, _) = sparse.sparsify(net, [9, 9])
     layer.request_growth(GrowthRequest(Gradient(), 3, torch.Generator()))
-    with pytest.raises(RuntimeError, match="0 is used twice in a pass: growth by gradient needs backend=masked there"):
+    with pytest.raises(
+        RuntimeError, match="0 is used twice in a forward pass: growing by gradient needs backend=masked there"
+    ):
         net(net(torch.randn(4, 6))).sum().backward()

@@ -189,7 +189,7 @@ def test_random_pruning_is_the_control() -> None:
         (["method.sparsities=[0.9,0.5]"], "method.sparsities=[0.9, 0.5] must increase"),
         (["method.rewind=1"], "method.rewind=1 must lie in [0, 1)"),
         (["schedule=cubic"], "schedule=cubic makes no sense with method=lth, which prunes between trainings"),
-        (["backend=sparse"], "backend=sparse makes no sense with method=lth, which starts from every connection"),
+        (["backend=sparse"], "backend=sparse makes no sense with method=lth, which starts dense"),
     ],
 )
 def test_refusals(words: list[str], message: str) -> None:

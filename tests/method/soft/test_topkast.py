@@ -187,7 +187,7 @@ def test_gradient_outside_b_is_zero_even_where_it_is_infinite() -> None:
         ),
         (
             ["backend=sparse"],
-            "backend=sparse makes no sense with method=topkast, which keeps a dense store of weights to choose from",
+            "backend=sparse makes no sense with method=topkast, which keeps dense weights to choose from",
         ),
         (["grow=gse"], "grow=gse makes no sense with method=topkast, which takes the largest weights of each layer"),
         (["method.explore_end=2"], "method.explore_end=2 must lie in [0, 1]"),
