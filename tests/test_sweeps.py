@@ -185,7 +185,7 @@ def test_typed_words_win_over_a_file(words: list[str], left: int) -> None:
         ),
         (["seed=x"], "seed=x must be a whole number"),
         (["sparsty=0.9"], "sparsty is not a setting here (did you mean sparsity?)"),
-        (["sparsity=1.5"], "sparsity=1.5 must lie in [0, 1)"),
+        (["sparsity=1.5"], "sparsity=1.5 must be in [0, 1)"),
         (["seed=interval(0,1)"], "seed=interval(0,1) is infinite: list its values"),
         (["seed=range(0,1000000000)"], "seed=range(0,1000000000) lists more than 100,000 values"),
         (["seed=shuffle(range(0,1000000000))"], "lists more than 100,000 values"),

@@ -160,7 +160,7 @@ def sweep_words(overrides: Sequence[str], name: str) -> list[list[str]]:
             f"hydra/sweeper is {file._target_} in a file: set hydra/sweeper=NAME on the command line instead"
         )
     if odd := [grid for grid in file.get("grids", ()) if not isinstance(grid, Mapping)]:
-        raise ConfigError(f"hydra.sweeper.grids holds {odd[0]}, which is no mapping: each item must be KEY: VALUES")
+        raise ConfigError(f"hydra.sweeper.grids holds {odd[0]}, which is not a mapping: each item must be KEY: VALUES")
     return expand(parse(overrides), file.get("params"), file.get("grids", ()))
 
 

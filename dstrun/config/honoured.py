@@ -10,9 +10,9 @@ from dstrun.system.trouble import ConfigError
 CHOSEN = ("hydra/launcher", "hydra/sweeper", "hydra/sweeper/sampler")
 TAKEN = ("hydra.launcher", "hydra.sweeper", "hydra.searchpath")
 INSTEAD = {
-    "hydra.run": "results= and experiment= say where runs go",
-    "hydra.sweep": "results= and experiment= say where runs go",
-    "hydra.output_subdir": "results= and experiment= say where runs go",
+    "hydra.run": "results= and experiment= set where runs are written",
+    "hydra.sweep": "results= and experiment= set where runs are written",
+    "hydra.output_subdir": "results= and experiment= set where runs are written",
     "hydra.job.chdir": "a run stays in the folder it is started in",
     "hydra.job.env_set": "set the variable in the shell",
     "hydra.job.env_copy": "runs have the variables of the shell",

@@ -57,7 +57,7 @@ def AtLeast(low: float) -> Bound:
 def Within(low: float, high: float, *, low_open: bool = False, high_open: bool = False) -> Bound:
     """Between ``low`` and ``high``; an open end excludes its bound."""
     interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-    return Bound(f"must lie in {interval}", low, high, low_open, high_open)
+    return Bound(f"must be in {interval}", low, high, low_open, high_open)
 
 
 def OneOf(*names: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A method of the runner in a training loop of one's own."""
+"""Sparse training methods in a training loop of your own."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ MANY = 1000
 
 
 class Sparsifier:
-    """Sparse layers in a network, and a method that updates them whenever an optimizer takes its step.
+    """Make the layers of a network sparse, and update them by a method at every step of an optimizer.
 
-    Everything hangs on the optimizer: a loop that calls ``backward()`` and ``optimizer.step()`` stays as it is, whoever
-    wrote it. Layers start as the runner's do: in most methods with weights drawn anew.
+    It hooks into the optimizer: a loop that calls ``backward()`` and ``optimizer.step()`` needs no other change. Layers
+    start as in ``dstrun.train``: with most methods, weights are initialized anew.
 
     Args:
         model: on its device; changed in place (``prunable``).
-        optimizer: of the network's parameters, before its first step; its groups go on with the new ones.
+        optimizer: of the network's parameters, before its first step; its groups receive the new ones.
         *words: settings as on the command line, ``"method=gse"``, ``"grow.gamma=2"``: of the method and its parts, and
             ``sparsity``, ``seed``, ``scope``, ``backend``, ``initialization``, ``strict``.
-        steps: the optimizer takes in all; schedules are shares of it.
-        config_dir: a folder of options of your own, or several.
+        steps: how many the optimizer takes in total; schedules are relative to it.
+        config_dir: a folder of your own options, or several.
         **settings: more of them, ``method="gse", sparsity=0.98``.
 
     Attributes:
@@ -54,7 +54,7 @@ class Sparsifier:
         update: what the last step changed, if anything.
 
     Raises:
-        ConfigError: a setting is not known, or the method does what a loop cannot give it.
+        ConfigError: a setting is not known, or the method needs more than a training loop offers.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Sparsifier:
         return 1 - active / sum(layer.topology.size for layer in self.layers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs besides those of the network and the optimizer."""
+        """Return the state that a checkpoint needs besides that of the network and the optimizer."""
         return {
             "settings": self._settings,
             "step": self.step,

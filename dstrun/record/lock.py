@@ -283,7 +283,7 @@ class Lock:
 
     def _busy(self) -> Busy:
         silent = self._silent_seconds()
-        hint = f", silent for {silent / 60:.0f} minutes: if it is gone, remove {self.folder}/.lock and .owner"
+        hint = f", no heartbeat for {silent / 60:.0f} minutes: if it has ended, remove {self.folder}/.lock and .owner"
         return Busy(
             f"{self.folder.name} is being run by {describe(self.owner())}{hint if silent >= SILENT_SECONDS else ''}"
         )

@@ -161,7 +161,7 @@ class Blueprint:
             if has < wanted:
                 raise ConfigError(
                     f"init={self.experiment.config['init']} has {has:,} connections in {layer.name}, and {wanted:,} "
-                    "are asked for: raise sparsity, choose its allocation, or a method that starts from all connections"
+                    "are needed: raise sparsity, choose its allocation, or a method that starts dense"
                 )
         return counts
 

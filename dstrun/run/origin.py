@@ -46,7 +46,7 @@ def _check(run: Run, record: dict[str, Any], experiment: Experiment) -> None:
         raise ConfigError(f"{run.folder / CHECKPOINT} is missing: the weights of this run were not kept")
     if config["initialization"] != "network":
         raise ConfigError(
-            f"initialization={config['initialization']} makes no sense with init, whose weights are taken"
+            f"initialization={config['initialization']} makes no sense with init, which provides the weights"
         )
     before, now = record["config"]["model"], config["model"]
     if by_value(before) != by_value(now):

@@ -188,7 +188,7 @@ class Trial:
             if injury.streams == "kept" and not one.ends_in_a_sentence:
                 verdict.worsen("lost", f"ends with code {one.code} without a message", one.output)
             if len(fault.injuries) == 1 and not self._done() and (state := self._state()) == "running":
-                verdict.worsen("lost", f"ends with code {one.code}, and is said to be {state}", one.output)
+                verdict.worsen("lost", f"ends with code {one.code}, and its state is {state}", one.output)
 
     def _restart(self, verdict: Verdict) -> str:
         """Start the run until it is done, doing what it asks for; returns all it said."""

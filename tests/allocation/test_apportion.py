@@ -58,7 +58,8 @@ def test_fewer_connections_than_layers_is_refused():
     with pytest.raises(ConfigError) as error:
         apportion([1, 1, 1], [10, 10, 10], sparsity=0.95)
     assert str(error.value) == (
-        "sparsity=0.95 leaves 2 of 30 connections to 3 layers, and each needs at least one: sparsity must be at most 0.9"
+        "sparsity=0.95 leaves 2 of 30 connections to 3 layers, and each needs at least one: "
+        "sparsity must be at most 0.9"
     )
     assert apportion([1, 1, 1], [10, 10, 10], sparsity=0.9) == [1, 1, 1]
 

@@ -40,7 +40,7 @@ def test_values_are_read_and_repeated_ones_taken_once() -> None:
         (["kernel", "--layers", "64-0"], "--layers 64-0 is not known: choose R56-s1"),
         (["kernel", "--layers", "64x64"], "16384-16384, or I-O for a linear layer from I to O features"),
         (["kernel", "--layers", ","], "--layers is empty"),
-        (["kernel", "--sparsity", "0.9,1"], "--sparsity=1.0 must lie in [0, 1)"),
+        (["kernel", "--sparsity", "0.9,1"], "--sparsity=1.0 must be in [0, 1)"),
         (["kernel", "--sparsity", "high"], "--sparsity=high must be a number"),
         (["infer", "--networks", "64-"], "--networks 64- is not known: write I-O for a linear layer"),
         (["infer", "--batches", "1,0"], "--batches=0 must be at least 1"),

@@ -76,7 +76,7 @@ WRONG = {
         "torch.optim.LBFGS\n": "torch.optim.LBFGS.step needs closure, and dstrun calls step()",
         "torch.optim.RMSprop\nalhpa: 1\n": "not a setting of this optimizer (did you mean alpha?)",
         "torch.optim.Rprop\nweight_decay: 1\n": "optimizer.weight_decay is not a setting of this optimizer",
-        "torch.optim.Adam\nlr: -1\n": "optimizer.lr=-1 must lie in (0, 1e+06]",
+        "torch.optim.Adam\nlr: -1\n": "optimizer.lr=-1 must be in (0, 1e+06]",
         "torch.optim.Adam\nlr_schedule: cosin\n": "(did you mean cosine?)",
         "plain_nets.Closure\n": "plain_nets.Closure.step needs closure",
         "plain_nets.Net\ndepth: 1\n": "plain_nets.Net is not a torch.optim.Optimizer and has no build",

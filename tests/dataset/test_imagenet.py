@@ -121,7 +121,7 @@ def test_what_makes_no_data_set_is_said(what: str, says: str, root: Path) -> Non
             {"root": ".", "augment": "none", "flip": False},
             "dataset.flip=false makes no sense with dataset.augment=none",
         ),
-        ({"root": ".", "size": 4}, r"dataset.size=4 must lie in \[8, 1024\]"),
+        ({"root": ".", "size": 4}, r"dataset.size=4 must be in \[8, 1024\]"),
     ],
 )
 def test_wrong_settings_of_a_folder_are_said(settings: dict[str, Any], says: str) -> None:

@@ -86,5 +86,5 @@ def test_vgg19_layers_in_order():
 
 def test_vgg19_gradients_flow_and_smaller_images_are_refused(learns):
     learns(VGG19(width=0.125), (1, 16, 16), 10, batch=8)
-    with pytest.raises(ConfigError, match=r"^model=vgg19 takes images of at least 16x16, not .* 16x15:"):
+    with pytest.raises(ConfigError, match=r"^model=vgg19 needs images of at least 16x16, not .* 16x15:"):
         VGG19().build((1, 16, 15), 10)

@@ -333,7 +333,7 @@ def test_imported_numbers_keep_what_they_are_of() -> None:
         (ROW.replace("88.1", "88.1 %"), "line 2: value=88.1 % must be a number"),
         (ROW.replace("88.1", "nan"), "line 2: value=nan must be a number"),
         (ROW.replace("88.1", ""), "line 2: value is empty, and no note says why"),
-        (ROW.replace("0.98", "98"), "line 2: sparsity=98 must lie in [0, 1)"),
+        (ROW.replace("0.98", "98"), "line 2: sparsity=98 must be in [0, 1)"),
         (ROW.replace("0.2", "-0.2"), "line 2: std=-0.2 must be at least 0"),
         (ROW.replace("200", "1.5"), "line 2: epochs=1.5 must be a whole number"),
         (ROW.replace("verified", "verifed"), "(did you mean verified?)"),

@@ -120,7 +120,7 @@ def test_what_does_not_go_together_is_said_before_torch(trained, which, words, s
 
 
 def test_more_connections_than_there_are_and_other_images_are_refused(trained):
-    with pytest.raises(ConfigError, match=r"connections in \S+, and [\d,]+ are asked for: raise sparsity"):
+    with pytest.raises(ConfigError, match=r"connections in \S+, and [\d,]+ are needed: raise sparsity"):
         begun(trained[1], "method=static", ERK, "sparsity=0.5")
     with pytest.raises(ConfigError, match=r"has a network of other shapes: for other images, or more or fewer classes"):
         begun(trained[2], "method=dense", "sparsity=0", "dataset=cifar10")

@@ -26,7 +26,7 @@ CHUNK = 128
 class Calibrated(Retrained):
     """Score on ``samples_per_class`` training images of every class, drawn anew in every round.
 
-    Batch normalization is by its running statistics, and nothing is dropped.
+    The network is in evaluation mode: running statistics in batch normalization, no dropout.
     """
 
     samples_per_class: Annotated[int, AtLeast(1)] = 10

@@ -111,7 +111,7 @@ class Rewiring(Procedure):
         return step in self.steps
 
     def before_step(self, step: int) -> Update | None:
-        """Arm the backward pass of an update step; with ``batch=fresh``, run a pass of its own and update."""
+        """Prepare the backward pass of an update step; with ``batch=fresh``, run a separate pass and update."""
         if step not in self.steps or self.setting.grow.cost is Cost.NONE:
             return None
         self.pruned = self._rank_for_pruning(step)

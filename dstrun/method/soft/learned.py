@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @option
 class Learned(Method):
-    """Settings of w~ = sign(w) relu(|w| - sigmoid(s)), with one s a layer that is trained beside the weights.
+    """Settings of w~ = sign(w) relu(|w| - sigmoid(s)), with one trainable s per layer.
 
     Weight decay of s, which starts far below 0, raises the threshold. What it reaches depends on the length of the run:
     ``threshold_decay`` is that of a run of ``recipe_steps``, and a run n times shorter has n times as much. It depends

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 class TopKGA(Annealed):
     """Use the ``allocation`` count of largest |w| of each layer, chosen anew at every step.
 
-    Gradients reach the others too, times an alpha that falls (``Annealed``); when it is 0 the others are pruned and
-    the topology stays.
+    The others get alpha times their gradient (``Annealed``); once alpha is 0 they are pruned and the topology is fixed.
     """
 
     why: ClassVar[str] = "which takes the largest weights of each layer"

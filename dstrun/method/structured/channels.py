@@ -112,7 +112,7 @@ def pairs(model: nn.Module) -> tuple[list[Pair], dict[str, str]]:
     uses = Counter(id(stored(m)) for m in model.modules() if isinstance(m, KINDS))
     once = {name for name, m in layers.items() if calls[name] == 1 and uses[id(stored(m))] == 1}
     found: list[Pair] = []
-    whole = {name: "it is not called once with a weight of its own" for name in layers if name not in once}
+    whole = {name: "it is not called exactly once with its own weight" for name in layers if name not in once}
     modules = dict(model.named_modules())
     for node in graph.nodes:
         if node.op == "call_module" and node.target in once:
@@ -267,4 +267,4 @@ class Channels:
         for name, reason in self.whole.items():
             reasons.setdefault(reason, []).append(name)
         kept = [f"{few(names)} ({reason})" for reason, names in reasons.items()]
-        return f"channels of {len(self.pairs)} layers can be removed; the others stay whole: {', '.join(kept)}"
+        return f"channels of {len(self.pairs)} layers can be removed; the others are kept: {', '.join(kept)}"

@@ -34,7 +34,7 @@ CHUNK = 64
 class ThiNet(Method):
     """Train densely; remove channels layer by layer; train ``finetune`` x ``epochs`` more at the last learning rate.
 
-    That is, at the last which is ``finetune_lr`` of the first or more: at almost 0 nothing would be made up for.
+    That is the last rate that is at least ``finetune_lr`` times the first, as a rate near 0 would recover nothing.
 
     Of ``samples_per_class`` training images a class, ``locations`` outputs of the reader each, the part that every
     channel has in them is recorded; channels are removed one by one so that the sum of squares of what is removed

@@ -163,7 +163,7 @@ def test_adamw_has_the_same_momentum():
         ("grow=random", "grow=random makes no sense with method=snfs, which prunes a share of each layer and grows "
          "by momentum"),
         ("sparsity=0", "sparsity=0 makes no sense with method=snfs: no connection is left to grow"),
-        ("method.momentum=1", "method.momentum=1 must lie in [0, 1)"),
+        ("method.momentum=1", "method.momentum=1 must be in [0, 1)"),
     ],
 )  # fmt: skip
 def test_refusals(words, message):

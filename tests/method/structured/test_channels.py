@@ -83,7 +83,7 @@ class Twice(nn.Module):
     ("network", "reasons"),
     [
         (Branching(), ["the network's forward pass cannot be traced"] * 2),
-        (Twice(), ["it is not called once with a weight of its own"] * 2),
+        (Twice(), ["it is not called exactly once with its own weight"] * 2),
         (nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1)), ["its channels come in groups", None]),
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, groups=2)), [TOGETHER, None]),
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Linear(8, 4)), [TOGETHER, None]),

@@ -64,7 +64,7 @@ def test_linear_layers_are_computed_on_a_gpu(dtype, monkeypatch) -> None:
 def test_convolutions_are_refused_on_a_gpu_unless_the_reference_is_asked_for(name, asked) -> None:
     geometry, dtype, shape = OTHERS[name]
     x: Any = Somewhere(dtype, shape)
-    with pytest.raises(TypeError, match="masked ones (dstrun.backend.masked) are faster there"):
+    with pytest.raises(TypeError, match=r"masked ones \(dstrun.backend.masked\) are faster there"):
         kernel.kernel_for(geometry, x, asked)
     assert kernel.kernel_for(geometry, x, "reference") is reference
 
