@@ -1,4 +1,4 @@
-"""Training code run on tensors without numbers: nothing is computed, and every allocation is told.
+"""Run training code on fake tensors, without computing, and record every allocation.
 
 Tensors of floating point are fake ones (``torch._subclasses``), which have shapes and storages of the right size.
 Integers are real, and so are numbers drawn by a generator and those of 64 bits: topologies, drawn connections and the

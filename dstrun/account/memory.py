@@ -1,4 +1,4 @@
-"""Memory, measured: what a training step and a topology update hold at their peak, and over time.
+"""Measured memory: what a training step and a topology update hold at their peak, and over time.
 
 Taxonomy (Sohoni et al. 2019): *model* is parameters and buffers; *optimizer* gradients and optimizer state;
 *activation* what the forward pass saves for the backward one, its input included; *index* what says which connections

@@ -1,4 +1,4 @@
-"""Every allocation of a phase, as PyTorch's profiler reports it: by CPU and CUDA allocators alike, with addresses."""
+"""Record every allocation of a phase with PyTorch's profiler, on CPU and CUDA allocators, with addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One pass of one sample that computes no numbers: which parameters it uses, in which products, and which layers.
+"""Trace one sample without computing numbers: which parameters it uses, in which products, and which layers.
 
 A product of the sample with anything else is a *weight product*, whatever the weight is computed from: a parameter, a
 view of one, a few of them, a buffer. A product of two tensors that both depend on the sample, or of what layers give,

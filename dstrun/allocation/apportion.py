@@ -1,4 +1,4 @@
-"""Share a budget of connections among layers, exactly: no rounding and no clipping loses a connection.
+"""Share a budget of connections among layers exactly: neither rounding nor clipping loses a connection.
 
 Everything is counted in integers and fractions, so that the same shapes give the same counts on every machine.
 """

@@ -1,4 +1,4 @@
-"""Erdos-Renyi-Kernel: Erdos-Renyi that counts the sides of a kernel as it counts neurons."""
+"""Erdos-Renyi-Kernel: Erdos-Renyi with kernel sizes counted like numbers of neurons."""
 
 from __future__ import annotations
 

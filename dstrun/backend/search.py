@@ -1,4 +1,4 @@
-"""The search for candidates inside a backward pass, or inside the several that a batch takes.
+"""Growth candidates scored during the backward pass, or during the several passes of a batch.
 
 Shape letters: M candidates, N connections of the dense layer.
 """

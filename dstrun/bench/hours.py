@@ -1,4 +1,4 @@
-"""How long a run would take on this machine: some of its steps, really taken on noise, times how many it has."""
+"""Estimate how long a run takes on this machine: time some of its steps on noise, and multiply by their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dstrun bench infer``: forward passes of sparse networks on the CPU, beside dense ones that hold their zeros.
+"""``dstrun bench infer``: forward passes of sparse networks on the CPU, compared with dense ones.
 
 ``sparse`` computes the active connections alone; ``dense`` is PyTorch, which is what a masked network computes, too;
 ``onnxruntime`` the graph as ``dstrun weights`` writes it. All have the same weights, see the same batch as it comes,

@@ -1,4 +1,4 @@
-"""What a reader sees of a bench: one line a case, times in milliseconds, ratios with their quartiles. No torch."""
+"""Results of a benchmark as a table: one row per case, times in milliseconds, ratios with quartiles. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that begin with a dash: argparse, whose complaints are sentences with the nearest spelling."""
+"""Command-line flags: argparse, with errors in one sentence that suggests the nearest spelling."""
 
 from __future__ import annotations
 

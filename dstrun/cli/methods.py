@@ -1,4 +1,4 @@
-"""Every preset of ``conf/method`` in a row: its paper, what a step costs, what it starts from; no torch."""
+"""Every preset of ``conf/method``, one row each: its paper, the cost of a step, and what it starts from. No torch."""
 
 from __future__ import annotations
 

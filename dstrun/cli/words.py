@@ -1,4 +1,4 @@
-"""The words that verbs have in common: which runs, and how rows are printed."""
+"""Arguments that verbs share: which runs, and how rows are printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a configuration can be run: ranges and combinations, each refusal one sentence. No torch."""
+"""Check whether a configuration can be run: ranges and combinations, each refusal in one sentence. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an option has to be: a mapping with a ``_target_``, of a class that offers what its group asks for. No torch."""
+"""What an option must be: a mapping with a ``_target_``, whose class offers what its group needs. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and YAML complain of, as one sentence that names the word or file at fault. No torch."""
+"""Errors of Hydra, OmegaConf and YAML, as one sentence that names the override or file at fault. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs a sweep file stands for, and which files there are; text alone, Hydra's grammar is in ``override``.
+"""Which runs a sweep file has, and which sweep files exist; as text, Hydra's grammar is in ``override``.
 
 A sweep is one product of lists of words, or several: *grids*, each of them the words of all (``params``) and its own.
 """

@@ -1,4 +1,4 @@
-"""What was probably meant by a word that is not known: every hint of the program. Standard library only.
+"""What was probably meant by an unknown name: every hint of the program. Standard library only.
 
 ``nearest`` finds a spelling; the tables hold what no spelling shows, as other programs' names for the same thing.
 A wrong hint is worse than none: where nothing is near, the sentence ends without one.

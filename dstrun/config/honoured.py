@@ -1,4 +1,4 @@
-"""Which of Hydra's own settings act here; the others are refused, on the command line and in files."""
+"""Which of Hydra's own settings have an effect; others are refused, on the command line and in files."""
 
 from __future__ import annotations
 

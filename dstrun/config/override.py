@@ -1,4 +1,4 @@
-"""Words of command lines and sweep files in Hydra's grammar: what was typed, and what Hydra is told. No torch."""
+"""Overrides of command lines and sweep files in Hydra's grammar. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own folders: whether they are there, hide nothing that is shipped, and where Python finds their modules."""
+"""A user's own folders: whether they exist, hide nothing shipped, and where Python finds their modules."""
 
 from __future__ import annotations
 

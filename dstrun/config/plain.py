@@ -1,4 +1,4 @@
-"""Parts that were not written for dstrun: what of them goes, checked by their source, and how they are called."""
+"""Parts not written for dstrun: which of them work, checked by their source, and how they are called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What older versions wrote, in this one's words: options that moved, and what the lack of a setting meant then.
+"""Configurations of older versions in the terms of this one: options that moved, and defaults that were implicit.
 
 The one place for that: whoever renames an option, or adds a setting whose default is not what there was before, adds a
 line here, and old runs keep their meaning in every table and for ``dstrun migrate``.

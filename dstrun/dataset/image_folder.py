@@ -1,4 +1,4 @@
-"""A folder of images of a user's own, sorted into folders of their classes."""
+"""A folder of a user's own images, sorted into folders of their classes."""
 
 from __future__ import annotations
 

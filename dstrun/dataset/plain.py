@@ -1,4 +1,4 @@
-"""Data sets that were not written for dstrun: any map-style ``Dataset`` of images and labels."""
+"""Data sets not written for dstrun: any map-style ``Dataset`` of images and labels."""
 
 from __future__ import annotations
 

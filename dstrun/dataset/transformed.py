@@ -1,4 +1,4 @@
-"""Images in memory that a transform of a user's own augments, one by one. C channels, H height, W width."""
+"""Images in memory, augmented one by one by a user's own transform. C channels, H height, W width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on this machine, several at once: a process each, so that a crash ends one run and no other, or for several.
+"""Runs on this machine, several at once: a process for each, so that a crash ends one run only, or for several.
 
 Processes are forked from one that has imported PyTorch and done nothing else, so that each starts at once.
 """

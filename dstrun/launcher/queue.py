@@ -1,4 +1,4 @@
-"""What SLURM says: the state of jobs, and what its partitions allow."""
+"""Queries of SLURM: the state of jobs, and what its partitions allow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep from first to last run: what is left to do, what is tried again, and a word on every run that is not done."""
+"""A sweep from first to last run: what is left to do, what is retried, and a summary of every run that is not done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of a sweep, and how it ended: told from the files it left, whatever the launcher says."""
+"""One run of a sweep, and how it ended: read from its files, whatever the launcher reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one process of a sweep does: train one run, its words in the run's log."""
+"""A process of a sweep that trains one run, with its output in the run's log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the program asks of a backend, a way to store layers and compute with them; and which backends there are.
+"""What the program needs from a backend, a way to store layers and compute with them; and which backends exist.
 
 A backend is a package ``dstrun/backend/NAME``, found by its folder. Its ``__init__.py`` loads no torch and offers an
 instance of ``Backend`` as ``BACKEND``; its layers stand in modules beside it.

@@ -1,4 +1,4 @@
-"""Losses of one's own in place of the cross-entropy: an option class with ``build(classes, device)``."""
+"""Your own losses in place of the cross-entropy: an option class with ``build(classes, device)``."""
 
 from __future__ import annotations
 

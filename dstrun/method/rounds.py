@@ -1,4 +1,4 @@
-"""Train, prune, train on, several times over: what the methods of the rooms ``after`` and ``lottery`` share."""
+"""Train and prune repeatedly: shared by the methods in ``after`` and ``lottery``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds a run for one process, on one machine and on file systems that many machines share.
+"""Lock a run for one process, on one machine and on file systems shared by many machines.
 
 Two things say who holds a run. A lock of the kernel (``fcntl.lockf`` on ``.lock``), which is free however its process
 ended, and which may reach over machines or not, depending on how the file system is mounted; some have none. And a

@@ -1,4 +1,4 @@
-"""JSON that the program writes and reads again: it ends with a checksum of all bytes before, and is bounded when read.
+"""JSON files that the program writes and reads: they end with a checksum of all bytes before, and are read in bounds.
 
 A file that has a checksum must match it, and one of schema 2 or later must have one; older versions wrote none.
 """

@@ -1,4 +1,4 @@
-"""What a record may hold: one schema, by which every reader decides whether a run is done (``docs/record.md``)."""
+"""The schema of a record, by which every reader decides whether a run is done (``docs/record.md``)."""
 
 from __future__ import annotations
 

@@ -329,7 +329,7 @@ def _powers(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-KINDS = {"step": "a training step", "update": "a step with an update of the topology"}
+KINDS = {"step": "a training step", "update": "a step with a topology update"}
 SHAPED = re.compile(
     r"(R56-s(?P<stage>\d)|(?P<small>gse)?VGG(?P<channels>\d+)@(?P<side>\d+)|(?P<vit>ViT)?(?P<n>\d+)-(?P<m>\d+))"
 )

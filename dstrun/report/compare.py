@@ -1,4 +1,4 @@
-"""Which runs may stand in one row and be averaged in one cell: those that differ in the seed alone."""
+"""Which runs may share a row and be averaged in one cell: those that differ in the seed alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds run folders and reads what they left. Damaged files are told of, never a traceback."""
+"""Find run folders and read their files. Damaged files are reported, never as a traceback."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ SWEEP = [
 ]
 
 
-PHASES = {"prepare": "scoring before training", "step": "a step", "update": "an update of the topology"}
+PHASES = {"prepare": "scoring before training", "step": "a step", "update": "a topology update"}
 PARTS = {
     "model": "parameters, buffers",
     "optimizer": "gradients, optimizer",

@@ -1,4 +1,4 @@
-"""Published results to hold ours against: ``results/published.csv``, and users' files with the same columns.
+"""Published results to compare with: ``results/published.csv``, and users' files with the same columns.
 
 ``results/README.md`` says what a column means, and which published number belongs to which run. What a row says of the
 network and the method decides whether it does; what it says of the training (``training``) is held against the run's.

@@ -1,4 +1,4 @@
-"""What an experiment makes of its network, found without weights: its cost, the one that is trained, every count."""
+"""The network of an experiment, without weights: its cost, the network that is trained, every count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds a finished run by what a person types, and reads what it was; imports no torch."""
+"""Find a finished run by what a user types, and read its configuration; imports no torch."""
 
 from __future__ import annotations
 

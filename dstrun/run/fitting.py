@@ -1,4 +1,4 @@
-"""What fits into so much memory: the largest batch, the widest network, and the techniques that make room.
+"""What fits into a given memory: the largest batch, the widest network, and the techniques that save memory.
 
 Every answer is a prediction (``predict``), and has to lie below ``SAFE`` of the limit: predictions are a few per cent
 off. What a process needs besides tensors of the run (libraries, the data set) is not in it.

@@ -1,4 +1,4 @@
-"""What a run says before it trains."""
+"""The lines that a run prints before it trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carries runs of older versions over: the folder, and the id in it, that this version gives the same experiment.
+"""Move runs of older versions to the folder and id that this version gives the same experiment.
 
 Only the configuration counts, read as it was meant (``upgrade``); the words that made a run may mean another today.
 """

@@ -1,4 +1,4 @@
-"""Whether the runs of a sweep can start here: what a single run finds out when it starts, for all before the first."""
+"""Whether the runs of a sweep can start here: the checks of a single run, made for all before the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: parts of a network keep their input alone, and are computed again in the backward pass.
+"""Gradient checkpointing: parts of a network keep only their input and are recomputed in the backward pass.
 
 Chen, Xu, Zhang, Guestrin, "Training deep nets with sublinear memory cost", 2016.
 """

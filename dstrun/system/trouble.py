@@ -1,4 +1,4 @@
-"""What keeps a run from going on and is no bug: its configuration, disk, memory, limits of the system."""
+"""Errors that are not bugs: configuration, disk, memory, limits of the system."""
 
 from __future__ import annotations
 

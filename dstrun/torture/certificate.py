@@ -1,4 +1,4 @@
-"""N faults, their verdicts, and the page that tells them."""
+"""N faults, their verdicts, and the page that reports them."""
 
 from __future__ import annotations
 

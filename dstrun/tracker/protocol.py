@@ -1,4 +1,4 @@
-"""What a service that shows runs has to offer, and how those of a run are told what happens.
+"""What a tracker must offer, and how the trackers of a run receive its events.
 
 A service is a module of this package with a class ``Mirror``: ``tracker=NAME`` finds it by its file.
 """

@@ -181,7 +181,7 @@ def test_every_part_of_a_preset_moves_alone(name: str) -> None:
                 try:
                     compose([f"method={name}", f"{group}={option}"])
                 except ConfigError as error:
-                    assert "is no setting of" not in str(error)  # noqa: PT017
+                    assert "is not a setting of" not in str(error)  # noqa: PT017
 
 
 def test_recipes() -> None:

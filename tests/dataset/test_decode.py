@@ -99,7 +99,7 @@ def test_a_member_of_a_shard_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     found = listing.layout(as_tar(tmp_path / "set", {"train": files}), ("train",))
     assert found is not None
     place = found.read(found.classes).place(0)
-    assert "set-train-000000.tar: 0000.png is no image" in READER[Request([place], None)][1][0].sentence
+    assert "set-train-000000.tar: 0000.png is not a readable image" in READER[Request([place], None)][1][0].sentence
 
 
 def test_augmentation_is_torchvisions_and_depends_on_its_seed_alone(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_figure_shows_itself_once() -> None:
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
-        (lambda: library.runs("reslts"), r"RESULTS=reslts is no folder \(did you mean results\?\)"),
+        (lambda: library.runs("reslts"), r"RESULTS=reslts is not a folder \(did you mean results\?\)"),
         (lambda: library.epochs("results", "were=grow:gse"), "did you mean where"),
         (
             lambda: library.table("results", "where=grow:gradient"),

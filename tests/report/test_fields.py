@@ -37,7 +37,7 @@ def test_a_field_by_its_name(sweep: list[load.Run], name: str, key: str) -> None
 
 
 def test_a_name_that_several_keys_end_with_is_refused(sweep: list[load.Run]) -> None:
-    with pytest.raises(ConfigError, match=r"value=train may be flops\.train, seconds\.train: say which"):
+    with pytest.raises(ConfigError, match=r"value=train may be flops\.train, seconds\.train: name one of them"):
         resolve("train", sweep, "value=")
 
 

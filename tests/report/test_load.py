@@ -109,7 +109,7 @@ def test_a_diverged_accuracy_is_no_result(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(results: Path) -> None:
-    with pytest.raises(ConfigError, match=r"reslts is no folder \(did you mean results\?\)"):
+    with pytest.raises(ConfigError, match=r"reslts is not a folder \(did you mean results\?\)"):
         load.runs(results.parent / "reslts")
 
 

@@ -52,7 +52,7 @@ def test_rows_tell_each_run_apart(tmp_path: Path) -> None:
             "| --- | ------- | ----: | -----: | -----: | ---------: | ----------: | ----- | ---- | ----------------- |",
             "| a   | done    | 30/30 | 90.10% |      - |     31.7 s |     60.1 MB | node1 | -    | -                 |",
             "| b   | running |  3/10 | 50.10% | 1m 20s |     12.0 s |     64.0 MB | h     | 12_0 | -                 |",
-            "| c   | lost    |  3/10 | 50.10% |      - |     12.0 s |     64.0 MB | h     | -    | no heartbeat yet |",
+            "| c   | lost    |  3/10 | 50.10% |      - |     12.0 s |     64.0 MB | h     | -    | no heartbeat yet  |",
             "| d   | failed  |     - |      - |      - |          - |           - | -     | -    | loss is nan       |",
         ]
     )
@@ -73,7 +73,7 @@ def test_totals_of_nothing() -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere is no folder"):
+    with pytest.raises(ConfigError, match="nowhere is not a folder"):
         rows_of(tmp_path / "nowhere")
 
 

@@ -1,4 +1,4 @@
-"""``dstrun doctor``: what works here."""
+"""``dstrun doctor``: what works on this machine."""
 
 from __future__ import annotations
 

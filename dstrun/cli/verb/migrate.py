@@ -1,4 +1,4 @@
-"""``dstrun migrate``: runs of older versions, under the ids of this one."""
+"""``dstrun migrate``: move runs of older versions to the ids of this one."""
 
 from __future__ import annotations
 

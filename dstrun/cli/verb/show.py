@@ -1,4 +1,4 @@
-"""``dstrun show``: one run, all that matters of it."""
+"""``dstrun show``: one run in full."""
 
 from __future__ import annotations
 

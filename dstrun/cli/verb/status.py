@@ -1,4 +1,4 @@
-"""``dstrun status``: how runs stand."""
+"""``dstrun status``: the state of runs."""
 
 from __future__ import annotations
 

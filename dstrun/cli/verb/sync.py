@@ -1,4 +1,4 @@
-"""``dstrun sync``: runs on Weights & Biases, rebuilt from what they left."""
+"""``dstrun sync``: rebuild runs on Weights & Biases from their files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dstrun torture``: whether runs survive what may happen to them, on this file system and queue."""
+"""``dstrun torture``: whether runs survive faults on this file system and queue."""
 
 from __future__ import annotations
 

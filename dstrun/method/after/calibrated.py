@@ -1,4 +1,4 @@
-"""What the methods share that score a trained network on images: gradients over images that are only looked at.
+"""Shared by methods that score a trained network on images: gradients over images without training on them.
 
 In double precision from the gradient on, as squares of small gradients leave the range of single.
 Shape letters: A active connections of a layer, B images, C channels, H height, W width.

@@ -1,4 +1,4 @@
-"""What the methods that prune a trained network share."""
+"""Shared by methods that prune a trained network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What methods share that score every connection of the untrained network, and keep the best."""
+"""Shared by methods that score every connection of the untrained network and keep the highest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deep rewiring (Bellec et al. 2018): a random walk of weights with fixed signs; who would change it, goes.
+"""Deep rewiring (Bellec et al. 2018): a random walk of weights with fixed signs; a sign change prunes.
 
 Layers are looked at as one: values, signs and noise of all are one tensor, layer after layer, and positions go on
 counting from layer to layer. All but the values is on the CPU; a GPU is waited for once a step, to read their signs.

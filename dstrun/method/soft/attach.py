@@ -1,4 +1,4 @@
-"""Attach what computes a layer's weights, find it again, and end it: what is active becomes the topology."""
+"""Attach a module that computes a layer's weights, find it, and remove it: active weights become the topology."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods that learn a threshold for each layer, so that training itself finds the sparsity."""
+"""Methods that learn a threshold for each layer, so that training determines the sparsity."""
 
 from __future__ import annotations
 

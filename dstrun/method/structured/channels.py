@@ -1,4 +1,4 @@
-"""Channels that can be removed whole: the layer that makes them, and the one that alone reads them.
+"""Channels that can be removed: the layer that computes them, and the only layer that reads them.
 
 A channel is an output of a linear or convolution layer, and what elementwise functions, normalization, pooling and
 flattening make of it. Removing it prunes every connection into it and every connection of its reader out of it; what

@@ -1,4 +1,4 @@
-"""ThiNet (Luo et al. 2017): remove channels of a trained network that the next layer misses least.
+"""ThiNet (Luo et al. 2017): remove the channels of a trained network that the next layer needs least.
 
 Shape letters: B samples, C channels, D inputs of an output (C times the kernel's area, or times what is flattened),
 L places, S places drawn, M outputs drawn (B x S), R channels removed.

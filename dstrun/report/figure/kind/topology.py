@@ -1,4 +1,4 @@
-"""How the topology moves: connections replaced at each update, and the share explored so far."""
+"""How the topology changes: connections replaced at each update, and the share that has ever been active."""
 
 from __future__ import annotations
 
