@@ -51,8 +51,8 @@ class VGG16:
 class VGG19:
     """Sixteen 3x3 convolutions in five stages of 64, 128, 256, 512, 512 channels times ``width``, and a linear layer.
 
-    As the code of GraSP (Wang et al. 2020) has it: no biases before normalization, and what four poolings leave is
-    averaged.
+    As the code of GraSP (Wang et al. 2020) has it: no biases before normalization, and average pooling after four max
+    poolings.
     """
 
     width: Annotated[float, Above(0)] = 1.0
