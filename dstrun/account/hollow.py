@@ -190,7 +190,7 @@ class Hollow(TorchDispatchMode):
             self._tell(storage._cdata, storage.nbytes())
 
     def _watch(self, tensor: Tensor) -> bool:
-        """Be told when a tensor's storage is released; returns whether it was unknown."""
+        """Watch for the release of a tensor's storage; return whether it was unknown."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._living:
@@ -230,7 +230,7 @@ def _picks_by_truth(func: Any, args: Any) -> bool:
 
 
 def _tensors(given: Any) -> Iterator[Tensor]:
-    """Go over the tensors among arguments or results of an operation, which nest lists at most."""
+    """Iterate over the tensors among arguments or results of an operation, which nest lists at most."""
     if isinstance(given, Tensor):
         yield given
     elif isinstance(given, tuple | list):

@@ -28,7 +28,7 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:
-    """Go over the tensors of a nested state."""
+    """Iterate over the tensors of a nested state."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, dict | list | tuple):
@@ -80,7 +80,7 @@ class MemoryMeter:
             self.phases[name] = asdict(timeline(events, before, self._known(), besides))
 
     def _lasting(self) -> Iterator[tuple[str, Tensor]]:
-        """Go over what lasts between steps on the device: its part, and the tensor."""
+        """Iterate over what is kept between steps on the device: its part, and the tensor."""
         groups: dict[str, Iterable[Tensor]] = {
             "index": self._index(),
             "model": [*self.model.parameters(), *self.model.buffers()],

@@ -85,7 +85,7 @@ def address(tensor: Tensor) -> int:
 
 
 def _events(roots: list[Any], device: str) -> Iterator[Event]:
-    """Go over the profiler's tree: what an allocation lies below says for what it was made."""
+    """Iterate over the profiler's tree: the ancestors of an allocation show its purpose."""
     spans = 0
     waiting = [(root, 0, False) for root in reversed(roots)]
     while waiting:

@@ -130,7 +130,7 @@ def width(settings: Scaling, n: int, names: list[str], notes: dict[str, str]) ->
 
 
 def _timed(points: dict[str, Point], settings: Scaling, notes: dict[str, str]) -> dict[str, Any]:
-    """Take steps in turns; one that fails is ended, and the others begin anew."""
+    """Run steps in turns; one that fails is ended, and the others restart."""
     while points:
         try:
             return turns({name: point.step for name, point in points.items()}, settings.rounds, settings.limit)

@@ -19,7 +19,7 @@ COLUMNS = [Column("what", "what"), Column("state", "state"), Column("detail", "d
 
 
 def examine() -> tuple[list[dict[str, Any]], list[Column]]:
-    """Look at everything a run may need; ``broken`` is what stops every run, ``absent`` what only some need."""
+    """Check everything a run may need; ``broken`` stops every run, ``absent`` is needed by some only."""
     checks = {
         "python": _python,
         "torch": _torch,

@@ -77,13 +77,13 @@ def found_runs(words: Sequence[str]) -> list[Run]:
 
 
 def nothing(words: Sequence[object], what: str = "run") -> int:
-    """Print that nothing was found where the words lead."""
+    """Print that nothing was found."""
     say(missing(words, what))
     return 3
 
 
 def missing(words: Sequence[object], what: str = "run") -> str:
-    """Return the sentence that nothing was found where the words lead."""
+    """Return the sentence that nothing was found."""
     given = [str(word) for word in words] or ["results"]
     conditions = [word for word in given if word.startswith("where=")]
     meeting = f" that meets {' '.join(conditions)}" if conditions else ""

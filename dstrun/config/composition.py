@@ -141,7 +141,7 @@ def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), nam
 
 
 def sweep_words(overrides: Sequence[str], name: str) -> list[list[str]]:
-    """Return the words of every run of a sweep, where Hydra is open.
+    """Return the overrides of every run of a sweep, where Hydra is open.
 
     Raises:
         ConfigError: said in one sentence.

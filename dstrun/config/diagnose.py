@@ -41,7 +41,7 @@ LISTED = re.compile(r"Error resolving interpolation '(.*)', possible interpolati
 
 
 def told(error: BaseException) -> ConfigError:
-    """Return the error that says in one sentence what kept Hydra from composing or starting."""
+    """Return an error that states in one sentence why Hydra could not compose or start."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ConfigError):
         cause = cause.__cause__ or cause.__context__
@@ -247,7 +247,7 @@ def _of_value(values: list[Override], every: list[str]) -> ConfigError | None:
 
 
 def _in_file(error: BaseException) -> ConfigError:
-    """Return what is wrong in a file, where the words are right; a key that is none with the nearest spelling."""
+    """Return what is wrong in a file if the overrides are right; an unknown key with the nearest spelling."""
     if listed := LISTED.match(str(error)):
         text, known = listed.groups()
         file = next((f"{_here(path)}: " for path in _files() if text.encode() in content(path)), "")

@@ -24,7 +24,7 @@ Axes = Mapping[str, Sequence[str]]
 
 
 def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
-    """Return the words of every run.
+    """Return the overrides of every run.
 
     A typed word takes the place of one in ``params``. One whose key only grids have picks: a grid keeps of its values
     those that are typed, and a grid without that key is left as it is.

@@ -120,7 +120,7 @@ def _without_null(override: Override, word: str) -> str:
 
 
 def words(values: Mapping[str, Any]) -> list[str]:
-    """Return the words that set the values of a sweep file, by key; ``None`` unsets.
+    """Return the overrides that set the values of a sweep file, by key; ``None`` unsets.
 
     Raises:
         ConfigError: a name that is not text.
@@ -162,7 +162,7 @@ def several(override: Override) -> ConfigError:
 
 
 def axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
-    """Return the words of each key: one for every value it lists."""
+    """Return the overrides of each key: one for every value it lists."""
     found = {}
     for override in overrides:
         key = override.get_key_element()

@@ -150,7 +150,7 @@ class Schema:
 
 
 def default(item: Field[Any]) -> Any:
-    """Return what a setting is where nobody sets it."""
+    """Return the default of a setting."""
     return item.default if item.default_factory is NONE else item.default_factory()
 
 

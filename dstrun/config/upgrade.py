@@ -46,7 +46,7 @@ RENAMED = {("allocation", "er", "flatten", "fan_in"): "er_fan_in"}
 
 
 def upgrade(config: dict[str, Any], choices: dict[str, Any]) -> bool:
-    """Put a configuration and the options chosen into this version's words, in place; say whether anything changed."""
+    """Upgrade a configuration and its choices to this version, in place; return whether anything changed."""
     changed = False
     for node in _options(config):
         if (moved := MOVED.get(node["_target_"])) is not None:

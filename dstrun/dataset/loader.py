@@ -152,7 +152,7 @@ class Loader(ABC):
 
     @abstractmethod
     def eval_batches(self, batch_size: int, training: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go over the images to evaluate on, once and in their order; the last batch may be smaller.
+        """Iterate over the images to evaluate on, once and in order; the last batch may be smaller.
 
         Of several processes each gets its own batches, of ``batch_size`` / P.
 

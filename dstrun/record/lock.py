@@ -81,7 +81,7 @@ class Lock:
         return self._locked
 
     def acquire(self) -> None:
-        """Take the run, or wait a little where the owner is an earlier start of this very SLURM job.
+        """Lock the run, or wait a little if its owner is an earlier start of the same SLURM job.
 
         Raises:
             Busy: another process holds it.
@@ -107,7 +107,7 @@ class Lock:
             raise
 
     def release(self) -> None:
-        """Let go."""
+        """Release the run."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -188,7 +188,7 @@ class Lock:
         return True
 
     def _lock(self) -> bool:
-        """Take the kernel's lock; ``False`` where the file system has none."""
+        """Take the kernel's lock; return ``False`` if the file system has none."""
         assert self._file is not None
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,7 +207,7 @@ class Lock:
         self._locked = False
 
     def _take_over(self, owner: dict[str, Any]) -> None:
-        """Take away the note of an owner that is gone; of several that try, one succeeds."""
+        """Remove the ``.owner`` file of an owner that has ended; of several processes that try, one succeeds."""
         why = self._gone(owner)
         if why is None:
             raise self._busy()
@@ -355,7 +355,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _job_state(job: str) -> str | None:
-    """Ask SLURM for a job's state; ``None`` where it cannot be known."""
+    """Query SLURM for a job's state; ``None`` if it is unknown."""
     command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)

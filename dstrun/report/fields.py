@@ -163,7 +163,7 @@ NAMED = re.compile(r"(?P<model>[^-]+)-(?P<dataset>[^-]+)-(?P<label>.+)-s(?P<spar
 
 
 def outline(run: Run, keys: Collection[str] | None) -> Run:
-    """Give an unfinished run the part of a record that its configuration is.
+    """Return the part of a record that an unfinished run's configuration provides.
 
     Args:
         run: without a record.

@@ -103,7 +103,7 @@ def everything(run: Run) -> dict[str, Any]:
 
 
 def words(run: Run) -> list[str]:
-    """Return the words that make a run: those on record, else what its configuration says."""
+    """Return the overrides of a run: those on record, else from its configuration."""
     if run.get("command") is not None:
         return list(map(str, run.get("command")))
     try:
@@ -131,7 +131,7 @@ def _spelled(run: Run) -> list[str]:
 
 
 def state(run: Run, now: float) -> str:
-    """Return in a sentence how a run stands."""
+    """Return the state of a run in a sentence."""
     row = status.describe(run, run.id, now)
     parts = [row["state"]]
     if row["state"] != "done" and row["epochs"]:
@@ -198,7 +198,7 @@ TITLES = {"parts": "parts", "settings": "settings other than the defaults", "num
 
 
 def text(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay rows out in lines, a part below the other."""
+    """Format rows as text, one part below the other."""
     width = max(len(row["name"]) for row in rows)
     lines = []
     for part in dict.fromkeys(row["part"] for row in rows):
@@ -226,7 +226,7 @@ def compared(one: Run, other: Run) -> list[dict[str, Any]]:
 
 
 def _words_apart(a: Sequence[str], b: Sequence[str]) -> list[dict[str, Any]]:
-    """Set words of the same setting beside each other, in the order in which they were typed."""
+    """Pair overrides of the same setting, in the order in which they were typed."""
     first, second = ({key: value for key, _, value in (word.partition("=") for word in said)} for said in (a, b))
     return [
         {"part": "words", "key": key, "name": key, "a": first.get(key), "b": second.get(key),

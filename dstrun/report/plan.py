@@ -50,7 +50,7 @@ def render(plan: dict[str, Any], fmt: str) -> str:
 
 
 def blocks(plan: dict[str, Any]) -> list[Block | str]:
-    """Lay out a plan for readers: layers, totals, memory."""
+    """Format a plan: layers, totals, memory."""
     found: list[Block | str] = [Block(plan["layers"], LAYERS), totals(plan), plan["flops"]["convention"]]
     return [*found, *memory_blocks(plan["memory"]), *(fit_blocks(plan["fit"]) if "fit" in plan else [])]
 
@@ -90,7 +90,7 @@ def _hours(time: dict[str, Any]) -> str:
 
 
 def fit_blocks(fit: dict[str, Any]) -> list[Block | str]:
-    """Lay out what fits into so much memory: a row an answer, with the words to say."""
+    """Format what fits into a given memory: one row per answer, with its overrides."""
     rows = [
         {
             "what": row["what"] + ("" if row["fits"] else ": does not fit" if row["peak_bytes"] else ": none fits"),
@@ -110,7 +110,7 @@ def fit_blocks(fit: dict[str, Any]) -> list[Block | str]:
 
 
 def memory_blocks(memory: dict[str, Any]) -> list[Block | str]:
-    """Lay out what is held at the peak of each phase: a row a phase, a column a part."""
+    """Format what is held at the peak of each phase: one row per phase, one column per part."""
     if not memory["at_peak"]:
         return [f"memory {memory['how']}"]
     rows = [

@@ -21,7 +21,7 @@ LESS = ("microbatch", "checkpointing", "activations", "weights", "rounding", "st
 
 
 def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int, shown: str) -> None:
-    """Print what is about to be trained, and what of it is not what the words ask for.
+    """Print what is about to be trained, and where it differs from what was configured.
 
     Args:
         blueprint: of the experiment.

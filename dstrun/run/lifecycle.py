@@ -85,7 +85,7 @@ def run(experiment: Experiment) -> Outcome:
 
 
 def _told(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
-    """Run; whatever is raised before training or around it is told in the run's folder, if that can be written."""
+    """Run; an exception before or around training is recorded in the run's folder, if that can be written."""
     folder = RunFolder(experiment.config, experiment.choices)
     try:
         return _run(experiment, folder, stop, device, ranks)
@@ -194,7 +194,7 @@ def _early(record: dict[str, Any]) -> str | None:
 
 
 def _failure(folder: RunFolder, error: BaseException) -> tuple[Outcome, str]:
-    """Return what a run failed of: a sentence where system or user can mend it, else the traceback."""
+    """Return why a run failed: a sentence if the user or the system can fix it, else the traceback."""
     if isinstance(error, KeyboardInterrupt):
         return Outcome("interrupted", folder, None, "stopped at once, without saving"), ""
     if isinstance(error, SystemExit):
@@ -219,7 +219,7 @@ def _leave(outcome: Outcome, error_text: str | None) -> None:
 
 
 def make_record(blueprint: Blueprint, folder: RunFolder, training: Training) -> dict[str, Any]:
-    """Put the record of a finished run together (``docs/record.md``)."""
+    """Assemble the record of a finished run (``docs/record.md``)."""
     experiment, last, active = blueprint.experiment, training.last, training.active()
     config = experiment.config
     return {

@@ -130,7 +130,7 @@ def _compare(copy: Copy, sent: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def make_copy(run: load.Run, state: str) -> Copy:
-    """Put together what W&B is to have of a run.
+    """Assemble what W&B shows of a run.
 
     Raises:
         Unsent: there is nothing to send, or it is too early.

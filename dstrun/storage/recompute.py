@@ -98,7 +98,7 @@ def checkpoint(model: nn.Module, kind: str, recompute: Recompute) -> list[str]:
 
 
 def _chains(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Sequential]]:
-    """Go over the outermost chains that have weights."""
+    """Iterate over the outermost chains that have weights."""
     if type(module) is nn.Sequential:
         if any(_has_weights(part) for part in module):
             yield name, module
@@ -108,7 +108,7 @@ def _chains(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Sequent
 
 
 def _flat(chain: nn.Sequential) -> Iterator[nn.Module]:
-    """Go over the parts of a chain, and over those of the chains in it."""
+    """Iterate over the parts of a chain and of the chains in it."""
     for part in chain:
         if type(part) is nn.Sequential:
             yield from _flat(part)

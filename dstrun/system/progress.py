@@ -219,6 +219,6 @@ class Progress:
         self._spoken = self._clock()
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self.bar is not None:
             self.bar.stop()

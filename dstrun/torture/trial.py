@@ -134,7 +134,7 @@ class Trial:
             self.settle()
 
     def settle(self) -> None:
-        """Leave the run alone until it is done, and compare."""
+        """Let the run finish undisturbed, and compare."""
         if not self.together:
             return
         verdict, started = self.together[-1], time.monotonic()

@@ -24,7 +24,7 @@ class AlwaysSparse(Backend):
     def replace(
         self, model: nn.Module, name: str, module: Layer, start: Initial, device: torch.device | None = None
     ) -> SparseLayer:
-        """Put a sparse layer wherever the dense one stands (``layer.replace``)."""
+        """Replace a dense layer by a sparse one (``layer.replace``)."""
         from dstrun.backend.sparse.layer import replace
 
         return replace(model, name, module, start, device)

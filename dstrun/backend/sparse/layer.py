@@ -144,7 +144,7 @@ class Sparse(Proposes, nn.Module):
 
     @classmethod
     def from_dense(cls, module: Layer, topology: Topology | None = None) -> Self:
-        """Take over a dense layer's weights at the positions of a topology; of its nonzero weights if ``None``."""
+        """Make a sparse layer from a dense layer's weights at the positions of a topology (``None``: its nonzeros)."""
         if not isinstance(module, cls.dense):
             raise TypeError(f"cannot make a sparse {cls.__name__} from {module}")
         weight = module.weight.detach()
@@ -353,7 +353,7 @@ def keep_layout(model: nn.Module) -> None:
 
 
 def replace(model: nn.Module, name: str, module: Layer, start: Initial, device: torch.device | None = None) -> Sparse:
-    """Put a sparse layer wherever a dense one stands, with the initial topology, weights and bias.
+    """Replace a dense layer by a sparse one, with the initial topology, weights and bias.
 
     Raises:
         ValueError: the layer is the whole network, and so stands in none.

@@ -11,7 +11,7 @@ HELP = {34: ("diff RUN RUN", "what differs between two runs: overrides, settings
 
 
 def main(words: list[str]) -> int:
-    """Set what differs between two runs side by side."""
+    """Print what differs between two runs."""
     made = parser("diff", "Show the overrides, settings and numbers that differ between two runs.", runs=False)
     made.add_argument("a", metavar="RUN", help=RUN)
     made.add_argument("b", metavar="RUN", help="the other run")

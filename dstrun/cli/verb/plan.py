@@ -87,7 +87,7 @@ def main(words: list[str]) -> int:
 
 
 def _limit(words: list[str]) -> tuple[list[str], str]:
-    """Separate the words of a run from the one that says how much memory there is.
+    """Separate the overrides of a run from ``fit=``.
 
     Raises:
         ConfigError: several say so.

@@ -95,6 +95,6 @@ def ask(
 
 
 def of_runs(which: Sequence[str]) -> list[str]:
-    """Return folders and conditions, without the words that say what the table shows."""
+    """Return folders and conditions, without the arguments for the table itself."""
     folders, query = split_query(which, QUERY)
     return [*map(str, folders), *(f"where={condition}" for condition in query["where"])]

@@ -87,7 +87,7 @@ class Rewinding(Repeated):
         return [self.dense - self.length + 1]
 
     def prune(self, step: int, scores: Sequence[Tensor]) -> list[LayerUpdate]:
-        """Go back, then prune by the scores of the trained weights."""
+        """Rewind, then prune by the scores of the trained weights."""
         assert self.early is not None
         setting, optimizer = self.setting, self.setting.optimizer
         setting.model.load_state_dict(self.early)

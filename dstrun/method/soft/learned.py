@@ -63,7 +63,7 @@ class Learned(Method):
         attach(model, layers, lambda weight: Threshold(weight, self.s_init, self.reached(weight.numel())))
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:
-        """Leave the thresholds out, which have an optimizer of their own."""
+        """Return the parameters without the thresholds, which have their own optimizer."""
         from dstrun.method.soft.threshold import Threshold
 
         thresholds = [module.s for module in model.modules() if isinstance(module, Threshold)]

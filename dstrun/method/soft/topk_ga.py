@@ -29,7 +29,7 @@ class TopKGA(Annealed):
     dense: ClassVar[str] = "which keeps dense weights to choose from"
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
-        """Let the layers use a part of their weights."""
+        """Make the layers use a part of their weights."""
         from dstrun.method.soft.selected import Selected
 
         attach(model, layers, Selected)

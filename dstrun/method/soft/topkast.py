@@ -52,7 +52,7 @@ class TopKAST(Method):
         )
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
-        """Let the layers use a part of their weights."""
+        """Make the layers use a part of their weights."""
         from dstrun.method.soft.selected import Selected
 
         attach(model, layers, Selected)

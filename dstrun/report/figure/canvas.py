@@ -178,7 +178,7 @@ def finish(
     *,
     legend: bool = True,
 ) -> None:
-    """Put one legend above all panels, making room for it, and note over how many seeds the means are.
+    """Place one legend above all panels, and note over how many seeds the means are.
 
     Args:
         figure: its panels are drawn.

@@ -125,7 +125,7 @@ def apart(runs: Sequence[Run], flat: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def question(runs: Sequence[Run]) -> str:
-    """Ask in a sentence what the runs can answer: what varies among them."""
+    """Return the question that the runs answer, from what varies among them."""
     labels = sorted({run.get("label") for run in runs if run.get("label")}, key=order)
     sparse = [label for label in labels if label != "dense"]
     dense = "dense training"
