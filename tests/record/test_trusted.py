@@ -179,7 +179,7 @@ def test_many_rows_are_checked_and_a_run_that_lost_them_starts_again(
     (first.folder.path / "record.json").unlink()
     (first.folder.path / "topology.csv").write_text("")
     assert run(compose(words)).record["rows"]["topology.csv"] == first.record["rows"]["topology.csv"]  # type: ignore[index]
-    assert "the run starts again" in caplog.text
+    assert "the run starts from scratch" in caplog.text
 
 
 def test_another_torch_continues_and_is_on_record(
