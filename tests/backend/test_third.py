@@ -45,7 +45,10 @@ def test_it_is_named_like_any_other(third: Run) -> None:
         "dstrun: backend=liste is not known: choose held, listed, masked, sparse, auto (did you mean listed?)\n"
     )
     text = " ".join(third("help", "settings").stdout.split())
-    assert "held and masked simulate on dense storage, listed and sparse never do, auto mixes; held|listed|" in text
+    said = (
+        "held and masked simulate sparsity on dense storage, listed and sparse store active weights alone, auto mixes"
+    )
+    assert f"{said} both; held|listed|" in text
     rows = json.loads(third("methods", "--format", "json").stdout)
     assert {row["backend"] for row in rows} == {"any", "held, masked"}
 

@@ -61,7 +61,7 @@ def test_a_file_names_no_sweeper(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "defaults: [config, _self_]\nhydra: {mode: MULTIRUN, sweeper: {_target_: hydra_plugins.other.Sweeper}}\n"
     )
-    with pytest.raises(ConfigError, match=r"hydra/sweeper is hydra_plugins\.other\.Sweeper by a file"):
+    with pytest.raises(ConfigError, match=r"hydra/sweeper is hydra_plugins\.other\.Sweeper in a file"):
         start.sweep([*WORDS], [str(tmp_path)], "mine")
 
 
