@@ -188,10 +188,10 @@ WRONG = {
     "subset/corner": ("subset.fall=0", "subset.fall=0 must be above 0"),
     "allocation/tapered": ("allocation.power=-2", "allocation.power=-2 must be above 0"),
     "schedule/halving": ("schedule.life_steps=0", "schedule.life_steps=0 must be at least 1"),
-    "optimizer/signs": ("optimizer.damping=2", "optimizer.damping=2 must lie in [0, 1]"),
+    "optimizer/signs": ("optimizer.damping=2", "optimizer.damping=2 must be in [0, 1]"),
     "model/pair": ("model.units=0", "model.units=0 must be at least 1"),
-    "dataset/stripes": ("dataset.noise=2", "dataset.noise=2 must lie in [0, 1]"),
-    "method/halfway": ("method.at=0", "method.at=0 must lie in (0, 1]"),
+    "dataset/stripes": ("dataset.noise=2", "dataset.noise=2 must be in [0, 1]"),
+    "method/halfway": ("method.at=0", "method.at=0 must be in (0, 1]"),
 }
 """A setting of each option out of its bounds, and what is said of it."""
 
@@ -309,7 +309,7 @@ def test_a_verb_is_a_file(dstrun, copy: Path, tmp_path: Path) -> None:
     assert [lines[place + i].split()[1] for i in (-1, 0, 1)] == ["plot", "count", "report"]
     assert dstrun("count", env=environment, fresh=True).stdout == "1\n"
     wrong = dstrun("count", "--formt", "md", env=environment, fresh=True, check=False)
-    sentence = "dstrun: --formt is no flag here (did you mean --format?); dstrun count --help lists them\n"
+    sentence = "dstrun: --formt is not a flag here (did you mean --format?); dstrun count --help lists them\n"
     assert (wrong.returncode, wrong.stderr) == (2, sentence)
     file.unlink()
     gone = dstrun("count", env=environment, fresh=True, check=False)

@@ -178,19 +178,19 @@ def test_typed_words_win_over_a_file(words: list[str], left: int) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["method=rigle"], "method=rigle is in no grid of this sweep, which has method=dense"),
+        (["method=rigle"], "method=rigle is not in any grid of this sweep, which has method=dense"),
         (
             ["method=dense", "method=snip", "hydra.sweeper.grids=[{method: set}]"],
-            "method=snip is in no",
+            "method=snip is not in any",
         ),
         (["seed=x"], "seed=x must be a whole number"),
-        (["sparsty=0.9"], "sparsty is no setting here (did you mean sparsity?)"),
-        (["sparsity=1.5"], "sparsity=1.5 must lie in [0, 1)"),
-        (["seed=interval(0,1)"], "seed=interval(0,1) has no end: list its values"),
+        (["sparsty=0.9"], "sparsty is not a setting here (did you mean sparsity?)"),
+        (["sparsity=1.5"], "sparsity=1.5 must be in [0, 1)"),
+        (["seed=interval(0,1)"], "seed=interval(0,1) is infinite: list its values"),
         (["seed=range(0,1000000000)"], "seed=range(0,1000000000) lists more than 100,000 values"),
         (["seed=shuffle(range(0,1000000000))"], "lists more than 100,000 values"),
         (["sparsity=range(0,1,1e-12)"], "lists more than 100,000 values"),
-        (["seed=range(0,1000)", "batch_size=range(1,1000)"], "a sweep has at most 100,000 runs, and this has more"),
+        (["seed=range(0,1000)", "batch_size=range(1,1000)"], "a sweep has at most 100,000 runs, and this one has more"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -216,7 +216,7 @@ def test_grids_by_hand() -> None:
     assert grid.runs({"method": ["method=b"], "new": ["new=1"]}, params, grids) == [
         [f"seed={seed}", "sparsity=0.9", "new=1", "method=b", "k=1"] for seed in (0, 1)
     ]
-    with pytest.raises(ConfigError, match="method=c is in no grid"):
+    with pytest.raises(ConfigError, match="method=c is not in any grid"):
         grid.runs({"method": ["method=b", "method=c"]}, params, grids)
     with pytest.raises(ConfigError, match="k=1 m=1 leaves no run"):
         grid.runs({"k": ["k=1"], "m": ["m=1"]}, {}, [{"k": ["k=1"], "m": ["m=2"]}, {"k": ["k=2"], "m": ["m=1"]}])

@@ -1,1 +1,1 @@
-"""What a run costs: FLOPs counted, memory measured and predicted."""
+"""Costs of a run: FLOPs counted, memory measured and predicted."""

@@ -1,4 +1,4 @@
-"""FLOPs, counted: RigL's convention (Evci et al. 2020).
+"""FLOP counting, in the convention of RigL (Evci et al. 2020).
 
 A multiply and an add are two FLOPs; products with weights count, of layers that can be pruned and of all others, and
 zero weights do not; a training step costs three forward passes (outputs, input gradients, weight gradients). Biases,

@@ -1,4 +1,4 @@
-"""What a training step costs by a method, in words: read off the course that ``dstrun plan`` counts. No torch."""
+"""The cost of a training step of each method as a formula, read from the phases ``dstrun plan`` counts. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training code run on tensors without numbers: nothing is computed, and every allocation is told.
+"""Run training code on fake tensors, without computing, and record every allocation.
 
 Tensors of floating point are fake ones (``torch._subclasses``), which have shapes and storages of the right size.
 Integers are real, and so are numbers drawn by a generator and those of 64 bits: topologies, drawn connections and the
@@ -190,7 +190,7 @@ class Hollow(TorchDispatchMode):
             self._tell(storage._cdata, storage.nbytes())
 
     def _watch(self, tensor: Tensor) -> bool:
-        """Be told when a tensor's storage is released; returns whether it was unknown."""
+        """Watch for the release of a tensor's storage; return whether it was unknown."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._living:
@@ -230,7 +230,7 @@ def _picks_by_truth(func: Any, args: Any) -> bool:
 
 
 def _tensors(given: Any) -> Iterator[Tensor]:
-    """Go over the tensors among arguments or results of an operation, which nest lists at most."""
+    """Iterate over the tensors among arguments or results of an operation, which nest lists at most."""
     if isinstance(given, Tensor):
         yield given
     elif isinstance(given, tuple | list):

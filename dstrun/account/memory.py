@@ -1,4 +1,4 @@
-"""Memory, measured: what a training step and a topology update hold at their peak, and over time.
+"""Measured memory: what a training step and a topology update hold at their peak, and over time.
 
 Taxonomy (Sohoni et al. 2019): *model* is parameters and buffers; *optimizer* gradients and optimizer state;
 *activation* what the forward pass saves for the backward one, its input included; *index* what says which connections
@@ -28,7 +28,7 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:
-    """Go over the tensors of a nested state."""
+    """Iterate over the tensors of a nested state."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, dict | list | tuple):
@@ -80,7 +80,7 @@ class MemoryMeter:
             self.phases[name] = asdict(timeline(events, before, self._known(), besides))
 
     def _lasting(self) -> Iterator[tuple[str, Tensor]]:
-        """Go over what lasts between steps on the device: its part, and the tensor."""
+        """Iterate over what is kept between steps on the device: its part, and the tensor."""
         groups: dict[str, Iterable[Tensor]] = {
             "index": self._index(),
             "model": [*self.model.parameters(), *self.model.buffers()],

@@ -1,4 +1,4 @@
-"""Every allocation of a phase, as PyTorch's profiler reports it: by CPU and CUDA allocators alike, with addresses."""
+"""Record every allocation of a phase with PyTorch's profiler, on CPU and CUDA allocators, with addresses."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def address(tensor: Tensor) -> int:
 
 
 def _events(roots: list[Any], device: str) -> Iterator[Event]:
-    """Go over the profiler's tree: what an allocation lies below says for what it was made."""
+    """Iterate over the profiler's tree: the ancestors of an allocation show its purpose."""
     spans = 0
     waiting = [(root, 0, False) for root in reversed(roots)]
     while waiting:

@@ -1,4 +1,4 @@
-"""What PyTorch's kernels allocate for themselves on a CPU, by formulas.
+"""Formulas for the memory that PyTorch's CPU kernels allocate internally.
 
 They were read off the profiler for single operations of many sizes (PyTorch 2.11 to 2.15, oneDNN, AVX-512): operands
 that oneDNN wants in an order of its own are copied, and sums in 16 bits are gathered in 32. All sizes are bytes.

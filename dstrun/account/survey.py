@@ -1,4 +1,4 @@
-"""One pass of one sample that computes no numbers: which parameters it uses, in which products, and which layers.
+"""Trace one sample without computing numbers: which parameters it uses, in which products, and which layers.
 
 A product of the sample with anything else is a *weight product*, whatever the weight is computed from: a parameter, a
 view of one, a few of them, a buffer. A product of two tensors that both depend on the sample, or of what layers give,
@@ -101,7 +101,7 @@ class Unsized(ValueError):
 
 
 def survey(model: nn.Module, image: tuple[int, int, int]) -> Survey:
-    """Look at one forward pass in evaluation, and mark the layers that cannot be pruned.
+    """Trace one forward pass in evaluation mode, and mark the layers that cannot be pruned.
 
     Args:
         model: on the meta device; layers without a size get theirs.
@@ -175,7 +175,7 @@ class _Watch(TorchDispatchMode):
         return out
 
     def follow(self, activation: Tensor) -> None:
-        """Take a tensor as depending on the sample."""
+        """Mark a tensor as depending on the sample."""
         self.alive.append(activation.untyped_storage())
         self.sample.add(_storage(activation))
 
@@ -238,7 +238,7 @@ def _called(model: nn.Module, watch: _Watch) -> Iterator[None]:
 
 
 def _leaves(outputs: Any) -> Iterator[Tensor]:
-    """Go over the parameters that the gradient of a network's output reaches."""
+    """Iterate over the parameters that the gradient of a network's output reaches."""
     nodes = [t.grad_fn for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.grad_fn is not None]
     seen = set(nodes)
     while nodes:
@@ -251,7 +251,7 @@ def _leaves(outputs: Any) -> Iterator[Tensor]:
 
 
 def _mark(model: nn.Module, found: Survey) -> None:
-    """Let no method prune what is not called, or what no gradient reaches: it could neither score nor train it."""
+    """Mark as not prunable what is not called or what no gradient reaches, as no method could score or train it."""
     names = {id(p): name for name, p in model.named_parameters()}
     paths = {id(module): name for name, module in model.named_modules()}
     while True:

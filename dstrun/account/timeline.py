@@ -1,4 +1,4 @@
-"""Memory over one phase of training: every allocation and release, split by what it is for.
+"""Memory over one phase of training: every allocation and release, split by purpose.
 
 Measurement (``recorded``) and prediction (``hollow``) give the same events, and are split by the same rules. All
 sizes are bytes.

@@ -1,4 +1,4 @@
-"""What of a network is not prunable: by module, with its parameters and FLOPs, and why.
+"""What is not prunable in a network: by module, with its parameters and FLOPs, and why.
 
 Biases, norms and other vectors are left out: they are dense in every network. What is never used, or frozen, is named
 whole, they included.

@@ -1,4 +1,4 @@
-"""How many connections each layer gets: shapes x sparsity -> exact active counts."""
+"""How many connections each layer gets: from shapes and sparsity to exact active counts."""
 
 from __future__ import annotations
 

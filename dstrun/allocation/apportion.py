@@ -1,4 +1,4 @@
-"""Share a budget of connections among layers, exactly: no rounding and no clipping loses a connection.
+"""Share a budget of connections among layers exactly: neither rounding nor clipping loses a connection.
 
 Everything is counted in integers and fractions, so that the same shapes give the same counts on every machine.
 """
@@ -50,8 +50,8 @@ def apportion(weights: Sequence[int | Fraction], sizes: Sequence[int], sparsity:
         # Rounded down, so that the number can be typed as it stands.
         most = math.floor(1e4 * (1 - len(sizes) / total)) / 1e4
         raise ConfigError(
-            f"sparsity={sparsity:g} leaves {active} of {total} connections to {len(sizes)} layers, "
-            f"which need one each: it must be at most {most:g}"
+            f"sparsity={sparsity:g} leaves {active} of {total} connections to {len(sizes)} layers, and each "
+            f"needs at least one: sparsity must be at most {most:g}"
         )
     # A share with a remainder is below its layer's size, so that rounding it up stays within.
     return largest_remainder(_shares(weights, sizes, active), active)

@@ -1,4 +1,4 @@
-"""How many connections a sparsity asks for, and whether a network has about as many. No torch."""
+"""How many connections a sparsity leaves, and whether a network has about as many. No torch."""
 
 from __future__ import annotations
 

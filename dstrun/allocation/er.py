@@ -14,11 +14,11 @@ from dstrun.config.option import OneOf, option
 class ER:
     """Density proportional to (n_out + n_in) / (n_out n_in) (Mocanu et al. 2018, equation 1).
 
-    A convolution has its kernel on one side of that graph. ``flatten=fan_in`` joins each output channel to patches,
-    n_in = in kh kw and n_out = out, as in the code that Heddes et al. 2024 released; ``flatten=fan_out`` joins each
-    input channel to every place of an output's kernel, n_in = in and n_out = out kh kw, as their published figures
-    follow (supplement, figure 9). Linear layers are the same in both. Evci et al. 2020 name "Erdos-Renyi" a formula
-    that leaves the kernel out; theirs with the kernel is ``erk``. ``dense_first`` keeps the first layer dense, on top.
+    For convolutions the kernel is flattened into one side of the bipartite graph: ``flatten=fan_in`` has n_in = in kh
+    kw and n_out = out, as in the released code of Heddes et al. 2024; ``flatten=fan_out`` has n_in = in and n_out = out
+    kh kw, as in their published figures (supplement, figure 9). Linear layers are the same in both. The "Erdos-Renyi"
+    of Evci et al. 2020 ignores the kernel size; their formula with the kernel is ``erk``. ``dense_first`` keeps the
+    first layer dense, on top of the budget.
     """
 
     flatten: Annotated[str, OneOf("fan_in", "fan_out")]

@@ -1,4 +1,4 @@
-"""Erdos-Renyi-Kernel: Erdos-Renyi that counts the sides of a kernel as it counts neurons."""
+"""Erdos-Renyi-Kernel: Erdos-Renyi with kernel sizes counted like numbers of neurons."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dstrun.config.option import Within, option
 class ERK:
     """Density proportional to ((out + in + kh + kw) / (out in kh kw))^power: sum over product of the shape.
 
-    Evci et al. 2020, section 3; ``power=0`` is uniform. ``dense_first`` keeps the first layer dense, on top, as they do
-    on CIFAR.
+    Evci et al. 2020, section 3; ``power=0`` is uniform. ``dense_first`` keeps the first layer dense, on top of the
+    budget, as they do on CIFAR.
     """
 
     power: Annotated[float, Within(0, 10)] = 1.0

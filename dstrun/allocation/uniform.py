@@ -13,8 +13,8 @@ from dstrun.config.option import option
 class Uniform:
     """Density 1 - s in every layer; ``dense_first`` keeps the first one dense.
 
-    With ``dense_first`` (Evci et al. 2020, for ImageNet) the others still have density 1 - s, so that the sparsity
-    of the whole lies a little below s: N_0 + round((1 - s) (N - N_0)) connections.
+    With ``dense_first`` (Evci et al. 2020, for ImageNet) the other layers still have density 1 - s, so the sparsity of
+    the network is a little below s: N_0 + round((1 - s) (N - N_0)) connections.
     """
 
     dense_first: bool = True

@@ -1,4 +1,4 @@
-"""Stores every layer the way that trains faster here: measured once a shape and density, kept in a file.
+"""Store every layer by the backend that trains it fastest here: measured once per shape and density, and cached.
 
 Below some sparsity a dense product is faster than a sparse one; where that is depends on the shape, the batch and the
 machine. What is measured: forward and backward of one layer, each backend with its input in the layout it likes.

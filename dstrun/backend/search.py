@@ -1,4 +1,4 @@
-"""The search for candidates inside a backward pass, or inside the several that a batch takes.
+"""Growth candidates scored during the backward pass, or during the several passes of a batch.
 
 Shape letters: M candidates, N connections of the dense layer.
 """
@@ -34,7 +34,7 @@ class Proposes:
     def proposal(self) -> Proposal:
         """Return what the armed backward found, and disarm."""
         if self._found is None:
-            raise RuntimeError(f"{self.name}: no armed backward has run")
+            raise RuntimeError(f"{self.name}: no backward pass has run since growth was requested")
         found, self._found = self._found, None
         return found
 

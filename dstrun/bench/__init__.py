@@ -1,1 +1,1 @@
-"""What this machine does with sparse layers: paired measurements that a user can repeat."""
+"""Benchmarks of sparse layers on this machine: paired measurements that users can repeat."""

@@ -77,21 +77,21 @@ class Infer:
 
 
 HELP = {
-    "layers": "names, with commas; I-O is a linear layer from I to O features",
-    "sparsity": "zeros / weights, with commas",
-    "batch": "samples a step",
-    "rounds": "how often every implementation has its turn",
-    "limit": "seconds after which an implementation has no further turn",
+    "layers": "layers, comma-separated; I-O is a linear layer from I to O features",
+    "sparsity": "sparsity levels (zeros / weights), comma-separated",
+    "batch": "batch size",
+    "rounds": "how often every implementation is timed",
+    "limit": "seconds after which an implementation is not timed again",
     "threads": "CPU threads (default: all cores)",
     "device": "cpu or cuda",
     "reference": "time the plain PyTorch version of the sparse kernels too",
-    "networks": "names, with commas: of the group model; I-O is a linear layer from I to O features",
-    "batches": "samples of a pass, with commas",
-    "model": "one of the group model",
-    "allocation": "how connections are spread over layers",
-    "sizes": "n, with commas",
-    "degree": "connections of a unit",
-    "memory": "GB of the device that the processes together may take (default: three quarters of what is free)",
+    "networks": "networks (dstrun help model), comma-separated; I-O is a linear layer from I to O features",
+    "batches": "batch sizes, comma-separated",
+    "model": "a network (dstrun help model)",
+    "allocation": "how connections are allocated to layers",
+    "sizes": "widths n, comma-separated",
+    "degree": "active connections per unit",
+    "memory": "GB of device memory that the processes may use together (default: three quarters of what is free)",
 }
 BENCHES: dict[str, type[Kernel] | type[Step] | type[Scaling] | type[Infer]] = {
     "kernel": Kernel,
@@ -183,7 +183,7 @@ def _device(key: str, text: str) -> str:
 def _split(key: str, text: Any) -> list[Any]:
     words = list(text) if isinstance(text, tuple) else [word for word in text.split(",") if word]
     if not words:
-        raise ConfigError(f"--{key} names nothing")
+        raise ConfigError(f"--{key} is empty")
     return list(dict.fromkeys(words))
 
 

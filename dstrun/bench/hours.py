@@ -1,4 +1,4 @@
-"""How long a run would take on this machine: some of its steps, really taken on noise, times how many it has."""
+"""Estimate how long a run takes on this machine: time some of its steps on noise, and multiply by their number."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def measure_hours(experiment: Experiment, plan: dict[str, Any]) -> dict[str, Any
     need, free = plan["memory"]["peak_bytes"], _free()
     if device.type == "cpu" and need is not None and free is not None and need > free:
         raise ConfigError(
-            f"--time would take {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: take a smaller batch_size"
+            f"--time would take {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: use a smaller batch_size"
         )
     training = assemble(NoiseExperiment(experiment.config, experiment.choices), device)
     training.model.train()

@@ -1,4 +1,4 @@
-"""``dstrun bench infer``: forward passes of sparse networks on the CPU, beside dense ones that hold their zeros.
+"""``dstrun bench infer``: forward passes of sparse networks on the CPU, compared with dense ones.
 
 ``sparse`` computes the active connections alone; ``dense`` is PyTorch, which is what a masked network computes, too;
 ``onnxruntime`` the graph as ``dstrun weights`` writes it. All have the same weights, see the same batch as it comes,
@@ -95,7 +95,7 @@ def passes(dense: nn.Module, sparse: nn.Module, session: Any, x: Tensor) -> dict
     expected = made["dense"]()
     for name, run in made.items():
         if not torch.allclose(torch.as_tensor(run()), torch.as_tensor(expected), rtol=1e-3, atol=1e-4):
-            raise RuntimeError(f"{name} computes other numbers than PyTorch")
+            raise RuntimeError(f"{name} computes different numbers than PyTorch")
     return made
 
 

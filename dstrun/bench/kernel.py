@@ -1,4 +1,4 @@
-"""``dstrun bench kernel``: the three products of single layers, computed densely and sparsely in turns.
+"""``dstrun bench kernel``: the three products of single layers, dense and sparse, timed in turns.
 
 Every implementation gets the same connections and numbers, in the memory layout it likes best, laid out beforehand;
 biases are left out. Shape letters: A active connections, O outputs, I inputs, N samples, P items.

@@ -1,4 +1,4 @@
-"""One width of ``dstrun bench scaling`` with one implementation, in a process of its own that takes steps when told.
+"""One width of ``dstrun bench scaling`` with one implementation, in a process of its own.
 
 ``python -m dstrun.bench.point`` reads its case from the first line of its input, JSON, and answers with the bytes it
 holds. To every further line it takes a training step and answers with the seconds; it ends with its input. So the

@@ -1,4 +1,4 @@
-"""What a bench leaves: one row a measurement, with the machine it was made on, in a CSV file."""
+"""Results of a benchmark: one row per measurement, with the machine it was made on, in a CSV file."""
 
 from __future__ import annotations
 

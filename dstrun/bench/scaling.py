@@ -69,13 +69,13 @@ class Point:
             process.stdin.write(line + "\n")
             process.stdin.flush()
         except BrokenPipeError:
-            raise Failed(self.case["implementation"], "the process ended, likely for want of memory") from None
+            raise Failed(self.case["implementation"], "the process ended, probably out of memory") from None
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(self.limit):
                 raise Failed(self.case["implementation"], f"took longer than {self.limit:g} s")
         if not (answer := process.stdout.readline()):
-            raise Failed(self.case["implementation"], "the process ended, likely for want of memory")
+            raise Failed(self.case["implementation"], "the process ended, probably out of memory")
         return json.loads(answer)
 
 
@@ -93,7 +93,7 @@ def measure(settings: Scaling) -> Iterator[list[dict[str, Any]]]:
         for name in sorted(left, key=lambda name: predict(name, n, settings.degree, settings.batch)):
             needed = predict(name, n, settings.degree, settings.batch)
             if needed > room:
-                notes[name] = f"not tried: would need about {in_bytes(needed)} of {in_bytes(max(room, 0))} left"
+                notes[name] = f"not run: would need about {in_bytes(needed)} of {in_bytes(max(room, 0))} left"
                 continue
             tried.append(name)
             room -= needed
@@ -130,7 +130,7 @@ def width(settings: Scaling, n: int, names: list[str], notes: dict[str, str]) ->
 
 
 def _timed(points: dict[str, Point], settings: Scaling, notes: dict[str, str]) -> dict[str, Any]:
-    """Take steps in turns; one that fails is ended, and the others begin anew."""
+    """Run steps in turns; one that fails is ended, and the others restart."""
     while points:
         try:
             return turns({name: point.step for name, point in points.items()}, settings.rounds, settings.limit)

@@ -1,4 +1,4 @@
-"""The layers that ``dstrun bench kernel`` knows by name: of networks that sparse training is reported on. No torch."""
+"""The layers that ``dstrun bench kernel`` knows by name, from networks common in sparse training. No torch."""
 
 from __future__ import annotations
 

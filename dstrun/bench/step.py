@@ -62,7 +62,7 @@ class NoiseExperiment(Experiment):
 
 
 def words(settings: Step, sparsity: float, device: str) -> dict[str, list[str]]:
-    """Return the words of the run behind each implementation."""
+    """Return the overrides of the run behind each implementation."""
     common = [f"model={settings.model}", "dataset=cifar10", f"batch_size={settings.batch}", f"epochs={EPOCHS}"]
     common += [f"device={device}", "wandb=disabled"]
     if settings.threads is not None:

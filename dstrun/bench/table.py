@@ -1,4 +1,4 @@
-"""What a reader sees of a bench: one line a case, times in milliseconds, ratios with their quartiles. No torch."""
+"""Results of a benchmark as a table: one row per case, times in milliseconds, ratios with quartiles. No torch."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def step(found: Rows) -> Table:
     for key in ("step", "update"):
         columns += [Column(key, f"{key} ms", "number", 1), Column(f"{key} ratio", f"{key} / sparse gse's")]
         columns += [Column(f"{key} peak", kind="bytes")]
-    notes = ["update: a training step's forward and backward pass with the topology's update in place of the optimizer"]
+    notes = ["update: forward and backward pass with a topology update in place of the optimizer step"]
     return shown, columns, [*notes, PAIRED.replace("the sparse kernels'", "sparse gse's")]
 
 
@@ -88,7 +88,7 @@ def scaling(found: Rows) -> Table:
     on_gpu = found[0].get("device") == "cuda"
     peak = "peak of what PyTorch allocates on the GPU in a step" if on_gpu else "peak resident memory"
     notes = [
-        f"holds: weights, gradients, optimizer state, positions and activations; process: {peak}",
+        f"holds: weights, gradients, optimizer state, indices and activations; process: {peak}",
         *(f"{name}: {said}" for name in names if (said := growth([r for r in found if r["implementation"] == name]))),
     ]
     return shown, columns, notes + remarks

@@ -1,1 +1,1 @@
-"""What is typed: verbs, flags and help; a command line without a verb starts runs."""
+"""The command line: verbs, flags and help; without a verb it starts runs."""

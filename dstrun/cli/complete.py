@@ -40,7 +40,7 @@ def complete(words: Sequence[str]) -> int:
         return 0
     if any(word.startswith("query=") for word in words):
         if "COMP_LINE" not in os.environ:
-            raise ConfigError("-sc query=SHELL is what the shell says where it completes: it sets COMP_LINE")
+            raise ConfigError("-sc query=SHELL is for completion in the shell, which sets COMP_LINE")
         typed = os.environ["COMP_LINE"].split(" ")[1:]
         if typed:
             print("\n".join(candidates([word for word in typed[:-1] if word], typed[-1].lstrip("'\""))))

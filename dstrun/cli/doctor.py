@@ -19,7 +19,7 @@ COLUMNS = [Column("what", "what"), Column("state", "state"), Column("detail", "d
 
 
 def examine() -> tuple[list[dict[str, Any]], list[Column]]:
-    """Look at everything a run may need; ``broken`` is what stops every run, ``absent`` what only some need."""
+    """Check everything a run may need; ``broken`` stops every run, ``absent`` is needed by some only."""
     checks = {
         "python": _python,
         "torch": _torch,
@@ -65,7 +65,7 @@ def _gpu() -> tuple[str, str]:
             y = torch.nn.functional.conv2d(x, x) @ x[0, 0, :1].t()
             torch.cuda.synchronize(device)
             if y.flatten()[0].item() != 512:
-                return "broken", f"{torch.cuda.get_device_name(device)} computes {y.flatten()[0].item()} for 512"
+                return "broken", f"{torch.cuda.get_device_name(device)} computes {y.flatten()[0].item()} instead of 512"
         return "works", ", ".join(map(torch.cuda.get_device_name, devices))
     if torch.backends.mps.is_available():
         return "works", "mps"
@@ -79,7 +79,7 @@ def _memory() -> tuple[str, str]:
 
 def _results() -> tuple[str, str]:
     with tempfile.TemporaryFile(dir=Path.cwd()):
-        return "works", f"{Path.cwd()} can be written, {shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free"
+        return "works", f"{Path.cwd()} is writable, {shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free"
 
 
 def _cache() -> tuple[str, str]:

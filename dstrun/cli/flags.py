@@ -1,4 +1,4 @@
-"""Words that begin with a dash: argparse, whose complaints are sentences with the nearest spelling."""
+"""Command-line flags: argparse, with errors in one sentence that suggests the nearest spelling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dstrun.system.trouble import ConfigError
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 INSTEAD = {
     "--config-path": "--config-dir adds a folder of your own",
-    "--experimental-rerun": "the same words run the same again",
+    "--experimental-rerun": "the same command runs it again",
 }
 """Hydra's flags that are not taken, and what to do instead."""
 
@@ -77,10 +77,10 @@ class Parser(argparse.ArgumentParser):
             word = unknown[1].partition("=")[0]
             flags = [*(flag for flag in self._option_string_actions if flag.startswith("--")), "--help", "--version"]
             if not word.startswith("-"):
-                raise ConfigError(f"{unknown[1]} is not taken here; {self.prog} --help lists what is")
+                raise ConfigError(f"{unknown[1]} is not accepted here; {self.prog} --help lists what is")
             takes = any(action.dest == "overrides" for action in self._actions)
             near = (takes and _as_word(unknown[1])) or nearest(word, flags)
-            raise ConfigError(f"{word} is no flag here{near}; {self.prog} --help lists them")
+            raise ConfigError(f"{word} is not a flag here{near}; {self.prog} --help lists them")
         if message.startswith("the following arguments are required: "):
             raise ConfigError(
                 f"{self.prog.removeprefix('dstrun ')} needs {self._lacking(message)}; {self.prog} --help says more"
@@ -127,7 +127,7 @@ def of_run(words: Sequence[str]) -> argparse.Namespace:
     found = run_parser().parse_args(_informed(words))
     for flag, what in INSTEAD.items():
         if getattr(found, flag.lstrip("-").replace("-", "_")):
-            raise ConfigError(f"{flag} is not taken: {what}")
+            raise ConfigError(f"{flag} is not supported: {what}")
     if found.run and found.multirun:
         raise ConfigError("--run and --multirun exclude each other")
     if (found.resolve and found.cfg != "job") or (found.package and not found.cfg):

@@ -25,15 +25,15 @@ WIDTH = 80
 
 GROUP = {
     "model": "the network",
-    "dataset": "the images",
+    "dataset": "the data set",
     "method": "a paper's whole recipe: what is pruned and grown, how and when",
-    "prune": "which connections go at an update",
-    "grow": "which connections come at an update",
-    "subset": "what grow=gse draws its candidates from",
-    "allocation": "how many connections each layer has",
+    "prune": "which connections a topology update prunes",
+    "grow": "which connections a topology update grows",
+    "subset": "the distribution that grow=gse samples candidates from",
+    "allocation": "how sparsity is allocated to layers",
     "schedule": "when the topology is updated, and how much of it",
     "optimizer": "the optimizer, its learning rate and weight decay",
-    "loss": "one of your own in place of the cross-entropy (docs/own_parts.md)",
+    "loss": "your own loss in place of the cross-entropy (docs/own_parts.md)",
     "protocol": "how a paper trained all methods (docs/protocols.md)",
 }
 """What the options of each group are."""
@@ -41,7 +41,7 @@ GROUP = {
 SHORT = """\
 dstrun: train sparse networks, measure their cost, tabulate the results.
 
-  dstrun model=resnet56 sparsity=0.98    one run; the same words again resume it
+  dstrun model=resnet56 sparsity=0.98    one run; the same command resumes it
   dstrun -m method=set,rigl seed=0,1,2   a sweep: every combination
   dstrun -cn accuracy seed=0             a sweep file, and what to change in it
   dstrun plan model=resnet56             layers, FLOPs, memory; trains nothing
@@ -66,33 +66,33 @@ A first run, seconds on a CPU:
 EXAMPLES = """\
 dstrun: train sparse networks, measure their cost, tabulate the results.
 
-  dstrun model=resnet56 sparsity=0.98      one run; the same words resume it
+  dstrun model=resnet56 sparsity=0.98      one run; the same command resumes it
   dstrun -m method=set,rigl seed=0,1,2     a sweep: every combination
   dstrun -cn accuracy seed=0               a sweep file, and what to change
 """
 
 SWEEPS = """\
-A sweep trains every combination of the values that its words list:
+A sweep trains every combination of the listed values:
 
   dstrun -m method=set,rigl sparsity=0.9,0.95 seed=0,1,2    twelve runs
   dstrun -m model=mlp dataset=digits hydra.launcher.workers=4 seed=0,1,2,3
                                                             four at once
   dstrun -cn accuracy seed=0,1                              a sweep file
 
-The same words again train what is not done. More: docs/sweeps.md
+The same command again trains the runs that are not done. More: docs/sweeps.md
 """
 
 ENDING = """\
 A method is a paper's whole recipe; grow=, prune=, allocation=, subset= and
-scope= each move one part of it. Any value of the composed configuration can be
-set: dstrun --cfg job shows it, with the words of a run after it.
+scope= each change one part of it. Any value of the composed configuration can
+be set; dstrun --cfg job shows it, with the overrides of a run after it.
 
 Flags of a run: -m/--multirun, -cn/--config-name NAME, -cd/--config-dir DIR,
-  -r/--run, -c/--cfg job, -i/--info, --hydra-help; they stand anywhere.
+  -r/--run, -c/--cfg job, -i/--info, --hydra-help; in any position.
 Completion, in ~/.bashrc: eval "$(dstrun -sc install=bash)"
             in ~/.zshrc:  eval "$(dstrun -sc install=zsh)"
 Exit codes: 0 done, 1 a run failed, 2 wrong usage or configuration,
-  3 nothing matched, 75 being run elsewhere, 130 interrupted.
+  3 nothing matched, 75 running elsewhere, 130 interrupted.
 """
 
 TOPICS = ("settings", "sweeps", "all")
@@ -159,7 +159,7 @@ def _on(topic: str, folders: Sequence[str], strict: bool) -> list[str]:
         return [option(*name.split("="), folders) for name in meant]  # type: ignore[arg-type]
     known = [*VERBS, *GROUP, *TOPICS, *SETTINGS]
     near = hint.setting(topic, "", known) or hint.nearest(topic, known)
-    raise ConfigError(f"{topic} is no topic of help{near}: choose a verb, a group, {', '.join(TOPICS)}")
+    raise ConfigError(f"{topic} is not a help topic{near}: choose a verb, a group, {', '.join(TOPICS)}")
 
 
 def options(group: str, folders: Iterable[str] = ()) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a command line asks for: a verb, help or the version, wherever among its words that stands."""
+"""What a command line asks for: a verb, help or the version, wherever they are among its arguments."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def report(error: BaseException) -> int:
     except PackageNotFoundError:
         urls = {}
     where = f"at {urls['Issues']}" if "Issues" in urls else "to its authors"
-    say(f"dstrun: this is a fault of dstrun {__version__}: please report it with the lines above {where}")
+    say(f"dstrun: this is a bug in dstrun {__version__}: please report it with the lines above {where}")
     return 1
 
 
@@ -154,7 +154,7 @@ def train(words: list[str]) -> int:
     found.overrides = read(found.overrides)
     of_sweep = name != "config" and is_sweep(found.overrides, directories, name)
     if of_sweep and found.run:
-        raise ConfigError(f"--run makes no sense with -cn {name}, which is a sweep: choose its runs, as seed=0")
+        raise ConfigError(f"--run makes no sense with -cn {name}, which is a sweep: select runs of it, such as seed=0")
     swept = of_sweep or found.multirun
     if shows:
         return show(found, name, directories, swept)
@@ -173,7 +173,9 @@ def nothing(swept: bool) -> int:
     from dstrun.cli.help import SWEEPS
 
     if not swept:
-        raise ConfigError("no word says what to train: name it, as model=resnet56, or say --run for all defaults")
+        raise ConfigError(
+            "nothing says what to train: set something, such as model=resnet56, or use --run for all defaults"
+        )
     say(SWEEPS.rstrip())
     return 2
 
@@ -197,7 +199,7 @@ def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept
                 whole = OmegaConf.create(made.config)
                 part = OmegaConf.select(whole, found.package) if found.package else whole
                 if found.package and part is None:
-                    raise ConfigError(f"--package {found.package} is no part of the configuration")
+                    raise ConfigError(f"--package {found.package} is not part of the configuration")
                 if len(runs) > 1:
                     print("---\n#", shlex.join(made.command))
                 if found.package:
@@ -222,7 +224,7 @@ def show(found: argparse.Namespace, name: str, directories: Sequence[str], swept
                 with redirect_stderr(io.StringIO()):
                     hydra_here().show_cfg(name, words[0], found.cfg, found.package, False)
             except SystemExit:
-                raise ConfigError(f"--package {found.package} is no part of the configuration") from None
+                raise ConfigError(f"--package {found.package} is not part of the configuration") from None
         except FAULTS as error:
             raise diagnose(words[0], name, error) from error
     return 0

@@ -1,4 +1,4 @@
-"""Every preset of ``conf/method`` in a row: its paper, what a step costs, what it starts from; no torch."""
+"""Every preset of ``conf/method``, one row each: its paper, the cost of a step, and what it starts from. No torch."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dstrun.layer.backend import is_dense, names
 from dstrun.report.format import Column
 
 COLUMNS = [
-    Column("method", head=True), Column("paper"), Column("step", "FLOPs a sample"), Column("steps", "steps", "x", 1),
+    Column("method", head=True), Column("paper"), Column("step", "FLOPs per sample"), Column("steps", "steps", "x", 1),
     Column("starts"), Column("backend"),
 ]  # fmt: skip
 
 LEGEND = (
-    "FLOPs a sample: of a training step; f_D is a forward pass of the dense network, f_S of the sparse one as it ends, "
-    "f_B of the connections that a backward pass takes in, f_C of the candidates for growth, f_agg the sums that "
-    "candidates are drawn from; (t): it changes on the way",
-    "steps: of a whole run, compared with one training of as many epochs; starts: the network before the first step",
+    "FLOPs per sample of a training step: f_D, a forward pass of the dense network; f_S, of the final sparse "
+    "network; f_B, of the connections that the backward pass computes; f_C, of the growth candidates; f_agg, "
+    "the sums that candidates are sampled from; (t): changes during training",
+    "steps: of a whole run, relative to a single training of as many epochs; starts: the network before the first step",
 )
 """What stands in the columns, for readers."""
 

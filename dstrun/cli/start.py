@@ -39,7 +39,7 @@ def sweep(overrides: list[str], directories: list[str], name: str) -> int:
             batches = hydra_here().multirun(name, job, overrides, with_log_configuration=False)
         except FAULTS as error:
             if searches and str(error).startswith("No trials are completed"):
-                say(f"no trial is done: dstrun status {results_of(found[0])} says why")
+                say(f"no trial has finished: dstrun status {results_of(found[0])} shows why")
                 return 1
             if isinstance(error, ConfigError) or type(error).__module__.startswith(("hydra", "omegaconf")):
                 raise told(error) from error
@@ -70,12 +70,12 @@ def search(overrides: list[str], directories: list[str], name: str) -> list[Expe
     parsed = parse(overrides)
     values = {o.get_key_element(): o.value() for o in parsed if not o.is_sweep_override()}
     if values.get("hydra.sweeper.direction") != "maximize":
-        raise ConfigError("hydra/sweeper=optuna needs hydra.sweeper.direction=maximize: what it is told is an accuracy")
+        raise ConfigError("hydra/sweeper=optuna needs hydra.sweeper.direction=maximize: its objective is an accuracy")
     found = compose([o.input_line or "" for o in parsed if not o.is_sweep_override()], directories, name)
     if not found.build("dataset").validation:
         raise ConfigError(
-            "hydra/sweeper=optuna chooses by accuracy on validation images: set dataset.validation=N, "
-            "so that N training images are held out"
+            "hydra/sweeper=optuna optimizes the accuracy on validation images: set dataset.validation=N to "
+            "hold out N training images"
         )
     return [found]
 
@@ -99,10 +99,10 @@ def check_plugins(overrides: list[str]) -> None:
         key, _, value = word.partition("=")
         if key.lstrip("+~") == "hydra/sweeper" and value not in ("grids", "basic", "optuna"):
             raise ConfigError(
-                f"{word} is not known: choose grids, which trains lists as in optimizer.lr=0.01,0.1, or optuna"
+                f"{word} is not known: choose grids, which trains every combination of listed values, or optuna"
             )
         if key.lstrip("+~") == "hydra/launcher" and value == "joblib":
-            raise ConfigError(f"{word} is not taken: hydra.launcher.workers=N trains N runs at once")
+            raise ConfigError(f"{word} is not supported: hydra.launcher.workers=N trains N runs at once")
 
 
 def run_one(experiment: Experiment) -> int:
@@ -195,7 +195,7 @@ def check_single(words: list[str]) -> None:
     from dstrun.config.override import parse
 
     if idle := [key for key in honoured.keys(parse(words)) if key != "hydra.searchpath"]:
-        raise ConfigError(f"{idle[0]} acts on sweeps alone: put -m before it")
+        raise ConfigError(f"{idle[0]} only applies to sweeps: put -m before it")
 
 
 def job(composed: DictConfig) -> Ending:

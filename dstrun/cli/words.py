@@ -1,4 +1,4 @@
-"""The words that verbs have in common: which runs, and how rows are printed."""
+"""Arguments that verbs share: which runs, and how rows are printed."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def parser(verb: str, description: str, *, rows: bool = True, runs: bool = True)
 def own_code(made: Parser) -> None:
     """Add the flags that say where a run's options of your own are, which nothing but you may say."""
     made.add_argument(
-        "-cd", "--config-dir", metavar="DIR", action="append", default=[], help="where your own options are"
+        "-cd", "--config-dir", metavar="DIR", action="append", default=[], help="folder of your own options"
     )
     made.add_argument(
         "--trusted", metavar="PACKAGE", action="append", default=[],
-        help="an installed package that a network of the run may be of",
+        help="an installed package that the network of the run may come from",
     )  # fmt: skip
 
 
@@ -77,13 +77,13 @@ def found_runs(words: Sequence[str]) -> list[Run]:
 
 
 def nothing(words: Sequence[object], what: str = "run") -> int:
-    """Print that nothing was found where the words lead."""
+    """Print that nothing was found."""
     say(missing(words, what))
     return 3
 
 
 def missing(words: Sequence[object], what: str = "run") -> str:
-    """Return the sentence that nothing was found where the words lead."""
+    """Return the sentence that nothing was found."""
     given = [str(word) for word in words] or ["results"]
     conditions = [word for word in given if word.startswith("where=")]
     meeting = f" that meets {' '.join(conditions)}" if conditions else ""

@@ -1,1 +1,1 @@
-"""What a run is told: options, settings and words, composed and checked. No torch."""
+"""Configuration of a run: options, settings and overrides, composed and checked. No torch."""

@@ -1,4 +1,4 @@
-"""Whether a configuration can be run: ranges and combinations, each refusal one sentence. No torch."""
+"""Check whether a configuration can be run: ranges and combinations, each refusal in one sentence. No torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check(experiment: Experiment) -> None:
         experiment.build(group)
     if config["loss"] is not None and config["label_smoothing"]:
         chosen = f"label_smoothing={config['label_smoothing']:g} makes no sense with loss={experiment.choices['loss']}"
-        raise ConfigError(f"{chosen}: it is of the cross-entropy, which loss=null is")
+        raise ConfigError(f"{chosen}: it is a setting of the cross-entropy (loss=null)")
     _check_gradients(experiment)
     _check_activations(config)
     _check_storage(experiment)
@@ -89,7 +89,7 @@ def _check_trackers(config: dict[str, Any]) -> None:
     """Check that ``none`` stands alone, and that no setting of W&B is said where it has no part."""
     chosen = config["tracker"]
     if "none" in chosen:
-        raise ConfigError(f"tracker=[{','.join(chosen)}] makes no sense: none stands alone")
+        raise ConfigError(f"tracker=[{','.join(chosen)}] makes no sense: none cannot be combined")
     if "wandb" not in chosen and config["wandb"]["mode"] in ("online", "offline"):
         raise ConfigError(f"wandb={config['wandb']['mode']} makes no sense with tracker={_listed(chosen)}: add wandb")
     said = [key for key, value in config["wandb"].items() if key != "mode" and value != DEFAULTS["wandb"][key]]
@@ -121,10 +121,10 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
         raise ConfigError(f"sparsity=0 makes no sense with method={name}: no connection is left to grow")
     if method.start == "sparse" and config["initialization"] != "network":
         raise ConfigError(
-            f"initialization={config['initialization']} makes no sense with method={name}: it always is so"
+            f"initialization={config['initialization']} makes no sense with method={name}, which always uses it"
         )
     dense = is_dense(config["backend"])
-    needed = method.dense or ("which starts from every connection" if method.start == "all" else "")
+    needed = method.dense or ("which starts dense" if method.start == "all" else "")
     if needed and not dense:
         raise ConfigError(f"backend={config['backend']} makes no sense with method={name}, {needed}")
     if method.alone and config["distributed"] is not None:
@@ -136,7 +136,7 @@ def _check_parts(method: Any, experiment: Experiment) -> None:
         if method.grows_at_zero:
             raise ConfigError(f"{power} method={name}: a weight that starts at 0 gets no gradient and never moves")
         if not dense:
-            raise ConfigError(f"{power} backend={config['backend']}: only dense storage has it")
+            raise ConfigError(f"{power} backend={config['backend']}: it needs dense storage")
 
 
 def _check_storage(experiment: Experiment) -> None:
@@ -148,11 +148,11 @@ def _check_storage(experiment: Experiment) -> None:
     for key, value in (("weights", weights), ("state", state)):
         if value != "fp32" and not optimizer.elementwise:
             raise ConfigError(
-                f"{key}={value} makes no sense with optimizer={name}, whose class does not say that it treats each "
-                "number alone (elementwise)"
+                f"{key}={value} makes no sense with optimizer={name}, whose class does not declare that its "
+                "step is elementwise"
             )
     if state != "fp32" and optimizer.stateless:
-        raise ConfigError(f"state={state} makes no sense with optimizer={name}, which keeps none as it is set")
+        raise ConfigError(f"state={state} makes no sense with optimizer={name}, which has no state with these settings")
     if weights == "fp16" and config["precision"] != "fp16":
         raise ConfigError(
             f"weights=fp16 makes no sense with precision={config['precision']}: small gradients, which have the type "
@@ -167,13 +167,10 @@ def _check_early_stop(method: Any, experiment: Experiment) -> None:
         return
     early = f"early_stop={config['early_stop']}"
     if not experiment.build("dataset").validation:
-        raise ConfigError(
-            f"{early} decides by accuracy on validation images: set dataset.validation=N, so that N training images "
-            "are held out"
-        )
+        raise ConfigError(f"{early} needs validation images: set dataset.validation=N to hold out N training images")
     if method.epochs(config["epochs"], config["sparsity"]) != config["epochs"]:
         name = experiment.choices["method"]
-        raise ConfigError(f"{early} makes no sense with method={name}, which trains more often than once")
+        raise ConfigError(f"{early} makes no sense with method={name}, which trains more than once")
 
 
 def _check_gradients(experiment: Experiment) -> None:
@@ -182,8 +179,8 @@ def _check_gradients(experiment: Experiment) -> None:
     if prune is not None and prune.needs_gradient and grow is not None and grow.cost is not Cost.NONE:
         chosen = experiment.choices
         raise ConfigError(
-            f"prune={chosen['prune']} makes no sense with grow={chosen['grow']}: both need the gradient of an update, "
-            "which is taken for growth"
+            f"prune={chosen['prune']} makes no sense with grow={chosen['grow']}: both need the gradient at an "
+            "update, and growth takes it"
         )
 
 
@@ -192,7 +189,7 @@ def _check_activations(config: dict[str, Any]) -> None:
     kept, precision = config["activations"], config["precision"]
     if {kept, precision} == {"bf16", "fp16"}:
         raise ConfigError(
-            f"activations={kept} makes no sense with precision={precision}, whose 16 bits are others: "
+            f"activations={kept} makes no sense with precision={precision}, which is another 16-bit format: "
             f"set activations={precision} or lean"
         )
 
@@ -207,5 +204,5 @@ def _check_allocation(method: Any, experiment: Experiment) -> None:
     elif chosen is not None:
         culprit = f"allocation={chosen} makes no sense with method={name}"
         if method.allocates("layer"):
-            raise ConfigError(f"{culprit} scope={scope}, where scores decide: set scope=layer")
+            raise ConfigError(f"{culprit} scope={scope}, where scores decide the allocation: set scope=layer")
         raise ConfigError(f"{culprit}, {method.why}")

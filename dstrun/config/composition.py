@@ -141,7 +141,7 @@ def compose_sweep(overrides: Sequence[str], config_dirs: Sequence[str] = (), nam
 
 
 def sweep_words(overrides: Sequence[str], name: str) -> list[list[str]]:
-    """Return the words of every run of a sweep, where Hydra is open.
+    """Return the overrides of every run of a sweep, where Hydra is open.
 
     Raises:
         ConfigError: said in one sentence.
@@ -156,9 +156,11 @@ def sweep_words(overrides: Sequence[str], name: str) -> list[list[str]]:
         raise source.placed(error, parse(overrides), source.composed(of_hydra(overrides), name)) from error
     file = hydra.sweeper
     if not str(file._target_).startswith(("hydra_plugins.dstrun.", "hydra._internal.")):
-        raise ConfigError(f"hydra/sweeper is {file._target_} by a file: say hydra/sweeper=NAME on the command line")
+        raise ConfigError(
+            f"hydra/sweeper is {file._target_} in a file: set hydra/sweeper=NAME on the command line instead"
+        )
     if odd := [grid for grid in file.get("grids", ()) if not isinstance(grid, Mapping)]:
-        raise ConfigError(f"hydra.sweeper.grids holds {odd[0]}, and no settings: each is a list of KEY: VALUES")
+        raise ConfigError(f"hydra.sweeper.grids holds {odd[0]}, which is not a mapping: each item must be KEY: VALUES")
     return expand(parse(overrides), file.get("params"), file.get("grids", ()))
 
 
@@ -301,7 +303,7 @@ def experiment(
             config[group][leaf] = text
     named = trusted(command)
     if sorted(config["trusted"]) != sorted(named):
-        raise ConfigError("trusted is set in a file: say it on the command line or among the params of a sweep file")
+        raise ConfigError("trusted is set in a file: set it on the command line or among the params of a sweep file")
     trust.check(config, named, places())
     for group in (group for group in GROUPS if choices.get(group)):
         file = file_of(f"{group}/{choices.get(group)}.yaml")
@@ -359,6 +361,10 @@ def _check_recipe(recipes: Any, taken: Mapping[str, Any], name: str) -> None:
         raise ConfigError(f"recipe={recipes} makes no sense: set recipe.{name}.lr")
     known = options_of("optimizer") if recipes.keys() - {name} else [name]
     if strange := sorted(recipes.keys() - {*known}):
-        raise ConfigError(f"recipe.{strange[0]} is no optimizer{nearest(strange[0], known)}: choose {', '.join(known)}")
+        raise ConfigError(
+            f"recipe.{strange[0]} is not an optimizer{nearest(strange[0], known)}: choose {', '.join(known)}"
+        )
     if unknown := (recipes.get(name) or {}).keys() - taken.keys():
-        raise ConfigError(f"recipe.{name}.{min(unknown)} is no setting of this optimizer{nearest(min(unknown), taken)}")
+        raise ConfigError(
+            f"recipe.{name}.{min(unknown)} is not a setting of this optimizer{nearest(min(unknown), taken)}"
+        )

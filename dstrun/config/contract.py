@@ -1,4 +1,4 @@
-"""What an option has to be: a mapping with a ``_target_``, of a class that offers what its group asks for. No torch."""
+"""What an option must be: a mapping with a ``_target_``, whose class offers what its group needs. No torch."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_node(group: str, node: Any, said: str, file: str = "") -> None:
         raise ConfigError(f"{said} {lacks}: it must name a class, as _target_: module.Class")
     for key in node:
         if str(key).startswith("_") and key != "_target_":
-            raise ConfigError(f"{said}: {key} is no setting of this {group}")
+            raise ConfigError(f"{said}: {key} is not a setting of this {group}")
     if plain.is_unknown(target):
         raise plain.unknown_name(target, file or said)
     if plain.is_plain(group, target):
@@ -90,7 +90,7 @@ def _check_network(node: Mapping[str, Any], target: str, said: str) -> None:
     if checked and not found.bases:
         for key, value in node.items():
             if key != "_target_" and key not in known:
-                raise ConfigError(f"model.{key} is no setting of this model{nearest(str(key), known)}")
+                raise ConfigError(f"model.{key} is not a setting of this model{nearest(str(key), known)}")
             if key in known:
                 _check_value(f"model.{key}", value, ast.unparse(known[key].annotation))
 
@@ -120,7 +120,7 @@ def _tree(module: str, said: str) -> ast.Module | None:
             raise ConfigError(f"{said}: there is no module {module}")
         return ast.parse(identity._source(module))
     except SyntaxError as error:
-        raise ConfigError(f"{said}: {module} is no Python: {error.msg} in line {error.lineno}") from error
+        raise ConfigError(f"{said}: {module} is not valid Python: {error.msg} in line {error.lineno}") from error
     except ConfigError as error:
         if str(error).startswith(said):
             raise
@@ -175,7 +175,7 @@ def sentence(error: BaseException, group: str, target: str) -> ConfigError | Non
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
         if isinstance(cause, TypeError) and unknown:
             near = nearest(unknown[1], identity.known_fields(target))
-            return ConfigError(f"{group}.{unknown[1]} is no setting of this {group}{near}")
+            return ConfigError(f"{group}.{unknown[1]} is not a setting of this {group}{near}")
     last = chain[-1]
     module, _, name = target.rpartition(".")
     if isinstance(cls := getattr(sys.modules.get(module), name, None), type) and not target.startswith(identity.OWN):

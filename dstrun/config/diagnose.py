@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and YAML complain of, as one sentence that names the word or file at fault. No torch."""
+"""Errors of Hydra, OmegaConf and YAML, as one sentence that names the override or file at fault. No torch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LISTED = re.compile(r"Error resolving interpolation '(.*)', possible interpolati
 
 
 def told(error: BaseException) -> ConfigError:
-    """Return the error that says in one sentence what kept Hydra from composing or starting."""
+    """Return an error that states in one sentence why Hydra could not compose or start."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ConfigError):
         cause = cause.__cause__ or cause.__context__
@@ -55,11 +55,13 @@ def of_file(error: BaseException) -> ConfigError | None:
         if isinstance(cause, yaml.MarkedYAMLError):
             mark = cause.problem_mark or cause.context_mark
             where = f"{_here(mark.name)} line {mark.line + 1}" if mark else "a file"
-            return ConfigError(f"{where} is no YAML: {cause.problem or cause.context}")
+            return ConfigError(f"{where} is not valid YAML: {cause.problem or cause.context}")
         if isinstance(cause, UnicodeDecodeError | yaml.YAMLError):
-            return ConfigError(f"{_undecodable() or 'a file'} is no text in UTF-8: save it as UTF-8")
+            return ConfigError(f"{_undecodable() or 'a file'} is not UTF-8 text: save it as UTF-8")
         if isinstance(cause, RecursionError):
-            return ConfigError("the configuration is nested without end: look for a file or a value that names itself")
+            return ConfigError(
+                "the configuration is nested without end: look for a file or a value that refers to itself"
+            )
         if isinstance(cause, OSError) and cause.filename and cause.errno:
             return ConfigError(f"{_here(cause.filename)} cannot be read: {cause.strerror}")
         cause = cause.__cause__ or cause.__context__
@@ -71,7 +73,7 @@ def _line(error: BaseException) -> str:
     cause = error.__cause__ or error  # what OmegaConf says, where Hydra only says where
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
     if unread := UNREAD.search(str(error)):
-        return f"hydra.{unread[1].lower()}.{unread[2]} is no setting of this {unread[1].lower()}"
+        return f"hydra.{unread[1].lower()}.{unread[2]} is not a setting of this {unread[1].lower()}"
     more = next(iter(str(cause).splitlines()), "")
     if first.endswith(":"):
         return " ".join(str(error).splitlines()[:2])
@@ -124,7 +126,7 @@ def unknown(key: str, known: Iterator[str] | list[str], value: str = "") -> Conf
         known: every setting.
         value: as typed.
     """
-    return ConfigError(f"{key} is no setting here{hint.setting(key, value, list(known))}; {LISTS}")
+    return ConfigError(f"{key} is not a setting here{hint.setting(key, value, list(known))}; {LISTS}")
 
 
 def diagnose(overrides: list[str], name: str, error: BaseException) -> ConfigError:
@@ -179,7 +181,7 @@ def _added(overrides: list[str], every: Collection[str] = CHOOSING) -> ConfigErr
     for override in parse(overrides):
         word = override.input_line or ""
         if override.is_add() and not override.is_force_add() and override.key_or_group in (*CHOOSING, *every):
-            return ConfigError(f"{word} adds what is there: write {word.removeprefix('+')}")
+            return ConfigError(f"{word} adds a setting that exists: write {word.removeprefix('+')}")
     return None
 
 
@@ -207,7 +209,7 @@ def _of_part(values: list[Override], base: DictConfig) -> ConfigError | None:
         if hint := nearest(leaf, {*taken, *node}):
             near = hint.removeprefix(" (did you mean ").removesuffix("?)")
             plus = "" if near in node else "+"
-            return ConfigError(f"{group}.{leaf} is no setting here (did you mean {plus}{group}.{near}?)")
+            return ConfigError(f"{group}.{leaf} is not a setting here (did you mean {plus}{group}.{near}?)")
     return None
 
 
@@ -245,7 +247,7 @@ def _of_value(values: list[Override], every: list[str]) -> ConfigError | None:
 
 
 def _in_file(error: BaseException) -> ConfigError:
-    """Return what is wrong in a file, where the words are right; a key that is none with the nearest spelling."""
+    """Return what is wrong in a file if the overrides are right; an unknown key with the nearest spelling."""
     if listed := LISTED.match(str(error)):
         text, known = listed.groups()
         file = next((f"{_here(path)}: " for path in _files() if text.encode() in content(path)), "")
@@ -256,7 +258,7 @@ def _in_file(error: BaseException) -> ConfigError:
         if type(cause).__name__ == "ConfigKeyError" and key:
             where = next(iter(str(error).split(": ", 1)), "")
             known = [*KNOWN, *SETTINGS, "hydra.sweeper.params", "hydra.sweeper.grids"]
-            return ConfigError(f"{where}: {key} is no setting here{nearest(str(key), known)}; {LISTS}")
+            return ConfigError(f"{where}: {key} is not a setting here{nearest(str(key), known)}; {LISTS}")
         cause = cause.__cause__ or cause.__context__
     return ConfigError(_line(error))
 

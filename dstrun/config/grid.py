@@ -1,4 +1,4 @@
-"""Which runs a sweep file stands for, and which files there are; text alone, Hydra's grammar is in ``override``.
+"""Which runs a sweep file has, and which sweep files exist; as text, Hydra's grammar is in ``override``.
 
 A sweep is one product of lists of words, or several: *grids*, each of them the words of all (``params``) and its own.
 """
@@ -24,7 +24,7 @@ Axes = Mapping[str, Sequence[str]]
 
 
 def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
-    """Return the words of every run.
+    """Return the overrides of every run.
 
     A typed word takes the place of one in ``params``. One whose key only grids have picks: a grid keeps of its values
     those that are typed, and a grid without that key is left as it is.
@@ -44,7 +44,7 @@ def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
         for word in words:
             if _read(word) not in map(_read, known):
                 has = f"which has {', '.join(known)}{nearest(word, known)}"
-                raise ConfigError(f"{word} is in no grid of this sweep, {has}")
+                raise ConfigError(f"{word} is not in any grid of this sweep, {has}")
     shared = {**params, **{key: words for key, words in typed.items() if key not in own}}
     found: list[list[str]] = []
     for grid in grids or [{}]:
@@ -52,7 +52,7 @@ def runs(typed: Axes, params: Axes, grids: Sequence[Axes]) -> list[list[str]]:
         chosen = {k: [w for w in words if k not in wanted or _read(w) in wanted[k]] for k, words in grid.items()}
         lists = {**shared, **chosen}.values()
         if len(found) + math.prod(map(len, lists)) > MOST_RUNS:
-            raise ConfigError(f"a sweep has at most {MOST_RUNS:,} runs, and this has more: make several of it")
+            raise ConfigError(f"a sweep has at most {MOST_RUNS:,} runs, and this one has more: split it")
         found += [list(run) for run in itertools.product(*lists)]
     if not found:
         none = next((key for axes in (shared, *grids) for key, words in axes.items() if not words), None)

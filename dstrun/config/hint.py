@@ -1,4 +1,4 @@
-"""What was probably meant by a word that is not known: every hint of the program. Standard library only.
+"""What was probably meant by an unknown name: every hint of the program. Standard library only.
 
 ``nearest`` finds a spelling; the tables hold what no spelling shows, as other programs' names for the same thing.
 A wrong hint is worse than none: where nothing is near, the sentence ends without one.
@@ -99,15 +99,15 @@ VALUES: Mapping[tuple[str, str], str] = {
 }
 """Values of settings by what they are called elsewhere."""
 
-RUNS = "words such as model=resnet56 train, without a verb"
+RUNS = "training needs no verb: dstrun model=resnet56"
 VERBS: Mapping[str, str] = {
     "train": RUNS,
     "run": RUNS,
     "fit": RUNS,
     "start": RUNS,
-    "resume": "the same words again resume a run",
-    "continue": "the same words again resume a run",
-    "restart": "the same words again resume a run",
+    "resume": "the same command resumes a run",
+    "continue": "the same command resumes a run",
+    "restart": "the same command resumes a run",
     "sweep": "-m sweeps, as dstrun -m seed=0,1,2",
     "multirun": "-m sweeps, as dstrun -m seed=0,1,2",
     "tune": "-m sweeps, as dstrun -m optimizer.lr=0.01,0.1",

@@ -1,4 +1,4 @@
-"""Which of Hydra's own settings act here; the others are refused, on the command line and in files."""
+"""Which of Hydra's own settings have an effect; others are refused, on the command line and in files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dstrun.system.trouble import ConfigError
 CHOSEN = ("hydra/launcher", "hydra/sweeper", "hydra/sweeper/sampler")
 TAKEN = ("hydra.launcher", "hydra.sweeper", "hydra.searchpath")
 INSTEAD = {
-    "hydra.run": "results= and experiment= say where runs go",
-    "hydra.sweep": "results= and experiment= say where runs go",
-    "hydra.output_subdir": "results= and experiment= say where runs go",
+    "hydra.run": "results= and experiment= set where runs are written",
+    "hydra.sweep": "results= and experiment= set where runs are written",
+    "hydra.output_subdir": "results= and experiment= set where runs are written",
     "hydra.job.chdir": "a run stays in the folder it is started in",
     "hydra.job.env_set": "set the variable in the shell",
     "hydra.job.env_copy": "runs have the variables of the shell",
     "hydra.mode": "-m sweeps, and so does a sweep file (-cn)",
     "hydra.verbose": "dstrun --info shows how a configuration is composed",
-    "hydra.job.name": "experiment= names what runs are for",
+    "hydra.job.name": "experiment= names the folder of the runs",
 }
 LOGGING: dict[str, Any] = {"version": 1, "root": None, "disable_existing_loggers": False}
 PLAIN: dict[str, Any] = {
@@ -79,5 +79,5 @@ def check_composed(hydra: Mapping[str, Any]) -> None:
 
 def _refused(key: str, where: str = "") -> ConfigError:
     instead = next((what for name, what in INSTEAD.items() if f"{key}.".startswith(f"{name}.")), "")
-    instead = instead or f"of Hydra's settings, {', '.join(TAKEN)} are taken"
+    instead = instead or f"of Hydra's settings, {', '.join(TAKEN)} are supported"
     return ConfigError(f"{key}{where} does nothing here: {instead}")

@@ -116,7 +116,9 @@ def _source(module: str) -> bytes:
     try:
         return (trust.locate(module) or Path()).read_bytes()  # a record may name anything: nothing is imported
     except (OSError, ValueError) as error:
-        raise ConfigError(f"_target_: {module} is no module with a file: its code is part of what a run is") from error
+        raise ConfigError(
+            f"_target_: {module} is not a module with a file: its code is part of the identity of a run"
+        ) from error
 
 
 def _options(node: Any) -> Iterator[Mapping[str, Any]]:

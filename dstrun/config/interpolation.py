@@ -33,18 +33,18 @@ SAID = (
     (r"Interpolation key '(.*)' not found", r"there is no setting \1"),
     (
         r"ConfigKeyError while resolving interpolation: Error resolving key '(\.+).*",
-        r"\1 leads out of the configuration",
+        r"\1 points outside the configuration",
     ),
     (r"MissingMandatoryValue while resolving interpolation: Missing mandatory value: (.*)", r"\1 has no value (???)"),
     (r"Unsupported interpolation type (.*)", r"there is no resolver \1"),
-    (r"Recursive interpolation detected", "it stands for itself"),
-    (r"Interpolation to parent node detected", "it stands for what it is in"),
+    (r"Recursive interpolation detected", "it refers to itself"),
+    (r"Interpolation to parent node detected", "it refers to its own parent"),
     (r"\W*Environment variable '(.*)' not found\W*", r"there is no \1 in the environment"),
-    (r"Value '(.*)' of type '.*' could not be converted to Integer", r"\1 is no whole number"),
-    (r"Value '(.*)' of type '.*' could not be converted to Float", r"\1 is no number"),
+    (r"Value '(.*)' of type '.*' could not be converted to Integer", r"\1 is not a whole number"),
+    (r"Value '(.*)' of type '.*' could not be converted to Float", r"\1 is not a number"),
     (r"Value '(.*)' .* is not a valid bool.*", r"\1 is neither true nor false"),
     (r"Cannot convert '.*' to string: .*", "it must be a name"),
-    (r"maximum recursion depth exceeded.*", "it is nested without end"),
+    (r"maximum recursion depth exceeded.*", "it is nested too deeply"),
     (r"In oc.deprecated resolver at '.*': Key not found: '(.*)'", r"there is no setting \1"),
 )
 """What OmegaConf says, and our words for it."""
@@ -86,7 +86,7 @@ class _Bounds:
         """Count what one stands for before it is joined with others, and return it."""
         self.letters += _size(found, YAML_BYTES)
         if self.letters > YAML_BYTES:
-            raise self._refused(f"more than {YAML_BYTES:,} letters")
+            raise self._refused(f"more than {YAML_BYTES:,} characters")
         return found
 
     def _refused(self, what: str) -> Unresolved:
@@ -160,7 +160,10 @@ def resolving(*, environment: bool = False) -> Iterator[None]:
             if name == "hydra":
                 raise ConfigError("Hydra's own settings are not read")
             if name == "oc.env" and not environment:
-                raise ConfigError("no environment is read: it would be in the record; say a word, KEY=$NAME")
+                raise ConfigError(
+                    "environment variables are not read, as they would be in the record: set "
+                    "KEY=$NAME on the command line"
+                )
             return bounds.take(self._evaluate_custom_resolver(key, node, name, args, args_str))
 
         try:

@@ -57,7 +57,7 @@ def AtLeast(low: float) -> Bound:
 def Within(low: float, high: float, *, low_open: bool = False, high_open: bool = False) -> Bound:
     """Between ``low`` and ``high``; an open end excludes its bound."""
     interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-    return Bound(f"must lie in {interval}", low, high, low_open, high_open)
+    return Bound(f"must be in {interval}", low, high, low_open, high_open)
 
 
 def OneOf(*names: str) -> tuple[str, ...]:
@@ -132,7 +132,9 @@ def expanded(path: str) -> str:
     """
     found = os.path.expanduser(path)
     if path.startswith("~") and found == path:
-        raise ConfigError(f"{path} has no folder: the home of {path.split('/')[0]} is not known; write ./{path} for it")
+        raise ConfigError(
+            f"{path} cannot be resolved: the home folder of {path.split('/')[0]} is unknown; write ./{path} for it"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Words of command lines and sweep files in Hydra's grammar: what was typed, and what Hydra is told. No torch."""
+"""Overrides of command lines and sweep files in Hydra's grammar. No torch."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _without_null(override: Override, word: str) -> str:
 
 
 def words(values: Mapping[str, Any]) -> list[str]:
-    """Return the words that set the values of a sweep file, by key; ``None`` unsets.
+    """Return the overrides that set the values of a sweep file, by key; ``None`` unsets.
 
     Raises:
         ConfigError: a name that is not text.
@@ -137,7 +137,7 @@ def check_names(values: Mapping[str, Any]) -> None:
     """
     for key, value in values.items():
         if key in (*NAMES, *GROUPS) and isinstance(value, int | float):
-            raise ConfigError(f"{key}: {value} in a sweep file is no text as YAML reads it: write it in quotes")
+            raise ConfigError(f"{key}: {value} in a sweep file is not read as text by YAML: write it in quotes")
 
 
 def as_typed(override: Override) -> list[str]:
@@ -162,7 +162,7 @@ def several(override: Override) -> ConfigError:
 
 
 def axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
-    """Return the words of each key: one for every value it lists."""
+    """Return the overrides of each key: one for every value it lists."""
     found = {}
     for override in overrides:
         key = override.get_key_element()
@@ -171,7 +171,7 @@ def axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
         elif override.is_discrete_sweep():
             words = [f"{key}={value}" for value in as_typed(override)]
         elif override.is_sweep_override():
-            raise ConfigError(f"{override.input_line} has no end: list its values")
+            raise ConfigError(f"{override.input_line} is infinite: list its values")
         else:
             words = [f"{key}={as_typed(override)[0]}"]
         found[key.lstrip("+~")] = words

@@ -1,4 +1,4 @@
-"""A user's own folders: whether they are there, hide nothing that is shipped, and where Python finds their modules."""
+"""A user's own folders: whether they exist, hide nothing shipped, and where Python finds their modules."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folders(words: Sequence[str]) -> list[str]:
         if not word:
             raise ConfigError("--config-dir is empty: name a folder")
         if not folder.is_dir():
-            raise ConfigError(f"--config-dir {word} is {'no folder' if folder.exists() else 'not there'}")
+            raise ConfigError(f"--config-dir {word} is {'not a folder' if folder.exists() else 'missing'}")
     check(found)
     return [str(folder) for folder in found]
 
@@ -60,7 +60,7 @@ def check(found: Sequence[Path]) -> None:
             for path, entry in _yaml(files(package)):
                 mine = folder / path
                 if mine.is_file() and mine.read_bytes() != entry.read_bytes():
-                    raise ConfigError(f"{here(mine)} has the name of a file that is shipped: give it a name of its own")
+                    raise ConfigError(f"{here(mine)} has the name of a file that comes with dstrun: rename it")
     for number, folder in enumerate(found):
         for other in found[number + 1 :]:
             if other == folder:
@@ -84,7 +84,7 @@ def check_search(paths: Iterable[str]) -> None:
     mine = [Path(path.removeprefix("file://")) for path in paths]
     for folder in mine:
         if not folder.is_dir():
-            raise ConfigError(f"hydra.searchpath: {folder} is not there")
+            raise ConfigError(f"hydra.searchpath: {folder} is missing")
     check(mine)
 
 

@@ -1,4 +1,4 @@
-"""Parts that were not written for dstrun: what of them goes, checked by their source, and how they are called."""
+"""Parts not written for dstrun: which of them work, checked by their source, and how they are called."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def check(group: str, node: Mapping[str, Any], where: str) -> None:
     for key in node:
         shared = key in own and key not in SHARED
         if key != "_target_" and not shared and not (taken.takes(key) and key not in front):
-            raise ConfigError(f"{group}.{key} is no setting of this {group}{nearest(str(key), known)}")
+            raise ConfigError(f"{group}.{key} is not a setting of this {group}{nearest(str(key), known)}")
     needs = [k for k, v in taken.defaults.items() if v is MISSING and k not in (*node, *front, *kind.filled, *own)]
     needs = [key for key in needs if key not in _split_keys(node)]
     if needs:
@@ -145,13 +145,13 @@ def _check_kind(group: str, target: str, found: Written, where: str) -> None:
     has = members(found)
     seen = all(base.startswith("torch.") for base in outside)
     if seen and not has & {*kind.offers} and not any(base.startswith(kind.roots) for base in outside):
-        raise ConfigError(f"{where}: {target} is no {kind.what} and has no {' or '.join(kind.ours)} ({PAGE})")
+        raise ConfigError(f"{where}: {target} is not a {kind.what} and has no {' or '.join(kind.ours)} ({PAGE})")
     if group == "dataset" and seen and not ({"__len__", "__getitem__"} <= has or {*outside} - UNNUMBERED):
-        raise ConfigError(f"{where}: {target} is no {kind.what.strip(',')} ({PAGE})")
+        raise ConfigError(f"{where}: {target} is not a {kind.what.strip(',')} ({PAGE})")
     if group == "optimizer" and (needs := _required(classes, "step")):
         raise ConfigError(f"{where}: {target}.step needs {needs[0]}, and dstrun calls step(): choose another optimizer")
     if group == "loss" and len(needs := _required(classes, "forward")) > 2:
-        raise ConfigError(f"{where}: {target} is called with {', '.join(needs)}, and a loss with logits and labels")
+        raise ConfigError(f"{where}: {target} needs {', '.join(needs)}, but a loss is called with logits and labels")
 
 
 def _required(classes: list[Written], method: str) -> list[str]:

@@ -41,7 +41,7 @@ MISSING = "???"
 class CheckpointSettings:
     """When a run is saved."""
 
-    every_minutes: float = setting(10.0, Above(0), "from one checkpoint to the next")
+    every_minutes: float = setting(10.0, Above(0), "minutes between checkpoints")
 
 
 @dataclass
@@ -51,79 +51,88 @@ class WandbSettings:
     mode: str = setting(
         "auto",
         OneOf("auto", "online", "offline", "disabled"),
-        "of Weights & Biases; wandb=offline is short for wandb.mode=offline",
+        "mode of Weights & Biases; wandb=offline is short for wandb.mode=offline",
     )
-    project: str | None = setting(None, None, "where runs go; null: WANDB_PROJECT, or dstrun")
-    entity: str | None = setting(None, None, "user or team; null: WANDB_ENTITY, or the key's own")
-    group: str | None = setting(None, None, "of runs; null: one for the seeds of each configuration")
-    tags: list[str] = field(default_factory=list, metadata={"bound": None, "help": "besides its own: [pilot,lab]"})
+    project: str | None = setting(None, None, "project of the runs; null: WANDB_PROJECT, or dstrun")
+    entity: str | None = setting(None, None, "user or team; null: WANDB_ENTITY, or the default of the API key")
+    group: str | None = setting(None, None, "group of runs; null: one for the seeds of each configuration")
+    tags: list[str] = field(default_factory=list, metadata={"bound": None, "help": "additional tags: [pilot,lab]"})
     notes: str | None = setting(None, None, "a text shown with the run; null: WANDB_NOTES")
-    system: bool = setting(False, None, "sample CPU, GPU, memory and disk of the machine, too")
+    system: bool = setting(False, None, "also log CPU, GPU, memory and disk use of the machine")
 
 
 @dataclass
 class Schema:
     """The top-level settings and the groups; ``check`` checks their ranges."""
 
-    sparsity: float = setting(0.9, Within(0, 1, high_open=True), "zeros / prunable weights")
-    seed: int = setting(0, AtLeast(0), "of topology, initial weights, order and augmentation")
+    sparsity: float = setting(0.9, Within(0, 1, high_open=True), "target sparsity: zeros / prunable weights")
+    seed: int = setting(0, AtLeast(0), "random seed of topology, initial weights, data order and augmentation")
     epochs: int = setting(200, AtLeast(1), "passes over the training images")
-    batch_size: int = setting(128, AtLeast(1), "images a step")
+    batch_size: int = setting(128, AtLeast(1), "images per step")
     microbatch: int | None = setting(
-        None, AtLeast(1), "images a pass: the batch's gradient is summed over passes; null: one pass"
+        None, AtLeast(1), "images per pass, with gradients accumulated over a batch; null: the whole batch"
     )
     checkpointing: str = setting(
-        "none", OneOf("none", "block", "sqrt"), "parts of the network computed again in the backward pass, not kept"
+        "none", OneOf("none", "block", "sqrt"), "gradient checkpointing: blocks recomputed in the backward pass"
     )
-    label_smoothing: float = setting(0.0, Within(0, 1, high_open=True), "of the cross-entropy")
-    scope: str = setting("layer", OneOf("layer", "global"), "where prune and grow rank connections")
+    label_smoothing: float = setting(0.0, Within(0, 1, high_open=True), "label smoothing of the cross-entropy")
+    scope: str = setting("layer", OneOf("layer", "global"), "rank connections within each layer, or over all layers")
     initialization: str = setting(
         "network",
         OneOf("network", "fan_in"),
-        "of a dense start: the network's own, or that of a sparse one, U(-b, b) of variance 1 / fan-in",
+        "initial weights of a dense start: the network's own, or those of a sparse start, U(-b, b) of "
+        "variance 1 / fan-in",
     )
     early_stop: int | None = setting(
-        None, AtLeast(1), "epochs without a higher top-1 on validation images after which a run ends; null: none"
+        None, AtLeast(1), "end a run after so many epochs without a higher validation top-1; null: never"
     )
     init: str | None = setting(
-        None, None, "a finished run whose network is trained on: its folder, its id below results, or a beginning of it"
+        None, None, "start from the network of a finished run: its folder, its id or the beginning of its id"
     )
     backend: str = setting("masked", OneOf(*names(), AUTO), summary())
-    powerprop: float = setting(1.0, AtLeast(1), "p of w = v |v|^(p - 1), the weights trained through v; 1 is plain")
-    strict: bool = setting(False, None, "refuse a layer that loses its last connection, instead of warning")
-    device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "where to train")
-    step: str = setting("graph", OneOf("graph", "eager"), "of a GPU: replay ordinary steps as a CUDA graph, or not")
+    powerprop: float = setting(
+        1.0, AtLeast(1), "Powerprop exponent p: weights w = v |v|^(p - 1), with v trained; 1: none"
+    )
+    strict: bool = setting(False, None, "fail instead of warning when a layer loses its last connection")
+    device: str = setting("auto", OneOf("auto", "cpu", "cuda", "mps"), "device to train on")
+    step: str = setting(
+        "graph", OneOf("graph", "eager"), "on a GPU: replay ordinary steps as a CUDA graph, or run them eagerly"
+    )
     precision: str = setting(
-        "fp32", OneOf("fp32", "tf32", "bf16", "fp16"), "of the forward and backward pass; tf32 is of NVIDIA GPUs"
+        "fp32",
+        OneOf("fp32", "tf32", "bf16", "fp16"),
+        "precision of the forward and backward pass; tf32 needs an NVIDIA GPU",
     )
     activations: str = setting(
         "full",
         OneOf("full", "lean", "bf16", "fp16", "int8", "int4"),
-        "kept for the backward pass: as PyTorch does; the same numbers in less; rounded to 16, 8 or 4 bits",
+        "activations saved for backward: as in PyTorch; the same values in less memory; rounded to 16, 8 or 4 bits",
     )
-    weights: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "in which the weights of layers are stored")
+    weights: str = setting("fp32", OneOf("fp32", "bf16", "fp16"), "storage format of layer weights")
     rounding: str = setting(
-        "stochastic", OneOf("stochastic", "kahan"), "of 16-bit weights: at random, or what is lost is kept beside them"
+        "stochastic",
+        OneOf("stochastic", "kahan"),
+        "rounding of 16-bit weights: stochastic, or with compensation kept (Kahan)",
     )
     state: str = setting(
-        "fp32", OneOf("fp32", "bf16", "fp16", "int8"), "in which the optimizer's state of these weights is stored"
+        "fp32", OneOf("fp32", "bf16", "fp16", "int8"), "storage format of the optimizer state of these weights"
     )
-    deterministic: bool = setting(True, None, "refuse operations that no GPU repeats bit for bit; false: say so")
+    deterministic: bool = setting(True, None, "refuse nondeterministic GPU operations; false: only warn")
     distributed: str | None = setting(None, OneOf("ddp"), "ddp: one run over the processes of torchrun or srun")
     experiment: str = setting("default", None, "folder under results")
-    results: str = setting("results", None, "where records go")
+    results: str = setting("results", None, "folder of all runs")
     tracker: Any = field(
         default="wandb",
-        metadata={"bound": trackers, "help": "services that show a run: one, or several as [wandb,tensorboard]"},
+        metadata={"bound": trackers, "help": "experiment trackers: one, or several as [wandb,tensorboard]"},
     )
     wandb: WandbSettings = field(default_factory=WandbSettings)
-    threads: int | None = setting(None, AtLeast(1), "CPU threads; all cores if null")
+    threads: int | None = setting(None, AtLeast(1), "CPU threads; null: all cores")
     trusted: list[str] = field(
         default_factory=list,
         metadata={"bound": None, "help": "installed packages whose classes an option's _target_ may name: [timm]"},
     )
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
-    retry: int = setting(0, AtLeast(0), "how often a sweep tries a run again that failed or was lost")
+    retry: int = setting(0, AtLeast(0), "how often a sweep retries a run that failed or was lost")
     fail_fast: bool = setting(False, None, "stop a sweep at its first failure")
 
     model: Any = MISSING
@@ -141,7 +150,7 @@ class Schema:
 
 
 def default(item: Field[Any]) -> Any:
-    """Return what a setting is where nobody sets it."""
+    """Return the default of a setting."""
     return item.default if item.default_factory is NONE else item.default_factory()
 
 

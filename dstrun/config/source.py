@@ -96,7 +96,7 @@ def primary(name: str) -> dict[str, Any]:
     except FAULTS as error:
         raise told(error) from error
     if not isinstance(plain, dict):
-        raise ConfigError(f"-cn {name}: the file holds {plain}, and no settings")
+        raise ConfigError(f"-cn {name}: the file holds {plain} instead of settings")
     return plain  # type: ignore[return-value]
 
 

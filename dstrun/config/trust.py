@@ -70,12 +70,12 @@ def check_hydra(config: Any, trusted: Collection[str] = (), directories: Sequenc
         if "_logging" not in path:
             continue
         if "()" in node:
-            raise ConfigError(f"{path}.() is not allowed: logging may use the classes of {LOGGING[0]}* alone")
+            raise ConfigError(f"{path}.() is not allowed: logging may only use the classes of {LOGGING[0]}*")
         for key, value in node.items():
             for text in value if isinstance(value, list) else [value]:
                 odd = isinstance(text, str) and text.startswith(("ext://", "cfg://")) and text not in STREAMS
                 if odd or (key == "class" and not str(text).startswith(LOGGING)):
-                    raise ConfigError(f"{path}.{key}={text} is not allowed: logging may use {LOGGING[0]}* alone")
+                    raise ConfigError(f"{path}.{key}={text} is not allowed: logging may only use {LOGGING[0]}*")
 
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -99,10 +99,12 @@ def _allowed(path: str, target: Any, group: str | None, trusted: Collection[str]
         package = module.split(".")[1] if module.count(".") else ""
         outer = path == group
         if package not in ((group,) if outer else GROUPS) or not is_option(target):
-            kind = group if outer and group else "option"
+            kind = f"{group} option" if outer and group else "option"
             file = _file(module)
             known = [one for one in (_classes(file) if file else {}) if is_option(f"{module}.{one}")]
-            raise ConfigError(f"{said} is no {kind} of this program{nearest(name, known)}: dstrun help all lists them")
+            raise ConfigError(
+                f"{said} is not one of the {kind}s of dstrun{nearest(name, known)}: dstrun help all lists them"
+            )
         return
     if top in trusted or (is_library(target) and module in LIBRARY.get(path.partition(".")[0], ())):
         return
@@ -114,14 +116,16 @@ def _allowed(path: str, target: Any, group: str | None, trusted: Collection[str]
     if not _own(top, directories):
         raise ConfigError(
             f"{said} is not trusted: it must be in a folder of yours (the current one, --config-dir and beside it), "
-            f"or say trusted=[{top}] on the command line"
+            f"or set trusted=[{top}] on the command line"
         )
     if file is None:
         raise ConfigError(f"{said}: there is no {module.replace('.', '/')}.py{_nearest_module(module, directories)}")
     written = _classes(file, functions=path in PLAIN)
     if name not in written:
         kind = "class or function" if path in PLAIN else "class"
-        wrong = f"{said} is no {kind} written in {file.name}{nearest(name, written)}: name the module that defines it"
+        wrong = (
+            f"{said} is not a {kind} defined in {file.name}{nearest(name, written)}: name the module that defines it"
+        )
         raise ConfigError(f"{said}: {broken}" if (broken := _unreadable(file)) else wrong)
 
 

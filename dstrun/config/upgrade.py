@@ -1,4 +1,4 @@
-"""What older versions wrote, in this one's words: options that moved, and what the lack of a setting meant then.
+"""Configurations of older versions in the terms of this one: options that moved, and defaults that were implicit.
 
 The one place for that: whoever renames an option, or adds a setting whose default is not what there was before, adds a
 line here, and old runs keep their meaning in every table and for ``dstrun migrate``.
@@ -46,7 +46,7 @@ RENAMED = {("allocation", "er", "flatten", "fan_in"): "er_fan_in"}
 
 
 def upgrade(config: dict[str, Any], choices: dict[str, Any]) -> bool:
-    """Put a configuration and the options chosen into this version's words, in place; say whether anything changed."""
+    """Upgrade a configuration and its choices to this version, in place; return whether anything changed."""
     changed = False
     for node in _options(config):
         if (moved := MOVED.get(node["_target_"])) is not None:

@@ -1,4 +1,4 @@
-"""What a class or a function is by its source, followed through imports and bases; nothing is imported. No torch."""
+"""What a class or function is, from its source, followed through imports and bases; imports nothing. No torch."""
 
 from __future__ import annotations
 

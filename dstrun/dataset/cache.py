@@ -97,7 +97,8 @@ def cached(
     except OSError as error:
         reason = why(error)
         log.warning(
-            "the cache folder %s cannot be written (%s), and every run decodes anew: set $DSTRUN_CACHE to one that can",
+            "the cache folder %s cannot be written (%s), and every run decodes its images again: set "
+            "$DSTRUN_CACHE to a writable folder",
             cache, reason,
         )  # fmt: skip
         return dict(arrays if arrays is not None else decode())
@@ -128,7 +129,7 @@ def remembered(
             with np.load(path, allow_pickle=False) as found:
                 return {key: found[key] for key in found.files}
     except Exception:  # Damage can raise nearly anything, and all of it means: make it again.
-        log.warning("%s is damaged: it is made again", path)
+        log.warning("%s is damaged: it is rebuilt", path)
     arrays = dict(make())
     if believed:
         try:

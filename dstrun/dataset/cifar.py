@@ -17,9 +17,9 @@ class CIFAR10(Published):
     """CIFAR-10: 60,000 colour images of 32x32 pixels in 10 classes (Krizhevsky, 2009).
 
     ``root`` is a folder that holds Parquet shards (``train-*.parquet``, ``test-*.parquet``; also in a folder named
-    after the data set) or the original pickles. It is ``$DSTRUN_DATA``, else ``data`` in the current folder, if
-    ``None``; there the pickles are downloaded where they are missing, unless ``download`` is false. A folder named by
-    ``root`` is downloaded into only if ``download`` is true.
+    after the data set) or the original pickles. ``None`` is ``$DSTRUN_DATA`` if set, else ``data`` in the current
+    folder; missing pickles are downloaded there, unless ``download`` is false. Into a ``root`` that is given they are
+    downloaded only if ``download`` is true.
     """
 
     name: ClassVar[str] = "cifar10"

@@ -179,9 +179,9 @@ def picture(found: bytes) -> Image.Image:
     except (Damaged, MemoryError):
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise Damaged(f"is larger than images are: {error}".rstrip(".")) from error
+        raise Damaged(f"is too large for an image: {error}".rstrip(".")) from error
     except Image.UnidentifiedImageError as error:
-        raise Damaged(f"is no image that can be read ({', '.join(FORMATS)})") from error
+        raise Damaged(f"is not a readable image ({', '.join(FORMATS)})") from error
     except Exception as error:  # A damaged image can raise nearly anything, and all of it means: damaged.
         raise Damaged(f"cannot be decoded: {error}") from error
 

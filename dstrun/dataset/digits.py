@@ -51,6 +51,6 @@ class Digits(Dataset):
         x = (np.asarray(pixels, np.int64) * 255 // 16).astype(np.uint8).reshape(-1, *self.image)
         y = np.asarray(labels, np.int64)
         if sha256(x.tobytes() + y.tobytes()).hexdigest() != SOURCE:
-            raise RuntimeError("scikit-learn's digits are not those this version of dstrun knows")
+            raise RuntimeError("scikit-learn's digits differ from those that this version of dstrun expects")
         n = self.train_count
         return {"train_x": x[:n], "train_y": y[:n], "test_x": x[n:], "test_y": y[n:]}

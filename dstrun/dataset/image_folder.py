@@ -1,4 +1,4 @@
-"""A folder of images of a user's own, sorted into folders of their classes."""
+"""A folder of a user's own images, sorted into folders of their classes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ Channels = tuple[Annotated[float, Within(0, 1)], ...] | None
 class ImageFolder(Listed):
     """Images in ``root/train/CLASS/`` and ``root/test/CLASS/`` (or ``val``), or in ``root/CLASS/`` alone.
 
-    Parquet and tar shards go too, as for ImageNet. A ``root`` without ``train`` is split by ``validation``. Images
-    become squares of ``size`` pixels, RGB. ``augment`` crops a part of random area and shape (``resized_crop``), shifts
-    by up to 4 pixels (``shift``), or does nothing (``none``); the first two mirror, too, unless ``flip`` is false.
-    ``mean`` and ``std`` are of each channel, in units of 0..1; where they are not given, they are those of 4,096
-    training images, decoded once.
+    Parquet and tar shards work, too, as for ImageNet. A ``root`` without ``train`` is split by ``validation``. Images
+    are resized to RGB squares of ``size`` pixels. ``augment`` is a random resized crop (``resized_crop``), a shift by
+    up to 4 pixels (``shift``) or ``none``; the first two also flip horizontally, unless ``flip`` is false. ``mean`` and
+    ``std`` are per channel, in units of 0..1; the default is that of 4,096 training images, computed once.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("test", "val", "validation")

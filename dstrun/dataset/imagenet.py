@@ -22,8 +22,8 @@ class ImageNet(Listed):
 
     ``root`` is a folder with ``train/CLASS/*.JPEG`` and ``val/CLASS/*.JPEG``, or Parquet shards
     (``train-00000-of-00294.parquet``, ``validation-...``) or tar shards (``imagenet-train-000000.tar``); also one that
-    holds such a folder as ``imagenet`` or ``data``. It is ``$DSTRUN_DATA``, else ``data`` in the current folder, if
-    ``None``. Where there is none, a run can be planned.
+    holds such a folder as ``imagenet`` or ``data``. ``None`` is ``$DSTRUN_DATA`` if set, else ``data`` in the current
+    folder. Without the images, ``dstrun plan`` still works.
     """
 
     image: ClassVar[tuple[int, int, int]] = (3, 224, 224)

@@ -55,7 +55,7 @@ class Images:
 
 @option
 class Dataset:
-    """What every option of the group ``dataset`` says of itself, and how many of its images a run uses.
+    """Settings that every data set shares: ``validation`` training images are held out, and ``limit`` others are used.
 
     Attributes:
         image: channels, height and width.

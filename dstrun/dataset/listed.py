@@ -40,10 +40,10 @@ class Parts(NamedTuple):
 class Listed(Dataset):
     """A data set of images in files, in folders of their classes or in shards.
 
-    ``class_subset`` keeps some classes, by their names, or the first so many; ``limit`` and ``validation`` count what
-    is left, and draw from all classes alike. ``damaged`` says what happens where a training image cannot be decoded.
-    ``workers`` is how many processes decode: the CPUs there are if ``None``, at most 16; 0 decodes in the process that
-    trains. No number depends on it.
+    ``class_subset`` keeps some classes, given by name or as a number of first classes; ``limit`` and ``validation`` are
+    drawn from the remaining images, equally from all classes. ``damaged`` sets what happens if a training image cannot
+    be decoded: stop, or skip it. ``workers`` is the number of decoding processes: ``None`` uses all CPUs, at most 16; 0
+    decodes in the training process. It does not affect results.
     """
 
     size: ClassVar[int]
@@ -90,7 +90,8 @@ class Listed(Dataset):
         check_counts(len(train), self.limit, self.validation)
         if self.damaged == "refuse" and train.stray:
             raise ConfigError(
-                f"{train.stray[0]} is no image by its name: remove it, or dataset.damaged=skip leaves it out"
+                f"{train.stray[0]} does not have the suffix of an image: remove it, or dataset.damaged=skip "
+                "leaves it out"
             )
         order = permutation(len(train))
         kept = train.take(np.sort(order[self.validation :][: self.limit]))
@@ -98,11 +99,11 @@ class Listed(Dataset):
             return Parts(kept, train.take(np.sort(order[: self.validation])), "validation", train.digest())
         if second is None:
             raise ConfigError(
-                f"{self.place} has images to train on, and none in {' or '.join(self.splits)} to evaluate on: "
+                f"{self.place} has training images, but none in {' or '.join(self.splits)} to evaluate on: "
                 "dataset.validation=N holds out N of them"
             )
         if odd := sorted({*second.classes} - {*first.classes}):
-            raise ConfigError(f"{self.place}: {odd[0]} is a class of images to evaluate on, and of none to train on")
+            raise ConfigError(f"{self.place}: {odd[0]} is a class of images to evaluate on, but not of training images")
         held = second.read([name for name in classes if name in second.classes]).of_classes(classes)
         if not len(held):
             raise ConfigError(f"{self.place} has no image of the classes chosen to evaluate on")

@@ -208,7 +208,7 @@ def _tar_columns(files: Sequence[Path]) -> dict[str, np.ndarray]:
             key = f"{parent}/{base.partition('.')[0]}"
             if base.lower().endswith(SUFFIXES):
                 if key in images:
-                    raise ConfigError(f"{path}: {name} is there twice")
+                    raise ConfigError(f"{path}: {name} is in it twice")
                 images[key] = start, length, parent.rpartition("/")[2]
             elif base.endswith(".cls"):
                 labels[key] = _label(path, name, start, length)
@@ -253,7 +253,7 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
 def _label(path: Path, name: str, start: int, length: int) -> str:
     text = piece(path, start, min(length, LABEL_BYTES + 1)).decode(errors="replace").strip()
     if not re.fullmatch(r"[\w.-]{1,32}", text):
-        raise ConfigError(f"{path}: {name} holds {text[:20]!r}, and no label")
+        raise ConfigError(f"{path}: {name} holds {text[:20]!r}, which is not a label")
     return text
 
 
@@ -274,7 +274,7 @@ def from_parquet(folder: Path, files: Sequence[Path], label_columns: Sequence[st
     file, group, row, label, which = np.concatenate(parts, 1) if parts else np.empty((5, 0), np.int64)
     there = np.unique(label)
     if len(there) and there[0] < 0:
-        raise ConfigError(f"{files[0]}: a label is {there[0]}, as where labels are kept secret: it must be 0 or more")
+        raise ConfigError(f"{files[0]}: a label is {there[0]}, as in test sets without labels: it must be 0 or more")
     return Listing(
         folder, _names(folder, files), file, group, row, np.searchsorted(there, label), tuple(map(str, there)),
         (), which, np.array(group_bytes, np.int64),
@@ -342,5 +342,5 @@ def chosen(classes: Sequence[str], asked: tuple[str, ...] | int | None, key: str
         return every[:asked]
     for name in asked:
         if name not in every:
-            raise ConfigError(f"{key}: {name} is no class here{nearest(name, every)}")
+            raise ConfigError(f"{key}: {name} is not a class here{nearest(name, every)}")
     return [name for name in every if name in set(asked)]

@@ -74,7 +74,7 @@ class Loader(ABC):
             classes = getattr(option, "classes", high + 1)
             if low < 0 or high >= classes:
                 wrong = low if low < 0 else high
-                raise ConfigError(f"a label is {wrong}, and must lie in [0, {classes - 1}]: the data is damaged")
+                raise ConfigError(f"a label is {wrong}, and must be in [0, {classes - 1}]: the data is damaged")
         self.ranks, self.option = ranks, option
         self.device = torch.device(device)
         self.channels_last = self.device.type == "cpu" if channels_last is None else channels_last
@@ -152,7 +152,7 @@ class Loader(ABC):
 
     @abstractmethod
     def eval_batches(self, batch_size: int, training: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go over the images to evaluate on, once and in their order; the last batch may be smaller.
+        """Iterate over the images to evaluate on, once and in order; the last batch may be smaller.
 
         Of several processes each gets its own batches, of ``batch_size`` / P.
 

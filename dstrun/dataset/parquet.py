@@ -56,7 +56,7 @@ def read(
         files: the shards.
         count: images that there must be.
         image: shape of each, (3, H, W).
-        classes: labels must lie in [0, classes).
+        classes: labels must be in [0, classes).
         label_columns: names of the label, the preferred first.
 
     Returns:
@@ -84,7 +84,7 @@ def read(
                 where = f"{path}: image {position - first}"
                 x[position] = _decode(where, picture, image)
                 if label is None or not 0 <= label < classes:
-                    raise ConfigError(f"{where} has the label {label}, which must lie in [0, {classes - 1}]")
+                    raise ConfigError(f"{where} has the label {label}, which must be in [0, {classes - 1}]")
                 y[position] = label
                 position += 1
     return x, y
@@ -147,7 +147,7 @@ def _group_bytes(path: Path, file: Any, number: int) -> int:
         found = file.metadata.row_group(number)
         size = sum(found.column(i).total_uncompressed_size for i in range(found.num_columns))
     if size > GROUP_BYTES:
-        raise ConfigError(f"{path}: row group {number} says that it has {size:,} bytes: write smaller ones")
+        raise ConfigError(f"{path}: row group {number} claims to have {size:,} bytes: write smaller row groups")
     return size
 
 
@@ -189,7 +189,9 @@ def encoded(path: str, number: int, limit: int) -> list[bytes | None]:
             found += batch.column(0).field("bytes").to_pylist()
             size += batch.nbytes
             if size > GROUP_BYTES:  # a dictionary may repeat an image for free
-                raise ConfigError(f"{path}: row group {number} has more than {GROUP_BYTES:,} bytes: write smaller ones")
+                raise ConfigError(
+                    f"{path}: row group {number} has more than {GROUP_BYTES:,} bytes: write smaller row groups"
+                )
     return found
 
 

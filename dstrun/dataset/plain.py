@@ -1,4 +1,4 @@
-"""Data sets that were not written for dstrun: any map-style ``Dataset`` of images and labels."""
+"""Data sets not written for dstrun: any map-style ``Dataset`` of images and labels."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Plain(Dataset):
         if self.flip and not self.augment:
             raise ConfigError("dataset.flip=true makes no sense with dataset.augment=false, which mirrors nothing")
         if self.train is not None and self.train == self.test:
-            raise ConfigError("dataset.train and dataset.test are the same: the images would be, too")
+            raise ConfigError("dataset.train and dataset.test are the same, and so would be the images")
         check_counts(self.train_count, self.limit, self.validation)
 
     @property
@@ -164,15 +164,13 @@ class Plain(Dataset):
         for i in range(count):
             pixels, y[i] = self._sample(part, i)
             if pixels.dtype != x.dtype:
-                raise ConfigError(
-                    f"dataset: {self.target} has images of {x.dtype} and of {pixels.dtype}: make them one"
-                )
+                raise ConfigError(f"dataset: {self.target} has images of {x.dtype} and of {pixels.dtype}: use one type")
             x[i] = pixels
         for i in range(min(count, READ_TWICE)):
             if not np.array_equal(self._sample(part, i)[0], x[i]):
                 raise ConfigError(
-                    f"dataset: image {i} of {self.target} is another when it is asked for again: images are read once, "
-                    "so put what is random into augment:"
+                    f"dataset: image {i} of {self.target} changes when it is read again: images are read "
+                    "once, so put random transforms into augment:"
                 )
         return x, y
 
@@ -197,7 +195,7 @@ class Plain(Dataset):
         elif pixels.shape == (height, width) and channels == 1:
             pixels = pixels[None]
         if pixels.shape != self.image:
-            raise ConfigError(f"{said} has shape {pixels.shape}, and image: {[*self.image]} says another")
+            raise ConfigError(f"{said} has shape {pixels.shape}, and image: {[*self.image]} says otherwise")
         if pixels.dtype.kind == "f":
             pixels = pixels.astype(np.float32) * np.float32(255)
         elif pixels.dtype != np.uint8:

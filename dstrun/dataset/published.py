@@ -32,10 +32,10 @@ class Source(NamedTuple):
 
 @option
 class Published(Dataset):
-    """A data set that is found below ``root``: ``$DSTRUN_DATA``, else ``data`` in the current folder, if ``None``.
+    """A data set in the folder ``root``; ``None`` is ``$DSTRUN_DATA`` if set, else ``data`` in the current folder.
 
-    There it is downloaded where it is missing, unless ``download`` is false. A folder named by ``root`` is downloaded
-    into only if ``download`` is true.
+    With ``root=None`` a missing data set is downloaded, unless ``download`` is false; with a ``root`` only if
+    ``download`` is true.
     """
 
     name: ClassVar[str]
@@ -84,10 +84,10 @@ class Published(Dataset):
         if not root.is_dir() and not may_download:
             if self.root is None:
                 raise ConfigError(
-                    f"{root} is no folder and dataset.download=false: set dataset.root=DIR or $DSTRUN_DATA"
+                    f"{root} is not a folder and dataset.download=false: set dataset.root=DIR or $DSTRUN_DATA"
                 )
             siblings = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-            raise ConfigError(f"dataset.root={root} is no folder{nearest(root.name, siblings)}")
+            raise ConfigError(f"dataset.root={root} is not a folder{nearest(root.name, siblings)}")
         if found := self._here(root):
             return found
         if may_download:

@@ -93,7 +93,7 @@ def answers(
                     "in a container, more shared memory (--shm-size) may help"
                 ) from error
             died = done
-            log.warning("a worker process that decodes images has died (%s): others are started", reason)
+            log.warning("a worker process that decodes images died (%s): new ones are started", reason)
 
 
 def _as_it_is(answer: Any) -> Any:
@@ -246,7 +246,7 @@ class Streaming(Loader):
             for position, sentence in faults:
                 i = first + position
                 if held or not self.skip:
-                    hint = "" if held else ", or dataset.damaged=skip trains on another image in its place"
+                    hint = "" if held else ", or dataset.damaged=skip uses another image in its place"
                     raise ConfigError(f"{sentence}: fetch it again, or remove it{hint}")
                 seed = None if seeds is None else [seeds[i]]
                 part[position], which[i] = self._instead(which[i], sentence, seed)
@@ -265,7 +265,7 @@ class Streaming(Loader):
             if not faults:
                 if index not in self._told:
                     self._told.add(index)
-                    log.warning("%s: it is skipped, and another image trained on in its place", sentence)
+                    log.warning("%s: it is skipped, and another image is used in its place", sentence)
                 return found[0], other
         raise ConfigError(f"{sentence}, and so are {TRIES} others: the data set is damaged")
 

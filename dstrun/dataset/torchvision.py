@@ -51,7 +51,7 @@ class Torchvision(Published):
 
     ``root`` is where torchvision puts them: it holds ``MNIST/raw`` and the like, whose files may be packed by gzip, or
     ``train_32x32.mat`` of SVHN; or a folder that holds the files themselves. Mean and standard deviation are those of
-    all training images. ``augment`` shifts images by up to 4 pixels, and mirrors clothes.
+    all training images. ``augment`` shifts images by up to 4 pixels, and flips those of FashionMNIST.
     """
 
     name: Annotated[str, OneOf(*SETS)] = "MNIST"  # type: ignore[misc]

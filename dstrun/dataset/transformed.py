@@ -1,4 +1,4 @@
-"""Images in memory that a transform of a user's own augments, one by one. C channels, H height, W width."""
+"""Images in memory, augmented one by one by a user's own transform. C channels, H height, W width."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Transformed(Resident):
         if not isinstance(found, Tensor) or tuple(found.shape) != shape or found.dtype != kind:
             given = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
             raise ConfigError(
-                f"dataset.augment: {self.name} makes {given} of a tensor {shape} {kind}: it must keep both"
+                f"dataset.augment: {self.name} turns a tensor {shape} {kind} into {given}: it must keep shape and type"
             )
         return found
 

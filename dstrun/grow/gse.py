@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class GSE:
     """Draw a subset S of about gamma A inactive connections and score them by |dL/dw|.
 
-    ``sampling=exact`` draws until |S| = min(gamma A, N - A): successive sampling without replacement among the
-    inactive connections. ``sampling=single`` is Algorithm 2 to the letter: ceil(gamma A) draws with replacement among
-    all connections, of which repeated and active ones are lost.
+    ``sampling=exact`` draws until |S| = min(gamma A, N - A): successive sampling without replacement among the inactive
+    connections. ``sampling=single`` follows Algorithm 2 exactly: ceil(gamma A) draws with replacement among all
+    connections, of which repeated and active ones are dropped.
     """
 
     subset: SubsetDistribution

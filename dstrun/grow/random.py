@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 class Random:
     """Score every inactive connection by an independent uniform number.
 
-    Only the ``limit`` highest are ever of use, so only these are drawn: which connections they are is uniform, and
-    their scores are the logarithms of the highest order statistics of n independent uniforms,
-    U_(n-j) = prod_{i<=j} V_i^(1/(n-i)): where U is so near 1 that float32 cannot tell, log U still differs.
-    With ``regrow`` a connection pruned in the same update may grow again, and then keeps its value.
-    Ranked across layers (``scope=global``) a layer thus grows in proportion to its inactive connections.
+    Only the ``limit`` highest scores matter, so only these are drawn: their connections are uniform, and the scores are
+    the logarithms of the highest order statistics of n independent uniforms, U_(n-j) = prod_{i<=j} V_i^(1/(n-i)), as
+    log U still differs where float32 rounds U to 1. With ``regrow`` a connection pruned in the same update may grow
+    again, and then keeps its value. With ``scope=global`` a layer grows in proportion to its inactive connections.
     """
 
     regrow: bool = True

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep while it trains: a live line a run on a terminal, else a line now and then; on stderr.
+"""Live display of a sweep: one line per run on a terminal, else a line now and then; on stderr.
 
 All is read from the status files of the runs, whoever trains them.
 """

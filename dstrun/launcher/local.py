@@ -1,4 +1,4 @@
-"""Runs on this machine, several at once: a process each, so that a crash ends one run and no other, or for several.
+"""Runs on this machine, several at once: a process for each, so that a crash ends one run only, or for several.
 
 Processes are forked from one that has imported PyTorch and done nothing else, so that each starts at once.
 """
@@ -221,7 +221,7 @@ class Worker:
             elif not self.over:
                 continue
             elif self.orphan:
-                how = "ended unseen, as the process that starts runs was killed"
+                how = "its end was not observed, as the process that starts runs was killed"
             else:
                 how = exit_in_words(self.process.exitcode)
             del self._tasks[number]
@@ -262,7 +262,8 @@ def fork_server() -> Any:
                     break
         else:
             raise ConfigError(
-                f"no folder takes a socket ({', '.join(dict.fromkeys(tried))}): set $TMPDIR to a short one"
+                f"no socket can be created ({', '.join(dict.fromkeys(tried))}): set $TMPDIR to a folder with "
+                "a short path"
             )
     finally:
         tempfile.tempdir = before
@@ -301,7 +302,7 @@ def exit_in_words(code: int) -> str:
     if code == BUSY_CODE:
         return BUSY
     if code == -signal.SIGKILL:
-        return "killed by SIGKILL, as when memory runs out"
+        return "killed by SIGKILL, often for lack of memory"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 

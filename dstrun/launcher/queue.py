@@ -1,4 +1,4 @@
-"""What SLURM says: the state of jobs, and what its partitions allow."""
+"""Queries of SLURM: the state of jobs, and what its partitions allow."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def check_partition(name: str | None, minutes: int) -> None:
 
 
 def check_job(flags: Sequence[str]) -> None:
-    """Let SLURM check what a job asks for.
+    """Let SLURM check the resources of a job.
 
     Raises:
         ConfigError: in SLURM's words.
@@ -127,10 +127,10 @@ def check_job(flags: Sequence[str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"SLURM does not answer sbatch: {why(error)}") from error
     if done.returncode and "node configuration is not available" in done.stderr and some_away(flags):
-        return say("nodes are down or drained: what needs them waits for their return")
+        return say("nodes are down or drained: jobs that need them wait")
     if done.returncode:
         answer = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
-        raise refusal(f"SLURM takes no job with {' '.join(flags)}", answer)
+        raise refusal(f"SLURM rejects a job with {' '.join(flags)}", answer)
 
 
 def refusal(what: str, answer: str) -> ConfigError:

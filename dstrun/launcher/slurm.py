@@ -113,7 +113,9 @@ class Slurm:
             raise ConfigError(f"hydra.launcher.signal_delay_s={lead} must be below half of timeout_min={minutes}")
         processes = self.settings["nodes"] * self.settings["tasks_per_node"]
         if processes > 1 and not all(task.experiment.config.get("distributed") for task in tasks):
-            raise ConfigError(f"{processes} tasks a job make no sense without distributed=ddp: all would train it")
+            raise ConfigError(
+                f"{processes} tasks per job make no sense without distributed=ddp: each would train the same run"
+            )
         if len(taken(tasks, plan)) < len(tasks):
             queue.check_partition(self.settings["partition"], minutes)
             queue.check_job(self.flags())
@@ -132,7 +134,7 @@ class Slurm:
         """Submit tasks that no job has yet, follow all, and yield each as it ends; ``Stopped`` cancels those left.
 
         Raises:
-            ConfigError: SLURM takes no job, in its own words.
+            ConfigError: SLURM rejects the job, in its own words.
         """
         theirs = taken(tasks, plan)
         if theirs:
@@ -182,7 +184,7 @@ class Slurm:
             own: gets the job of each by its key, those before an array that SLURM refuses, too.
 
         Raises:
-            ConfigError: SLURM takes no job, in its own words.
+            ConfigError: SLURM rejects the job, in its own words.
         """
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -208,7 +210,7 @@ class Slurm:
             try:
                 jobs = executor.map_array(Submission(), [task.experiment for task in part])
             except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-                raise queue.refusal("SLURM takes no job", words(error)) from error
+                raise queue.refusal("SLURM rejects the job", words(error)) from error
             own |= {task.key: job.job_id for task, job in zip(part, jobs, strict=True)}
             say(f"submitted {counted(len(part), 'job')}: {jobs[0].job_id.split('_')[0]}")
 
@@ -302,12 +304,12 @@ class Watch:
         if self.clock() - since < (RETURN_SECONDS if stuck or state in queue.RETURNS else SETTLE_SECONDS):
             return None
         if job and stuck:
-            return f"SLURM job {name} waits for a person ({job.reason}): scontrol release or scancel it"
+            return f"SLURM job {name} needs manual action ({job.reason}): scontrol release or scancel it"
         if job is None:
             job = queue.history([name]).get(name)
             if job is None and name in self._waited:  # a task of an array leaves no trace
                 return f"SLURM job {name}: CANCELLED before it started"
-            return f"SLURM job {name}: {job.state}" if job else f"SLURM job {name} is gone from the queue"
+            return f"SLURM job {name}: {job.state}" if job else f"SLURM job {name} disappeared from the queue"
         return BUSY if state == "COMPLETED" else f"SLURM job {name}: {state}"
 
     def _log(self, job: str) -> Path:

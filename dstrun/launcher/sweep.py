@@ -1,4 +1,4 @@
-"""A sweep from first to last run: what is left to do, what is tried again, and a word on every run that is not done."""
+"""A sweep from first to last run: what is left to do, what is retried, and a summary of every run that is not done."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Plan:
             self._write(ended)
         except OSError as error:
             if not self._warned:
-                say(f"what this sweep wants cannot be written for `dstrun status`: {sentence(error) or why(error)}")
+                say(f"the runs of this sweep cannot be listed for `dstrun status`: {sentence(error) or why(error)}")
             self._warned = True
 
     def beat(self) -> None:
@@ -155,7 +155,7 @@ class Sweep:
         """
         left = [task for task in self.tasks if task.key not in self.endings]
         for task, before in self.repeated[:SHOWN]:
-            say(f"{' '.join(apart(task, before)) or task.id} is the same run in other words: it trains once")
+            say(f"{' '.join(apart(task, before)) or task.id} is the same run as another: it trains once")
         if len(self.repeated) > SHOWN:
             say(f"... and {len(self.repeated) - SHOWN} more")
         say(counted(len(self.tasks), "run") + (f", {len(self.endings)} of them done before" if self.endings else ""))
@@ -233,12 +233,12 @@ class Sweep:
         say(f"[{len(self.endings)}/{len(self.tasks)}] {ending.id}: {ending.state}{', ' if outcome else ''}{outcome}")
 
     def _all(self) -> list[Ending]:
-        """Return every run's ending; one that was stopped before its turn has not started."""
+        """Return every run's ending; one that was stopped before it started has not started."""
         for task in (task for task in self.tasks if task.key not in self.endings):
             self.endings[task.key] = (
                 task.end(Exit("stopped"))
                 if task.begun
-                else Ending(task.id, "not started", "stopped before its turn", task.folder.path, task.log)
+                else Ending(task.id, "not started", "stopped before it started", task.folder.path, task.log)
             )
         return [self.endings[task.key] for task in self.tasks]
 
@@ -290,7 +290,7 @@ def summarize(endings: Sequence[Ending]) -> int:
     busy = [ending for ending in endings if ending.state == BUSY]
     failed = [ending for ending in endings if ending.failed]
     if busy:
-        say("\n".join(["being run elsewhere:", *(f"  {ending.id}: {ending.message}" for ending in busy)]))
+        say("\n".join(["running elsewhere:", *(f"  {ending.id}: {ending.message}" for ending in busy)]))
     if failed:
         say("not done:")
     for ending in failed:

@@ -1,4 +1,4 @@
-"""One run of a sweep, and how it ended: told from the files it left, whatever the launcher says."""
+"""One run of a sweep, and how it ended: read from its files, whatever the launcher reports."""
 
 from __future__ import annotations
 
@@ -149,10 +149,10 @@ class Task:
         if has_reported and state == "interrupted":
             return self._ending(state, message if exit.how in (BUSY, "") else f"{message} ({exit.how})")
         if BUSY in (exit.state, exit.how) and (owner := Lock(self.folder.path).owner()):
-            return self._ending(BUSY, f"{describe(owner)} works on it")
+            return self._ending(BUSY, f"{describe(owner)} is running it")
         if exit.state in (BUSY, "failed", "diverged", "interrupted"):  # and the folder could not say so
             return self._ending(exit.state, exit.message)
-        ending = self._ending("lost", "ended without a word" if exit.how in (BUSY, "") else exit.how)
+        ending = self._ending("lost", "ended without a message" if exit.how in (BUSY, "") else exit.how)
         if exit.log is not None and not (has_reported and self.log.exists()):
             ending = replace(ending, log=exit.log)
         self._put_down(ending)
@@ -162,7 +162,7 @@ class Task:
         return Ending(self.id, state, message, self.folder.path, self.log, top1, split)
 
     def _put_down(self, ending: Ending) -> None:
-        """Write to ``status.json`` that the run was lost, unless somebody works on it."""
+        """Write to ``status.json`` that the run was lost, unless somebody is running it."""
         status = self.status()
         try:
             with self.folder.owned():

@@ -1,4 +1,4 @@
-"""What a process of a sweep does that trains several runs: each in a thread, in turns, its words in its own log."""
+"""A process of a sweep that trains several runs: each in a thread, in turns, with its output in its own log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one process of a sweep does: train one run, its words in the run's log."""
+"""A process of a sweep that trains one run, with its output in the run's log."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def print_to(log: Path) -> None:
         number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         os.set_blocking(number, True)
     except OSError as error:
-        say(f"{log} cannot be written ({why(error)}): its run says nothing")
+        say(f"{log} cannot be written ({why(error)}): the run has no log")
         number = os.open(os.devnull, os.O_WRONLY)
     for stream, target in ((sys.stdout, 1), (sys.stderr, 2)):
         stream.flush()

@@ -36,7 +36,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         if is_causal and attn_mask is None:
-            raise RuntimeError("is_causal needs the attn_mask that it speaks of")
+            raise RuntimeError("is_causal needs an attn_mask")
         batched = query.dim() == 3
         if not batched:
             query, key, value = query[None], key[None], value[None]

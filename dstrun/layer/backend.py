@@ -1,4 +1,4 @@
-"""What the program asks of a backend, a way to store layers and compute with them; and which backends there are.
+"""What the program needs from a backend, a way to store layers and compute with them; and which backends exist.
 
 A backend is a package ``dstrun/backend/NAME``, found by its folder. Its ``__init__.py`` loads no torch and offers an
 instance of ``Backend`` as ``BACKEND``; its layers stand in modules beside it.
@@ -112,8 +112,11 @@ def described(name: str) -> str:
 
 
 def summary() -> str:
-    """Return which backends have dense storage, in the line of help of ``backend``."""
+    """Return the help of ``backend``: which backends have dense storage."""
     dense = [name for name in names() if is_dense(name)]
     others = [name for name in names() if name not in dense]
-    simulate, do = ("simulates" if len(dense) == 1 else "simulate"), ("does" if len(others) == 1 else "do")
-    return f"{' and '.join(dense)} {simulate} on dense storage, {' and '.join(others)} never {do}, {AUTO} mixes"
+    simulate, store = ("simulates" if len(dense) == 1 else "simulate"), ("stores" if len(others) == 1 else "store")
+    return (
+        f"{' and '.join(dense)} {simulate} sparsity on dense storage, "
+        f"{' and '.join(others)} {store} active weights alone, {AUTO} mixes both"
+    )

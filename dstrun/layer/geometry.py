@@ -181,7 +181,7 @@ def geometry(module: nn.Module) -> Geometry:
         return LinearGeometry((module.out_features, module.in_features))
     padding = _padding(module) if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d) else None
     if padding is None:
-        raise TypeError(f"no sparse layer is made of {module}")
+        raise TypeError(f"cannot make a sparse layer from {module}")
     assert isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d)
     shape = tuple(module.weight.shape)
     if isinstance(module, torch.nn.Conv1d):

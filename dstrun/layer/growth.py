@@ -1,4 +1,4 @@
-"""What a method requests of one layer for growth, what a grow criterion may look at, and what comes back.
+"""What a method requests of a layer for growth, what a grow criterion can read, and what it returns.
 
 Shape letters: A active connections, M candidates, N connections of the dense layer.
 """

@@ -1,4 +1,4 @@
-"""Initial weights of a sparse layer, scaled by the fan-in that is really there."""
+"""Initial weights of a sparse layer, scaled by its actual fan-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method may see of one sparse layer and do to it, whatever stores it.
+"""What a method can read and change of a sparse layer, whatever its storage.
 
 Shape letters: A active connections of a layer.
 """

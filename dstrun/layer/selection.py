@@ -1,4 +1,4 @@
-"""The highest or lowest of many scores, in an order that leaves nothing to chance: by score, equal ones by index.
+"""The highest or lowest of many scores in a deterministic order: by score, ties by index.
 
 So every backend and device that computes the same scores chooses the same connections. A score that is not a number
 counts as the last of all: as -inf among the highest, as +inf among the lowest.

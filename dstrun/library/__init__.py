@@ -1,1 +1,1 @@
-"""What Python code has of the command line: runs, what they left, and methods for loops of its own."""
+"""The command line for Python code: training runs, reading their results, and methods in training loops of your own."""

@@ -1,4 +1,4 @@
-"""What runs have left, as verbs of the command line read it: data frames, a table, a figure."""
+"""Results of runs, as the command line reads them: data frames, a table, a figure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def runs(*which: str | os.PathLike[str]) -> pandas.DataFrame:
-    """Read all runs, done or not: a row each, with the columns of ``dstrun export`` (``docs/reports.md``).
+    """Read all runs, finished or not: one row per run, with the columns of ``dstrun export`` (``docs/reports.md``).
 
     Args:
         *which: folders, ``"results"`` if none, and conditions, ``"where=method:gse"``, as verbs take them.
@@ -35,7 +35,7 @@ def runs(*which: str | os.PathLike[str]) -> pandas.DataFrame:
 
 
 def epochs(*which: str | os.PathLike[str]) -> pandas.DataFrame:
-    """Read all epochs of runs: a row each, with the columns of ``dstrun export``.
+    """Read all epochs of runs: one row per epoch, with the columns of ``dstrun export``.
 
     Args:
         *which: as in ``runs``.
@@ -65,16 +65,16 @@ def table(
 
     Args:
         *which: as in ``runs``; and rows, columns and values, ``"rows=method"``, ``"cols=sparsity"``.
-        preset: as ``--preset``; the arguments after it, too, are the flags of their names.
+        preset: as ``--preset``; the arguments that follow are the flags of the same names.
         ci: show 95 % confidence intervals in place of standard deviations.
-        significant: print in bold all that is not significantly worse than the best.
-        against: the method whose difference stands in brackets.
-        published: set the published numbers beside ours.
+        significant: print in bold every result that is not significantly worse than the best.
+        against: the method to which differences are shown in brackets.
+        published: show published numbers beside these.
         reference: files of more published numbers.
         digits: decimals of accuracies.
 
     Raises:
-        ConfigError: there are no such runs, or a word makes no sense.
+        ConfigError: there are no such runs, or an argument is invalid.
     """
     from dstrun.cli.verb.table import ask, of_runs
 

@@ -1,4 +1,4 @@
-"""A method of the runner in a training loop of one's own."""
+"""Sparse training methods in a training loop of your own."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ MANY = 1000
 
 
 class Sparsifier:
-    """Sparse layers in a network, and a method that updates them whenever an optimizer takes its step.
+    """Make the layers of a network sparse, and update them by a method at every step of an optimizer.
 
-    Everything hangs on the optimizer: a loop that calls ``backward()`` and ``optimizer.step()`` stays as it is, whoever
-    wrote it. Layers start as the runner's do: in most methods with weights drawn anew.
+    It hooks into the optimizer: a loop that calls ``backward()`` and ``optimizer.step()`` needs no other change. Layers
+    start as in ``dstrun.train``: with most methods, weights are initialized anew.
 
     Args:
         model: on its device; changed in place (``prunable``).
-        optimizer: of the network's parameters, before its first step; its groups go on with the new ones.
+        optimizer: of the network's parameters, before its first step; its groups receive the new ones.
         *words: settings as on the command line, ``"method=gse"``, ``"grow.gamma=2"``: of the method and its parts, and
             ``sparsity``, ``seed``, ``scope``, ``backend``, ``initialization``, ``strict``.
-        steps: the optimizer takes in all; schedules are shares of it.
-        config_dir: a folder of options of your own, or several.
+        steps: how many the optimizer takes in total; schedules are relative to it.
+        config_dir: a folder of your own options, or several.
         **settings: more of them, ``method="gse", sparsity=0.98``.
 
     Attributes:
@@ -54,7 +54,7 @@ class Sparsifier:
         update: what the last step changed, if anything.
 
     Raises:
-        ConfigError: a setting is not known, or the method does what a loop cannot give it.
+        ConfigError: a setting is not known, or the method needs more than a training loop offers.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class Sparsifier:
                 strict=config["strict"],
                 model=model,
                 optimizer=optimizer,
-                fresh_pass=partial(_refuse, experiment, "passes samples of its own"),
+                fresh_pass=partial(_refuse, experiment, "needs additional forward passes"),
                 overflowed=lambda finite: False,
-                samples=partial(_refuse, experiment, "looks at samples of its own"),
-                loss=partial(_refuse, experiment, "passes samples of its own"),
+                samples=partial(_refuse, experiment, "needs additional samples"),
+                loss=partial(_refuse, experiment, "needs additional forward passes"),
                 rate=partial(_refuse, experiment, "sets the learning rate"),
             )
         )
@@ -126,7 +126,7 @@ class Sparsifier:
         return 1 - active / sum(layer.topology.size for layer in self.layers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs besides those of the network and the optimizer."""
+        """Return the state that a checkpoint needs besides that of the network and the optimizer."""
         return {
             "settings": self._settings,
             "step": self.step,
@@ -162,8 +162,9 @@ class Sparsifier:
         self._passes += first
         if self._passes > 1 and self._by_gradient:
             raise ConfigError(
-                "two backward passes before a step of the optimizer: growth by gradient looks at one, so it goes "
-                "neither with gradient accumulation nor with a GradScaler, which leaves steps out (bf16 needs none)"
+                "two backward passes before a step of the optimizer: growth by gradient looks at one, so it "
+                "cannot be combined with gradient accumulation or with a GradScaler, which skips steps (bf16 "
+                "needs none)"
             )
         if self._confines:
             layer.confine_gradient()
@@ -204,7 +205,7 @@ def _experiment(words: Sequence[str], config_dir: Any) -> Experiment:
         top, _, leaf = key.partition(".")
         if top not in PARTS and (leaf or top not in SETTINGS):
             known = [*PARTS, *SETTINGS]
-            raise ConfigError(f"{word} is not for a Sparsifier: choose {', '.join(known)}{nearest(top, known)}")
+            raise ConfigError(f"{word} does not apply to a Sparsifier: choose {', '.join(known)}{nearest(top, known)}")
     return composed([*STAND_INS, *words], config_dir)
 
 
@@ -224,7 +225,7 @@ def _check_method(experiment: Experiment, method: Method) -> None:
     if method.epochs(MANY, config["sparsity"]) != MANY:
         _refuse(experiment, "trains several times")
     if method.scored_samples(1) or method.fresh_samples(1, 1) or method.update_samples(1):
-        _refuse(experiment, "passes samples of its own")
+        _refuse(experiment, "needs additional forward passes")
     if config["backend"] == AUTO:
         raise ConfigError(f"backend=auto measures layers on the images of a run: choose {' or '.join(names())}")
 
@@ -243,7 +244,7 @@ def _check_procedure(experiment: Experiment, procedure: Procedure) -> None:
 
 
 def _refuse(experiment: Experiment, why: str, *_: Any) -> NoReturn:
-    raise ConfigError(f"method={experiment.choices['method']} {why}, which only a run can give it: use dstrun.train")
+    raise ConfigError(f"method={experiment.choices['method']} {why}, which only dstrun.train supports")
 
 
 def _check_loop(optimizer: Optimizer, steps: int) -> None:
@@ -256,14 +257,14 @@ def _check_loop(optimizer: Optimizer, steps: int) -> None:
         and torch.distributed.is_initialized()
         and torch.distributed.get_world_size() > 1
     ):
-        raise ConfigError("a Sparsifier works in one process: each of several would draw topologies of its own")
+        raise ConfigError("a Sparsifier works in one process: several would draw different topologies")
 
 
 def _layers(model: nn.Module, experiment: Experiment, method: Method, counts: Sequence[int]) -> list[SparseLayer]:
     """Start the layers as the runner does (``run.assemble.build_model``)."""
     config, devices = experiment.config, {layer.weight.device for _, layer in prunable(model)}
     if len(devices) > 1:
-        raise ConfigError(f"the network lies on several devices: {', '.join(sorted(map(str, devices)))}")
+        raise ConfigError(f"the network is on several devices: {', '.join(sorted(map(str, devices)))}")
     device = devices.pop()
     if method.start == "all":
         if config["initialization"] == "fan_in":
@@ -287,5 +288,7 @@ def _hand_over(
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for layer in layers:
         if id(layer.weight) not in held:
-            raise ConfigError(f"the optimizer lacks the weight of {layer.name}: make it of the network's parameters")
+            raise ConfigError(
+                f"the optimizer lacks the weight of {layer.name}: create it from the network's parameters"
+            )
         layer.optimizer = optimizer

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RunError(Exception):
-    """A run has ended without a record; the message says how, and where its folder is.
+    """A run that ended without a record; the message says why, and where its folder is.
 
     Attributes:
         state: ``failed``, ``diverged`` or ``busy``.
@@ -33,15 +33,15 @@ class RunError(Exception):
 
 
 def train(*words: str, config_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = ()) -> dict[str, Any]:
-    """Train one run, continue it, or find it done, as ``dstrun WORDS`` does, in this process.
+    """Train one run in this process, as ``dstrun OVERRIDES`` does; continue it, or return its record if it is done.
 
-    Run, folder and record are those of the command line. What PyTorch is set to (random numbers, threads, precision,
-    determinism) is afterwards what it was before. Ctrl-C, and a notebook's interrupt, saves the run first; the same
-    call continues it.
+    Run, folder and record are those of the command line. The settings of PyTorch (random state, threads, precision,
+    determinism) are restored afterwards. Ctrl-C, and a notebook's interrupt, saves the run first; the same call
+    continues it.
 
     Args:
         *words: settings as typed, ``"model=mlp", "sparsity=0.9"``.
-        config_dir: a folder of options of your own, or several.
+        config_dir: a folder of your own options, or several.
 
     Returns:
         The record, as in ``record.json`` (``docs/record.md``).

@@ -1,4 +1,4 @@
-"""Losses of one's own in place of the cross-entropy: an option class with ``build(classes, device)``."""
+"""Your own losses in place of the cross-entropy: an option class with ``build(classes, device)``."""
 
 from __future__ import annotations
 
@@ -47,10 +47,12 @@ def check(loss: Callable[[Tensor, Tensor], Tensor], name: str | None, classes: i
         ) from error
     if not isinstance(whole, torch.Tensor) or whole.shape != ():
         given = f"a tensor of shape {tuple(whole.shape)}" if isinstance(whole, torch.Tensor) else type(whole).__name__
-        raise ConfigError(f"loss={name} gives {given}: it must give one number, the mean over samples, as a tensor ()")
+        raise ConfigError(
+            f"loss={name} returns {given}: it must return one number, the mean over samples, as a tensor ()"
+        )
     if not whole.requires_grad:
         raise ConfigError(
-            f"loss={name} gives a number without gradient: it must be computed from the logits by PyTorch"
+            f"loss={name} returns a number without gradient: it must be computed from the logits by PyTorch"
         )
     if not torch.allclose(whole, twice, rtol=1e-4, atol=1e-6):
-        raise ConfigError(f"loss={name} is not the mean over samples: it changes where every sample is there twice")
+        raise ConfigError(f"loss={name} is not the mean over samples: it changes when the batch is duplicated")

@@ -1,4 +1,4 @@
-"""Losses that were not written for dstrun: any function, or ``nn.Module``, of logits and labels."""
+"""Losses not written for dstrun: any function, or ``nn.Module``, of logits and labels."""
 
 from __future__ import annotations
 

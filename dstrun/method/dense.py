@@ -11,7 +11,7 @@ from dstrun.method.interface import Method
 
 @option
 class Dense(Method):
-    """Leave the network as its family initialises it; no layer has a topology."""
+    """Keep the network as its family initialises it; no layer has a topology."""
 
     why: ClassVar[str] = "which trains every connection"
     start: ClassVar[str] = "none"

@@ -1,4 +1,4 @@
-"""At which learning rate a pruned network is trained on, where it keeps that of its dense training."""
+"""The learning rate at which a pruned network is fine-tuned, where it keeps that of its dense training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of a method will compute, known before it trains: what ``dstrun plan`` counts by.
+"""What a run of a method will compute, known before it trains: the basis of ``dstrun plan``.
 
 Shape letter: N connections of a dense layer.
 """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @option
 class Method(Requirements, Forecast):
-    """A whole training procedure, chosen by ``method=``; an option inherits and overrides what is different."""
+    """A whole training procedure, chosen by ``method=``; options inherit from it and override what differs."""
 
     def network(self, option: Model, build: Callable[[Model], nn.Module], budget: int) -> Model:
         """Return the option of the network that is trained, where it is not the one chosen.

@@ -1,4 +1,4 @@
-"""What a method does during training: hooks around a step, which do nothing unless it says otherwise."""
+"""What a method does during training: hooks around a step, which do nothing by default."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Setting:
     Attributes:
         counts: active connections each layer shall have; ``None`` where scores decide among all layers.
         budget: active connections all layers together shall have.
-        sparsity: as asked for; the budget may be another by how the allocation treats layers.
+        sparsity: the target; the budget may differ from it, depending on the allocation.
         total_steps: of the whole run.
         nominal_steps: of one training, of which a method may make several.
         steps_per_epoch: of which both are multiples.

@@ -81,7 +81,7 @@ def guard(emptied: Sequence[str], layers: int, strict: bool) -> None:
     names = f"{few(emptied)}, {len(emptied)} of {layers} layers"
     if strict:
         raise EmptyLayer(f"no connection would be left in {names}, and strict=true refuses that")
-    log.warning("no connection is left in %s: nothing passes there but biases and shortcuts", names)
+    log.warning("no connection is left in %s: only biases and shortcuts pass there", names)
 
 
 def _others(count: int, kept: Tensor) -> Tensor:

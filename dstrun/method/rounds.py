@@ -1,4 +1,4 @@
-"""Train, prune, train on, several times over: what the methods of the rooms ``after`` and ``lottery`` share."""
+"""Train and prune repeatedly: shared by the methods in ``after`` and ``lottery``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Rounds(Method):
     """
 
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which starts from every connection"
+    dense: ClassVar[str] = "which starts dense"
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
 
     def shares(self, sparsity: float) -> list[float]:

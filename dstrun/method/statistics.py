@@ -1,4 +1,4 @@
-"""Passes that leave what a network would change or draw as it is: running statistics, dropout."""
+"""Passes that do not change the network's state: running statistics, dropout."""
 
 from __future__ import annotations
 

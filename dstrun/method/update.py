@@ -1,4 +1,4 @@
-"""What an update of the topology did, and what a step computed: what methods report and the meters count."""
+"""What a topology update changed, and what a step computed: reported by methods and counted by the meters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that were not written for dstrun: any ``nn.Module``, or function that returns one."""
+"""Networks not written for dstrun: any ``nn.Module``, or function that returns one."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class VGG16:
         Raises:
             ConfigError: the image is smaller than 32 pixels, which five poolings would leave nothing of.
         """
-        check_size(image, 32, "model=vgg16 and model=vgg16_small take")
+        check_size(image, 32, "model=vgg16 and model=vgg16_small need")
         widths = [scaled(times * self.base, self.width) for times in TIMES]
         hidden = scaled(512, self.width)
         features = [*convolutions(image[0], zip((2, 2, 3, 3, 3), widths, strict=True), bias=True), nn.MaxPool2d(2)]
@@ -51,8 +51,8 @@ class VGG16:
 class VGG19:
     """Sixteen 3x3 convolutions in five stages of 64, 128, 256, 512, 512 channels times ``width``, and a linear layer.
 
-    As the code of GraSP (Wang et al. 2020) has it: no biases before normalization, and what four poolings leave is
-    averaged.
+    As the code of GraSP (Wang et al. 2020) has it: no biases before normalization, and average pooling after four max
+    poolings.
     """
 
     width: Annotated[float, Above(0)] = 1.0
@@ -63,7 +63,7 @@ class VGG19:
         Raises:
             ConfigError: the image is smaller than 16 pixels, which four poolings would leave nothing of.
         """
-        check_size(image, 16, "model=vgg19 takes")
+        check_size(image, 16, "model=vgg19 needs")
         widths = [scaled(64 * times, self.width) for times in TIMES]
         features = convolutions(image[0], zip((2, 2, 4, 4, 4), widths, strict=True), bias=False)
         classifier = nn.Linear(widths[-1], classes)

@@ -47,7 +47,7 @@ class ViT:
     """Four blocks of 512 features, 6 heads of 64 and a hidden layer of 256, each of them times ``width``.
 
     Beyer, Zhai, Kolesnikov, "Better plain ViT baselines for ImageNet-1k", 2022: no class token, no dropout, fixed
-    positions, mean pooling; in the size of Heddes et al. 2024.
+    position embeddings, mean pooling; in the size of Heddes et al. 2024.
     """
 
     patch: Annotated[int, AtLeast(1)] = 4
@@ -75,8 +75,9 @@ class DeiT:
     """The ViT-S/16 of DeiT: 12 blocks of 384 features, 6 heads of 64 and a hidden layer of 1,536, each times ``width``.
 
     Touvron et al., "Training data-efficient image transformers & distillation through attention", 2021; Dosovitskiy et
-    al. 2021 in its other sizes: ``width=0.5`` is DeiT-Ti, ``width=2`` ViT-B/16. A class token is read, positions are
-    learned. Names and shapes of weights are those of DeiT's checkpoints. No stochastic depth, which their training has.
+    al. 2021 in its other sizes: ``width=0.5`` is DeiT-Ti, ``width=2`` ViT-B/16. It has a class token and learned
+    position embeddings. Names and shapes of weights are those of DeiT's checkpoints. Unlike their training, it has no
+    stochastic depth.
     """
 
     patch: Annotated[int, AtLeast(1)] = 16

@@ -22,8 +22,8 @@ STEM = 16
 class WideResNet:
     """WRN-d-k: depth d = 6n+4, n blocks in each of three stages of 16k, 32k, 64k channels, after a stem of 16.
 
-    ``width`` is k, and need not be whole. ``dropout`` stands between the two convolutions of a block: the paper has 0.3
-    beside 0, the code of RigL and of sparse momentum 0.3.
+    ``width`` is k, and may be fractional. ``dropout`` is applied between the two convolutions of a block: the paper has
+    0.3 beside 0, the code of RigL and of sparse momentum 0.3.
     """
 
     depth: int = 28

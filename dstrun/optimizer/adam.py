@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 @option
 class Adam(Rate):
-    """``torch.optim.Adam``, but that a grown connection is corrected for bias by its own steps.
+    """``torch.optim.Adam``, with the bias correction of a grown connection counted from its own first step.
 
-    Both moments of a connection that grows start at zero and so does its count of steps: it moves as under an Adam that
-    starts with it.
+    Both moments of a grown connection and its step count start at zero: it is updated as by an Adam that starts then.
     """
 
     betas: tuple[Annotated[float, Within(0, 1, high_open=True)], ...] = (0.9, 0.999)

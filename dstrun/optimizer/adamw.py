@@ -10,6 +10,6 @@ from dstrun.optimizer.adam import Adam
 
 @option
 class AdamW(Adam):
-    """``torch.optim.AdamW``, but that a grown connection is corrected for bias by its own steps, as with ``Adam``."""
+    """``torch.optim.AdamW``, with the bias correction of a grown connection counted from its own first step."""
 
     decoupled: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Adam that corrects the bias of every connection by the steps since it appeared."""
+"""Adam whose bias correction counts the steps of each connection since it was grown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers that were not written for dstrun: any ``torch.optim.Optimizer``."""
+"""Optimizers not written for dstrun: any ``torch.optim.Optimizer``."""
 
 from __future__ import annotations
 

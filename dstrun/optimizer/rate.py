@@ -14,9 +14,10 @@ from dstrun.system.trouble import ConfigError
 class Rate:
     """Settings that every optimizer shares.
 
-    ``lr_warmup`` rises linearly over that share of training. Then ``multistep`` multiplies by ``lr_drop`` at each of
-    ``lr_milestones`` (shares of training), ``cosine`` falls to zero at the end, ``constant`` stays. ``decay=weights``
-    spares biases and normalization: weight decay acts on the weights of layers alone.
+    The learning rate rises linearly over ``lr_warmup``, a share of training. Then ``multistep`` multiplies it by
+    ``lr_drop`` at each of ``lr_milestones`` (shares of training), ``cosine`` anneals it to zero at the end and
+    ``constant`` keeps it. ``decay=weights`` applies weight decay to the weights of layers only, not to biases and
+    normalization.
     """
 
     lr: Annotated[float, Within(0, 1e6, low_open=True)] = 0.1

@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and its mirror on Weights & Biases."""
+"""The files of a run, and its mirror on Weights & Biases."""

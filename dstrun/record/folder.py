@@ -138,7 +138,7 @@ class RunFolder:
         try:
             other = experiment(record["config"], record.get("code", {}).get("own"))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            self.damage = f"{path} is damaged: its configuration is of another kind ({error})"
+            self.damage = f"{path} is damaged: its configuration has an unknown form ({error})"
             return None
         self.check_same(path, other)
         return record
@@ -154,14 +154,15 @@ class RunFolder:
             ConfigError: it is another.
         """
         if other != self.experiment:
-            raise ConfigError(f"{path} is of another configuration or code under this name: set experiment= or move it")
+            raise ConfigError(
+                f"{path} belongs to another configuration or code under this name: set experiment= or move it"
+            )
 
     def _check_old_name(self) -> None:
         old = self.path.with_name(self.id[: OLD_DIGITS - HASH_DIGITS])
         if not self.path.exists() and os.path.exists(old):
             raise ConfigError(
-                f"{old} has this run under its older name: "
-                f"dstrun migrate {shlex.quote(str(self.path.parent))} carries it over"
+                f"{old} has this run under its older name: dstrun migrate {shlex.quote(str(self.path.parent))} moves it"
             )
 
     def check_images(self, record: dict[str, Any], dataset: Any, found: str | None) -> None:
@@ -258,7 +259,7 @@ class RunFolder:
         self._touched = True
         self._sweep()
         if self.damage is not None:
-            set_aside(self.path / "record.json", f"{self.damage}: it is made again")
+            set_aside(self.path / "record.json", f"{self.damage}: it is written again")
             self.damage = None
         write_atomic(self.path / "config.yaml", signed(config_text))
         for rows in self._rows:

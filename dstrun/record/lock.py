@@ -1,4 +1,4 @@
-"""Holds a run for one process, on one machine and on file systems that many machines share.
+"""Lock a run for one process, on one machine and on file systems shared by many machines.
 
 Two things say who holds a run. A lock of the kernel (``fcntl.lockf`` on ``.lock``), which is free however its process
 ended, and which may reach over machines or not, depending on how the file system is mounted; some have none. And a
@@ -81,7 +81,7 @@ class Lock:
         return self._locked
 
     def acquire(self) -> None:
-        """Take the run, or wait a little where the owner is an earlier start of this very SLURM job.
+        """Lock the run, or wait a little if its owner is an earlier start of the same SLURM job.
 
         Raises:
             Busy: another process holds it.
@@ -101,13 +101,13 @@ class Lock:
         try:
             self._thread.start()
         except RuntimeError as error:  # too little memory for a thread, but perhaps enough to say so
-            log.warning("%s is held without a sign of life between its epochs: %s", self.folder.name, error)
+            log.warning("%s is locked without a heartbeat between epochs: %s", self.folder.name, error)
         except BaseException:
             self.release()
             raise
 
     def release(self) -> None:
-        """Let go."""
+        """Release the run."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -184,11 +184,11 @@ class Lock:
             self._sign()
         except (OSError, Busy):
             return False
-        log.warning("%s: the note of its owner was lost or damaged, and is written again", self.folder.name)
+        log.warning("%s: its .owner file was lost or damaged, and is written again", self.folder.name)
         return True
 
     def _lock(self) -> bool:
-        """Take the kernel's lock; ``False`` where the file system has none."""
+        """Take the kernel's lock; return ``False`` if the file system has none."""
         assert self._file is not None
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,7 +207,7 @@ class Lock:
         self._locked = False
 
     def _take_over(self, owner: dict[str, Any]) -> None:
-        """Take away the note of an owner that is gone; of several that try, one succeeds."""
+        """Remove the ``.owner`` file of an owner that has ended; of several processes that try, one succeeds."""
         why = self._gone(owner)
         if why is None:
             raise self._busy()
@@ -247,11 +247,12 @@ class Lock:
                 return f"SLURM says that job {job} is {state}"
         silent = self._silent_seconds()
         if silent >= SILENT_SECONDS:
-            return f"no sign of life for {silent / 60:.0f} minutes"
+            return f"no heartbeat for {silent / 60:.0f} minutes"
         if owner and silent > -AHEAD_SECONDS:
             self._doubted = None
         elif (seconds := self._unmended(owner)) >= DOUBT_SECONDS:
-            return f"its note is {'of a time to come' if owner else 'damaged'}, and nobody mends it for {seconds:.0f} s"
+            fault = "dated in the future" if owner else "damaged"
+            return f"its .owner file is {fault}, and was not repaired for {seconds:.0f} s"
         return None
 
     def _copy(self) -> dict[str, Any]:
@@ -282,7 +283,7 @@ class Lock:
 
     def _busy(self) -> Busy:
         silent = self._silent_seconds()
-        hint = f", silent for {silent / 60:.0f} minutes: if it is gone, remove {self.folder}/.lock and .owner"
+        hint = f", no heartbeat for {silent / 60:.0f} minutes: if it has ended, remove {self.folder}/.lock and .owner"
         return Busy(
             f"{self.folder.name} is being run by {describe(self.owner())}{hint if silent >= SILENT_SECONDS else ''}"
         )
@@ -354,7 +355,7 @@ def _identity() -> dict[str, Any]:
 
 
 def _job_state(job: str) -> str | None:
-    """Ask SLURM for a job's state; ``None`` where it cannot be known."""
+    """Query SLURM for a job's state; ``None`` if it is unknown."""
     command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)

@@ -1,4 +1,4 @@
-"""JSON that the program writes and reads again: it ends with a checksum of all bytes before, and is bounded when read.
+"""JSON files that the program writes and reads: they end with a checksum of all bytes before, and are read in bounds.
 
 A file that has a checksum must match it, and one of schema 2 or later must have one; older versions wrote none.
 """
@@ -99,19 +99,19 @@ def parse(data: bytes) -> dict[str, Any]:
     """
     sealed = END.search(data, max(0, len(data) - END_BYTES))
     if sealed and crc32(memoryview(data)[: sealed.start()]) != int(sealed[1], 16):
-        raise Damaged("its checksum is another: something in it has changed")
+        raise Damaged("its checksum does not match: something in it has changed")
     try:
         value = _decoder.decode(data.decode())
     except RecursionError:
         raise Damaged("nested too deeply") from None
     except UnicodeDecodeError:
-        raise Damaged("no UTF-8") from None
+        raise Damaged("not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise Damaged("empty" if not data.strip(b"\0 \n\r\t") else f"no JSON ({error})") from None
+        raise Damaged("empty" if not data.strip(b"\0 \n\r\t") else f"not JSON ({error})") from None
     except ValueError as error:  # a number of more digits than Python takes
         raise Damaged(str(error).partition(";")[0]) from None
     if not isinstance(value, dict):
-        raise Damaged("no JSON object")
+        raise Damaged("not a JSON object")
     if sealed is None and ("checksum" in value or _late(value.get("schema"))):
         raise Damaged("its checksum is cut off or was not written")
     value.pop("checksum", None)
@@ -126,7 +126,7 @@ def _late(schema: Any) -> bool:
 
 
 def _no_number(word: str) -> Any:
-    raise Damaged(f"{word} is no number")
+    raise Damaged(f"{word} is not a number")
 
 
 _decoder = json.JSONDecoder(parse_constant=_no_number)
@@ -142,7 +142,7 @@ def _bounded(value: dict[str, Any]) -> None:
                 kind = type(item)
                 if kind is float or kind is int:
                     if not -MAX_NUMBER < item < MAX_NUMBER:
-                        raise Damaged("a number in it is beyond all bounds")
+                        raise Damaged("a number in it is out of range")
                 elif kind is dict or kind is list:
                     inner.append(item)
         if not inner:
@@ -155,4 +155,4 @@ def _check_texts(value: dict[str, Any]) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise Damaged("half a character in it") from None
+        raise Damaged("an incomplete character in it") from None

@@ -1,4 +1,4 @@
-"""What a record may hold: one schema, by which every reader decides whether a run is done (``docs/record.md``)."""
+"""The schema of a record, by which every reader decides whether a run is done (``docs/record.md``)."""
 
 from __future__ import annotations
 
@@ -130,5 +130,5 @@ def read(path: Path | str) -> dict[str, Any]:
     try:
         upgrade(record["config"], record["choices"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise sealed.Damaged(f"its configuration is of another kind ({error})") from error
+        raise sealed.Damaged(f"its configuration has an unknown form ({error})") from error
     return record

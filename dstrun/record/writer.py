@@ -1,4 +1,4 @@
-"""Files of a run: rows that grow, texts with checksums, what killed processes left."""
+"""Files of a run: growing rows, texts with checksums, and leftovers of killed processes."""
 
 from __future__ import annotations
 

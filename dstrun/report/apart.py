@@ -1,4 +1,4 @@
-"""Which runs of one configuration are not the same experiment all the same: by what their records found, not asked for.
+"""Which runs of one configuration are still different experiments, by what their records measured.
 
 Nothing is said where all agree; a run whose record does not say, as an older one, agrees with whatever there is alone.
 """

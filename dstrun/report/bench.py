@@ -67,9 +67,9 @@ def read(file: Path) -> list[Row]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {getattr(error, 'strerror', error)}") from error
     except ValueError as error:
-        raise ConfigError(f"{file} is no file of dstrun bench: {error}") from error
+        raise ConfigError(f"{file} is not a file of dstrun bench: {error}") from error
     if any(row.get("bench") not in FIGURES for row in rows):
-        raise ConfigError(f"{file} is no file of dstrun bench")
+        raise ConfigError(f"{file} is not a file of dstrun bench")
     return rows
 
 
@@ -244,7 +244,7 @@ def draw_scaling(rows: Sequence[Row]) -> Figure:
         axis.minorticks_off()
         axis.set_yscale("log")
         axis.set_xlabel("width n")
-    axes[0].set_title(f"three layers n to n, {rows[0]['degree']:g} connections a unit")
+    axes[0].set_title(f"three layers n to n, {rows[0]['degree']:g} connections per unit")
     axes[1].set_title("memory of a training step")
     handles, names = axes[0].get_legend_handles_labels()
     handles = [getattr(handle, "lines", [handle])[0] for handle in handles]
@@ -329,7 +329,7 @@ def _powers(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-KINDS = {"step": "a training step", "update": "a step with an update of the topology"}
+KINDS = {"step": "a training step", "update": "a step with a topology update"}
 SHAPED = re.compile(
     r"(R56-s(?P<stage>\d)|(?P<small>gse)?VGG(?P<channels>\d+)@(?P<side>\d+)|(?P<vit>ViT)?(?P<n>\d+)-(?P<m>\d+))"
 )

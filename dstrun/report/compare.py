@@ -1,4 +1,4 @@
-"""Which runs may stand in one row and be averaged in one cell: those that differ in the seed alone."""
+"""Which runs may share a row and be averaged in one cell: those that differ in the seed alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK = (Field("model", "choices.model"), Field("dataset", "choices.dataset"), F
 """What may be compared at all agrees in these, unless they are rows or columns themselves."""
 
 BRIEF = 50
-"""Characters that a row's name may take to say what sets it apart."""
+"""Characters that a row's name may take to show what distinguishes it."""
 
 Key = tuple[Any, ...]
 """The values of some fields, in their order."""

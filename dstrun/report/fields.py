@@ -84,10 +84,10 @@ def resolve(name: str, runs: Sequence[Run], word: str) -> Field:
     if len(ends) == 1:
         return Field(name, ends[0])
     if ends:
-        raise ConfigError(f"{word}{name} may be {', '.join(sorted(ends)[:5])}: say which")
+        raise ConfigError(f"{word}{name} may be {', '.join(sorted(ends)[:5])}: name one of them")
     if not known:
         return Field(name, name)  # nothing is finished, and so nothing has it
-    raise ConfigError(f"{word}{name} is no field of these runs{hint.field(name, names(runs))}")
+    raise ConfigError(f"{word}{name} is not a field of these runs{hint.field(name, names(runs))}")
 
 
 def names(runs: Iterable[Run]) -> list[str]:
@@ -134,7 +134,7 @@ def where(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
 def _condition(condition: str, runs: Sequence[Run]) -> tuple[Field, Callable[[Any], bool]]:
     parts = re.fullmatch(r"([\w.]+)(!?:|>=|<=|>|<)(.*)", condition)
     if not parts:
-        raise ConfigError(f"where={condition} is no condition: write where=FIELD:VALUE,VALUE or where=FIELD>=VALUE")
+        raise ConfigError(f"where={condition} is not a condition: write where=FIELD:VALUE,VALUE or where=FIELD>=VALUE")
     name, sign, text = parts.groups()
     field = resolve(name, [run for run in runs if run.record], "where=")
     return field, _test(condition, sign, text)
@@ -145,7 +145,7 @@ def _test(condition: str, sign: str, text: str) -> Callable[[Any], bool]:
         try:
             bound = float(text)
         except ValueError:
-            raise ConfigError(f"where={condition} compares with {text}, which is no number") from None
+            raise ConfigError(f"where={condition} compares with {text}, which is not a number") from None
         return lambda value: (known := number(value)) is not None and COMPARE[sign](known, bound)
     words = re.findall(r"(?:\[[^\]]*\]|[^,])+", text) or [""]
     return lambda value: any(_is(value, word) for word in words) == (sign == ":")
@@ -169,7 +169,7 @@ NAMED = re.compile(r"(?P<model>[^-]+)-(?P<dataset>[^-]+)-(?P<label>.+)-s(?P<spar
 
 
 def outline(run: Run, keys: Collection[str] | None) -> Run:
-    """Give an unfinished run the part of a record that its configuration is.
+    """Return the part of a record that an unfinished run's configuration provides.
 
     Args:
         run: without a record.

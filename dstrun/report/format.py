@@ -157,7 +157,7 @@ def _raw(value: Any) -> Any:
 
 
 def headings(columns: Sequence[Column]) -> list[list[tuple[str, int]]]:
-    """Lay out what stands above the last line of headings: lines of texts, each with the columns it spans."""
+    """Return the lines above the last line of headings: texts, each with the columns it spans."""
     lines = []
     for level in range(max((len(c.above) for c in columns), default=0)):
         line: list[tuple[str, int, tuple[str, ...]]] = []

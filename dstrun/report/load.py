@@ -1,4 +1,4 @@
-"""Finds run folders and reads what they left. Damaged files are told of, never a traceback."""
+"""Find run folders and read their files. Damaged files are reported, never as a traceback."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def find(root: Path | str, known: Collection[str] = ()) -> Iterator[tuple[str, C
     root = Path(root)
     if not root.is_dir():
         siblings = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-        raise ConfigError(f"RESULTS={root} is no folder{nearest(root.name, siblings)}")
+        raise ConfigError(f"RESULTS={root} is not a folder{nearest(root.name, siblings)}")
     return _find(str(root), known, set())
 
 
@@ -280,7 +280,7 @@ def setting(run: Run) -> dict[str, Any]:
     try:
         data = sealed.content(run.folder / "config.yaml")
         if not is_signed(data):
-            say_once(f"{run.folder / 'config.yaml'} is damaged: its checksum is another: skipped")
+            say_once(f"{run.folder / 'config.yaml'} is damaged: its checksum does not match: skipped")
             return {"label": None, "choices": {}, "config": {}}
         config = parse_yaml(data.decode(errors="replace"))
         choices = config.pop("choices")
@@ -290,7 +290,9 @@ def setting(run: Run) -> dict[str, Any]:
     except FileNotFoundError:
         return {"label": None, "choices": {}, "config": {}}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        what = f"cannot be read ({why(error)})" if isinstance(error, OSError) else "is damaged: it is no configuration"
+        what = (
+            f"cannot be read ({why(error)})" if isinstance(error, OSError) else "is damaged: it is not a configuration"
+        )
         say_once(f"{run.folder / 'config.yaml'} {what}: skipped")
         return {"label": None, "choices": {}, "config": {}}
 
@@ -347,7 +349,7 @@ def rows_text(run: Run, name: str) -> str:
         if there != sums.get("rows"):
             say_once(f"{file} is damaged: it has {there} rows of {sums.get('rows')}")
         elif sums.get("crc32") != f"{crc32(data):08x}":
-            say_once(f"{file} is damaged: its checksum is another: something in it has changed")
+            say_once(f"{file} is damaged: its checksum does not match: something in it has changed")
     return data.decode("utf-8", "replace")
 
 

@@ -43,7 +43,7 @@ SETTINGS = {
     "backend": "{} backend", "seed": "seed {}", "method": "{}", "optimizer": "{}", "data": "images {}",
 }  # fmt: skip
 """How a setting and its value are said; of others the key's last part is said in words."""
-NONE = {"dataset.limit": "all images", "epochs": "epochs not known"}
+NONE = {"dataset.limit": "all images", "epochs": "unknown epochs"}
 """How a setting is said that is null."""
 WORDS = {"lr": "learning rate", "erk": "ERK", "flops": "FLOPs"}
 

@@ -21,9 +21,9 @@ from dstrun.system.wording import in_bytes, in_seconds
 MISSING = "-"
 
 FILES = {
-    "record.json": "all numbers", "metrics.csv": "a row an epoch", "topology.csv": "a row a layer and update",
+    "record.json": "all numbers", "metrics.csv": "one row per epoch", "topology.csv": "one row per layer and update",
     "memory.csv": "memory over a step", "config.yaml": "all settings", "checkpoint.pt": "weights, to continue from",
-    "status.json": "last sign of life", "log.txt": "what it printed", "error.txt": "what it failed of",
+    "status.json": "state and last heartbeat", "log.txt": "output", "error.txt": "the error it failed with",
 }  # fmt: skip
 """What the files of a run hold."""
 
@@ -52,14 +52,14 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "parameters.sparsity": ("sparsity reached", lambda value: f"{value:.4f}"),
     "flops.train": ("FLOPs to train", human),
     "flops.train_x_dense": ("training FLOPs", share),
-    "flops.inference": ("FLOPs an image", human),
+    "flops.inference": ("FLOPs per image", human),
     "flops.inference_x_dense": ("inference FLOPs", share),
     "flops.executed_x_dense": ("executed FLOPs", share),
     "memory.peak_bytes": ("peak memory", in_bytes),
-    "seconds.total": ("time in all", in_seconds),
-    "seconds.train": ("time of training", in_seconds),
-    "seconds.epoch_median": ("time of an epoch", in_seconds),
-    "seconds.step_median": ("time of a step", in_seconds),
+    "seconds.total": ("total time", in_seconds),
+    "seconds.train": ("training time", in_seconds),
+    "seconds.epoch_median": ("time per epoch", in_seconds),
+    "seconds.step_median": ("time per step", in_seconds),
     "updates": ("topology updates", whole),
     "env.device": ("device", str),
     "env.torch": ("PyTorch", str),
@@ -103,7 +103,7 @@ def everything(run: Run) -> dict[str, Any]:
 
 
 def words(run: Run) -> list[str]:
-    """Return the words that make a run: those on record, else what its configuration says."""
+    """Return the overrides of a run: those on record, else from its configuration."""
     if run.get("command") is not None:
         return list(map(str, run.get("command")))
     try:
@@ -131,7 +131,7 @@ def _spelled(run: Run) -> list[str]:
 
 
 def state(run: Run, now: float) -> str:
-    """Return in a sentence how a run stands."""
+    """Return the state of a run in a sentence."""
     row = status.describe(run, run.id, now)
     parts = [row["state"]]
     if row["state"] != "done" and row["epochs"]:
@@ -174,7 +174,10 @@ def rows(run: Run, now: float | None = None) -> list[dict[str, Any]]:
         ("run", "state", state(run, now or time.time())),
     ]
     found += [("run", "words", shlex.join(["dstrun", *said]))] if said else []
-    described = [{"part": part, "key": key, "value": value, "name": key, "text": value} for part, key, value in found]
+    described = [
+        {"part": part, "key": key, "value": value, "name": NAMES.get(key, key), "text": value}
+        for part, key, value in found
+    ]
     for part, held in (("parts", choices(run)), ("settings", differing(run))):
         described += [{"part": part, "key": k, "value": v, "name": k, "text": shown(v)} for k, v in held.items()]
     for key, value in numbers(run).items():
@@ -188,12 +191,14 @@ def rows(run: Run, now: float | None = None) -> list[dict[str, Any]]:
     return described
 
 
+NAMES = {"words": "command"}
+"""What a key is called in print, where that is another word."""
 COLUMNS = [Column("part"), Column("key"), Column("value")]
 TITLES = {"parts": "parts", "settings": "settings other than the defaults", "numbers": "numbers", "files": "files"}
 
 
 def text(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay rows out in lines, a part below the other."""
+    """Format rows as text, one part below the other."""
     width = max(len(row["name"]) for row in rows)
     lines = []
     for part in dict.fromkeys(row["part"] for row in rows):
@@ -221,7 +226,7 @@ def compared(one: Run, other: Run) -> list[dict[str, Any]]:
 
 
 def _words_apart(a: Sequence[str], b: Sequence[str]) -> list[dict[str, Any]]:
-    """Set words of the same setting beside each other, in the order in which they were typed."""
+    """Pair overrides of the same setting, in the order in which they were typed."""
     first, second = ({key: value for key, _, value in (word.partition("=") for word in said)} for said in (a, b))
     return [
         {"part": "words", "key": key, "name": key, "a": first.get(key), "b": second.get(key),

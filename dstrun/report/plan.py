@@ -30,12 +30,12 @@ SWEEP = [
 ]
 
 
-PHASES = {"prepare": "scoring before training", "step": "a step", "update": "an update of the topology"}
+PHASES = {"prepare": "scoring before training", "step": "a step", "update": "a topology update"}
 PARTS = {
     "model": "parameters, buffers",
     "optimizer": "gradients, optimizer",
     "activation": "saved for backward",
-    "index": "positions, masks",
+    "index": "indices, masks",
     "method": "the method's own",
     "transient": "transient",
 }
@@ -50,7 +50,7 @@ def render(plan: dict[str, Any], fmt: str) -> str:
 
 
 def blocks(plan: dict[str, Any]) -> list[Block | str]:
-    """Lay out a plan for readers: layers, totals, memory."""
+    """Format a plan: layers, totals, memory."""
     found: list[Block | str] = [Block(plan["layers"], LAYERS), totals(plan), plan["flops"]["convention"]]
     return [*found, *memory_blocks(plan["memory"]), *(fit_blocks(plan["fit"]) if "fit" in plan else [])]
 
@@ -61,7 +61,7 @@ def totals(plan: dict[str, Any]) -> str:
     lines = [
         f"parameters  {parameters['active']:,} active of {parameters['dense']:,}; "
         f"prunable {parameters['prunable']:,} at sparsity {parameters['sparsity']:.4f}",
-        f"inference   {human(flops['inference'])} FLOPs an image, {flops['inference_x_dense']:.4f} x dense"
+        f"inference   {human(flops['inference'])} FLOPs per image, {flops['inference_x_dense']:.4f} x dense"
         + (f"; attention products besides: {human(flops['attention_inference'])}"
            if flops["attention_inference"] else ""),
         f"training    {human(flops['train'])} FLOPs in {counted(flops['steps'], 'step')} with "
@@ -90,7 +90,7 @@ def _hours(time: dict[str, Any]) -> str:
 
 
 def fit_blocks(fit: dict[str, Any]) -> list[Block | str]:
-    """Lay out what fits into so much memory: a row an answer, with the words to say."""
+    """Format what fits into a given memory: one row per answer, with its overrides."""
     rows = [
         {
             "what": row["what"] + ("" if row["fits"] else ": does not fit" if row["peak_bytes"] else ": none fits"),
@@ -100,19 +100,23 @@ def fit_blocks(fit: dict[str, Any]) -> list[Block | str]:
         for row in fit["found"]
     ]
     limit = in_bytes(fit["limit_bytes"])
-    shown = [Column("what", f"what fits into {limit}"), Column("words", "words"), Column("peak", "predicted", "bytes")]
-    note = "5 % of the limit are left free, as predictions are that good; libraries and the data set are not counted"
+    shown = [
+        Column("what", f"what fits into {limit}"),
+        Column("words", "overrides"),
+        Column("peak", "predicted", "bytes"),
+    ]
+    note = "5 % of the limit are left free for the error of predictions; libraries and the data set are not counted"
     return [Block(rows, shown), note]
 
 
 def memory_blocks(memory: dict[str, Any]) -> list[Block | str]:
-    """Lay out what is held at the peak of each phase: a row a phase, a column a part."""
+    """Format what is held at the peak of each phase: one row per phase, one column per part."""
     if not memory["at_peak"]:
         return [f"memory {memory['how']}"]
     rows = [
         {"phase": PHASES.get(phase, phase), "peak": sum(parts.values()), **parts}
         for phase, parts in memory["at_peak"].items()
     ]
-    shown = [Column("phase", "memory at the peak of"), Column("peak", "in all", "bytes")]
+    shown = [Column("phase", "memory at the peak of"), Column("peak", "total", "bytes")]
     shown += [Column(part, title, "bytes") for part, title in PARTS.items() if any(row[part] for row in rows)]
     return [Block(rows, shown), memory["how"]]

@@ -1,4 +1,4 @@
-"""Published results to hold ours against: ``results/published.csv``, and users' files with the same columns.
+"""Published results to compare with: ``results/published.csv``, and users' files with the same columns.
 
 ``results/README.md`` says what a column means, and which published number belongs to which run. What a row says of the
 network and the method decides whether it does; what it says of the training (``training``) is held against the run's.
@@ -77,7 +77,7 @@ class Reference:
         if self.value is None and not self.note:
             raise ConfigError("value is empty, and no note says why")
         if wrong := [word for word in self.settings.split() if not all(word.partition("="))]:
-            raise ConfigError(f"settings={self.settings} must be words as on the command line, not {wrong[0]}")
+            raise ConfigError(f"settings={self.settings} must be overrides as on the command line, not {wrong[0]}")
 
     @property
     def words(self) -> dict[str, str]:
@@ -179,12 +179,12 @@ def read(path: Path | str) -> list[Reference]:
             except ConfigError as error:
                 raise ConfigError(f"{path} line {rows.line_num}: {error}") from None
             if lines.setdefault(_identity(row), rows.line_num) != rows.line_num:
-                raise ConfigError(f"{path} line {rows.line_num} says again what line {lines[_identity(row)]} says")
+                raise ConfigError(f"{path} line {rows.line_num} repeats line {lines[_identity(row)]}")
             found.append(row)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {why(error)}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} is no CSV file: {error}") from error
+        raise ConfigError(f"{path} is not a CSV file: {error}") from error
     return found
 
 

@@ -273,10 +273,10 @@ def _ending(run: load.Run, state: str) -> str | None:
         message = run.status.get("message")
         return None if message is None else str(message)
     if load.gone(run.status):
-        return f"process {run.status['pid']} has gone"
+        return f"process {run.status['pid']} has ended without a final status"
     heartbeat = load.number(run.status.get("heartbeat")) and (run.beat or load.number(run.status.get("heartbeat")))
     return (
-        f"no heartbeat since {time.strftime('%F %T', time.localtime(heartbeat))}" if heartbeat else "never a heartbeat"
+        f"no heartbeat since {time.strftime('%F %T', time.localtime(heartbeat))}" if heartbeat else "no heartbeat yet"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is known of the training behind a published number, held against the training of a run.
+"""What is known of the training behind a published number, compared with the training of a run.
 
 A source that does not say how it trained is not taken to have trained as we did: what it leaves open is named too.
 """

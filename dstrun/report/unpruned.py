@@ -1,4 +1,4 @@
-"""What of a network is not prunable, in a line a reason."""
+"""What is not prunable in a network, one line per reason."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def watch(sweep: Sweep, choose: Choose, interval: float) -> list[dict[str, Any]]
 
 def _follow(sweep: Sweep, choose: Choose, interval: float) -> list[dict[str, Any]]:
     console, rows = Console(), sweep.rows(time.time())
-    hint = "; q leaves" if sys.stdin.isatty() else ""
+    hint = "; q quits" if sys.stdin.isatty() else ""
     with _terminable(), _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         key = ""
         while key not in LEAVE and any(row["awaited"] for row in rows):

@@ -1,1 +1,1 @@
-"""Whole runs: put together, trained to a record, planned, predicted and carried over."""
+"""Whole runs: assembled, trained to a record, planned, predicted and migrated."""

@@ -1,4 +1,4 @@
-"""What an experiment makes of its network, found without weights: its cost, the one that is trained, every count."""
+"""The network of an experiment, without weights: its cost, the network that is trained, every count."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Blueprint:
             ) from error
         if seen.gives != (1, classes):
             given = f"a {seen.gives}" if isinstance(seen.gives, str) else f"a tensor of shape {seen.gives}"
-            raise ConfigError(f"model={name} gives {given} for one image: it must give logits, (1, {classes}) here")
+            raise ConfigError(f"model={name} returns {given} for one image: it must return logits, (1, {classes}) here")
         return Outline(model, seen)
 
     def count(self, outline: Outline) -> NetworkCost:
@@ -161,7 +161,7 @@ class Blueprint:
             if has < wanted:
                 raise ConfigError(
                     f"init={self.experiment.config['init']} has {has:,} connections in {layer.name}, and {wanted:,} "
-                    "are asked for: raise sparsity, choose its allocation, or a method that starts from all connections"
+                    "are needed: raise sparsity, choose its allocation, or a method that starts dense"
                 )
         return counts
 
@@ -194,7 +194,8 @@ class Blueprint:
         elif getattr(self.experiment.build("allocation"), "dense_first", False):
             why = f", as allocation={name} keeps the first layer dense on top"
         verb = "are" if self.method.start == "sparse" else "will be"
-        return f"sparsity={asked:g} was asked for; {percent(1 - active / total)} % of prunable weights {verb} zero{why}"
+        real = percent(1 - active / total)
+        return f"the target is sparsity={asked:g}, but {real} % of prunable weights {verb} zero{why}"
 
     def build(self, bare: bool = False) -> nn.Module:
         """Build the network that is trained, with the same layers as its outline.

@@ -60,7 +60,7 @@ def settings(run: Run, words: Sequence[str], split: str | None, config_dirs: Seq
             config["device"] = device
     held = config["dataset"].get("validation")
     if split == "val" and not held:
-        raise ConfigError("--split val has no images, as none were held out: dataset.validation=N names how many")
+        raise ConfigError("--split val has no images, as none were held out: set dataset.validation=N to hold out N")
     if split == "test" and held:
         config["dataset"] = config["dataset"] | {"validation": 0}
     return config
@@ -129,8 +129,8 @@ def _check_same(facts: Facts, dataset: Any) -> None:
         here, there = ("x".join(map(str, image)) for image in (dataset.image, facts.image))
         raise ConfigError(f"dataset has images of {here}, and the network takes {there}")
     if dataset.classes != facts.classes:
-        raise ConfigError(f"dataset has {dataset.classes} classes, and the network tells {facts.classes} apart")
+        raise ConfigError(f"dataset has {dataset.classes} classes, and the network has {facts.classes}")
     names = getattr(dataset, "names", None)
     if names is not None and facts.names is not None and tuple(names) != facts.names:
         odd = next((a, b) for a, b in zip(names, facts.names, strict=True) if a != b)
-        raise ConfigError(f"dataset has a class {odd[0]} where the network knows {odd[1]}")
+        raise ConfigError(f"dataset has a class {odd[0]} where the network has {odd[1]}")

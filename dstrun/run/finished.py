@@ -1,4 +1,4 @@
-"""Finds a finished run by what a person types, and reads what it was; imports no torch."""
+"""Find a finished run by what a user types, and read its configuration; imports no torch."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Facts:
             mean, std = (tuple(map(float, said[key])) for key in ("mean", "std"))
             found = cls(image, int(said["classes"]), None if names is None else tuple(map(str, names)), mean, std)  # type: ignore[arg-type]
         except (KeyError, TypeError) as error:
-            raise ValueError(f"no facts of images ({error!r})") from error
+            raise ValueError(f"no description of its images ({error!r})") from error
         if len(image) != 3 or not len(mean) == len(std) == image[0]:
-            raise ValueError("facts of images that do not fit together")
+            raise ValueError("an inconsistent description of its images")
         return found
 
 
@@ -95,7 +95,7 @@ def look_up(word: str, results: str = "results", said: str = "RUN") -> load.Run:
     found = [path.name] if path.name in below else [name for name in below if name.startswith(path.name)]
     if not path.name or not found:
         raise ConfigError(
-            f"{said}={word} is no run's folder, and no id below {root} begins so{nearest(path.name, below)}"
+            f"{said}={word} is not the folder of a run, and no id in {root} begins with it{nearest(path.name, below)}"
         )
     places = [folder for name in found for folder in below[name]]
     if len(places) > 1:
@@ -120,7 +120,7 @@ def _done(run: load.Run, said: str) -> load.Run:
         return run
     if run.warnings:
         raise ConfigError(f"{said}={run.folder}: {run.warnings[0].removesuffix(': skipped')}")
-    raise ConfigError(f"{said}={run.folder} has not finished (it is {run.state}): the words of the run continue it")
+    raise ConfigError(f"{said}={run.folder} has not finished (it is {run.state}): the command of the run continues it")
 
 
 def modules(config_dirs: Sequence[str]) -> tuple[str, ...]:
@@ -151,6 +151,6 @@ def past(
     trust.check(config, trusted, places)
     before = (record.get("code") or {}).get("own") or {}
     if changed := [name for name, digest in identity.code(config).items() if before.get(name) != digest]:
-        raise ConfigError(f"{record['id']} is of your own {changed[0]}, whose code is not what it was then")
+        raise ConfigError(f"{record['id']} uses your own {changed[0]}, whose code has changed since")
     choices = {group: record["choices"].get(group) for group in GROUPS}
     return Past(config, choices, places=tuple(places), facts=facts)

@@ -1,4 +1,4 @@
-"""What fits into so much memory: the largest batch, the widest network, and the techniques that make room.
+"""What fits into a given memory: the largest batch, the widest network, and the techniques that save memory.
 
 Every answer is a prediction (``predict``), and has to lie below ``SAFE`` of the limit: predictions are a few per cent
 off. What a process needs besides tensors of the run (libraries, the data set) is not in it.
@@ -74,7 +74,7 @@ def parse(text: str) -> int:
     size = float(found[1]) * units.get(found[2].lower(), 0) if found else 0
     if size < 1:
         raise ConfigError(
-            f"fit={text} is no amount of memory: write a number and one of {', '.join(UNITS)}, as in 8GiB"
+            f"fit={text} is not an amount of memory: write a number and one of {', '.join(UNITS)}, as in 8GiB"
         )
     return int(size)
 
@@ -221,7 +221,7 @@ def made_room(given: Experiment, again: Again, room: float, peak: int) -> dict[s
             if found is not None and found <= room:
                 taken, peak = fewer, found
     exact = all(_is_exact(given, key, value) for key, value in taken.items())
-    what = f"techniques{'' if exact else ', with other numbers'}"
+    what = f"techniques{'' if exact else ', which change the numbers'}"
     return {"what": what, "words": _words(taken), "peak_bytes": peak, "fits": peak <= room}
 
 

@@ -1,4 +1,4 @@
-"""What a run says before it trains."""
+"""The lines that a run prints before it trains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LESS = ("microbatch", "checkpointing", "activations", "weights", "rounding", "st
 
 
 def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int, shown: str) -> None:
-    """Print what is about to be trained, and what of it is not what the words ask for.
+    """Print what is about to be trained, and where it differs from what was configured.
 
     Args:
         blueprint: of the experiment.
@@ -42,18 +42,18 @@ def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int,
     densities = [a / s for a, s in zip(active, sizes, strict=True)] or [1.0]
     tell(
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
-        f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs an image; {_storage(config['backend'], training)}"
+        f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs per image; {_storage(config['backend'], training)}"
     )
     if config["init"] is not None:
         tell(f"  starts from {config['init']}")
     if less := [f"{key}={config[key]}" for key in LESS if config[key] != DEFAULTS[key]]:
-        tell(f"  in less memory: {' '.join(less)}")
+        tell(f"  saving memory: {' '.join(less)}")
     if blueprint.unmet:
         log.warning("%s", blueprint.unmet)
     for line in not_prunable(blueprint.not_prunable, cost.parameters, cost.forward()):
         tell(f"  {line}")
     if [layer.shape for layer in blueprint.built.layers] != [layer.shape for layer in cost.layers]:
-        tell(f"  trained in its place: {blueprint.option}")
+        tell(f"  trains instead: {blueprint.option}")
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
     steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]

@@ -85,7 +85,7 @@ def run(experiment: Experiment) -> Outcome:
 
 
 def _told(experiment: Experiment, stop: Stop, device: torch.device, ranks: Ranks) -> Outcome:
-    """Run; whatever is raised before training or around it is told in the run's folder, if that can be written."""
+    """Run; an exception before or around training is recorded in the run's folder, if that can be written."""
     folder = RunFolder(experiment.config, experiment.choices)
     try:
         return _run(experiment, folder, stop, device, ranks)
@@ -194,11 +194,11 @@ def _early(record: dict[str, Any]) -> str | None:
 
 
 def _failure(folder: RunFolder, error: BaseException) -> tuple[Outcome, str]:
-    """Return what a run failed of: a sentence where system or user can mend it, else the traceback."""
+    """Return why a run failed: a sentence if the user or the system can fix it, else the traceback."""
     if isinstance(error, KeyboardInterrupt):
-        return Outcome("interrupted", folder, None, "left at once, without a save"), ""
+        return Outcome("interrupted", folder, None, "stopped at once, without saving"), ""
     if isinstance(error, SystemExit):
-        reason = f"something in it ended the process ({error.code!r})"
+        reason = f"the run ended the process ({error.code!r})"
         return Outcome("failed", folder, None, reason), traceback.format_exc()
     if (reason := sentence(error)) is not None:
         return Outcome("failed", folder, None, reason), f"{reason}\n"
@@ -219,7 +219,7 @@ def _leave(outcome: Outcome, error_text: str | None) -> None:
 
 
 def make_record(blueprint: Blueprint, folder: RunFolder, training: Training) -> dict[str, Any]:
-    """Put the record of a finished run together (``docs/record.md``)."""
+    """Assemble the record of a finished run (``docs/record.md``)."""
     experiment, last, active = blueprint.experiment, training.last, training.active()
     config = experiment.config
     return {
@@ -273,18 +273,18 @@ def report(outcome: Outcome) -> int:
         print(
             f"top-1 {record['accuracy']['top1']:.2f} % on {record['accuracy']['split']}, final epoch{note}\n"
             f"FLOPs {human(flops['train'])} to train ({flops['train_x_dense']:.3f} x dense), "
-            f"{human(flops['inference'])} an image ({flops['inference_x_dense']:.3f} x dense), "
+            f"{human(flops['inference'])} per image ({flops['inference_x_dense']:.3f} x dense), "
             f"executed {flops['executed_x_dense']:.3f} x dense\n"
             f"peak memory {peak}, {record['seconds']['train']:.1f} s of training, {record['updates']} updates\n"
             f"record {path / 'record.json'}"
         )
         if record["config"]["sparsity"] == 0 and (found := record["parameters"]["sparsity"]) > 0:
-            log.warning("training found the sparsity %.4f, which nobody asked for: compare at equal sparsity", found)
+            log.warning("training determined the sparsity (%.4f): compare at equal sparsity", found)
         if record["choices"]["grow"] and record["updates"] == 0:
             log.warning("this dynamic run never updated its topology: it trained as static (updates: 0)")
         say(f"next: dstrun table {shlex.quote(str(path.parent))}")
     elif outcome.state == "busy":
-        say(f"{outcome.message}; the same command takes it up once it is free")
+        say(f"{outcome.message}; the same command continues it once it is free")
     else:
         say(f"{outcome.folder.id} {outcome.state}: {outcome.message}")
         words = path / ("error.txt" if outcome.state == "failed" else "metrics.csv")

@@ -1,4 +1,4 @@
-"""Carries runs of older versions over: the folder, and the id in it, that this version gives the same experiment.
+"""Move runs of older versions to the folder and id that this version gives the same experiment.
 
 Only the configuration counts, read as it was meant (``upgrade``); the words that made a run may mean another today.
 """
@@ -91,10 +91,10 @@ def _name(item: Item) -> str:
     try:
         own = identity.code(item.config)
         if own != (run.get("code.own") or {}):
-            raise Left(f"it is of your own {', '.join(own)}, and with which code is not on record or has changed")
+            raise Left(f"it uses your own {', '.join(own)}, whose code is not on record or has changed")
         name = run_id(item.config, item.choices)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
-        raise Left(f"its configuration is of another kind ({error})") from error
+        raise Left(f"its configuration has an unknown form ({error})") from error
     if run.folder.name not in (run.id, run.status.get("id"), name):
         raise Left(f"its folder was named by hand: its id is {run.id}")
     return name

@@ -43,10 +43,10 @@ def _check(run: Run, record: dict[str, Any], experiment: Experiment) -> None:
     if "weights" not in record:
         raise ConfigError(f"{name} was trained by an older version, whose record has no checksum of its weights")
     if not (run.folder / CHECKPOINT).is_file():
-        raise ConfigError(f"{run.folder / CHECKPOINT} is not there: the weights of this run were not kept")
+        raise ConfigError(f"{run.folder / CHECKPOINT} is missing: the weights of this run were not kept")
     if config["initialization"] != "network":
         raise ConfigError(
-            f"initialization={config['initialization']} makes no sense with init, whose weights are taken"
+            f"initialization={config['initialization']} makes no sense with init, which provides the weights"
         )
     before, now = record["config"]["model"], config["model"]
     if by_value(before) != by_value(now):

@@ -1,4 +1,4 @@
-"""Memory, predicted: the phases of a run carried out on tensors without numbers (``account.hollow``)."""
+"""Predict memory: execute the phases of a run on fake tensors (``account.hollow``)."""
 
 from __future__ import annotations
 

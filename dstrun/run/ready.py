@@ -1,4 +1,4 @@
-"""Whether the runs of a sweep can start here: what a single run finds out when it starts, for all before the first."""
+"""Whether the runs of a sweep can start here: the checks of a single run, made for all before the first."""
 
 from __future__ import annotations
 
@@ -58,4 +58,4 @@ def check_device(device: str) -> None:
         ConfigError: it is not there.
     """
     if device == "mps" and sys.platform != "darwin":
-        raise ConfigError("device=mps is not available: this machine is no Mac")
+        raise ConfigError("device=mps is not available: this machine is not a Mac")

@@ -39,7 +39,7 @@ class Unopened:
 
     def balanced(self, step: int, per_class: int) -> Any:
         """Refuse to draw images."""
-        raise RuntimeError("a run that is over draws no images")
+        raise RuntimeError("a finished run loads no images")
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def restore(
     experiment = past(record, facts, trusted, places)
     try:
         if state["last"].get("loss") != record["accuracy"].get("loss") or _other(record, state):
-            raise ConfigError(f"{path} has other weights than those the record is of")
+            raise ConfigError(f"{path} has other weights than those of the record")
         with apart():
             blueprint = Blueprint(experiment)
             blueprint.check()

@@ -186,7 +186,7 @@ def of_file(path: Path, trusted: Collection[str] = (), places: Sequence[str] = (
         if form not in FORMATS or about["version"] != VERSION:
             raise ConfigError(f"{path} is of version {about['version']} and this reads {VERSION}")
         if digest(sorted(tensors.items())) != said:
-            raise ValueError("its numbers are not those that were written")
+            raise ValueError("its numbers differ from those that were written")
         record, backends = about["record"], about["backends"]
         if (fault := valid.fault(record)) is not None:
             raise ValueError(fault)
@@ -203,7 +203,9 @@ def of_file(path: Path, trusted: Collection[str] = (), places: Sequence[str] = (
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {why(error)}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ConfigError(f"{path} is damaged, or no file of dstrun weights: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"{path} is damaged, or not a file of dstrun weights: {' '.join(str(error).split())}"
+        ) from error
     return Network(blueprint, weights, {"facts": about["facts"], "backends": backends, "record": record})
 
 

@@ -130,7 +130,7 @@ def _compare(copy: Copy, sent: dict[str, Any]) -> tuple[str, str | None]:
 
 
 def make_copy(run: load.Run, state: str) -> Copy:
-    """Put together what W&B is to have of a run.
+    """Assemble what W&B shows of a run.
 
     Raises:
         Unsent: there is nothing to send, or it is too early.
@@ -153,7 +153,7 @@ def make_copy(run: load.Run, state: str) -> Copy:
     except ConfigError as error:
         raise Unsent(str(error)) from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise Unsent(f"its record is of another kind ({error!r})") from error
+        raise Unsent(f"its record has an unknown form ({error!r})") from error
 
 
 def densities(run: load.Run, steps: Sequence[int]) -> list[dict[str, float]]:
@@ -210,7 +210,7 @@ def send(items: Sequence[Item], to: Destination) -> None:
         except (Unsent, OSError) as error:
             item.row |= {"sync": FAILED, "note": str(error)}
         except KeyboardInterrupt:
-            say(f"interrupted: {number - 1} of {len(due)} are through; the same command goes on")
+            say(f"interrupted: {number - 1} of {len(due)} are sent; the same command sends the rest")
             raise
         note = f": {item.row['note']}" if item.row["note"] else ""
         say(f"[{number}/{len(due)}] {item.run.id} {item.row['sync']}{note}")
@@ -266,7 +266,7 @@ def _continued(copy: Copy, mirror: wandb.Mirror) -> int:
     known = {key: value for key, value in last.items() if key in SAME}
     if mirror.next and not (known and mirror.agrees(known)):
         mirror.finish({}, exit_code=code)
-        raise Unsent("W&B has other numbers under this name, and replaces none: choose another --project")
+        raise Unsent("W&B has other numbers under this name, and does not replace them: choose another --project")
     try:
         for step, values in copy.rows[len(before) :]:
             mirror.log(values, step)

@@ -15,11 +15,10 @@ class Times:
     """Settings that every schedule shares.
 
     ``fraction`` is alpha; ``begin`` and ``end`` are t_begin and t_end as shares of training, outside which the topology
-    stays as it is.
-    The first update comes one interval after t_begin, or with ``start=begin`` at t_begin itself.
-    ``interval_steps`` or ``updates`` say outright when. Without them a recipe's interval at its own length
-    (``recipe_interval_steps`` of ``recipe_steps``) shortens in proportion in a shorter run, so that it still prunes
-    and grows; a longer run keeps it, as RigL's 5x training does.
+    is fixed. The first update comes one interval after t_begin, or with ``start=begin`` at t_begin itself.
+    ``interval_steps`` or ``updates`` set the interval directly. Otherwise it is the recipe's (``recipe_interval_steps``
+    in a training of ``recipe_steps``), shortened in proportion in a shorter run, so that it still updates; a longer run
+    keeps the interval, as RigL's 5x training does.
     """
 
     fraction: Annotated[float, Within(0, 1, low_open=True)] = 0.2
@@ -33,7 +32,7 @@ class Times:
 
     def __post_init__(self) -> None:
         if self.interval_steps is not None and self.updates is not None:
-            raise ConfigError("schedule.interval_steps and schedule.updates both say when to update: set one of them")
+            raise ConfigError("schedule.interval_steps and schedule.updates both set when to update: set one of them")
         if self.begin >= self.end > 0:
             raise ConfigError(f"schedule.begin={self.begin:g} must be below schedule.end={self.end:g}")
 

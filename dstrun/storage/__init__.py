@@ -1,1 +1,1 @@
-"""In which form training keeps its numbers until they are used, or whether it computes them again."""
+"""Formats in which training stores activations, weights and optimizer state, and recomputation."""

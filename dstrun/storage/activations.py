@@ -1,4 +1,4 @@
-"""What training keeps of activations from the forward pass to the backward one: ``activations=`` of a run.
+"""What training saves of activations for the backward pass: ``activations=`` of a run.
 
 PyTorch keeps what each operation asks for (``full``). The other kinds replace some operations by ones that ask for less
 (``operations``), and look at all that is still saved (``torch.autograd.graph.saved_tensors_hooks``): a tensor that two

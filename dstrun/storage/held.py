@@ -1,4 +1,4 @@
-"""What stands for a tensor between the forward pass and the backward one: its numbers in some form, or how to make it.
+"""What replaces a tensor between forward and backward pass: its numbers in some format, or how to recompute them.
 
 A ``Source`` gives the numbers of one stretch of memory; a ``View`` shows them in a tensor's shape and strides, so that
 whatever computes with it finds the layout that it had. Views of one stretch share its source.

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: parts of a network keep their input alone, and are computed again in the backward pass.
+"""Gradient checkpointing: parts of a network keep only their input and are recomputed in the backward pass.
 
 Chen, Xu, Zhang, Guestrin, "Training deep nets with sublinear memory cost", 2016.
 """
@@ -98,7 +98,7 @@ def checkpoint(model: nn.Module, kind: str, recompute: Recompute) -> list[str]:
 
 
 def _chains(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Sequential]]:
-    """Go over the outermost chains that have weights."""
+    """Iterate over the outermost chains that have weights."""
     if type(module) is nn.Sequential:
         if any(_has_weights(part) for part in module):
             yield name, module
@@ -108,7 +108,7 @@ def _chains(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Sequent
 
 
 def _flat(chain: nn.Sequential) -> Iterator[nn.Module]:
-    """Go over the parts of a chain, and over those of the chains in it."""
+    """Iterate over the parts of a chain and of the chains in it."""
     for part in chain:
         if type(part) is nn.Sequential:
             yield from _flat(part)
@@ -148,7 +148,7 @@ class _Segment(torch.autograd.Function):
         if x._version != version:
             raise RuntimeError(
                 f"checkpointing: {type(segment[0]).__name__} changes its input in place, so that it cannot be "
-                "computed again: give it inplace=False"
+                "recomputed: give it inplace=False"
             )
         ctx.save_for_backward(x)
         return y

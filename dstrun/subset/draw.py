@@ -1,4 +1,4 @@
-"""Draw candidates from a factored distribution without ever forming it: p(o, i) ~ g[o] f[group(o), i].
+"""Draw candidates from a factored distribution without forming it: p(o, i) ~ g[o] f[group(o), i].
 
 Successive sampling without replacement is a race (Efraimidis and Spirakis 2006): every pair arrives again and again, as
 a Poisson process of rate p(o, i), and those drawn are the first to have arrived. So rows are drawn apart from each

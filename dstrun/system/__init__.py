@@ -1,1 +1,1 @@
-"""What lies around a training: processes, memory, files of others, devices, random streams and the terminal."""
+"""The environment of training: processes, memory, external files, devices, random streams and the terminal."""

@@ -33,14 +33,14 @@ def content(path: Path | str, limit: int = YAML_BYTES, *, last: bool = False) ->
         last: whether of a longer file the last ``limit`` bytes are read, in place of refusing it.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
         ValueError: it is too long.
     """
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:  # without a file object, which takes a third of the time of a small file
         info = os.fstat(number)
         if not stat.S_ISREG(info.st_mode):
-            raise NoFile(f"{path} is no regular file")
+            raise NoFile(f"{path} is not a regular file")
         if last:
             os.lseek(number, max(0, info.st_size - limit), os.SEEK_SET)
         most = min(max(info.st_size, 1 << 12), limit) + 1
@@ -65,12 +65,12 @@ def piece(path: Path | str, start: int, length: int) -> bytes:
         length: of the part, which the caller bounds.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
     """
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise NoFile(f"{path} is no regular file")
+            raise NoFile(f"{path} is not a regular file")
         found = os.pread(number, length, start)
         while len(found) < length and (more := os.pread(number, length - len(found), start + len(found))):
             found += more
@@ -86,7 +86,7 @@ def refuse_link(path: Path) -> None:
         OSError: there is one.
     """
     if path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a symbolic link, through which nothing is written", str(path))
+        raise OSError(errno.ELOOP, "it is a symbolic link, which dstrun does not write through", str(path))
 
 
 def parse_yaml(text: str) -> Any:
@@ -117,7 +117,7 @@ def check_yaml(text: str) -> None:
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in (anchor for anchor, _ in open_nodes):
-                raise Endless("an alias within what it stands for")
+                raise Endless("an alias inside its own anchor")
             total += sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append((event.anchor, total))
@@ -151,4 +151,4 @@ def check_file(path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {why(error)}") from error
     except ValueError as error:
-        raise ConfigError(f"{path} is out of bounds: {error}") from error
+        raise ConfigError(f"{path} is over the limits: {error}") from error

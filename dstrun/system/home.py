@@ -1,4 +1,4 @@
-"""Folders of libraries below a home that cannot be written: another until the end of the process, and no warning."""
+"""Folders of libraries below a read-only home: replaced until the process ends, without a warning."""
 
 from __future__ import annotations
 

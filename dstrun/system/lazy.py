@@ -1,4 +1,4 @@
-"""NumPy and PyTorch, loaded when something of them is first asked for.
+"""NumPy and PyTorch, imported at first use.
 
 A configuration is checked whole without PyTorch, which takes seconds to import: whatever options are made of takes
 them from here. A class derived from one of theirs needs it at once, and so a module of its own.

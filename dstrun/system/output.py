@@ -1,4 +1,4 @@
-"""What a process that trains prints: it may get lost, and nothing else with it.
+"""Output of a training process: losing it affects nothing else.
 
 Whoever reads the output may leave: a pipe closes, a terminal is shut, a disk is full. Python then raises an error at
 any line that prints, in the progress bar's thread and in ``logging`` as well as in ``print``. Here it ends at the

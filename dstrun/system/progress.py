@@ -1,4 +1,4 @@
-"""What a person sees of a run while it trains: a line an epoch, on a terminal above a bar; on stderr."""
+"""Progress of a run on the terminal: one line per epoch, with a bar on a terminal; on stderr."""
 
 from __future__ import annotations
 
@@ -275,6 +275,6 @@ class Progress:
         self._spoken = self._clock()
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self.bar is not None:
             self.bar.stop()

@@ -1,4 +1,4 @@
-"""What keeps a run from going on and is no bug: its configuration, disk, memory, limits of the system."""
+"""Errors that are not bugs: configuration, disk, memory, limits of the system."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ADVICE = {
     errno.EACCES: "make it writable, or choose another place",
     errno.EPERM: "make it writable, or choose another place",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EISDIR: "move what stands there away",
-    errno.ENOTDIR: "move what stands there away",
-    errno.EEXIST: "move what stands there away",
-    errno.ELOOP: "move what stands there away",
-    errno.EIO: "see whether the disk is sound",
-    errno.ESTALE: "see whether the network disk is there",
-    errno.ENOTCONN: "see whether the network disk is there",
-    errno.ETIMEDOUT: "see whether the network disk is there",
+    errno.EISDIR: "move away what is there",
+    errno.ENOTDIR: "move away what is there",
+    errno.EEXIST: "move away what is there",
+    errno.ELOOP: "move away what is there",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check that the network disk is available",
+    errno.ENOTCONN: "check that the network disk is available",
+    errno.ETIMEDOUT: "check that the network disk is available",
 }
 """What to do about an error of the system."""
 
@@ -66,12 +66,12 @@ def sentence(error: BaseException) -> str | None:
     """Return what went wrong and what to do; ``None`` for what may be a bug, whose traceback is wanted."""
     if out_of_memory(error):
         first = next(iter(str(error).splitlines()), "")
-        return f"out of memory{f' ({first[:160]})' if first else ''}: free some, or take a smaller model or batch_size"
+        return f"out of memory{f' ({first[:160]})' if first else ''}: free some, or use a smaller model or batch_size"
     if isinstance(error, OSError | RuntimeError) and any(words in str(error) for words in NO_THREAD):
         return "no thread can be started: raise the limit of processes (ulimit -u), or free memory"
     if isinstance(error, RuntimeError) and UNREPEATED in str(error):
         name = str(error).partition(UNREPEATED)[0].strip()
-        return f"{name} does not repeat bit for bit on a GPU: deterministic=false trains with it all the same"
+        return f"{name} is not deterministic on a GPU: deterministic=false trains with it anyway"
     if isinstance(error, OSError) and error.errno in ADVICE:
         where = error.filename2 or error.filename
         place = os.fsdecode(where) if isinstance(where, bytes) else where

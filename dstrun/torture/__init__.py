@@ -1,1 +1,1 @@
-"""Injects faults into small runs and holds what comes out against undisturbed ones (``docs/torture.md``)."""
+"""Inject faults into small runs and compare the results with undisturbed ones (``docs/torture.md``)."""

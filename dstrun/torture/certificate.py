@@ -1,4 +1,4 @@
-"""N faults, their verdicts, and the page that tells them."""
+"""N faults, their verdicts, and the page that reports them."""
 
 from __future__ import annotations
 
@@ -71,8 +71,10 @@ class Certificate:
         struck = sum(v.struck for v in self.verdicts)
         counts = Counter(v.verdict for v in self.verdicts if v.struck or v.verdict in BAD)
         bad = ", ".join(f"{counts[verdict]} {verdict}" for verdict in BAD if counts[verdict])
-        early = "" if len(self.verdicts) == self.asked else f" (stopped early: {self.asked} were asked for)"
-        good = f"after {counts['right']} the run came out equal bit for bit, {counts['told']} were told and then mended"
+        early = "" if len(self.verdicts) == self.asked else f" (stopped early, of {self.asked})"
+        good = (
+            f"after {counts['right']} the run finished bit for bit equal, {counts['told']} were reported and repaired"
+        )
         return f"{struck} faults{early}: " + (f"NOT SAFE: {bad}; {good}" if bad else f"nothing lost or wrong; {good}")
 
     def page(self) -> str:
@@ -82,7 +84,7 @@ class Certificate:
         lines += [f"- seed {self.seed}, {self.seconds:.0f} s"]
         missed = sum(not v.struck for v in self.verdicts)
         lines += (
-            [f"- {missed} faults came to nothing (the run had ended, or there was nothing to damage)"] if missed else []
+            [f"- {missed} faults had no effect (the run had ended, or there was nothing to damage)"] if missed else []
         )
         lines += [f"- skipped: {name}: {why}" for name, why in self.skipped.items()] + [""]
         heads = ("kind", "faults", *VERDICTS, *(["seconds"] if self.repeatable else []))

@@ -30,7 +30,7 @@ def run_folder(folder: Path) -> Path | None:
 
 
 def left_by(run: Path) -> dict[str, Any]:
-    """Read what a finished run has left; a part that is not there, or not whole, says so.
+    """Read what a finished run has left; a part that is missing, or not whole, says so.
 
     Returns:
         By part: the record, the checkpoint, the rows of metrics and of topology.
@@ -74,7 +74,7 @@ def _record(path: Path) -> Any:
 
 def _checkpoint(path: Path) -> Any:
     if not is_whole(path):
-        return "is not whole" if path.exists() else "is not there"
+        return "is incomplete" if path.exists() else "is missing"
     state = torch.load(path, weights_only=True)
     return {key: state.get(key) for key in STATE}
 

@@ -275,7 +275,7 @@ def dates_jump(random: Random, reference: Reference) -> Fault:
     def harm(run: Path) -> str:
         for path in run.iterdir():
             os.utime(path, (time.time() + jump, time.time() + jump))
-        return f"all files are dated by {jump} s"
+        return f"dates of all files are shifted by {jump} s"
 
     return Fault(f"dates of files jump by {jump} s", harm=harm, stage="part")
 

@@ -184,7 +184,7 @@ class Tormentor:
             if done != before:
                 changed, before = now, done
             if now - changed > PATIENCE_SECONDS:
-                self.last().worsen("lost", f"nothing has come to an end for {now - changed:.0f} s", client.output())
+                self.last().worsen("lost", f"nothing has finished for {now - changed:.0f} s", client.output())
                 return
             for at, undo in [later for later in self._later if later[0] <= now]:
                 undo()
@@ -195,7 +195,7 @@ class Tormentor:
                     break
                 started += not client.harmed
                 if started > CLIENTS:
-                    self.last().worsen("lost", f"never comes out: {last_words(client.output())}", client.output())
+                    self.last().worsen("lost", f"never finishes: {last_words(client.output())}", client.output())
                     return
                 client = self.sweep.start()
             if now >= due and self._behind(done):
@@ -286,7 +286,7 @@ class Tormentor:
         if code == 0 and len(self.sweep.done()) < self.sweep.runs:
             self.last().worsen("lost", "a client ends with exit code 0 for unfinished work", output)
         if code != 0 and not output.strip() and not client.harmed:
-            self.last().worsen("lost", f"a client ends with code {code} without a word", output)
+            self.last().worsen("lost", f"a client ends with code {code} without a message", output)
         for name, verdict in self.struck.items():
             if code != 0 and (line := next((li for li in output.splitlines() if f"{name}: " in li and name), "")):
                 verdict.worsen("told", line.strip()[:200])
@@ -316,7 +316,7 @@ def certify(
         undisturbed = stack.enter_context(closing(Sweep(folder / "undisturbed", words, runs)))
         client = undisturbed.start()
         if client.process.wait():
-            raise ConfigError(f"the sweep does not come out undisturbed: {last_words(client.output())}")
+            raise ConfigError(f"the sweep does not finish without faults: {last_words(client.output())}")
         disturbed = stack.enter_context(closing(Sweep(folder / "disturbed", words, runs)))
         tormentor = Tormentor(disturbed, faults, seed, tell)
         made.verdicts = tormentor.verdicts

@@ -134,7 +134,7 @@ class Trial:
             self.settle()
 
     def settle(self) -> None:
-        """Leave the run alone until it is done, and compare."""
+        """Let the run finish undisturbed, and compare."""
         if not self.together:
             return
         verdict, started = self.together[-1], time.monotonic()
@@ -186,9 +186,9 @@ class Trial:
         if one.code != 0:
             verdict.worsen("told", last_words(one.output), one.output)
             if injury.streams == "kept" and not one.ends_in_a_sentence:
-                verdict.worsen("lost", f"ends with code {one.code} without a word", one.output)
+                verdict.worsen("lost", f"ends with code {one.code} without a message", one.output)
             if len(fault.injuries) == 1 and not self._done() and (state := self._state()) == "running":
-                verdict.worsen("lost", f"ends with code {one.code}, and is said to be {state}", one.output)
+                verdict.worsen("lost", f"ends with code {one.code}, and its state is {state}", one.output)
 
     def _restart(self, verdict: Verdict) -> str:
         """Start the run until it is done, doing what it asks for; returns all it said."""
@@ -209,11 +209,11 @@ class Trial:
             advised = [path for path in advice(one.output, self.folder) if path.exists()]
             if advised:  # no fault but damage to files may need a hand
                 verdict.worsen(
-                    "told" if self.harmed else "lost", f"asks for a hand: {last_words(one.output)}", one.output
+                    "told" if self.harmed else "lost", f"needs manual repair: {last_words(one.output)}", one.output
                 )
             for path in advised:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-        verdict.worsen("lost", f"never comes out: {last_words(output)}", output)
+        verdict.worsen("lost", f"never finishes: {last_words(output)}", output)
         return output
 
     def _done(self) -> bool:
@@ -276,4 +276,4 @@ def case(
 def last_words(output: str) -> str:
     """Return the last line that says something."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(("see ", "next: "))]
-    return lines[-1][:200] if lines else "no words"
+    return lines[-1][:200] if lines else "no output"

@@ -1,1 +1,1 @@
-"""Services that follow a run while it trains: a module each, found by its name."""
+"""Experiment trackers: one module each, found by its name."""

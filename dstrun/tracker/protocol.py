@@ -1,4 +1,4 @@
-"""What a service that shows runs has to offer, and how those of a run are told what happens.
+"""What a tracker must offer, and how the trackers of a run receive its events.
 
 A service is a module of this package with a class ``Mirror``: ``tracker=NAME`` finds it by its file.
 """
@@ -113,7 +113,7 @@ class Trackers:
         except Exception as error:
             self._open.pop(name, None)
             logger.warning(
-                "tracker %s has stopped following this run, whose record on disk goes on without it%s: %s",
+                "tracker %s has stopped logging this run, whose record on disk continues without it%s: %s",
                 name,
                 self._classes[name].remedy,
                 reason(error),

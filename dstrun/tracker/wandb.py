@@ -1,4 +1,4 @@
-"""The mirror of a run on Weights & Biases: the only module that imports wandb, and only where it is used.
+"""A run on Weights & Biases: the only module that imports wandb, and only where it is used.
 
 The records on disk are the truth. Whether to mirror them, and whether over the network, is decided before wandb is
 started: it would prompt for a missing key, and wait for minutes for a server that cannot be reached.

@@ -164,7 +164,8 @@ def load(path: Path, training: Training, folder: RunFolder | None = None) -> int
         folder.check_same(found, state["experiment"])
     if found and folder is not None and not training.ranks.broadcast(lambda: _has_rows(folder, state)):
         log.warning(
-            "%s has lost rows that are too many to be in the checkpoint: the run starts again", folder.topology.path
+            "%s has lost rows that are too many to be in the checkpoint: the run starts from scratch",
+            folder.topology.path,
         )
         found = None
     if found:
@@ -176,7 +177,7 @@ def load(path: Path, training: Training, folder: RunFolder | None = None) -> int
             _note(folder, state, training.step)
     if training.ranks.leads:
         for file in damaged:
-            begins = f"continues from {found.name}, step {training.step}" if found else "starts again"
+            begins = f"continues from {found.name}, step {training.step}" if found else "starts from scratch"
             set_aside(file, f"{file} is damaged: the run {begins}")
     return training.step if found else 0
 
@@ -188,7 +189,7 @@ def final(path: Path) -> dict[str, Any]:
         ConfigError: there is none, or it is damaged or of another kind.
     """
     if not path.exists():
-        raise ConfigError(f"{path} is not there: the weights of this run were not kept")
+        raise ConfigError(f"{path} is missing: the weights of this run were not kept")
     if not is_whole(path):
         raise ConfigError(f"{path} is damaged: the weights of this run are lost")
     return _read(path, torch.device("cpu"))

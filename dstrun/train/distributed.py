@@ -1,4 +1,4 @@
-"""One run over several processes, each with a part of every batch: where this one stands, and what all of them do.
+"""One run over several processes, each with a part of every batch.
 
 They start with equal weights and topologies, which the seed gives, and stay equal: every gradient that is used is a
 mean over processes, the same bits in all of them. The processes themselves are started by torchrun or SLURM.

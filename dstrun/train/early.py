@@ -1,4 +1,4 @@
-"""Ends a training that gets no better: early stopping with patience (Prechelt 1998)."""
+"""Early stopping with patience (Prechelt 1998)."""
 
 from __future__ import annotations
 

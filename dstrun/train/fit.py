@@ -62,7 +62,9 @@ def fit(training: Training, journal: Journal, stop: Stop, checkpoints: Checkpoin
         if asked and not ends:
             raise Interrupted(f"{asked} {at}" + (f", not saved: {failure}" if failure else ""))
         if ends and (failure := training.ranks.any_rank(failure)):
-            raise Unsaved(f"the last checkpoint cannot be written ({failure}): make room, and the same command ends it")
+            raise Unsaved(
+                f"the last checkpoint cannot be written ({failure}): free space, and the same command finishes it"
+            )
 
 
 def end_epoch(training: Training, journal: Journal) -> None:

@@ -1,4 +1,4 @@
-"""Tells everyone who follows a run what happened: its files, its trackers, the terminal."""
+"""Report the events of a run to its files, its trackers and the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples passed forward and backward, in the precision, the parts and the forms of memory that a run asks for."""
+"""Forward and backward passes, in the precision, parts and memory formats that a run sets."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def set_products(name: str, device: torch.device) -> None:
     """
     if name == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         here = device_name(device)
-        raise ConfigError(f"precision=tf32 is of NVIDIA GPUs since Ampere, and this run trains on {here}")
+        raise ConfigError(f"precision=tf32 needs an NVIDIA GPU of Ampere or later, and this run trains on {here}")
     if device.type == "cuda":
         cudnn: Any = torch.backends.cudnn
         for what in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul):

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop after its step: Ctrl-C, a terminal that closes, a cluster that wants its machine back.
+"""Signals that ask a run to stop after its step: Ctrl-C, a closing terminal, a cluster that preempts the job.
 
 Python runs a handler between two bytecodes, so a signal is seen when the step (or the save) under way is over: a
 cluster's notice (SLURM's ``--signal``) has to be longer than one step and one save.

@@ -297,7 +297,7 @@ class Training:
             self.precision.back_off()
             self.skipped += 1
             log.warning(
-                "gradients overflowed at step %d: its update is left out (precision=fp16, %d so far)",
+                "gradients overflowed at step %d: its step is skipped (precision=fp16, %d so far)",
                 update.step,
                 self.skipped,
             )
@@ -386,7 +386,7 @@ class Training:
             y: (B,) int64.
         """
         if not isinstance(logits, Tensor):
-            raise TypeError(f"the network gives a {type(logits).__name__} in training: it must give logits")
+            raise TypeError(f"the network returns a {type(logits).__name__} in training: it must return logits")
         if self.criterion is not None:
             return self.criterion(logits.float(), y)
         return functional.cross_entropy(logits.float(), y, label_smoothing=self.label_smoothing)

@@ -225,7 +225,7 @@ def test_what_is_no_logits_is_refused(forward: Callable[[torch.Tensor], Any], gi
     option = SimpleNamespace(build=lambda image, classes: Odd(nn.Flatten(), nn.Linear(64, classes)))
     with pytest.raises(ConfigError) as refused:
         Blueprint(odd("lstm")).outline(option)
-    assert str(refused.value) == f"model=mlp gives {given} for one image: it must give logits, (1, 10) here"
+    assert str(refused.value) == f"model=mlp returns {given} for one image: it must return logits, (1, 10) here"
 
 
 def test_what_fails_on_an_image_is_refused_with_its_line() -> None:
@@ -242,7 +242,7 @@ def test_what_fails_on_an_image_is_refused_with_its_line() -> None:
 
 def test_other_outputs_in_training_are_said() -> None:
     training: Any = SimpleNamespace(label_smoothing=0.0)
-    with pytest.raises(TypeError, match="gives a tuple in training: it must give logits"):
+    with pytest.raises(TypeError, match="returns a tuple in training: it must return logits"):
         Training.loss(training, (torch.zeros(1, 10), 3), torch.zeros(1, dtype=torch.long))  # type: ignore[arg-type]
 
 

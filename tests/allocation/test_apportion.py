@@ -58,7 +58,8 @@ def test_fewer_connections_than_layers_is_refused():
     with pytest.raises(ConfigError) as error:
         apportion([1, 1, 1], [10, 10, 10], sparsity=0.95)
     assert str(error.value) == (
-        "sparsity=0.95 leaves 2 of 30 connections to 3 layers, which need one each: it must be at most 0.9"
+        "sparsity=0.95 leaves 2 of 30 connections to 3 layers, and each needs at least one: "
+        "sparsity must be at most 0.9"
     )
     assert apportion([1, 1, 1], [10, 10, 10], sparsity=0.9) == [1, 1, 1]
 
@@ -100,7 +101,7 @@ def test_no_connection_is_lost_and_no_layer_empty_or_overfull(allocation, shapes
     sizes = [prod(shape) for shape in shapes]
     active = budget(sum(sizes), sparsity)
     if active < len(shapes):
-        with pytest.raises(ConfigError, match="which need one each"):
+        with pytest.raises(ConfigError, match="and each needs at least one"):
             allocation.counts(shapes, sparsity)
         return
     counts = allocation.counts(shapes, sparsity)

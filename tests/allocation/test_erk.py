@@ -57,5 +57,5 @@ def test_share_of_dense_flops_of_resnet50(network, sparsity, fraction):
 
 
 def test_a_negative_power_is_refused():
-    with pytest.raises(ConfigError, match=r"^allocation\.power=-1 must lie in \[0, 10\]$"):
+    with pytest.raises(ConfigError, match=r"^allocation\.power=-1 must be in \[0, 10\]$"):
         ERK(power=-1)

@@ -94,7 +94,7 @@ def test_what_has_no_kernel_on_a_gpu_is_masked(triton, linear, tmp_path, monkeyp
 def test_a_gpu_without_triton_is_told(monkeypatch):
     monkeypatch.setattr(sparse_traits, "find_spec", lambda name: None)
     auto.check_kernels(network(), "sparse", CPU)
-    with pytest.raises(ConfigError, match="takes Triton on a GPU, and it is not installed: install it"):
+    with pytest.raises(ConfigError, match="needs Triton on a GPU, and it is not installed: install it"):
         auto.check_kernels(network()[4:], "sparse", torch.device("cuda"))
 
 

@@ -45,16 +45,19 @@ def test_it_is_named_like_any_other(third: Run) -> None:
         "dstrun: backend=liste is not known: choose held, listed, masked, sparse, auto (did you mean listed?)\n"
     )
     text = " ".join(third("help", "settings").stdout.split())
-    assert "held and masked simulate on dense storage, listed and sparse never do, auto mixes; held|listed|" in text
+    said = (
+        "held and masked simulate sparsity on dense storage, listed and sparse store active weights alone, auto mixes"
+    )
+    assert f"{said} both; held|listed|" in text
     rows = json.loads(third("methods", "--format", "json").stdout)
     assert {row["backend"] for row in rows} == {"any", "held, masked"}
 
 
 def test_what_needs_dense_storage_is_refused_by_the_trait(third: Run) -> None:
     said = third(*FEW, "method=gmp", "backend=listed").stderr
-    assert said == "dstrun: backend=listed makes no sense with method=gmp, which starts from every connection\n"
+    assert said == "dstrun: backend=listed makes no sense with method=gmp, which starts dense\n"
     said = third(*FEW, "method=static", "powerprop=2", "backend=listed").stderr
-    assert said == "dstrun: powerprop=2 makes no sense with backend=listed: only dense storage has it\n"
+    assert said == "dstrun: powerprop=2 makes no sense with backend=listed: it needs dense storage\n"
 
 
 def test_what_it_lacks_is_said_before_training(third: Run, tmp_path: Path) -> None:

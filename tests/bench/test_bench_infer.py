@@ -35,7 +35,7 @@ def test_both_networks_have_the_same_weights(name: str) -> None:
 
 def test_what_computes_other_numbers_is_not_timed() -> None:
     dense, _, shape = infer.pair("64-32", TINY, 0.8)
-    with pytest.raises(RuntimeError, match="sparse computes other numbers than PyTorch"):
+    with pytest.raises(RuntimeError, match="sparse computes different numbers than PyTorch"):
         infer.passes(dense, nn.Linear(64, 32), _Session(dense), torch.randn(2, *shape))
 
 

@@ -125,7 +125,7 @@ def test_what_would_not_fit_is_not_tried_and_wider_ones_are_not_asked(monkeypatc
     found = list(scaling.measure(Scaling(sizes=(64, 128), memory=0.5)))
     assert len(found) == 1
     assert {row["implementation"] for row in found[0]} == set(SCALED)
-    assert all(row["note"].startswith("not tried: would need about 1.") for row in found[0])
+    assert all(row["note"].startswith("not run: would need about 1.") for row in found[0])
     assert all("median" not in row for row in found[0])
 
 

@@ -115,10 +115,10 @@ def test_run_that_never_updates_says_so(dstrun, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["sparsty=0.9"], "sparsty is no setting here (did you mean sparsity?)"),
+        (["sparsty=0.9"], "sparsty is not a setting here (did you mean sparsity?)"),
         (["tabel"], "tabel is neither a verb nor key=value (did you mean table?)"),
         (["resnet56"], "resnet56 is neither a verb nor key=value"),
-        (["-m", "sparsity=0.9,1.9"], "sparsity=1.9 must lie in [0, 1)"),
+        (["-m", "sparsity=0.9,1.9"], "sparsity=1.9 must be in [0, 1)"),
         (["dataset.root=nowhere"], "dataset.root=nowhere"),
         (["model=vgg16", "dataset=digits"], "model=vgg16 "),
         (["model=resnet20", "model.depth=21", "dataset=digits"], "model.depth=21"),
@@ -136,7 +136,7 @@ def test_run_that_never_updates_says_so(dstrun, tmp_path: Path) -> None:
         (["status", "--wach"], "--wach"),
         (["status", "--state", "done,runing"], "--state runing is not known"),
         (["status", "--interval", "0"], "--interval 0 must be above 0"),
-        (["status", "--watch", "--format", "csv"], "goes with no --format csv"),
+        (["status", "--watch", "--format", "csv"], "--watch cannot be combined with --format csv"),
         (["--confg-name", "x"], "--confg-name"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -306,7 +306,7 @@ def test_an_option_in_a_folder_has_an_id_without_a_slash(here: Path) -> None:
             1,
             "dstrun: a cannot be written or read: No space left on device; free space or inodes there\n",
         ),
-        (MemoryError(), 1, "dstrun: out of memory: free some, or take a smaller model or batch_size\n"),
+        (MemoryError(), 1, "dstrun: out of memory: free some, or use a smaller model or batch_size\n"),
         (ConfigError("one\ntwo"), 2, "dstrun: one two\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -326,7 +326,7 @@ def test_a_fault_of_our_own_shows_where_it_is_and_where_to_tell(monkeypatch, cap
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert "AttributeError: " in said
-    assert "this is a fault of dstrun" in said.splitlines()[-1]
+    assert "this is a bug in dstrun" in said.splitlines()[-1]
 
 
 def test_letters_that_cannot_be_shown_are_replaced() -> None:

@@ -14,18 +14,19 @@ from dstrun.config.schema import DEFAULTS
 from dstrun.system.trouble import ConfigError
 
 WRONG = {
-    "sparsty=0.9": "sparsty is no setting here (did you mean sparsity?); dstrun help settings lists them",
-    "grow.gama=2": "grow.gama is no setting here (did you mean grow.gamma?); dstrun help settings lists them",
-    "optimizer.momentun=0": "optimizer.momentun is no setting here (did you mean optimizer.momentum?); "
+    "sparsty=0.9": "sparsty is not a setting here (did you mean sparsity?); dstrun help settings lists them",
+    "grow.gama=2": "grow.gama is not a setting here (did you mean grow.gamma?); dstrun help settings lists them",
+    "optimizer.momentun=0": "optimizer.momentun is not a setting here (did you mean optimizer.momentum?); "
     "dstrun help settings lists them",
-    "optimiser.lr=1": "optimiser.lr is no setting here (did you mean optimizer.lr?); dstrun help settings lists them",
-    "gamma=2": "gamma is no setting here (did you mean grow.gamma?); dstrun help settings lists them",
+    "optimiser.lr=1": "optimiser.lr is not a setting here (did you mean optimizer.lr?); dstrun help settings "
+    "lists them",
+    "gamma=2": "gamma is not a setting here (did you mean grow.gamma?); dstrun help settings lists them",
     "resnet56": "resnet56 cannot be read as key=value: quote special characters",
     "model=resnet57": f"model=resnet57 is not known: choose {', '.join(options('model'))} (did you mean resnet56?)",
     "grow=gsr": "grow=gsr is not known: choose gradient, gse, random (did you mean gse?)",
     "method=rigel": f"method=rigel is not known: choose {', '.join(options('method'))} (did you mean rigl?)",
-    "sparsity=1": "sparsity=1.0 must lie in [0, 1)",
-    "sparsity=-0.1": "sparsity=-0.1 must lie in [0, 1)",
+    "sparsity=1": "sparsity=1.0 must be in [0, 1)",
+    "sparsity=-0.1": "sparsity=-0.1 must be in [0, 1)",
     "sparsity=high": "sparsity=high must be a number",
     "seed=-1": "seed=-1 must be at least 0",
     "seed=1.5": "seed=1.5 must be a whole number",
@@ -35,19 +36,20 @@ WRONG = {
     "checkpoint.every_minutes=soon": "checkpoint.every_minutes=soon must be a number",
     "checkpoint=5": "checkpoint=5 makes no sense: set checkpoint.every_minutes",
     "batch_size=0": "batch_size=0 must be at least 1",
-    "label_smoothing=1": "label_smoothing=1.0 must lie in [0, 1)",
+    "label_smoothing=1": "label_smoothing=1.0 must be in [0, 1)",
     "scope=net": "scope=net is not known: choose layer, global",
     "backend=csr": "backend=csr is not known: choose masked, sparse, auto",
     "device=gpu": "device=gpu is not known: choose auto, cpu, cuda, mps (did you mean cuda?)",
     "precision=fp61": "precision=fp61 is not known: choose fp32, tf32, bf16, fp16 (did you mean fp16?)",
     "wandb=of": "wandb=of is not known: choose auto, online, offline, disabled",
-    "wandb.projec=x": "wandb.projec is no setting here (did you mean wandb.project?); dstrun help settings lists them",
+    "wandb.projec=x": "wandb.projec is not a setting here (did you mean wandb.project?); dstrun help settings "
+    "lists them",
     "wandb.tags=pilot": "wandb.tags=pilot must be a list such as [pilot]",
     "tracker=tensorbord": "tracker=tensorbord is not known: choose mlflow, tensorboard, wandb, none (did you mean "
     "tensorboard?)",
     "tracker=wandb,mlflow": "tracker=wandb,mlflow lists several values: put -m before it to sweep over them, or write "
     "tracker=[wandb,mlflow] for one run with all of them",
-    "tracker=[none,wandb]": "tracker=[none,wandb] makes no sense: none stands alone",
+    "tracker=[none,wandb]": "tracker=[none,wandb] makes no sense: none cannot be combined",
     "tracker=mlflow wandb=online": "wandb=online makes no sense with tracker=mlflow: add wandb",
     "tracker=none wandb.project=x": "wandb.project=x makes no sense with tracker=none: add wandb",
     "threads=0": "threads=0 must be at least 1",
@@ -56,14 +58,14 @@ WRONG = {
     "grow.gamma=0": "grow.gamma=0 must be above 0",
     "grow.gamma=wide": "grow.gamma=wide must be a number",
     "grow.sampling=exakt": "grow.sampling=exakt is not known: choose exact, single (did you mean exact?)",
-    "schedule.fraction=0": "schedule.fraction=0 must lie in (0, 1]",
-    "schedule.end=2": "schedule.end=2 must lie in [0, 1]",
+    "schedule.fraction=0": "schedule.fraction=0 must be in (0, 1]",
+    "schedule.end=2": "schedule.end=2 must be in [0, 1]",
     "method=gmp schedule.begin=0.8": "schedule.begin=0.8 must be below schedule.end=0.768",
     "schedule.begin=0.6": "schedule.begin=0.6 must be below schedule.end=0.6",
     "schedule.interval_steps=0": "schedule.interval_steps=0 must be at least 1",
-    "schedule.interval_steps=5 schedule.updates=5": "schedule.interval_steps and schedule.updates both say when to "
-    "update: set one of them",
-    "optimizer.lr=0": "optimizer.lr=0 must lie in (0, 1e+06]",
+    "schedule.interval_steps=5 schedule.updates=5": "schedule.interval_steps and schedule.updates both set "
+    "when to update: set one of them",
+    "optimizer.lr=0": "optimizer.lr=0 must be in (0, 1e+06]",
     "optimizer.lr_milestones=[0.6,0.4]": "optimizer.lr_milestones=[0.6, 0.4] must increase",
     "optimizer.lr_milestones=0.5": "optimizer.lr_milestones=0.5 must be a list such as [1,2]",
     "optimizer.nesterov=true optimizer.momentum=0": "optimizer.nesterov=true makes no sense with optimizer.momentum=0",
@@ -71,9 +73,10 @@ WRONG = {
     "dataset.limit=0": None,
     "method.batch=next": "method.batch=next is not known: choose current, fresh",
     "subset=grabo grow=random": "subset makes no sense with grow=random: only grow=gse draws a subset",
-    "subset=grabo grow.gama=1": "grow.gama is no setting here (did you mean grow.gamma?); "
+    "subset=grabo grow.gama=1": "grow.gama is not a setting here (did you mean grow.gamma?); "
     "dstrun help settings lists them",
-    "method=gse subset=grabo seedd=1": "seedd is no setting here (did you mean seed?); dstrun help settings lists them",
+    "method=gse subset=grabo seedd=1": "seedd is not a setting here (did you mean seed?); dstrun help "
+    "settings lists them",
     "subset=grabo method=rigl": "subset makes no sense with method=rigl: only grow=gse draws a subset",
     "method=static grow=gse": "grow=gse makes no sense with method=static, whose topology never changes",
     "method=static schedule=cosine": "schedule=cosine makes no sense with method=static, whose topology never changes",
@@ -82,11 +85,11 @@ WRONG = {
     "method=dense allocation=erk": "allocation=erk makes no sense with method=dense, which trains every connection",
     "method=snip backend=sparse": "backend=sparse makes no sense with method=snip, which scores every connection of "
     "the dense network",
-    "method=gmp backend=auto": "backend=auto makes no sense with method=gmp, which starts from every connection",
-    "method=snip allocation=erk": "allocation=erk makes no sense with method=snip scope=global, where scores decide: "
-    "set scope=layer",
-    "method=gmp scope=global": "allocation=erk makes no sense with method=gmp scope=global, where scores decide: "
-    "set scope=layer",
+    "method=gmp backend=auto": "backend=auto makes no sense with method=gmp, which starts dense",
+    "method=snip allocation=erk": "allocation=erk makes no sense with method=snip scope=global, where scores "
+    "decide the allocation: set scope=layer",
+    "method=gmp scope=global": "allocation=erk makes no sense with method=gmp scope=global, where scores "
+    "decide the allocation: set scope=layer",
     "method=snip scope=layer": "allocation=null makes no sense with method=snip scope=layer, which needs one",
     "method=static ~allocation": "allocation=null makes no sense with method=static, which needs one",
     "method=snip prune=magnitude": "prune=magnitude makes no sense with method=snip, which prunes once, before "
@@ -96,8 +99,8 @@ WRONG = {
     "powerprop=0.5": "powerprop=0.5 must be at least 1",
     "powerprop=2": "powerprop=2 makes no sense with method=dst: a weight that starts at 0 gets no gradient and never "
     "moves",
-    "powerprop=2 method=static backend=sparse": "powerprop=2 makes no sense with backend=sparse: only dense storage "
-    "has it",
+    "powerprop=2 method=static backend=sparse": "powerprop=2 makes no sense with backend=sparse: it needs "
+    "dense storage",
     "sparsity=0": "sparsity=0 makes no sense with method=dst: no connection is left to grow",
     "grow=null": "grow=null makes no sense with method=dst, which needs one",
     "subset=null": "subset=null makes no sense with grow=gse, which draws one",
@@ -108,9 +111,9 @@ WRONG = {
     "~grow": "grow=null makes no sense with method=dst, which needs one",
     "~model": f"model=null is not known: choose {', '.join(options('model'))}",
     "seed=0,1": "seed=0,1 lists several values: put -m before it to sweep over them",
-    "+grow.extra=1": "grow.extra is no setting of this grow",
-    "+optimizer=adam": "+optimizer=adam adds what is there: write optimizer=adam",
-    "+sparsity=0.5": "+sparsity=0.5 adds what is there: write sparsity=0.5",
+    "+grow.extra=1": "grow.extra is not a setting of this grow",
+    "+optimizer=adam": "+optimizer=adam adds a setting that exists: write optimizer=adam",
+    "+sparsity=0.5": "+sparsity=0.5 adds a setting that exists: write sparsity=0.5",
 }
 
 
@@ -178,7 +181,7 @@ def test_every_part_of_a_preset_moves_alone(name: str) -> None:
                 try:
                     compose([f"method={name}", f"{group}={option}"])
                 except ConfigError as error:
-                    assert "is no setting of" not in str(error)  # noqa: PT017
+                    assert "is not a setting of" not in str(error)  # noqa: PT017
 
 
 def test_recipes() -> None:
@@ -272,7 +275,7 @@ def test_names_in_a_sweep_file_are_text_or_refused(tmp_path) -> None:
     assert [run.config["experiment"] for run in found] == ["2026_11_26", "1e5"]
     for wrong in (text.replace("'2026_11_26,1e5'", "2026_11_26"), f"{text}results: 12e4567\n"):
         (tmp_path / "mine.yaml").write_text(wrong)
-        with pytest.raises(ConfigError, match="in a sweep file is no text as YAML reads it: write it in quotes"):
+        with pytest.raises(ConfigError, match="in a sweep file is not read as text by YAML: write it in quotes"):
             compose_sweep(["model=mlp"], [str(tmp_path)], "mine")
 
 

@@ -71,9 +71,9 @@ def test_values_that_hold(value, hint):
         (0, Annotated[int, AtLeast(1)], "key=0 must be at least 1"),
         (0, Annotated[int, AtLeast(1)] | None, "key=0 must be at least 1"),
         (2.5, int | None, "key=2.5 must be a whole number"),
-        (1.01, Share, "key=1.01 must lie in [0, 1]"),
-        (0, Annotated[float, Within(0, 1, low_open=True)], "key=0 must lie in (0, 1]"),
-        (1, Annotated[float, Within(0, 1, high_open=True)], "key=1 must lie in [0, 1)"),
+        (1.01, Share, "key=1.01 must be in [0, 1]"),
+        (0, Annotated[float, Within(0, 1, low_open=True)], "key=0 must be in (0, 1]"),
+        (1, Annotated[float, Within(0, 1, high_open=True)], "key=1 must be in [0, 1)"),
         (
             "exat",
             Annotated[str, OneOf("exact", "single")],
@@ -120,10 +120,10 @@ def test_lists_become_tuples_so_that_options_compare_and_hash():
     ("cls", "wrong", "message"),
     [
         (Parent, {"rate": "x"}, "grow.rate=x must be a number"),
-        (Parent, {"pair": [0.1, 2]}, "grow.pair=2 must lie in [0, 1]"),
+        (Parent, {"pair": [0.1, 2]}, "grow.pair=2 must be in [0, 1]"),
         (Parent, {"rate": 0.25}, "grow.rate=0.25 is odd"),
         (Child, {"count": 0}, "grow.count=0 must be at least 1"),
-        (Child, {"pair": [-1]}, "grow.pair=-1 must lie in [0, 1]"),
+        (Child, {"pair": [-1]}, "grow.pair=-1 must be in [0, 1]"),
         (Child, {"rate": 0.25}, "grow.rate=0.25 is odd"),
     ],
 )

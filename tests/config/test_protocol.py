@@ -162,5 +162,5 @@ def test_a_value_for_an_optimizer_that_it_lacks_is_refused(tmp_path: Path) -> No
     (tmp_path / "method").mkdir()
     text = (CONF / "method" / "static.yaml").read_text() + "recipe: {sgd: {learning_rate: 0.3}}\n"
     (tmp_path / "method" / "mine.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"recipe.sgd.learning_rate is no setting of this optimizer"):
+    with pytest.raises(ConfigError, match=r"recipe.sgd.learning_rate is not a setting of this optimizer"):
         composition.compose(["method=mine"], [str(tmp_path)])

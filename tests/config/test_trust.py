@@ -88,7 +88,7 @@ def test_trusted_packages_and_own_classes_may_be_named(tmp_path: Path, monkeypat
     (here / "model" / "mine.yaml").write_text("_target_: gate_own_nets.Net\n")
     (here / "gate_own_nets.py").write_text("class Net:\n    made = True\n\n    def build(self, image, classes): ...\n")
     monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
-    with pytest.raises(ConfigError, match=r"say trusted=\[installed_nets\] on the command line"):
+    with pytest.raises(ConfigError, match=r"set trusted=\[installed_nets\] on the command line"):
         composition.compose(["model=theirs"], [str(here)])
     found = composition.compose(["model=theirs", "trusted=[installed_nets]"], [str(here)])
     assert found.config["trusted"] == ["installed_nets"]
@@ -143,7 +143,7 @@ def test_yaml_out_of_bounds_is_refused_unread_where_it_is_used(text: str, tmp_pa
     os.mkfifo(tmp_path / "model" / "pipe.yaml")
     assert composition.compose(["model=mlp"], [str(tmp_path)]).choices["model"] == "mlp"
     for folders, words in (([str(tmp_path)], []), ([], [f"hydra.searchpath=[{tmp_path}]"])):
-        with pytest.raises(ConfigError, match=r"evil.yaml is out of bounds"):
+        with pytest.raises(ConfigError, match=r"evil.yaml is over the limits"):
             composition.compose(["model=evil", *words], folders)
         with pytest.raises(ConfigError, match="pipe"):
             composition.compose(["model=pipe", *words], folders)

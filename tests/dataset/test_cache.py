@@ -62,7 +62,7 @@ def test_arrays_of_any_shape_are_remembered_and_made_again_where_damaged(
     path.write_bytes(data)
     assert remembered("list", "0" * 64, make, tmp_path / "cache")["a"].tolist() == list(range(7))
     assert len(made) == 2
-    assert "is damaged: it is made again" in caplog.text
+    assert "is damaged: it is rebuilt" in caplog.text
     (tmp_path / "cache").chmod(0o777)
     remembered("list", "0" * 64, make, tmp_path / "cache")
     assert len(made) == 3
@@ -192,8 +192,8 @@ def test_an_unwritable_folder_is_named_and_done_without(tmp_path: Path, caplog: 
     (tmp_path / "file").touch()
     assert same(cached("cifar", SOURCE, SHAPES, decode, tmp_path / "file" / "cache"))
     assert caplog.messages == [
-        f"the cache folder {tmp_path}/file/cache cannot be written (Not a directory), and every run decodes anew: "
-        "set $DSTRUN_CACHE to one that can"
+        f"the cache folder {tmp_path}/file/cache cannot be written (Not a directory), and every run decodes "
+        "its images again: set $DSTRUN_CACHE to a writable folder"
     ]
 
 

@@ -156,11 +156,11 @@ def test_a_missing_shard_or_split_is_refused(root: Path) -> None:
 
 def test_a_root_that_is_not_there(root: Path) -> None:
     missing = root.parent / "rot"
-    assert refusal(Small(root=str(missing))) == f"dataset.root={missing} is no folder (did you mean root?)"
+    assert refusal(Small(root=str(missing))) == f"dataset.root={missing} is not a folder (did you mean root?)"
     missing = root.parent / "nowhere" / "root"
-    assert refusal(Small(root=str(missing))) == f"dataset.root={missing} is no folder"
+    assert refusal(Small(root=str(missing))) == f"dataset.root={missing} is not a folder"
     assert refusal(Small(download=False)) == (
-        "data is no folder and dataset.download=false: set dataset.root=DIR or $DSTRUN_DATA"
+        "data is not a folder and dataset.download=false: set dataset.root=DIR or $DSTRUN_DATA"
     )
 
 

@@ -61,12 +61,12 @@ def huge(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"no image", "is no image that can be read"),
-        (file(Image.new("RGB", (3, 3)), "GIF"), "is no image that can be read"),
+        (b"no image", "is not a readable image"),
+        (file(Image.new("RGB", (3, 3)), "GIF"), "is not a readable image"),
         (picture(0, "JPEG")[:600], "cannot be decoded: Truncated"),
         (picture(0)[:-900], "cannot be decoded"),
-        (huge(100_000, 100_000), "is larger than images are"),
-        (huge(1_000, 1_000_000), "is larger than images are"),
+        (huge(100_000, 100_000), "is too large for an image"),
+        (huge(1_000, 1_000_000), "is too large for an image"),
         (huge(1, 200), "is 1x200, more than 100 times"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_member_of_a_shard_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     found = listing.layout(as_tar(tmp_path / "set", {"train": files}), ("train",))
     assert found is not None
     place = found.read(found.classes).place(0)
-    assert "set-train-000000.tar: 0000.png is no image" in READER[Request([place], None)][1][0].sentence
+    assert "set-train-000000.tar: 0000.png is not a readable image" in READER[Request([place], None)][1][0].sentence
 
 
 def test_augmentation_is_torchvisions_and_depends_on_its_seed_alone(tmp_path: Path) -> None:

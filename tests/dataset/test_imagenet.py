@@ -97,8 +97,8 @@ def made(root: Path, what: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("stray", r"train/0/notes.txt is no image by its name: remove it, or dataset.damaged=skip"),
-        ("other class", "2 is a class of images to evaluate on, and of none to train on"),
+        ("stray", r"train/0/notes.txt does not have the suffix of an image: remove it, or dataset.damaged=skip"),
+        ("other class", "2 is a class of images to evaluate on, but not of training images"),
         ("no val", "none in val or validation or test to evaluate on: dataset.validation=N"),
         ("twice", r"dataset.class_subset=\['0', '0'\] must name each class once"),
         ("many", "dataset.validation=20 must be below 20"),
@@ -121,7 +121,7 @@ def test_what_makes_no_data_set_is_said(what: str, says: str, root: Path) -> Non
             {"root": ".", "augment": "none", "flip": False},
             "dataset.flip=false makes no sense with dataset.augment=none",
         ),
-        ({"root": ".", "size": 4}, r"dataset.size=4 must lie in \[8, 1024\]"),
+        ({"root": ".", "size": 4}, r"dataset.size=4 must be in \[8, 1024\]"),
     ],
 )
 def test_wrong_settings_of_a_folder_are_said(settings: dict[str, Any], says: str) -> None:

@@ -55,7 +55,7 @@ def test_classes_are_chosen_and_numbered_in_their_own_order(tmp_path: Path) -> N
     assert listing.chosen(found.classes, ("100", "9"), "") == ["9", "100"]
     some = found.read(listing.chosen(found.classes, 2, ""))
     assert some.of_classes(["10"]).label.tolist() == [0, 0]
-    with pytest.raises(ConfigError, match=r"only: 99 is no class here \(did you mean 9\?\)"):
+    with pytest.raises(ConfigError, match=r"only: 99 is not a class here \(did you mean 9\?\)"):
         listing.chosen(found.classes, ("99",), "only")
     with pytest.raises(ConfigError, match="only=4 must be at most 3, the number of classes"):
         listing.chosen(found.classes, 4, "only")
@@ -122,7 +122,7 @@ def damaged(tmp_path: Path, what: str) -> None:
         ("cut tar", "set-train-000000.tar is cut off"),
         ("no tar", "set-train-000000.tar cannot be read as tar"),
         ("long header", "a header of 2,097,"),
-        ("no label", "0000.cls holds '', and no label"),
+        ("no label", "0000.cls holds '', which is not a label"),
         ("secret labels", "a label is -1"),
     ],
 )

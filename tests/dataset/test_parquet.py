@@ -121,7 +121,7 @@ def test_a_label_out_of_range_is_named(tmp_path: Path, shard: Shard, label: int 
     path = shard(tmp_path / "train-0.parquet", PIXELS, [*LABELS[:19], label])
     with pytest.raises(ConfigError) as error:
         read(path)
-    assert str(error.value) == f"{path}: image 19 has the label {label}, which must lie in [0, 9]"
+    assert str(error.value) == f"{path}: image 19 has the label {label}, which must be in [0, 9]"
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path, shard: Shard) -> None:
@@ -166,5 +166,5 @@ def test_an_image_file_far_larger_than_its_pixels_is_refused_before_it_is_copied
 def test_a_row_group_that_says_too_much_is_refused_unread(shard, tmp_path, monkeypatch) -> None:
     path = shard(tmp_path / "train-0.parquet", [bytes(100)] * 7, [0] * 7)
     monkeypatch.setattr(parquet, "GROUP_BYTES", 100)
-    with pytest.raises(ConfigError, match="row group 0 says that it has"):
+    with pytest.raises(ConfigError, match="row group 0 claims to have"):
         parquet.read([path], 7, (3, 4, 4), 10, ("label",))

@@ -85,7 +85,7 @@ WRONG = {
     "has label 'cat'": [(gray(0), "cat")],
     "is a Tensor: it must be a pair": [gray(0)],
     "has images of uint8 and of float32": [(gray(0), 0), (torch.zeros(1, 2, 2), 0)],
-    "is another when it is asked for again": [(lambda: torch.rand(1, 2, 2), 0)] * 4,
+    "changes when it is read again": [(lambda: torch.rand(1, 2, 2), 0)] * 4,
     "cannot be read: ZeroDivisionError": [(lambda: 1 // 0, 0)],
 }
 
@@ -113,7 +113,9 @@ def test_an_augmentation_draws_for_each_image_of_each_step_and_moves_no_other_dr
 
 def test_an_augmentation_that_changes_the_shape_is_refused():
     made = option(PAIRS, augment={"_target_": f"{__name__}.smaller"})
-    with pytest.raises(ConfigError, match=r"smaller makes \(1, 1, 2\) torch.uint8 of a tensor \(1, 2, 2\)"):
+    with pytest.raises(
+        ConfigError, match=r"smaller turns a tensor \(1, 2, 2\) torch.uint8 into \(1, 1, 2\) torch.uint8"
+    ):
         made.open("cpu", 3, 0)
     with pytest.raises(ConfigError, match=r"smaller cannot be called: TypeError: .*unexpected keyword argument 'by'"):
         option(PAIRS, augment={"_target_": f"{__name__}.smaller", "by": 1}).open("cpu", 3, 0)

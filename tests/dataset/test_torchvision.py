@@ -121,7 +121,7 @@ def test_damaged_files_are_said(what: str, says: str, tmp_path: Path) -> None:
     ("settings", "says"),
     [
         ({"name": "MNISt"}, "dataset.name=MNISt is not known: choose MNIST, .*did you mean MNIST"),
-        ({"root": "nowhere"}, "dataset.root=nowhere is no folder"),
+        ({"root": "nowhere"}, "dataset.root=nowhere is not a folder"),
         ({"root": "."}, r". holds no MNIST: neither it nor MNIST has train-images-idx3-ubyte\(.gz\); dataset.download"),
         ({"limit": 31}, "dataset.limit=31 must be at most 30"),
     ],

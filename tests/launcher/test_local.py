@@ -30,7 +30,7 @@ def test_every_way_to_fail_is_named_and_the_others_are_done(folder) -> None:
     assert "1 of 4 runs done" in output
     assert output.count(": failed: RuntimeError: the network cannot be built") == 1
     assert 'faulty.py", line' in output
-    assert ": lost: killed by SIGKILL, as when memory runs out" in output
+    assert ": lost: killed by SIGKILL, often for lack of memory" in output
     assert ": lost: ended with code 3" in output
     logs = [line.split("log: ")[1] for line in output.splitlines() if "    log: " in line]
     assert len(logs) == 3
@@ -89,7 +89,7 @@ def test_a_failure_by_itself_stops_no_other(folder) -> None:
     assert "1 of 2 runs done" in output
     stopped = folder.sweep(*FAULTY, "model.how=raise,none", "seed=1", "fail_fast=true", code=1)
     assert "0 of 2 runs done" in stopped
-    assert ": not started: stopped before its turn" in stopped
+    assert ": not started: stopped before it started" in stopped
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -109,7 +109,7 @@ def test_runs_of_a_killed_client_go_on_and_another_client_leaves_them_alone(fold
     client.kill()
     client.wait()
     output = folder.sweep(*LONG, "seed=0", code=75)
-    assert f"being run elsewhere:\n  {run['id']}: process {run['pid']} on " in output
+    assert f"running elsewhere:\n  {run['id']}: process {run['pid']} on " in output
     assert folder.at_work()[0]["pid"] == run["pid"]
 
 

@@ -36,7 +36,7 @@ def test_a_search_is_told_validation_accuracy() -> None:
     ("words", "said"),
     [
         ([*WORDS, "hydra/sweeper=ax"], "hydra/sweeper=ax is not known: choose grids, .* or optuna"),
-        ([*WORDS, "hydra/launcher=joblib"], "hydra/launcher=joblib is not taken: hydra.launcher.workers=N"),
+        ([*WORDS, "hydra/launcher=joblib"], "hydra/launcher=joblib is not supported: hydra.launcher.workers=N"),
         pytest.param(SEARCH, "needs hydra.sweeper.direction=maximize", marks=needs_optuna),
         pytest.param([*SEARCH, "hydra.sweeper.direction=minimize"], "direction=maximize", marks=needs_optuna),
         pytest.param([*SEARCH, MAXIMIZE], "set dataset.validation=N", marks=needs_optuna),
@@ -61,7 +61,7 @@ def test_a_file_names_no_sweeper(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "defaults: [config, _self_]\nhydra: {mode: MULTIRUN, sweeper: {_target_: hydra_plugins.other.Sweeper}}\n"
     )
-    with pytest.raises(ConfigError, match=r"hydra/sweeper is hydra_plugins\.other\.Sweeper by a file"):
+    with pytest.raises(ConfigError, match=r"hydra/sweeper is hydra_plugins\.other\.Sweeper in a file"):
         start.sweep([*WORDS], [str(tmp_path)], "mine")
 
 

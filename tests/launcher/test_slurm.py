@@ -203,7 +203,7 @@ def test_a_drained_node_keeps_nobody_from_waiting(cluster, lab) -> None:
         ("hydra.launcher.partition=hihg", "partition=hihg is not known: choose main, high, short (did you mean high?)"),
         ("hydra.launcher.cpus_per_task=99", "--cpus-per-task=99 --requeue: allocation failure: Requested node config"),
         ("hydra.launcher.signal_delay_s=1000", "signal_delay_s=1000 must be below half of timeout_min=30"),
-        ("hydra.launcher.tasks_per_node=2", "2 tasks a job make no sense without distributed=ddp"),
+        ("hydra.launcher.tasks_per_node=2", "2 tasks per job make no sense without distributed=ddp"),
         ("hydra.launcher.timeout_min=soon", "hydra.launcher.timeout_min=soon: Value 'soon'"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_job_that_slurm_puts_back_is_waited_for(follow, state: str) -> None:
 )
 def test_a_job_that_waits_for_a_person_is_named(follow, reason: str) -> None:
     how, _ = follow((0, Job("PENDING", reason)))
-    assert how == f"SLURM job 7_0 waits for a person ({reason}): scontrol release or scancel it"
+    assert how == f"SLURM job 7_0 needs manual action ({reason}): scontrol release or scancel it"
 
 
 def test_a_job_that_waits_for_its_turn_is_not_given_up(follow) -> None:
@@ -93,7 +93,7 @@ def test_a_job_that_waits_for_its_turn_is_not_given_up(follow) -> None:
 
 def test_a_job_that_is_gone_is_named(follow) -> None:
     how, at = follow((0, Job("RUNNING")), (40, "gone"))
-    assert how == "SLURM job 7_0 is gone from the queue"
+    assert how == "SLURM job 7_0 disappeared from the queue"
     assert at >= 40 + SETTLE_SECONDS
 
 
@@ -101,14 +101,14 @@ def test_a_task_cancelled_while_it_waited_is_named(follow) -> None:
     how, _ = follow((0, Job("PENDING", "JobArrayTaskLimit")), (40, "gone"))
     assert how == "SLURM job 7_0: CANCELLED before it started"
     how, _ = follow((0, Job("PENDING", "Priority")), (20, Job("RUNNING")), (40, "gone"))
-    assert how == "SLURM job 7_0 is gone from the queue"
+    assert how == "SLURM job 7_0 disappeared from the queue"
 
 
 def test_a_silent_slurm_is_waited_for_but_not_for_ever(follow, capsys) -> None:
     how, _ = follow((0, Job("RUNNING")), (10, "silent"), (1000, Job("RUNNING")), (1100, Job("FAILED")))
     assert how == "SLURM job 7_0: FAILED"
     how, at = follow((0, "silent"))
-    assert how == "SLURM job 7_0 is gone from the queue"
+    assert how == "SLURM job 7_0 disappeared from the queue"
     assert at > PATIENCE_SECONDS
     assert capsys.readouterr().err.count("SLURM does not answer") == 2
 
@@ -146,7 +146,7 @@ def test_partition_limits(monkeypatch, name: str | None, minutes: int, sentence:
         ("sbatch: error: Unable to contact slurm controller (connect failure)", "SLURM cannot be reached, try again"),
         ("sbatch: error: Batch job submission failed: Socket timed out on send/recv", "SLURM cannot be reached"),
         ("allocation failure: Unexpected message; Communication connection failure", "SLURM cannot be reached"),
-        ("sbatch: error: invalid partition specified: nope", "SLURM takes no job with --mem=1G: invalid partition"),
+        ("sbatch: error: invalid partition specified: nope", "SLURM rejects a job with --mem=1G: invalid partition"),
     ],
 )
 def test_a_controller_that_is_away_is_not_taken_for_a_wrong_setting(said: str, sentence: str, monkeypatch) -> None:

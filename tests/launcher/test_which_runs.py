@@ -52,7 +52,7 @@ def test_a_run_in_two_spellings_trains_once_and_that_is_said(tmp_path: Path, cap
     trained, ended = sweep(tmp_path, "optimizer.weight_decay=0,0.0,-0.0,0e0,0.00")
     assert (len(trained), ended) == (1, 1)
     said = capsys.readouterr().err
-    assert "optimizer.weight_decay=0.0 is the same run in other words: it trains once\n" in said
+    assert "optimizer.weight_decay=0.0 is the same run as another: it trains once\n" in said
     assert "... and 1 more\n1 run\n" in said
 
 

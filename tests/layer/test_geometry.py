@@ -162,7 +162,7 @@ def test_geometry_of_a_module():
 )
 def test_no_geometry_of_other_modules(module):
     assert not has_geometry(module)
-    with pytest.raises(TypeError, match="no sparse layer is made of"):
+    with pytest.raises(TypeError, match="cannot make a sparse layer from"):
         geometry(module)
 
 

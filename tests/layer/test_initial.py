@@ -67,7 +67,7 @@ def test_a_dense_network_may_start_as_a_sparse_one_with_every_connection():
 
 def test_dense_starts_alone_have_a_choice_of_initialization():
     words = ["model=mlp", "dataset=digits", "sparsity=0.9", "initialization=fan_in"]
-    with pytest.raises(ConfigError, match="initialization=fan_in makes no sense with method=gse: it always is so"):
+    with pytest.raises(ConfigError, match="initialization=fan_in makes no sense with method=gse, which always uses it"):
         compose(["method=gse", *words])
     layers = assemble(compose(["method=snip", *words]), torch.device("cpu")).layers
     assert layers[0].values().std().item() == pytest.approx(64**-0.5, rel=0.05)

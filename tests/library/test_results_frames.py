@@ -80,7 +80,7 @@ def test_a_figure_is_drawn_as_asked() -> None:
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
-        (lambda: library.runs("reslts"), r"RESULTS=reslts is no folder \(did you mean results\?\)"),
+        (lambda: library.runs("reslts"), r"RESULTS=reslts is not a folder \(did you mean results\?\)"),
         (lambda: library.epochs("results", "were=grow:gse"), "did you mean where"),
         (
             lambda: library.table("results", "where=grow:gradient"),

@@ -205,8 +205,8 @@ def test_a_copy_of_the_network_is_a_network_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"method": "lth"}, "method=lth trains several times, which only a run can give it: use dstrun.train"),
-        ({"method": "snip"}, "method=snip passes samples of its own"),
+        ({"method": "lth"}, "method=lth trains several times, which only dstrun.train supports"),
+        ({"method": "snip"}, "method=snip needs additional forward passes"),
         ({"method": "str", "sparsity": 0}, "method=str computes weights from parameters of its own"),
         ({"method": "topkast"}, "method=topkast computes weights from parameters of its own"),
         ({"method": "thin"}, "method=thin has no sparse layer"),
@@ -217,7 +217,7 @@ def test_a_copy_of_the_network_is_a_network_alone() -> None:
         ({"method": "gse", "backend": "auto"}, "backend=auto measures layers"),
         ({"method": "gse", "sparsity": 2}, "sparsity=2"),
         ({"method": "gse", "steps": 0}, "steps=0 must be a whole number"),
-        ({"epochs": 3}, "epochs=3 is not for a Sparsifier: choose method"),
+        ({"epochs": 3}, "epochs=3 does not apply to a Sparsifier: choose method"),
         ({"sparsty": 0.3}, "did you mean sparsity"),
     ],
     ids=str,

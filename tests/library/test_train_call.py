@@ -107,7 +107,7 @@ def test_a_run_that_fails_is_raised() -> None:
         (["table"], "table is a verb"),
         (["sparsty=0.9"], "did you mean sparsity"),
         (["distributed=ddp"], "distributed=ddp is for the command line"),
-        (["hydra.sweeper.params={}"], "acts on sweeps alone"),
+        (["hydra.sweeper.params={}"], "only applies to sweeps"),
     ],
 )
 def test_what_cannot_be_run_is_said(words: list[str], said: str) -> None:

@@ -30,9 +30,9 @@ def test_a_function_is_called_with_its_settings_and_a_class_is_made_with_them():
 
 
 WRONG = {
-    "gives a tensor of shape (4,)": lambda x, y: cross_entropy(x, y, reduction="none"),
-    "gives float": lambda x, y: 1.0,
-    "gives a number without gradient": lambda x, y: cross_entropy(x.detach(), y),
+    "returns a tensor of shape (4,)": lambda x, y: cross_entropy(x, y, reduction="none"),
+    "returns float": lambda x, y: 1.0,
+    "returns a number without gradient": lambda x, y: cross_entropy(x.detach(), y),
     "is not the mean over samples": lambda x, y: cross_entropy(x, y, reduction="sum"),
     "cannot be called with logits (4, 3) and labels (4)": lambda x, y: x @ y,
 }

@@ -60,7 +60,7 @@ def test_relu_in_place_leaves_what_backward_needs():
 
 @pytest.mark.parametrize("image", [(1, 8, 8), (3, 32, 31)])
 def test_smaller_images_are_refused(image):
-    with pytest.raises(ConfigError, match=rf"vgg16_small take images of at least 32x32, not .* {image[1]}x{image[2]}:"):
+    with pytest.raises(ConfigError, match=rf"vgg16_small need images of at least 32x32, not .* {image[1]}x{image[2]}:"):
         VGG16(base=16).build(image, 10)
 
 
@@ -86,5 +86,5 @@ def test_vgg19_layers_in_order():
 
 def test_vgg19_gradients_flow_and_smaller_images_are_refused(learns):
     learns(VGG19(width=0.125), (1, 16, 16), 10, batch=8)
-    with pytest.raises(ConfigError, match=r"^model=vgg19 takes images of at least 16x16, not .* 16x15:"):
+    with pytest.raises(ConfigError, match=r"^model=vgg19 needs images of at least 16x16, not .* 16x15:"):
         VGG19().build((1, 16, 15), 10)

@@ -26,7 +26,7 @@ def test_builds_adam_with_ages(option, decoupled):
     [
         ([0.9], "optimizer.betas=[0.9] must be two numbers"),
         ([0.9, 0.99, 0.999], "optimizer.betas=[0.9, 0.99, 0.999] must be two numbers"),
-        ([0.9, 1], "optimizer.betas=1 must lie in [0, 1)"),
+        ([0.9, 1], "optimizer.betas=1 must be in [0, 1)"),
         (0.9, "optimizer.betas=0.9 must be a list such as [1,2]"),
     ],
 )

@@ -69,7 +69,7 @@ def test_the_rate_is_positive_rises_in_warmup_and_never_after(schedule, warmup, 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"lr": 0}, "optimizer.lr=0 must lie in (0, 1e+06]"),
+        ({"lr": 0}, "optimizer.lr=0 must be in (0, 1e+06]"),
         ({"weight_decay": -1e-4}, "optimizer.weight_decay=-0.0001 must be at least 0"),
         (
             {"lr_schedule": "cosin"},
@@ -77,9 +77,9 @@ def test_the_rate_is_positive_rises_in_warmup_and_never_after(schedule, warmup, 
         ),
         ({"lr_milestones": [0.6, 0.4]}, "optimizer.lr_milestones=[0.6, 0.4] must increase"),
         ({"lr_milestones": [0.4, 0.4]}, "optimizer.lr_milestones=[0.4, 0.4] must increase"),
-        ({"lr_milestones": [0.4, 1.4]}, "optimizer.lr_milestones=1.4 must lie in [0, 1]"),
-        ({"lr_drop": 0}, "optimizer.lr_drop=0 must lie in (0, 1]"),
-        ({"lr_warmup": 1}, "optimizer.lr_warmup=1 must lie in [0, 1)"),
+        ({"lr_milestones": [0.4, 1.4]}, "optimizer.lr_milestones=1.4 must be in [0, 1]"),
+        ({"lr_drop": 0}, "optimizer.lr_drop=0 must be in (0, 1]"),
+        ({"lr_warmup": 1}, "optimizer.lr_warmup=1 must be in [0, 1)"),
     ],
 )
 def test_wrong_settings(optimizer, wrong, message):

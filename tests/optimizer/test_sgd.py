@@ -19,7 +19,7 @@ def test_builds_the_torch_optimizer():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"momentum": 1}, "optimizer.momentum=1 must lie in [0, 1)"),
+        ({"momentum": 1}, "optimizer.momentum=1 must be in [0, 1)"),
         ({"nesterov": True, "momentum": 0}, "optimizer.nesterov=true makes no sense with optimizer.momentum=0"),
         ({"nesterov": 1}, "optimizer.nesterov=1 must be true or false"),
     ],

@@ -50,8 +50,7 @@ def test_growth_by_gradients_is_refused(grow, backend, batch):
     with pytest.raises(ConfigError) as error:
         compose(["prune=importance", f"grow={grow}", f"backend={backend}", f"method.batch={batch}"])
     assert str(error.value) == (
-        f"prune=importance makes no sense with grow={grow}: both need the gradient of an update, "
-        "which is taken for growth"
+        f"prune=importance makes no sense with grow={grow}: both need the gradient at an update, and growth takes it"
     )
 
 

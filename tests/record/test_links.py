@@ -61,7 +61,10 @@ def test_a_run_is_not_held_through_a_link(name: str, tmp_path: Path, victim: Pat
     path = folder.path / name
     path.parent.mkdir(parents=True)
     path.symlink_to(victim if name else elsewhere)
-    with pytest.raises(ConfigError, match="symbolic link, through which nothing is written") as refused, folder.owned():
+    with (
+        pytest.raises(ConfigError, match="symbolic link, which dstrun does not write through") as refused,
+        folder.owned(),
+    ):
         pass
     assert str(path) in str(refused.value)
     assert victim.read_text() == "mine"
@@ -97,5 +100,5 @@ def test_a_sweep_writes_through_no_link(
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "record.json")
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         bounded.content(tmp_path / "record.json")

@@ -123,7 +123,7 @@ def test_another_machine_that_fell_silent_is_taken_over(
 ) -> None:
     leave_note(tmp_path, age=SILENT_SECONDS + 60)
     take(tmp_path)
-    said = f"{tmp_path.name} is taken over from process 7 on node7: no sign of life for 6 minutes"
+    said = f"{tmp_path.name} is taken over from process 7 on node7: no heartbeat for 6 minutes"
     assert [record.message for record in caplog.records] == [said]
 
 

@@ -79,7 +79,7 @@ def test_another_runs_record_under_this_name_is_refused(words: list[str]) -> Non
         "config": other.config, "accuracy": {"top1": 5.0},
     }  # fmt: skip
     sealed.write(folder.path / "record.json", record)
-    with pytest.raises(ConfigError, match="is of another configuration or code under this name"):
+    with pytest.raises(ConfigError, match="belongs to another configuration or code under this name"):
         folder.record()
     sealed.write(folder.path / "record.json", record | {"config": folder.config})
     assert folder.record()
@@ -108,7 +108,7 @@ def test_a_damaged_record_is_made_again_and_kept(words: list[str], caplog: pytes
     path.write_bytes(path.read_bytes().replace(b'"top1": ', b'"top1": 1', 1))
     ((found,), (warning,)) = (load.runs(folder.path), load.warnings(load.runs(folder.path)))
     assert (found.record, found.state) == (None, "damaged")
-    assert "is damaged: its checksum is another" in warning
+    assert "is damaged: its checksum does not match" in warning
     again = run(compose(words)).record
     assert first
     assert again
@@ -179,7 +179,7 @@ def test_many_rows_are_checked_and_a_run_that_lost_them_starts_again(
     (first.folder.path / "record.json").unlink()
     (first.folder.path / "topology.csv").write_text("")
     assert run(compose(words)).record["rows"]["topology.csv"] == first.record["rows"]["topology.csv"]  # type: ignore[index]
-    assert "the run starts again" in caplog.text
+    assert "the run starts from scratch" in caplog.text
 
 
 def test_another_torch_continues_and_is_on_record(

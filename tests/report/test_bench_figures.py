@@ -128,7 +128,7 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     if not text:
         assert bench.plot(bench.read(file), tmp_path / "no.png") is None
         return
-    with pytest.raises(ConfigError, match="is no file of dstrun bench"):
+    with pytest.raises(ConfigError, match="is not a file of dstrun bench"):
         bench.read(file)
 
 

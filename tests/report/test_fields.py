@@ -37,12 +37,12 @@ def test_a_field_by_its_name(sweep: list[load.Run], name: str, key: str) -> None
 
 
 def test_a_name_that_several_keys_end_with_is_refused(sweep: list[load.Run]) -> None:
-    with pytest.raises(ConfigError, match=r"value=train may be flops\.train, seconds\.train: say which"):
+    with pytest.raises(ConfigError, match=r"value=train may be flops\.train, seconds\.train: name one of them"):
         resolve("train", sweep, "value=")
 
 
 def test_an_unknown_name_is_told_with_the_nearest(sweep: list[load.Run]) -> None:
-    with pytest.raises(ConfigError, match=r"rows=metod is no field of these runs \(did you mean method\?\)"):
+    with pytest.raises(ConfigError, match=r"rows=metod is not a field of these runs \(did you mean method\?\)"):
         resolve("metod", sweep, "rows=")
 
 
@@ -67,9 +67,9 @@ def test_nothing_and_truth_values_can_be_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("condition", "said"),
     [
-        ("method", "where=method is no condition: write where=FIELD:VALUE,VALUE or where=FIELD>=VALUE"),
-        ("sparsity>much", "where=sparsity>much compares with much, which is no number"),
-        ("methd:gse", r"where=methd is no field of these runs \(did you mean method\?\)"),
+        ("method", "where=method is not a condition: write where=FIELD:VALUE,VALUE or where=FIELD>=VALUE"),
+        ("sparsity>much", "where=sparsity>much compares with much, which is not a number"),
+        ("methd:gse", r"where=methd is not a field of these runs \(did you mean method\?\)"),
     ],
 )
 def test_what_is_no_condition_is_told(sweep: list[load.Run], condition: str, said: str) -> None:

@@ -74,9 +74,9 @@ def test_a_run_without_record_is_not_done(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"schema": 1, "id', "is damaged: no JSON"),
-        ("[]", "no JSON object"),
-        ("\xff", "is damaged: no UTF-8"),
+        ('{"schema": 1, "id', "is damaged: not JSON"),
+        ("[]", "not a JSON object"),
+        ("\xff", "is damaged: not UTF-8"),
         ('{"schema": 0}', "it has schema 0, and this version reads 2 and older"),
         ('{"schema": 1, "state": "done"}', "it lacks id"),
     ],
@@ -109,7 +109,7 @@ def test_a_diverged_accuracy_is_no_result(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(results: Path) -> None:
-    with pytest.raises(ConfigError, match=r"reslts is no folder \(did you mean results\?\)"):
+    with pytest.raises(ConfigError, match=r"reslts is not a folder \(did you mean results\?\)"):
         load.runs(results.parent / "reslts")
 
 
@@ -179,7 +179,7 @@ def test_rows_of_an_unfinished_run_are_believed_as_far_as_its_status_vouches(tmp
     file = folder.path / "metrics.csv"
     file.write_bytes(file.read_bytes().replace(b"\n1,1,1,1,", b"\n1,1,1,7,"))
     load.metrics(run)
-    assert f"{file} is damaged: its checksum is another" in capsys.readouterr().err
+    assert f"{file} is damaged: its checksum does not match" in capsys.readouterr().err
 
 
 def test_thousands_of_folders(tmp_path: Path) -> None:

@@ -38,6 +38,6 @@ def test_your_own_names_win() -> None:
 
 
 def test_sentences_have_no_keys() -> None:
-    said = worded("not all trained alike: optimizer.lr_drop 0.1 (dense, set), 0.2 (rigl); differs: dataset.limit=null")
-    assert said == "not all trained alike: learning rate drop 0.1 (Dense, SET), 0.2 (RigL); differs: all images"
+    said = worded("training differs: optimizer.lr_drop 0.1 (dense, set), 0.2 (rigl); differs: dataset.limit=null")
+    assert said == "training differs: learning rate drop 0.1 (Dense, SET), 0.2 (RigL); differs: all images"
     assert worded("a set of random seeds, 0.5, Fig. 6, record.") == "a set of random seeds, 0.5, Fig. 6, record."

@@ -20,7 +20,7 @@ def test_a_run_is_shown_by_its_words_settings_numbers_and_files(capsys: pytest.C
     record = json.loads((GSE / "record.json").read_text())
     assert lines[0] == f"id {record['id']}"
     assert "state done" in lines
-    assert any(line.startswith("words dstrun model=vgg16_small dataset=cifar10 method=gse ") for line in lines)
+    assert any(line.startswith("command dstrun model=vgg16_small dataset=cifar10 method=gse ") for line in lines)
     assert "optimizer.lr 0.05" in lines
     assert "grow gse" in lines
     assert f"top-1 {record['accuracy']['top1']:.2f} %" in lines

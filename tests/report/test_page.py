@@ -222,7 +222,7 @@ def test_environment_counts_runs(results: Path) -> None:
         ([("gse", 0), ("dense", 0)], "How does GSE compare with dense training for ResNet-56 on CIFAR-10?"),
         ([("dense", 0.0)], "How well does dense training do for ResNet-56 on CIFAR-10?"),
         ([("rigl", 0.9), ("set", 0.9)], "How do SET and RigL compare for ResNet-56 on CIFAR-10, at 90 % sparsity?"),
-        ([], "What came of these runs?"),
+        ([], "What are the results of these runs?"),
     ],
 )  # fmt: skip
 def test_the_question_is_made_of_what_varies(tmp_path: Path, runs: list[tuple[str, float]], asked: str) -> None:

@@ -333,16 +333,16 @@ def test_imported_numbers_keep_what_they_are_of() -> None:
         (ROW.replace("88.1", "88.1 %"), "line 2: value=88.1 % must be a number"),
         (ROW.replace("88.1", "nan"), "line 2: value=nan must be a number"),
         (ROW.replace("88.1", ""), "line 2: value is empty, and no note says why"),
-        (ROW.replace("0.98", "98"), "line 2: sparsity=98 must lie in [0, 1)"),
+        (ROW.replace("0.98", "98"), "line 2: sparsity=98 must be in [0, 1)"),
         (ROW.replace("0.2", "-0.2"), "line 2: std=-0.2 must be at least 0"),
         (ROW.replace("200", "1.5"), "line 2: epochs=1.5 must be a whole number"),
         (ROW.replace("verified", "verifed"), "(did you mean verified?)"),
         (ROW.replace("Us", ""), "line 2: source is empty"),
         (
             ROW.replace("er,,", "er,gamma 2,"),
-            "line 2: settings=gamma 2 must be words as",
+            "line 2: settings=gamma 2 must be overrides as",
         ),
-        (f"{ROW}\n{ROW}", "line 3 says again what line 2 says"),
+        (f"{ROW}\n{ROW}", "line 3 repeats line 2"),
     ],
 )
 def test_a_wrong_row_is_named_in_one_sentence(tmp_path: Path, row: str, said: str) -> None:
@@ -366,7 +366,7 @@ def test_a_wrong_file_is_named_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lacks the column value"):
         read(file)
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="is no CSV file"):
+    with pytest.raises(ConfigError, match="is not a CSV file"):
         read(file)
 
 

@@ -48,12 +48,12 @@ def test_rows_tell_each_run_apart(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "default")
     assert render(rows[:4], status.COLUMNS, "md") == "\n".join(
         [
-            "| run | state   | epoch |   top1 |    ETA | epoch time | peak memory | host  | job  | message           |",
-            "| --- | ------- | ----: | -----: | -----: | ---------: | ----------: | ----- | ---- | ----------------- |",
-            "| a   | done    | 30/30 | 90.10% |      - |     31.7 s |     60.1 MB | node1 | -    | -                 |",
-            "| b   | running |  3/10 | 50.10% | 1m 20s |     12.0 s |     64.0 MB | h     | 12_0 | -                 |",
-            "| c   | lost    |  3/10 | 50.10% |      - |     12.0 s |     64.0 MB | h     | -    | never a heartbeat |",
-            "| d   | failed  |     - |      - |      - |          - |           - | -     | -    | loss is nan       |",
+            "| run | state   | epoch |   top1 |    ETA | epoch time | peak memory | host  | job  | message          |",
+            "| --- | ------- | ----: | -----: | -----: | ---------: | ----------: | ----- | ---- | ---------------- |",
+            "| a   | done    | 30/30 | 90.10% |      - |     31.7 s |     60.1 MB | node1 | -    | -                |",
+            "| b   | running |  3/10 | 50.10% | 1m 20s |     12.0 s |     64.0 MB | h     | 12_0 | -                |",
+            "| c   | lost    |  3/10 | 50.10% |      - |     12.0 s |     64.0 MB | h     | -    | no heartbeat yet |",
+            "| d   | failed  |     - |      - |      - |          - |           - | -     | -    | loss is nan      |",
         ]
     )
     assert rows[4]["state"] == "damaged"
@@ -73,7 +73,7 @@ def test_totals_of_nothing() -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere is no folder"):
+    with pytest.raises(ConfigError, match="nowhere is not a folder"):
         rows_of(tmp_path / "nowhere")
 
 
@@ -94,7 +94,7 @@ def test_a_process_that_has_gone_from_this_machine_is_lost_at_once(tmp_path: Pat
     write_status(tmp_path, "gone", "running", heartbeat=1000.0, host=here, pid=ended.pid)
     write_status(tmp_path, "odd", "running", heartbeat=1000.0, host=here, pid="x")
     assert states_of(tmp_path) == {"alive": "running", "elsewhere": "running", "gone": "lost", "odd": "running"}
-    assert rows_of(tmp_path / "gone")[0]["message"] == f"process {ended.pid} has gone"
+    assert rows_of(tmp_path / "gone")[0]["message"] == f"process {ended.pid} has ended without a final status"
 
 
 def test_a_preempted_run_is_interrupted_however_long_ago(tmp_path: Path) -> None:

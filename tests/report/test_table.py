@@ -24,10 +24,10 @@ MD = """\
 | rigl   |              - |     91.1 ± 0.2 (3) |     89.5 ± 0.4 (3) |           86.2 ± 0.3 (3) |
 | gse    |              - | **91.2 ± 0.2** (3) | **90.0 ± 0.2** (3) | **87.3 ± 0.2** (2 of 3)† |
 
-- (n of N): fewer seeds are finished than were begun or than another cell of the block has
+- (n of N): n seeds have finished, of N that were started or that another cell of the block has
 - † not finished: resnet56-cifar10-gse-s0.98-seed2-77aa01 (failed)
 - top-1 accuracy in percent on the test split: \
-mean ± sample standard deviation over seeds (n) at the final epoch, never best on test
+mean ± sample standard deviation over seeds (n) at the final epoch, not the best epoch on test
 - all rows: backend masked (simulated on dense storage)"""
 
 LATEX = r"""% In the preamble: \usepackage[utf8]{inputenc} \usepackage[T1]{fontenc}
@@ -128,7 +128,7 @@ def test_repeats_are_told_of(results: Path) -> None:
     text = table.build(load.runs(results)).render()
     assert "90.4 ± 0.3 (3)" in text
     assert (
-        "- left out, as they repeat the configuration and the seed of another: resnet56-cifar10-set-s0.9-seed0" in text
+        "- left out, as they duplicate configuration and seed of another run: resnet56-cifar10-set-s0.9-seed0" in text
     )
 
 
@@ -231,8 +231,8 @@ def test_seconds_of_several_devices_are_not_averaged_and_accuracies_are(tmp_path
     assert {value: mean for value, mean in shown.items() if value.startswith("seconds.")} == dict.fromkeys(
         (value for value in shown if value.startswith("seconds.")), None
     )
-    (note,) = [note for note in built.notes if "is not averaged" in note]
-    assert note.startswith("seconds: what was measured in several ways is not averaged, accuracies are: ")
+    (note,) = [note for note in built.notes if "so not averaged" in note]
+    assert note.startswith("seconds: measured in several ways, so not averaged (accuracies are): ")
     assert "cpu, 2 threads" in note
 
 

@@ -71,7 +71,7 @@ def test_a_setting_as_a_column_does_not_split(tmp_path: Path) -> None:
     built = table.build(load.runs(tmp_path), options=Options(columns="epochs"))
     assert body(built) == [["method", "30", "60"], ["set", "**83.0** (1)", "**86.0** (1)"],
                            ["gse", "**83.0** (1)", "**86.0** (1)"]]  # fmt: skip
-    assert "not all trained alike" not in built.render()
+    assert "training differs" not in built.render()
 
 
 def test_rows_trained_otherwise_are_told_of(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_rows_trained_otherwise_are_told_of(tmp_path: Path) -> None:
     write(tmp_path, record_of("rigl", 0.9, 0, 80.0, epochs=30))
     write(tmp_path, record_of("gse", 0.9, 0, 80.0, epochs=60, batch_size=64))
     assert (
-        "- resnet56 on cifar10 (test): not all trained alike: batch_size 128 (set, rigl), 64 (gse); "
+        "- resnet56 on cifar10 (test): training differs: batch_size 128 (set, rigl), 64 (gse); "
         "epochs 30 (set, rigl), 60 (gse)"
     ) in table.build(load.runs(tmp_path)).render()
 
@@ -102,7 +102,7 @@ def test_several_values(sweep: list[load.Run]) -> None:
 
 
 def test_a_value_that_is_no_number_is_refused(sweep: list[load.Run]) -> None:
-    with pytest.raises(ConfigError, match=r"value=memory\.how is no number: of the runs here it is cpu allocator"):
+    with pytest.raises(ConfigError, match=r"value=memory\.how is not a number: in these runs it is cpu allocator"):
         table.build(sweep, options=Options(values="memory.how"))
 
 
@@ -153,7 +153,7 @@ def test_an_ambiguous_reference_is_none(tmp_path: Path) -> None:
 
 
 def test_an_unknown_reference_is_told(sweep: list[load.Run]) -> None:
-    with pytest.raises(ConfigError, match=r"--against dens is no method of these runs \(did you mean dense\?\)"):
+    with pytest.raises(ConfigError, match=r"--against dens is not a method of these runs \(did you mean dense\?\)"):
         table.build(sweep, options=Options(against="dens"))
 
 

@@ -36,7 +36,7 @@ def test_a_cell_is_marked_and_does_not_compete(runs: list[load.Run]) -> None:
     assert "| dsr    | 95.5 ± 0.7 (2)‡ at 61.2% |" in text
     assert "| gse    |       **92.5 ± 0.7** (2) |" in text
     assert text.count("‡") == 2
-    assert "bold nor in the way of what is: dsr at 90% (61.2%)\n" in text
+    assert "neither bold nor compared for it: dsr at 90% (61.2%)\n" in text
     assert "**95" not in table.build(runs, options=Options(significant=True)).render("md")
     assert r"$95.5 \pm 0.7$$\ddagger$ at 61.2\%" in table.build(runs).render("latex")
 

@@ -221,7 +221,7 @@ def sweep(tmp_path: Path) -> Path:
 def test_leaving_restores_the_terminal(leave, code: int, sweep: Path) -> None:
     terminal = Terminal(["status", "--watch", str(sweep)], 80, 24)
     terminal.until(b"more running")
-    assert b"q leaves" in terminal.seen
+    assert b"q quits" in terminal.seen
     assert HIDE in terminal.seen
     assert b"\x1b[36m" in terminal.seen
     leave(terminal)

@@ -14,7 +14,8 @@ def said(*words: str) -> str:
 def test_a_dense_first_layer_is_said_with_the_sparsity_that_is_real():
     # 64 x 300 dense; of 300 x 100 and 100 x 10 a tenth: 22,300 of 50,200 are left.
     assert said("method=dsr", "allocation=uniform") == (
-        "sparsity=0.9 was asked for; 55.6 % of prunable weights are zero, as allocation=uniform keeps the first layer "
+        "the target is sparsity=0.9, but 55.6 % of prunable weights are zero, as allocation=uniform keeps the "
+        "first layer "
         "dense on top"
     )
     assert "55.6 % of prunable weights will be zero" in said("method=gmp", "allocation=uniform")
@@ -27,7 +28,8 @@ def test_what_is_as_asked_is_not_told(method):
 
 def test_whole_channels_far_below_the_budget_are_said():
     assert said("method=thinet", "sparsity=0.99") == (
-        "sparsity=0.99 was asked for; 99.040 % of prunable weights will be zero, as method=thinet keeps whole channels"
+        "the target is sparsity=0.99, but 99.040 % of prunable weights will be zero, as method=thinet keeps "
+        "whole channels"
     )
 
 

@@ -57,12 +57,15 @@ def test_other_splits_are_other_numbers(trained, capsys):
     [
         (["dataset=cifar10", "dataset.root=here"], "dataset has images of 3x32x32, and the network takes 1x8x8"),
         (["dataset=torchvision", "dataset.name=KMNIST"], "dataset has images of 1x28x28, and the network takes 1x8x8"),
-        (["dataset.limt=3"], "dataset.limt is no setting of this dataset"),
+        (["dataset.limt=3"], "dataset.limt is not a setting of this dataset"),
         (["dataset.validation=-1"], "dataset.validation=-1 must be at least 0"),
         (["dataset=digit"], "dataset=digit is not known"),
         (["epochs=3"], "epochs=3 makes no sense here: choose dataset=, dataset.KEY= or device="),
         (["~dataset.limit"], "~dataset.limit makes no sense here"),
-        (["--split", "val"], "--split val has no images, as none were held out: dataset.validation=N names how many"),
+        (
+            ["--split", "val"],
+            "--split val has no images, as none were held out: set dataset.validation=N to hold out N",
+        ),
         (["device=gpu"], "device=gpu is not known"),
     ],
 )
@@ -82,4 +85,4 @@ def test_other_numbers_than_the_record_has_are_said(trained, capsys):
         assert main(["eval", trained[1].id]) == 0
     finally:
         path.write_bytes(before)
-    assert "the record has other numbers" in capsys.readouterr().err
+    assert "the numbers differ from the record" in capsys.readouterr().err

@@ -40,9 +40,9 @@ def test_by_folder_id_and_beginning(results):
     ("word", "sentence"),
     [
         ("mlp-digits-gse-s0.8-seed1", r"may be any of 2 runs: write more of the id, or the folder \(results/default/"),
-        ("mlp-digit-gse-s0.8-seed2", r"no id below results begins so"),
-        ("elsewhere/mlp", r"is no run's folder, and no id below elsewhere begins so"),
-        ("", r"is no run's folder"),
+        ("mlp-digit-gse-s0.8-seed2", r"no id in results begins with it"),
+        ("elsewhere/mlp", r"is not the folder of a run, and no id in elsewhere begins with it"),
+        ("", r"is not the folder of a run"),
     ],
 )
 def test_what_is_no_run_is_said(word, sentence):
@@ -57,7 +57,7 @@ def test_a_run_that_has_not_finished_is_said(results):
     with pytest.raises(ConfigError, match=r"has not finished \(it is interrupted\)"):
         find("begun")
     (folder / "record.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"record.json is damaged: no JSON"):
+    with pytest.raises(ConfigError, match=r"record.json is damaged: not JSON"):
         find("begun")
 
 

@@ -23,7 +23,7 @@ def test_amounts_of_memory(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["8", "GB", "-1GB", "8 GX", "0MB", ""])
 def test_what_is_no_amount_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=rf"fit={text} is no amount of memory"):
+    with pytest.raises(ConfigError, match=rf"fit={text} is not an amount of memory"):
         fitting.parse(text)
 
 
@@ -77,4 +77,4 @@ def test_techniques_are_added_until_it_fits_and_only_those_it_takes(monkeypatch:
     assert found(500)["words"] == ["precision=bf16"]
     assert found(320)["words"] == ["seed=7", "precision=bf16"]
     assert not found(100)["fits"]
-    assert found(320)["what"] == "techniques, with other numbers"
+    assert found(320)["what"] == "techniques, which change the numbers"

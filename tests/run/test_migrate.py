@@ -131,7 +131,7 @@ def test_a_run_in_use_is_left(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_of_another_kind_is_left(tmp_path: Path) -> None:
     old_run(tmp_path, state="interrupted", sparsity="much")
-    assert str(carried(tmp_path)[0].row["note"]).startswith("its configuration is of another kind")
+    assert str(carried(tmp_path)[0].row["note"]).startswith("its configuration has an unknown form")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_run_of_own_code_is_carried_only_with_that_code(tmp_path: Path, monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     old_run(tmp_path, prune={"_target_": "own_prune.Mine"})
     (item,) = carried(tmp_path)
-    assert item.row["note"] == "it is of your own own_prune, and with which code is not on record or has changed"
+    assert item.row["note"] == "it uses your own own_prune, whose code is not on record or has changed"
 
 
 def test_a_folder_that_was_named_by_hand_is_left(tmp_path: Path) -> None:

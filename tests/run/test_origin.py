@@ -120,7 +120,7 @@ def test_what_does_not_go_together_is_said_before_torch(trained, which, words, s
 
 
 def test_more_connections_than_there_are_and_other_images_are_refused(trained):
-    with pytest.raises(ConfigError, match=r"connections in \S+, and [\d,]+ are asked for: raise sparsity"):
+    with pytest.raises(ConfigError, match=r"connections in \S+, and [\d,]+ are needed: raise sparsity"):
         begun(trained[1], "method=static", ERK, "sparsity=0.5")
     with pytest.raises(ConfigError, match=r"has a network of other shapes: for other images, or more or fewer classes"):
         begun(trained[2], "method=dense", "sparsity=0", "dataset=cifar10")
@@ -129,9 +129,11 @@ def test_more_connections_than_there_are_and_other_images_are_refused(trained):
 def test_a_run_without_weights_is_refused(trained):
     kept = trained[2].checkpoint.rename(trained[0] / "aside.pt")
     try:
-        with pytest.raises(ConfigError, match=r"checkpoint.pt is not there: the weights of this run were not kept"):
+        with pytest.raises(ConfigError, match=r"checkpoint.pt is missing: the weights of this run were not kept"):
             compose([*COMMON, f"init={trained[2].id}"])
     finally:
         kept.rename(trained[2].checkpoint)
-    with pytest.raises(ConfigError, match=r"init=nothing is no run's folder, and no id below results begins so"):
+    with pytest.raises(
+        ConfigError, match=r"init=nothing is not the folder of a run, and no id in results begins with it"
+    ):
         compose([*COMMON, "init=nothing"])

@@ -149,7 +149,7 @@ def test_attention_of_pytorch_gets_its_own_names_back(trained):
         for source in (folder, "a.safetensors", "b.safetensors"):
             torch.testing.assert_close(dstrun.load(source)(images()), plain(images()), rtol=1e-5, atol=1e-5)
     (trained[0] / "attending.py").write_text((trained[0] / "attending.py").read_text() + "\n")
-    with pytest.raises(ConfigError, match="your own attending, whose code is not what it was then"):
+    with pytest.raises(ConfigError, match="your own attending, whose code has changed since"):
         dstrun.load("a.safetensors")
 
 
@@ -161,7 +161,7 @@ def test_a_damaged_file_is_refused(trained, form, kind):
     data = bytearray(path.read_bytes())
     for end in (len(data) // 2, 40, 0):
         path.write_bytes(data[:end])
-        with pytest.raises(ConfigError, match=f"damaged.{kind} is damaged, or no file of dstrun weights"):
+        with pytest.raises(ConfigError, match=f"damaged.{kind} is damaged, or not a file of dstrun weights"):
             dstrun.load(path)
     data[-3000 if kind == "pt" else -5] ^= 1
     path.write_bytes(data)
@@ -184,13 +184,13 @@ def test_other_weights_than_the_record_has_are_refused(trained):
     try:
         state["model"]["fc3.bias"][0] += 1
         torch.save(state, sparse.checkpoint)
-        with pytest.raises(ConfigError, match=r"checkpoint.pt has other weights than those the record is of"):
+        with pytest.raises(ConfigError, match=r"checkpoint.pt has other weights than those of the record"):
             dstrun.load(sparse.id)
         sparse.checkpoint.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ConfigError, match=r"checkpoint.pt is damaged: the weights of this run are lost"):
             dstrun.load(sparse.id)
         sparse.checkpoint.unlink()
-        with pytest.raises(ConfigError, match=r"checkpoint.pt is not there: the weights of this run were not kept"):
+        with pytest.raises(ConfigError, match=r"checkpoint.pt is missing: the weights of this run were not kept"):
             dstrun.load(sparse.id)
     finally:
         sparse.checkpoint.write_bytes(whole)

@@ -205,7 +205,7 @@ def test_what_cannot_be_sent_is_said(run: Path, capsys) -> None:
         ("interrupted", 0, "no", "no epoch yet"),
         ("interrupted", 0, "no", "config.yaml is missing"),
         ("damaged", 0, "no", "its record or status cannot be read"),
-        ("done", 0, "no", "its record is of another kind (KeyError('backend'))"),
+        ("done", 0, "no", "its record has an unknown form (KeyError('backend'))"),
         ("done", 3, "no", f"{run} has the same name"),
     ]
     Path("empty").mkdir()
@@ -276,7 +276,7 @@ def test_online_what_is_there_is_neither_doubled_nor_mixed(run: Path, server: Se
         (run / "metrics.csv").write_text(text.replace(old, new))
         ((_, _, what, note),) = synced(capsys, code=1)
         assert (what, note) == (
-            "failed", "W&B has other numbers under this name, and replaces none: choose another --project"
+            "failed", "W&B has other numbers under this name, and does not replace them: choose another --project"
         )  # fmt: skip
         assert server.runs[run.name]["history"] == history
 
@@ -357,7 +357,7 @@ def test_ctrl_c_marks_what_was_sent_and_nothing_else(run: Path, server, monkeypa
 
     monkeypatch.setattr("wandb.init", init)
     assert main(["sync", *words]) == 130
-    assert "interrupted: 1 of 3 are through; the same command goes on" in capsys.readouterr().err
+    assert "interrupted: 1 of 3 are sent; the same command sends the rest" in capsys.readouterr().err
     assert [fake.ended for fake in made] == [[0], [1]]
     assert [(folder / "wandb" / "synced.json").exists() for folder in runs] == [True, False, False]
     assert list((runs[1] / "wandb").iterdir()) == []

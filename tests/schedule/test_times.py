@@ -113,13 +113,13 @@ def test_steps_increase_and_lie_before_the_end(schedule, total, end, interval, r
     [
         (
             {"interval_steps": 10, "updates": 3},
-            "schedule.interval_steps and schedule.updates both say when to update: set one of them",
+            "schedule.interval_steps and schedule.updates both set when to update: set one of them",
         ),
         ({"interval_steps": 0}, "schedule.interval_steps=0 must be at least 1"),
         ({"interval_steps": 1.5}, "schedule.interval_steps=1.5 must be a whole number"),
         ({"updates": -1}, "schedule.updates=-1 must be at least 0"),
-        ({"fraction": 0.0}, "schedule.fraction=0.0 must lie in (0, 1]"),
-        ({"end": 1.1}, "schedule.end=1.1 must lie in [0, 1]"),
+        ({"fraction": 0.0}, "schedule.fraction=0.0 must be in (0, 1]"),
+        ({"end": 1.1}, "schedule.end=1.1 must be in [0, 1]"),
     ],
 )
 def test_wrong_settings(schedule, wrong, message):

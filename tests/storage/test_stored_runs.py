@@ -86,7 +86,7 @@ def test_a_plan_predicts_what_is_held(name: str) -> None:
     [
         ("rounding=kahan", "rounding=kahan makes no sense with weights=fp32, which are not rounded"),
         ("weights=fp16", "weights=fp16 makes no sense with precision=fp32"),
-        ("state=int8 optimizer.momentum=0", "state=int8 makes no sense with optimizer=sgd, which keeps none"),
+        ("state=int8 optimizer.momentum=0", "state=int8 makes no sense with optimizer=sgd, which has no state"),
         ("method=deepr method.noise=weights weights=bf16", "weights=bf16 makes no sense with method.noise=weights"),
     ],
 )

@@ -93,7 +93,7 @@ def test_a_file_beside_them_is_one_more_and_the_failure_of_another_stops_nothing
     assert (last["state"], last["code"]) == ("done", 0)
     said = capfd.readouterr().err
     assert "faulty offline (lines.jsonl), lines offline (lines.jsonl)" in said
-    failure = "tracker faulty has stopped following this run, whose record on disk goes on without it: "
+    failure = "tracker faulty has stopped logging this run, whose record on disk continues without it: "
     assert [message for message in caplog.messages if "faulty" in message] == [failure + "the service is gone"]
     assert main(["tracker=line"]) == 2
     assert "choose faulty, lines, mlflow, tensorboard, wandb, none (did you mean lines?)" in capfd.readouterr().err

@@ -246,6 +246,6 @@ def test_a_failure_is_said_once_and_stops_nothing(fake, tmp_path, monkeypatch, c
         run.finish({}, 0)
         run.finish({}, 0)
     assert caplog.messages == [
-        "tracker wandb has stopped following this run, whose record on disk goes on without it "
+        "tracker wandb has stopped logging this run, whose record on disk continues without it "
         "(dstrun sync sends it): no way to the server",
     ]

@@ -117,8 +117,8 @@ def test_where_both_are_damaged_the_run_starts_again_and_both_are_kept(
     assert checkpoint.load(path, training) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.damaged.pt", "checkpoint.previous.damaged.pt"]
     assert [record.message for record in caplog.records] == [
-        f"{path} is damaged: the run starts again; the file is kept as checkpoint.damaged.pt",
-        f"{checkpoint.previous(path)} is damaged: the run starts again; "
+        f"{path} is damaged: the run starts from scratch; the file is kept as checkpoint.damaged.pt",
+        f"{checkpoint.previous(path)} is damaged: the run starts from scratch; "
         "the file is kept as checkpoint.previous.damaged.pt",
     ]
     assert checkpoint.backends(path) is None

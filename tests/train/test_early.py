@@ -83,9 +83,9 @@ def test_it_is_another_run_and_off_by_default() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["early_stop=3", "dataset.validation=0"], "early_stop=3 decides by accuracy on validation images"),
+        (["early_stop=3", "dataset.validation=0"], "early_stop=3 needs validation images"),
         (["early_stop=0"], "early_stop=0 must be at least 1"),
-        (["early_stop=3", "method=lth"], "makes no sense with method=lth, which trains more often than once"),
+        (["early_stop=3", "method=lth"], "makes no sense with method=lth, which trains more than once"),
     ],
 )
 def test_what_cannot_be_is_refused(words: list[str], why: str) -> None:

@@ -45,7 +45,7 @@ def test_an_update_that_overflows_is_left_out(backend: str, method: str, caplog:
     assert all(torch.equal(x.values(), old) for x, old in zip(made.layers, values, strict=True))
     assert made.precision.scaler.get_scale() == HUGE / (4 if fresh else 2)  # fresh: the step besides overflows as well
     assert (made.updates, made.skipped) == (0, 1)
-    said = "gradients overflowed at step 2: its update is left out (precision=fp16, 1 so far)"
+    said = "gradients overflowed at step 2: its step is skipped (precision=fp16, 1 so far)"
     assert said in [record.message for record in caplog.records if record.levelno == logging.WARNING]
     force(made, 256.0)  # nothing is left of what was proposed: the next update is as any
     made.take_step()

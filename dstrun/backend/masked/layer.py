@@ -217,7 +217,7 @@ def _flat(tensor: Tensor) -> Tensor:
 def sparsify(
     model: nn.Module, counts: Sequence[int], seed: int = 0, device: torch.device | None = None
 ) -> list[SparseLayer]:
-    """Give every linear and convolution layer a random topology and weights scaled by the actual fan-in.
+    """Assign every linear and convolution layer a random topology and weights scaled by the actual fan-in.
 
     Args:
         model: changed in place; its other parameters stay.
@@ -237,7 +237,7 @@ def sparsify(
 def replace(
     model: nn.Module, name: str, module: Layer, start: Initial, device: torch.device | None = None
 ) -> MaskedLayer:
-    """Take over one layer of a network: it stays in place and gets the initial topology, weights and bias.
+    """Convert one layer of a network in place, with the initial topology, weights and bias.
 
     What shares its weight goes on doing so.
     """
@@ -256,7 +256,7 @@ def replace(
 
 
 def wrap(model: nn.Module, device: torch.device) -> list[SparseLayer]:
-    """Take over every linear and convolution layer as it is, all connections active, on a device."""
+    """Convert every linear and convolution layer in place, with all connections active, on a device."""
     model.to(device)
     return [
         MaskedLayer(name, module, Topology(tuple(module.weight.shape), torch.arange(module.weight.numel())))

@@ -24,7 +24,7 @@ class AlwaysSparse(Backend):
     def replace(
         self, model: nn.Module, name: str, module: Layer, start: Initial, device: torch.device | None = None
     ) -> SparseLayer:
-        """Put a sparse layer wherever the dense one stands (``layer.replace``)."""
+        """Replace a dense layer by a sparse one (``layer.replace``)."""
         from dstrun.backend.sparse.layer import replace
 
         return replace(model, name, module, start, device)
@@ -42,7 +42,7 @@ class AlwaysSparse(Backend):
         if isinstance(module, torch.nn.Linear):
             return NO_TRITON if device.type == "cuda" and find_spec("triton") is None else ""
         return (
-            f"backend=sparse has no kernel for convolutions on a GPU, and the network has one ({name}): "
+            f"backend=sparse has no GPU kernel for convolutions, and the network has a convolution ({name}): "
             "set backend=masked, which is faster there, or device=cpu"
         )
 

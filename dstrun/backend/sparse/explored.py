@@ -1,4 +1,4 @@
-"""Which connections have ever been active, kept for a sample of them: the full set would outgrow a sparse layer."""
+"""Which connections have ever been active, for a sample of them: the full set would outgrow a sparse layer."""
 
 from __future__ import annotations
 

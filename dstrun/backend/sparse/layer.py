@@ -144,9 +144,9 @@ class Sparse(Proposes, nn.Module):
 
     @classmethod
     def from_dense(cls, module: Layer, topology: Topology | None = None) -> Self:
-        """Take over a dense layer's weights at the positions of a topology; of its nonzero weights if ``None``."""
+        """Make a sparse layer from a dense layer's weights at the positions of a topology (``None``: its nonzeros)."""
         if not isinstance(module, cls.dense):
-            raise TypeError(f"no sparse {cls.__name__} is made of {module}")
+            raise TypeError(f"cannot make a sparse {cls.__name__} from {module}")
         weight = module.weight.detach()
         if topology is None:
             topology = Topology(tuple(weight.shape), weight.flatten().nonzero().flatten().cpu())
@@ -306,7 +306,9 @@ class _Product(torch.autograd.Function):
         if layer._search is not None:
             layer._look(x, delta, kernel)
         elif layer._found is not None:
-            raise RuntimeError(f"{layer.name} is used twice in a pass: growth by gradient needs backend=masked there")
+            raise RuntimeError(
+                f"{layer.name} is used twice in a forward pass: growing by gradient needs backend=masked there"
+            )
         elif ctx.needs_input_grad[1]:
             pattern = layer.pattern
             dw = kernel.weight_gradient(layer.convolution, pattern.rows, pattern.inputs, x, delta).to(weight.dtype)
@@ -351,7 +353,7 @@ def keep_layout(model: nn.Module) -> None:
 
 
 def replace(model: nn.Module, name: str, module: Layer, start: Initial, device: torch.device | None = None) -> Sparse:
-    """Put a sparse layer wherever a dense one stands, with the initial topology, weights and bias.
+    """Replace a dense layer by a sparse one, with the initial topology, weights and bias.
 
     Raises:
         ValueError: the layer is the whole network, and so stands in none.

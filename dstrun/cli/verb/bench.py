@@ -10,7 +10,7 @@ from dstrun.config.option import nearest
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
 
-HELP = {110: ("bench kernel", "dense, masked and sparse in turns")}
+HELP = {110: ("bench kernel", "time dense, masked and sparse kernels")}
 
 
 def main(words: list[str]) -> int:

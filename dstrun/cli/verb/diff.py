@@ -7,14 +7,14 @@ from dstrun.cli.words import parser
 from dstrun.system.progress import say
 from dstrun.system.safe import put
 
-HELP = {34: ("diff RUN RUN", "what differs between two runs: words, settings, numbers")}
+HELP = {34: ("diff RUN RUN", "what differs between two runs: overrides, settings, numbers")}
 
 
 def main(words: list[str]) -> int:
-    """Set what differs between two runs side by side."""
-    made = parser("diff", "Words, settings and numbers that differ between two runs.", runs=False)
+    """Print what differs between two runs."""
+    made = parser("diff", "Show the overrides, settings and numbers that differ between two runs.", runs=False)
     made.add_argument("a", metavar="RUN", help=RUN)
-    made.add_argument("b", metavar="RUN", help="the other")
+    made.add_argument("b", metavar="RUN", help="the other run")
     arguments = made.parse_args(words)
     from dstrun.report import one
     from dstrun.report.format import Column, render
@@ -28,8 +28,9 @@ def main(words: list[str]) -> int:
         return 0
     put(f"a  {one.place(a)}\nb  {one.place(b)}\n")
     if not rows:
-        say("nothing differs: words, settings and numbers are the same")
+        say("nothing differs: overrides, settings and numbers are the same")
         return 0
+    rows = [row | {"part": "overrides"} if row["part"] == "words" else row for row in rows]
     columns = [Column("part", head=True), Column("name", "what", head=True)]
     columns += [Column("a_text", "a"), Column("b_text", "b"), Column("change", "b / a")]
     show([Block(rows, columns)], arguments.format)

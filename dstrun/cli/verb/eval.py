@@ -6,20 +6,20 @@ from dstrun.cli.start import read
 from dstrun.cli.words import own_code, parser
 from dstrun.system.progress import say
 
-HELP = {84: ("eval RUN --split val", "its accuracy again, on any images")}
+HELP = {84: ("eval RUN --split val", "evaluate a finished run again")}
 
 
 def main(words: list[str]) -> int:
     """Evaluate a run."""
     made = parser("eval", "Evaluate the network of a finished run, as in training.", runs=False)
-    made.add_argument("run", metavar="RUN", help="a run's folder, its id below results or the beginning of one")
+    made.add_argument("run", metavar="RUN", help="a run: its folder, its id or the beginning of its id")
     made.add_argument(
         "overrides", nargs="*", metavar="dataset=",
-        help="other images: dataset=NAME, dataset.KEY=VALUE; and device=; by default those of its record",
+        help="dataset=NAME, dataset.KEY=VALUE and device= (default: those of the run)",
     )  # fmt: skip
     from dstrun.run.evaluation import COLUMNS, SPLITS, settings
 
-    made.add_argument("--split", choices=SPLITS, help="which images (default: those that the run was evaluated on)")
+    made.add_argument("--split", choices=SPLITS, help="the split (default: the one that the run was evaluated on)")
     own_code(made)
     arguments = made.parse_intermixed_args(words)
     from dstrun.run.finished import find, modules
@@ -32,5 +32,8 @@ def main(words: list[str]) -> int:
     row = evaluate(run, config, arguments.split, arguments.trusted, places)
     show([Block([row], COLUMNS)], arguments.format)
     if row["agrees"] is False:
-        say("the record has other numbers: another machine, PyTorch or number of threads may round otherwise")
+        say(
+            "the numbers differ from the record: another machine, PyTorch version or number of threads can "
+            "round differently"
+        )
     return 0

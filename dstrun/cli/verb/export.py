@@ -16,9 +16,9 @@ def main(words: list[str]) -> int:
     """Write one file of all epochs and one of all runs."""
     from dstrun.report import export as exports
 
-    made = parser("export", "One tidy file of all epochs and one of all runs, done or not.", rows=False)
+    made = parser("export", "Write two tidy files: one of all epochs and one of all runs, finished or not.", rows=False)
     made.add_argument("--out", type=a_path, default=Path("results/export"), help="folder (default: results/export)")
-    made.add_argument("--format", choices=exports.FORMATS, default="parquet", help="which files (default: parquet)")
+    made.add_argument("--format", choices=exports.FORMATS, default="parquet", help="file format (default: parquet)")
     arguments = made.parse_intermixed_args(words)
     if not (runs := found_runs(arguments.which)):
         return nothing(arguments.which)

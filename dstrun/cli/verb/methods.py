@@ -9,7 +9,9 @@ HELP = {10: ("methods", "every method: paper, cost and start")}
 
 def main(words: list[str]) -> int:
     """List every method with its paper and what it costs."""
-    made = parser("methods", "Every method= with its paper, what a step costs and what it starts from.", runs=False)
+    made = parser(
+        "methods", "List every method with its paper, the cost of a step and what it starts from.", runs=False
+    )
     arguments = made.parse_args(words)
     from dstrun.cli import methods
     from dstrun.report.terminal import Block, on_terminal, show

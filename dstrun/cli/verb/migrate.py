@@ -1,4 +1,4 @@
-"""``dstrun migrate``: runs of older versions, under the ids of this one."""
+"""``dstrun migrate``: move runs of older versions to the ids of this one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from dstrun.cli.words import found_runs, nothing, parser
 from dstrun.system.progress import say
 
-HELP = {100: ("migrate results --dry-run", "older runs under ids of this version")}
+HELP = {100: ("migrate results --dry-run", "move older runs to their new ids")}
 
 
 def main(words: list[str]) -> int:
     """Carry runs over, or say what would be carried."""
-    made = parser("migrate", "Give runs of older versions the folders and ids that this version looks for them under.")
-    made.add_argument("--dry-run", action="store_true", help="say what would be carried, and write nothing")
+    made = parser("migrate", "Move runs of older versions to the folders and ids that this version uses for them.")
+    made.add_argument("--dry-run", action="store_true", help="show what would be moved, and write nothing")
     arguments = made.parse_intermixed_args(words)
     from dstrun.report.terminal import Block, show
     from dstrun.run import migrate

@@ -14,20 +14,23 @@ from dstrun.system.wording import counted
 
 HELP = {
     20: ("plan model=vgg19 sparsity=0.9", "layers, FLOPs, memory; trains nothing"),
-    21: ("plan ... fit=8GiB --time", "what fits into that; hours here"),
+    21: ("plan ... fit=8GiB --time", "what fits into 8 GiB; hours here"),
     22: ("plan -cn accuracy", "FLOPs of a sweep file's runs"),
 }
 
 
 def main(words: list[str]) -> int:
     """Show layers, densities, parameters, FLOPs and predicted memory; train nothing."""
-    made = parser("plan", "What a configuration would train and cost; trains nothing.", runs=False)
+    made = parser("plan", "Show what a configuration would train and cost, without training.", runs=False)
     made.add_argument(
         "overrides", nargs="*",
-        help="as for a run, e.g. model=resnet50 dataset=imagenet sparsity=0.9; and fit=8GiB: what fits into that",
+        help="as for a run, e.g. model=resnet50 dataset=imagenet sparsity=0.9; fit=8GiB finds what fits into "
+        "that memory",
     )  # fmt: skip
     made.add_argument(
-        "--time", action="store_true", help="take a few steps on noise, and say the hours of the run here"
+        "--time",
+        action="store_true",
+        help="time a few steps on noise, and estimate the hours of the run on this machine",
     )
     made.add_argument("-cn", "--config-name", metavar="NAME", help="a sweep file: FLOPs of all its runs")
     made.add_argument(
@@ -42,7 +45,7 @@ def main(words: list[str]) -> int:
     overrides, limit = _limit(read(arguments.overrides))
     if name != "config" and is_sweep(overrides, directories, name):
         if limit or arguments.time:
-            raise ConfigError(f"{limit or '--time'} is of a single run: name one, without -m and lists of values")
+            raise ConfigError(f"{limit or '--time'} works for a single run only: leave out -m and lists of values")
         experiments = compose_sweep(overrides, directories, name)
         from dstrun.report import plan
 
@@ -56,7 +59,7 @@ def main(words: list[str]) -> int:
     experiment = compose(overrides, directories, name)
     from dstrun.report.plan import blocks, render
 
-    with doing("loading PyTorch, laying out the network"):
+    with doing("loading PyTorch, building the network"):
         from dstrun.run.plan import plan as make_plan
 
         made_plan = make_plan(experiment)
@@ -84,7 +87,7 @@ def main(words: list[str]) -> int:
 
 
 def _limit(words: list[str]) -> tuple[list[str], str]:
-    """Separate the words of a run from the one that says how much memory there is.
+    """Separate the overrides of a run from ``fit=``.
 
     Raises:
         ConfigError: several say so.

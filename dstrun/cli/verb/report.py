@@ -14,12 +14,14 @@ HELP = {60: ("report results --out FILE.html", "a page of tables, figures and ru
 
 def main(words: list[str]) -> int:
     """Write a page of tables, figures, failures, configuration and runs."""
-    made = parser("report", "One page of HTML: question, sweep, tables, figures, failures, every run.", rows=False)
+    made = parser("report", "Write one HTML page: question, sweep, tables, figures, failures, every run.", rows=False)
     made.add_argument(
         "--out", type=a_path, default=Path("report.html"), help="file ending in .html (default: report.html)"
     )
     made.add_argument("--title", default="", help="default: the names of the experiments")
-    made.add_argument("--question", default="", help="what the runs are to answer; default: made of what varies")
+    made.add_argument(
+        "--question", default="", help="the question that the runs answer; default: derived from what varies"
+    )
     arguments = made.parse_intermixed_args(words)
     from dstrun.report import page
 

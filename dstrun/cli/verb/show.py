@@ -1,18 +1,18 @@
-"""``dstrun show``: one run, all that matters of it."""
+"""``dstrun show``: one run in full."""
 
 from __future__ import annotations
 
 from dstrun.cli.words import parser
 from dstrun.system.safe import put
 
-HELP = {32: ("show RUN", "one run: its words, settings, state, numbers, files")}
+HELP = {32: ("show RUN", "one run: command, settings, state, numbers, files")}
 
-RUN = "a run's folder, its id below results or the beginning of one"
+RUN = "a run: its folder, its id or the beginning of its id"
 
 
 def main(words: list[str]) -> int:
     """Show a run."""
-    made = parser("show", "One run: the words that make it, settings, state, numbers and files.", runs=False)
+    made = parser("show", "Show one run: its command, settings, state, numbers and files.", runs=False)
     made.add_argument("run", metavar="RUN", help=RUN)
     arguments = made.parse_args(words)
     from dstrun.report import one

@@ -1,4 +1,4 @@
-"""``dstrun status``: how runs stand."""
+"""``dstrun status``: the state of runs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def main(words: list[str]) -> int:
     """Show every run: state, epoch, accuracy, time left, memory."""
     from dstrun.report import status, terminal
 
-    made = parser("status", "Every run: state, epoch, accuracy, time left, memory.", runs=False)
+    made = parser("status", "List every run: state, epoch, accuracy, time left, memory.", runs=False)
     made.add_argument("results", nargs="*", type=a_path, default=[Path("results")], help="folders (default: results)")
-    made.add_argument("--state", help=f"only these, with commas: {', '.join(status.STATES)}")
+    made.add_argument("--state", help=f"only these states, comma-separated: {', '.join(status.STATES)}")
     made.add_argument("--sort", choices=status.SORTS, help="order of rows (default: run; with --watch: state)")
-    made.add_argument("--watch", action="store_true", help="follow a sweep until nothing of it is to come; q leaves")
-    made.add_argument("--interval", type=float, default=5.0, help="seconds between looks with --watch (default: 5)")
+    made.add_argument("--watch", action="store_true", help="follow a sweep until it is over; q quits")
+    made.add_argument("--interval", type=float, default=5.0, help="seconds between updates with --watch (default: 5)")
     arguments = made.parse_args(words)
     if arguments.watch and arguments.format:
-        raise ConfigError(f"--watch shows a table for reading, and goes with no --format {arguments.format}")
+        raise ConfigError(f"--watch cannot be combined with --format {arguments.format}")
     if not arguments.interval > 0:
         raise ConfigError(f"--interval {arguments.interval:g} must be above 0")
     choose = status.chooser(arguments.state, arguments.sort or ("state" if arguments.watch else "run"))

@@ -1,4 +1,4 @@
-"""``dstrun sync``: runs on Weights & Biases, rebuilt from what they left."""
+"""``dstrun sync``: rebuild runs on Weights & Biases from their files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HELP = {90: ("sync results --dry-run", "rebuild runs on W&B from files")}
 def main(words: list[str]) -> int:
     """Send what is not there yet, or say what would be sent."""
     made = parser("sync", "Rebuild runs on Weights & Biases from their files; what is there already is not sent again.")
-    made.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+    made.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing")
     made.add_argument("--project", help="on W&B (default: the run's wandb.project, WANDB_PROJECT, or dstrun)")
     made.add_argument("--offline", action="store_true", help="write wandb's files for `wandb sync`; needs no server")
     arguments = made.parse_intermixed_args(words)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HELP = {40: ("table results --preset memory", "also accuracy, flops, cost")}
 DESCRIPTION = (
-    "Mean and deviation over seeds, cell by cell. Other rows, columns and values than a preset's: rows=method "
+    "Show the mean and standard deviation over seeds. Rows, columns and values other than a preset's: rows=method "
     "cols=model,sparsity value=accuracy.top1; fields are groups, settings, and keys of a record (docs/reports.md)"
 )
 
@@ -31,21 +31,23 @@ def main(words: list[str]) -> int:
     made.add_argument("--runs", action="store_true", help="list the runs behind every cell")
     made.add_argument("--ci", action="store_true", help="95 %% confidence intervals in place of deviations")
     made.add_argument("--significant", action="store_true", help="bold: all not significantly worse than the best")
-    made.add_argument("--against", default="", metavar="METHOD", help="the difference to it in brackets, as dense")
-    made.add_argument("--published", action="store_true", help="published numbers beside ours (results/published.csv)")
-    made.add_argument("--reference", action="append", default=[], metavar="FILE", help="more of them, of your own")
-    made.add_argument("--digits", type=int, choices=range(7), default=1, help="decimals of accuracies (default: 1)")
-    made.add_argument("--caption", default="", help="of the table, with --format latex")
+    made.add_argument("--against", default="", metavar="METHOD", help="show the difference to this method in brackets")
+    made.add_argument("--published", action="store_true", help="published numbers beside these (results/published.csv)")
     made.add_argument(
-        "--label", default="", help="to refer to it by, with --format latex (default: tab:MODEL-on-DATASET)"
+        "--reference", action="append", default=[], metavar="FILE", help="a CSV file of more published numbers"
+    )
+    made.add_argument("--digits", type=int, choices=range(7), default=1, help="decimals of accuracies (default: 1)")
+    made.add_argument("--caption", default="", help="caption of the table, with --format latex")
+    made.add_argument(
+        "--label", default="", help="label of the table, with --format latex (default: tab:MODEL-on-DATASET)"
     )
     made.add_argument(
         "--names", metavar="papers|KEY=NAME,...",
-        help="names in place of keys: as papers write them, which latex always does, or your own",
+        help="names in place of keys: as papers write them (always with latex), or your own",
     )  # fmt: skip
     arguments = made.parse_intermixed_args(words)
     if (arguments.caption or arguments.label) and arguments.format != "latex":
-        raise ConfigError("--caption and --label are of --format latex alone")
+        raise ConfigError("--caption and --label need --format latex")
     shown = {"caption": arguments.caption, "label": arguments.label, "names": key_names(arguments.names)}
     taken = ("which", "format", "runs", *shown)
     asked = {key: value for key, value in vars(arguments).items() if key not in taken}
@@ -93,6 +95,6 @@ def ask(
 
 
 def of_runs(which: Sequence[str]) -> list[str]:
-    """Return folders and conditions, without the words that say what the table shows."""
+    """Return folders and conditions, without the arguments for the table itself."""
     folders, query = split_query(which, QUERY)
     return [*map(str, folders), *(f"where={condition}" for condition in query["where"])]

@@ -1,4 +1,4 @@
-"""``dstrun torture``: whether runs survive what may happen to them, on this file system and queue."""
+"""``dstrun torture``: whether runs survive faults on this file system and queue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dstrun.cli.words import parser
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError, why
 
-HELP = {130: ("torture --results DIR", "what runs there survive")}
+HELP = {130: ("torture --results DIR", "what faults runs survive there")}
 
 
 def main(words: list[str]) -> int:
@@ -17,9 +17,9 @@ def main(words: list[str]) -> int:
     made = parser("torture", (main.__doc__ or "") + " Takes about a second a fault.", rows=False, runs=False)
     made.add_argument("words", nargs="*", metavar="KEY=VALUE", help="with --launcher slurm: hydra.launcher.KEY=VALUE")
     made.add_argument("--faults", type=int, metavar="N", help="how many (default: 200; on a queue one a run)")
-    made.add_argument("--results", type=Path, default=Path("results"), help="a folder on the file system to be tried")
-    made.add_argument("--seed", type=int, default=0, help="draws the faults (default: 0)")
-    made.add_argument("--workers", type=int, default=1, metavar="K", help="cases at once (default: 1)")
+    made.add_argument("--results", type=Path, default=Path("results"), help="a folder on the file system to test")
+    made.add_argument("--seed", type=int, default=0, help="random seed of the faults (default: 0)")
+    made.add_argument("--workers", type=int, default=1, metavar="K", help="cases in parallel (default: 1)")
     made.add_argument("--only", type=int, metavar="FAULT", help="repeat this fault, with those of its case before it")
     made.add_argument("--launcher", choices=("local", "slurm"), default="local", help="train here (default) or as jobs")
     made.add_argument("--runs", type=int, default=60, metavar="R", help="with --launcher slurm: runs (default: 60)")
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
         if not jobs or not word.startswith("hydra.launcher."):
             raise ConfigError(f"{word} is not known here: hydra.launcher.KEY=VALUE goes with --launcher slurm")
     if jobs and (arguments.only is not None or arguments.workers != 1):
-        raise ConfigError("--only and --workers are for --launcher local: moments on a queue come once")
+        raise ConfigError("--only and --workers need --launcher local: faults of jobs in a queue cannot be repeated")
     arguments.faults = arguments.faults or (arguments.runs if jobs else 200)
     for out in arguments.out:
         if out.suffix not in (".md", ".json"):

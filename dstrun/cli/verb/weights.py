@@ -14,13 +14,13 @@ HELP = {82: ("weights RUN --out FILE", "the trained network as a file")}
 def main(words: list[str]) -> int:
     """Write the weights of a run."""
     made = parser("weights", "Write the trained network of a run into one file.", rows=False, runs=False)
-    made.add_argument("run", metavar="RUN", help="a run's folder, its id below results or the beginning of one")
+    made.add_argument("run", metavar="RUN", help="a run: its folder, its id or the beginning of its id")
     made.add_argument(
-        "--out", type=a_path, required=True, metavar="FILE", help="to write, ending in " + ", ".join(KINDS)
+        "--out", type=a_path, required=True, metavar="FILE", help="file to write, ending in " + ", ".join(KINDS)
     )
     made.add_argument(
         "--format", choices=("dense", "csr"), default="dense",
-        help="a state that the plain network loads, or values and positions of what is not zero (default: dense)",
+        help="dense: a state dict of the plain network; csr: values and indices of nonzeros (default: dense)",
     )  # fmt: skip
     own_code(made)
     arguments = made.parse_args(words)
@@ -32,9 +32,7 @@ def main(words: list[str]) -> int:
             f"--out {out} {'is a folder' if out.is_dir() else f'cannot be written: there is no {out.parent}'}"
         )
     if out.suffix == ".onnx" and arguments.format == "csr":
-        raise ConfigError(
-            "--format csr makes no sense with .onnx, which has no sparse weights that runtimes compute with"
-        )
+        raise ConfigError("--format csr makes no sense with .onnx, as its runtimes cannot compute with sparse weights")
     from dstrun.run.finished import find, modules
 
     run = find(arguments.run)  # before PyTorch is imported
@@ -43,5 +41,5 @@ def main(words: list[str]) -> int:
 
     net = of_run(run, arguments.trusted, modules(arguments.config_dir))
     size, dense = onnx.write(net, out) if out.suffix == ".onnx" else write(net, out, arguments.format)
-    print(f"{out}: {size:,} bytes, {size / dense:.3f} x the {dense:,} bytes of all weights in full")
+    print(f"{out}: {size:,} bytes, {size / dense:.3f} x the {dense:,} bytes of the dense weights")
     return 0

@@ -1,1 +1,1 @@
-"""Prune a trained network, then train what is left a little more."""
+"""Prune a trained network, then retrain it."""

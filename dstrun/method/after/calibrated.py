@@ -1,4 +1,4 @@
-"""What the methods share that score a trained network on images: gradients over images that are only looked at.
+"""Shared by methods that score a trained network on images: gradients over images without training on them.
 
 In double precision from the gradient on, as squares of small gradients leave the range of single.
 Shape letters: A active connections of a layer, B images, C channels, H height, W width.
@@ -26,7 +26,7 @@ CHUNK = 128
 class Calibrated(Retrained):
     """Score on ``samples_per_class`` training images of every class, drawn anew in every round.
 
-    Batch normalization is by its running statistics, and nothing is dropped.
+    The network is in evaluation mode: running statistics in batch normalization, no dropout.
     """
 
     samples_per_class: Annotated[int, AtLeast(1)] = 10

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Fisher(Calibrated):
     """Prune the connections of lowest 1/2 F w^2, the second-order change of the loss without them at its minimum.
 
-    F is the diagonal of the empirical Fisher matrix, which stands for the Hessian's: the mean over images of the
-    squared gradient of each.
+    F is the diagonal of the empirical Fisher matrix, an approximation of that of the Hessian: the mean over images of
+    the squared gradient of each image.
     """
 
     def saliency(self, setting: Setting, x: Tensor, y: Tensor) -> list[Tensor]:

@@ -13,7 +13,7 @@ from dstrun.method.repeated import Score, by_criterion
 class MagnitudePruning(Retrained):
     """Train densely, then ``rounds`` times: prune the connections of lowest |w|, and retrain.
 
-    ``prune=random`` is the control: the same course with connections drawn by lot.
+    ``prune=random`` is the control: the same procedure with connections pruned at random.
     """
 
     parts: ClassVar[tuple[str, ...]] = ("prune",)

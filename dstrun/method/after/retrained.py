@@ -1,4 +1,4 @@
-"""What the methods that prune a trained network share."""
+"""Shared by methods that prune a trained network."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Retrained(Rounds):
     """Train densely, then prune and retrain, ``rounds`` times; round r of R leaves the density (1 - s)^(r / R).
 
     A round retrains for ``retrain_share`` of a training's epochs, at least one. ``retrain=rewind`` replays as long a
-    tail of the learning rate's schedule (Renda et al. 2020); ``retrain=finetune`` keeps its last learning rate,
-    or the last that is ``finetune_lr`` of the first or more.
+    tail of the learning rate's schedule (Renda et al. 2020); ``retrain=finetune`` keeps its last learning rate, or the
+    last that is at least ``finetune_lr`` times the first.
     """
 
     rounds: Annotated[int, AtLeast(1)] = 1

@@ -20,13 +20,13 @@ PASSES = 3
 
 @option
 class GraSP(PruneOnSamples):
-    """Remove the connections of highest S = -w (H g), which hold the gradient's flow back (equation 8).
+    """Remove the connections of highest S = -w (H g), which reduce the gradient flow (equation 8).
 
-    g is the loss's gradient and H its Hessian, over all prunable weights together; removing w changes g'g by about
-    2 S. So the largest w (H g) are kept, signs and all. Logits are divided by ``temperature`` first.
+    g is the loss's gradient and H its Hessian, over all prunable weights together; removing w changes g'g by about 2 S.
+    So the largest signed w (H g) are kept. Logits are first divided by ``temperature``.
 
-    ``xavier`` scores freshly drawn weights (Glorot and Bengio 2010, normal) in place of those of linear layers, as the
-    authors' code does: those trained then are others.
+    With ``xavier`` the weights of linear layers are redrawn for scoring (Glorot and Bengio 2010, normal), as in the
+    authors' code; training starts from the original ones.
     """
 
     temperature: Annotated[float, Above(0)] = 200.0

@@ -1,4 +1,4 @@
-"""A network computed with what is linear for positive numbers in place of what is not, for its synaptic flow."""
+"""A network with its nonlinearities replaced by functions linear for positive numbers, for its synaptic flow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What methods share that score every connection of the untrained network, and keep the best."""
+"""Shared by methods that score every connection of the untrained network and keep the highest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Scores: TypeAlias = "tuple[list[Tensor], int]"
 
 @option
 class PruneOnce(Method):
-    """Score every connection of the network as it was initialized, keep the best, then train these."""
+    """Score every connection of the initialized network, keep the highest and train them."""
 
     why: ClassVar[str] = "which prunes once, before training"
     start: ClassVar[str] = "all"
@@ -46,8 +46,8 @@ class PruneOnSamples(PruneOnce):
 
     Attributes:
         samples_per_class: of every class, in one batch.
-        rounds: such batches, drawn independently.
-        splits: parts in which a batch is passed, to save memory; batch normalization is by each part.
+        rounds: number of such batches, drawn independently.
+        splits: number of parts in which a batch is passed, to save memory; batch statistics are per part.
     """
 
     samples_per_class: Annotated[int, AtLeast(1)] = 10

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class SynFlow(PruneOnce):
     """Keep the connections of largest |w dR/dw|, R the sum of the outputs for an input of ones with weights |w|.
 
-    In ``rounds`` (n) rounds, after the k-th of which a share (1 - sparsity)^(k / n) is left and scored anew (algorithm
-    1): that way no layer loses its last connection before it must. No data, no chance.
+    It prunes in ``rounds`` (n) rounds to the density (1 - sparsity)^(k / n) in the k-th, and scores anew after each
+    (algorithm 1), which avoids layer collapse. It uses neither data nor random numbers.
     """
 
     rounds: Annotated[int, AtLeast(1)] = 100

@@ -1,1 +1,1 @@
-"""Dynamic sparse training with procedures of its own."""
+"""Dynamic sparse training."""

@@ -1,4 +1,4 @@
-"""Deep rewiring (Bellec et al. 2018): a random walk of weights with fixed signs; who would change it, goes.
+"""Deep rewiring (Bellec et al. 2018): a random walk of weights with fixed signs; a sign change prunes.
 
 Layers are looked at as one: values, signs and noise of all are one tensor, layer after layer, and positions go on
 counting from layer to layer. All but the values is on the CPU; a GPU is waited for once a step, to read their signs.
@@ -49,11 +49,10 @@ class DeepR(Method):
     temperatures and l1 are: the gradient gets s l1 + sqrt(2 x 0.01 T) nu, whatever the learning rate.
 
     T is the stage's of ``temperatures``; ``temperature_changes`` and ``end`` are shares of training. From ``end`` on
-    the topology stays, and there is neither noise nor l1 nor a constraint on signs. Layers that start dense are
-    ordinary ones.
+    the topology is fixed, without noise, l1 or a constraint on signs. Layers that start dense are trained as usual.
 
-    What went and came is reported once in so many steps: ``recipe_report_steps`` of ``recipe_steps``, fewer in a
-    shorter run.
+    Replaced connections are reported every ``recipe_report_steps`` steps in a run of ``recipe_steps``; in a shorter run
+    the interval is shortened in proportion.
     """
 
     noise: Annotated[str, OneOf("gradients", "weights")] = "gradients"

@@ -1,4 +1,4 @@
-"""Growth by chance alone: which inactive connections come, in one layer or among several."""
+"""Random growth: which inactive connections grow, in one layer or among several."""
 
 from __future__ import annotations
 

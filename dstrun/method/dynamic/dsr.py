@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 @option
 class DSR(Method):
-    """Prune every weight below a threshold H of the whole network; regrow as many where most survived.
+    """Prune every weight below a global threshold H; regrow as many, in proportion to each layer's survivors.
 
     Every P steps, P being the stage's of ``periods``, each layer loses its active weights with |w| < H (Algorithm 1),
     but never its last. All K of them grow again at value 0, at random within a layer, K l / sum(l) in a layer with l
-    survivors. Then H halves where K > (1 + tolerance) N_p and doubles where K < (1 - tolerance) N_p. N_p is
-    ``target`` times the active connections, or ``target_count`` outright.
+    survivors. Then H halves where K > (1 + tolerance) N_p and doubles where K < (1 - tolerance) N_p. N_p is ``target``
+    times the active connections, or ``target_count``.
 
     ``period_changes`` and ``end`` are shares of training. A run shorter than ``recipe_steps`` shortens P in proportion.
-    Layers that start dense stay so and take no part.
+    Layers that start dense stay dense.
     """
 
     threshold: Annotated[float, Above(0)] = 1e-3

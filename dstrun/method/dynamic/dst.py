@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 @option
 class DST(Method):
-    """Replace the fraction a_t of the active connections at every update (``schedule`` says when and how many).
+    """Replace the fraction a_t of the active connections at every update (``schedule`` sets when, and a_t).
 
-    A criterion that needs gradients takes those of the current batch, and the update replaces that batch's step, as in
-    RigL and in Algorithm 2 of GSE (``batch=current``). Or it scores ``samples_per_class`` fresh samples of each class
-    in one batch (``null``: as many samples as a batch has), and the step is taken besides, as in the code of both
-    papers' authors (``batch=fresh``). A criterion that needs none updates after the step, as SET does. ``rounding``
-    makes k of a_t A: ``ceil`` (Algorithm 2) or ``floor`` (RigL, SET, the GSE authors' code).
+    With ``batch=current`` a criterion that needs gradients uses those of the current batch, and the update replaces the
+    step on that batch, as in RigL and in Algorithm 2 of GSE. With ``batch=fresh`` it uses a batch of
+    ``samples_per_class`` fresh samples of each class (``null``: the batch size), in addition to the step, as in the
+    code of the authors of both papers. A criterion that needs no gradients updates after the step, as in SET.
+    ``rounding`` turns a_t A into a whole number of connections: ``ceil`` (Algorithm 2) or ``floor`` (RigL, SET, the
+    code of the GSE authors).
     """
 
     batch: Annotated[str, OneOf("current", "fresh")] = "current"
@@ -110,7 +111,7 @@ class Rewiring(Procedure):
         return step in self.steps
 
     def before_step(self, step: int) -> Update | None:
-        """Arm the backward pass of an update step; with ``batch=fresh``, run a pass of its own and update."""
+        """Prepare the backward pass of an update step; with ``batch=fresh``, run a separate pass and update."""
         if step not in self.steps or self.setting.grow.cost is Cost.NONE:
             return None
         self.pruned = self._rank_for_pruning(step)

@@ -1,4 +1,4 @@
-"""Some connections for others in one layer, at the steps of a schedule: what composed and other methods share."""
+"""Replace connections of one layer at the steps of a schedule, as composed and other methods do."""
 
 from __future__ import annotations
 

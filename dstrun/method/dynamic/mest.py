@@ -28,7 +28,7 @@ GROW: Any = Random()
 
 @option
 class MEST(Method):
-    """Let m = a_t C connections of each layer mutate at an update, C the count that the budget gives it.
+    """Mutate m = a_t C connections of each layer at an update, C its number of connections.
 
     Elastic mutation (EM) prunes to C - m and grows m at random at once. With ``soft_bound`` (EM&S) a layer has C + m
     connections between updates: an update prunes to C, and grows m that are trained before they are judged; from t_end

@@ -1,4 +1,4 @@
-"""How many connections each layer grows where they move between layers: a fixed total, by need, up to what fits.
+"""How many connections each layer grows when they move between layers: a fixed total, by need, up to a cap.
 
 Standard library only.
 """

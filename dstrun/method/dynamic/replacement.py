@@ -1,4 +1,4 @@
-"""What deep rewiring replaces in a step, chosen on the CPU: how many connections go in each layer, and who comes.
+"""What deep rewiring replaces in a step, chosen on the CPU: how many connections of each layer, and which grow.
 
 Shape letters: A active connections of all layers together, P pruned, K drawn.
 """

@@ -33,11 +33,11 @@ CROWDED = 0.8
 
 @option
 class SNFS(Method):
-    """Follow M <- ``momentum`` M + (1 - ``momentum``) g of every connection; prune in each layer, grow by |M|.
+    """Track M <- ``momentum`` M + (1 - ``momentum``) g of every connection; prune in each layer, grow by |M|.
 
-    At an update each layer loses ceil(a_t A) connections. With ``redistribution`` a layer then gets a share of all that
-    went in proportion to its mean |M| over active connections, as those inactive ones of largest |M|; without it (as
-    in Evci et al. 2020) it gets back as many as it lost.
+    At an update each layer loses ceil(a_t A) connections. With ``redistribution`` all pruned connections are
+    redistributed to layers in proportion to their mean |M| over active connections, and grow where |M| is largest;
+    without it (as in Evci et al. 2020) a layer grows as many as it lost.
     """
 
     momentum: Annotated[float, Within(0, 1, high_open=True)] = 0.9
@@ -45,7 +45,7 @@ class SNFS(Method):
 
     parts: ClassVar[tuple[str, ...]] = ("prune", "schedule")
     why: ClassVar[str] = "which prunes a share of each layer and grows by momentum"
-    dense: ClassVar[str] = "which follows the gradient of every connection at every step"
+    dense: ClassVar[str] = "which tracks the gradient of every connection at every step"
     grows_at_zero: ClassVar[bool] = True
 
     def procedure(self, setting: Setting) -> Procedure:

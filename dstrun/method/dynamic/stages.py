@@ -1,4 +1,4 @@
-"""Values that hold for a stretch of training each, as the papers' tables of epochs give them; shares of the run."""
+"""Values that change at given points of training, as in the papers' tables of epochs; as shares of the run."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class GMP(Method):
     parts: ClassVar[tuple[str, ...]] = ("prune", "schedule")
     why: ClassVar[str] = "which only ever prunes"
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which starts from every connection"
+    dense: ClassVar[str] = "which starts dense"
     scopes: ClassVar[tuple[str, ...]] = ("layer", "global")
 
     def procedure(self, setting: Setting) -> Procedure:

@@ -1,1 +1,1 @@
-"""Train, prune and rewind again and again."""
+"""Train, prune and rewind repeatedly."""

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @option
 class LTH(Rounds):
-    """Train, prune the connections of lowest |w|, set the others back to what they were after step k, train again.
+    """Train, prune the connections of lowest |w|, rewind the others to their values after step k, and train again.
 
-    The network goes back to step k (weights, biases, norms and their statistics), and so does the learning rate;
+    The network is rewound to step k (weights, biases, norms and their statistics), and so is the learning rate;
     momentum starts at 0, as in open_lth. k ends the epoch nearest to the share ``rewind`` of a training; 0 is the
     initialization.
 
-    Every level prunes ``prune_share`` of what is left, the last one less, so that ``sparsity`` is met exactly. With
-    ``levels`` there are so many, which prune equal shares: level l of L leaves the density (1 - s)^(l / L). With
-    ``sparsities`` they stop at those below ``sparsity``, and there.
+    Every level prunes ``prune_share`` of the remaining connections, the last one fewer, so that ``sparsity`` is met
+    exactly. With ``levels`` (L) there are L levels of equal shares: level l leaves the density (1 - s)^(l / L). With
+    ``sparsities`` the levels are those below ``sparsity``, and ``sparsity`` itself.
     """
 
     levels: Annotated[int, AtLeast(1)] | None = None
@@ -41,7 +41,7 @@ class LTH(Rounds):
 
     def __post_init__(self) -> None:
         if self.levels is not None and self.sparsities:
-            raise ConfigError("method.levels and method.sparsities both say where levels end: set one of them")
+            raise ConfigError("method.levels and method.sparsities both set the levels: set one of them")
         if list(self.sparsities) != sorted(set(self.sparsities)):
             raise ConfigError(f"method.sparsities={list(self.sparsities)} must increase")
 
@@ -87,7 +87,7 @@ class Rewinding(Repeated):
         return [self.dense - self.length + 1]
 
     def prune(self, step: int, scores: Sequence[Tensor]) -> list[LayerUpdate]:
-        """Go back, then prune by the scores of the trained weights."""
+        """Rewind, then prune by the scores of the trained weights."""
         assert self.early is not None
         setting, optimizer = self.setting, self.setting.optimizer
         setting.model.load_state_dict(self.early)

@@ -1,1 +1,1 @@
-"""Weights computed in every forward pass from others that are kept."""
+"""Weights computed in every forward pass from stored ones."""

@@ -1,4 +1,4 @@
-"""How much gradient pruned weights get, alpha, falling during training (Kundu et al. 2023)."""
+"""Gradient annealing: the factor alpha on gradients of pruned weights (Kundu et al. 2023)."""
 
 from __future__ import annotations
 

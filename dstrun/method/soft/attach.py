@@ -1,4 +1,4 @@
-"""Attach what computes a layer's weights, find it again, and end it: what is active becomes the topology."""
+"""Attach a module that computes a layer's weights, find it, and remove it: active weights become the topology."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def grouped(model: nn.Module, weight_decay: float, apart: Sequence[nn.Parameter]
 
 
 def but(parameters: Iterable[Any], apart: Iterable[nn.Parameter]) -> list[Any]:
-    """Leave some out of what an optimizer is given, which may be parameters or groups of them."""
+    """Return an optimizer's parameters, or groups of them, without some."""
     ids = {id(p) for p in apart}
     left: list[Any] = []
     for given in parameters:

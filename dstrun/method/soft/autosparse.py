@@ -13,10 +13,11 @@ from dstrun.method.soft.learned import Learned
 
 @option
 class AutoSparse(Learned, Annealed):
-    """Train STR's thresholds while pruned weights get alpha times their gradient, and s what comes of it.
+    """Train STR's thresholds s, with alpha times the gradient for pruned weights.
 
-    So a weight pruned too early comes back; alpha falls (``Annealed``), and with 0 it is STR. While alpha is above 0, a
-    share ``backward_sparsity`` of each layer's weights gets no gradient: those of smallest |w|, but no active one.
+    So a weight pruned too early can recover; alpha is annealed (``Annealed``), and alpha = 0 is STR. While alpha is
+    above 0, a share ``backward_sparsity`` of each layer's weights gets no gradient: those of smallest |w|, but no
+    active one.
     """
 
     backward_sparsity: Annotated[float, Within(0, 1, high_open=True)] = 0.0

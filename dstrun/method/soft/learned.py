@@ -1,4 +1,4 @@
-"""Methods that learn a threshold for each layer, so that training itself finds the sparsity."""
+"""Methods that learn a threshold for each layer, so that training determines the sparsity."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @option
 class Learned(Method):
-    """Settings of w~ = sign(w) relu(|w| - sigmoid(s)), with one s a layer that is trained beside the weights.
+    """Settings of w~ = sign(w) relu(|w| - sigmoid(s)), with one trainable s per layer.
 
     Weight decay of s, which starts far below 0, raises the threshold. What it reaches depends on the length of the run:
     ``threshold_decay`` is that of a run of ``recipe_steps``, and a run n times shorter has n times as much. It depends
@@ -63,7 +63,7 @@ class Learned(Method):
         attach(model, layers, lambda weight: Threshold(weight, self.s_init, self.reached(weight.numel())))
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:
-        """Leave the thresholds out, which have an optimizer of their own."""
+        """Return the parameters without the thresholds, which have their own optimizer."""
         from dstrun.method.soft.threshold import Threshold
 
         thresholds = [module.s for module in model.modules() if isinstance(module, Threshold)]

@@ -10,7 +10,7 @@ from dstrun.layer.interface import prunable, sharing
 
 
 class Power(nn.Module):
-    """w = v |v|^(p - 1), entry by entry; its gradient is p |v|^(p - 1) dL/dw, so that the rich get richer."""
+    """w = v |v|^(p - 1), entry by entry; its gradient is p |v|^(p - 1) dL/dw, so that large weights grow faster."""
 
     def __init__(self, exponent: float) -> None:
         super().__init__()

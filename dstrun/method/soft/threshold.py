@@ -1,4 +1,4 @@
-"""Soft thresholds that are learned: sign(w) relu(|w| - sigmoid(s)), one s a layer."""
+"""Learned soft thresholds: sign(w) relu(|w| - sigmoid(s)), one s per layer."""
 
 from __future__ import annotations
 

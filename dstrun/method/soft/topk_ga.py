@@ -21,16 +21,15 @@ if TYPE_CHECKING:
 class TopKGA(Annealed):
     """Use the ``allocation`` count of largest |w| of each layer, chosen anew at every step.
 
-    Gradients reach the others too, times an alpha that falls (``Annealed``); when it is 0 the others are pruned and
-    the topology stays.
+    The others get alpha times their gradient (``Annealed``); once alpha is 0 they are pruned and the topology is fixed.
     """
 
     why: ClassVar[str] = "which takes the largest weights of each layer"
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which keeps a dense store of weights to choose from"
+    dense: ClassVar[str] = "which keeps dense weights to choose from"
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
-        """Let the layers use a part of their weights."""
+        """Make the layers use a part of their weights."""
         from dstrun.method.soft.selected import Selected
 
         attach(model, layers, Selected)

@@ -28,9 +28,9 @@ class TopKAST(Method):
 
     A are a layer's ``allocation`` count of largest |theta|, B more of them: of each layer's other connections the same
     share, so that ``backward_sparsity`` of all have no gradient. Both are chosen anew every ``refresh_steps`` (of
-    32,000; in a shorter run in proportion). The loss is given (decay / 2) (sum_A theta^2 + sum_B-A theta^2 / D), D
-    the layer's density, in place of the optimizer's weight decay; outside B nothing moves. From ``explore_end``, a
-    share of training, B is A and both stay.
+    32,000; in a shorter run in proportion). The loss is given (decay / 2) (sum_A theta^2 + sum_B-A theta^2 / D), D the
+    layer's density, in place of the optimizer's weight decay; outside B nothing moves. From ``explore_end``, a share of
+    training, B = A is fixed.
     """
 
     backward_sparsity: Annotated[float, Within(0, 1, high_open=True)] = 0.5
@@ -40,7 +40,7 @@ class TopKAST(Method):
 
     why: ClassVar[str] = "which takes the largest weights of each layer"
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which keeps a dense store of weights to choose from"
+    dense: ClassVar[str] = "which keeps dense weights to choose from"
 
     def objection(self, config: dict[str, Any]) -> str:
         """Object to gradients for fewer connections than the forward pass uses."""
@@ -48,11 +48,11 @@ class TopKAST(Method):
             return ""
         return (
             f"method.backward_sparsity={self.backward_sparsity:g} must be at most sparsity={config['sparsity']:g}: "
-            "the backward pass takes more connections than the forward pass, not fewer"
+            "the backward pass uses more connections than the forward pass, not fewer"
         )
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
-        """Let the layers use a part of their weights."""
+        """Make the layers use a part of their weights."""
         from dstrun.method.soft.selected import Selected
 
         attach(model, layers, Selected)

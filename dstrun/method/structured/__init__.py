@@ -1,1 +1,1 @@
-"""Fewer channels instead of fewer connections: references."""
+"""Structured baselines: fewer channels instead of fewer connections."""

@@ -1,4 +1,4 @@
-"""Channels that can be removed whole: the layer that makes them, and the one that alone reads them.
+"""Channels that can be removed: the layer that computes them, and the only layer that reads them.
 
 A channel is an output of a linear or convolution layer, and what elementwise functions, normalization, pooling and
 flattening make of it. Removing it prunes every connection into it and every connection of its reader out of it; what
@@ -107,12 +107,12 @@ def pairs(model: nn.Module) -> tuple[list[Pair], dict[str, str]]:
     try:
         graph = trace(model)
     except Exception:
-        return [], dict.fromkeys(layers, "the network's course cannot be traced")
+        return [], dict.fromkeys(layers, "the network's forward pass cannot be traced")
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     uses = Counter(id(stored(m)) for m in model.modules() if isinstance(m, KINDS))
     once = {name for name, m in layers.items() if calls[name] == 1 and uses[id(stored(m))] == 1}
     found: list[Pair] = []
-    whole = {name: "it is not called once with a weight of its own" for name in layers if name not in once}
+    whole = {name: "it is not called exactly once with its own weight" for name in layers if name not in once}
     modules = dict(model.named_modules())
     for node in graph.nodes:
         if node.op == "call_module" and node.target in once:
@@ -136,7 +136,7 @@ def _follow(node: fx.Node, modules: Mapping[str, nn.Module], once: set[str]) -> 
     flat, norms = isinstance(producer, nn.Linear), []
     while True:
         if len(node.users) != 1:
-            return "its channels are read by several"
+            return "several layers read its channels"
         (node,) = node.users
         if node.op == "output":
             return "its channels are the network's output"
@@ -267,4 +267,4 @@ class Channels:
         for name, reason in self.whole.items():
             reasons.setdefault(reason, []).append(name)
         kept = [f"{few(names)} ({reason})" for reason, names in reasons.items()]
-        return f"channels of {len(self.pairs)} layers can be removed; the others stay whole: {', '.join(kept)}"
+        return f"channels of {len(self.pairs)} layers can be removed; the others are kept: {', '.join(kept)}"

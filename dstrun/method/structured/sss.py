@@ -29,9 +29,9 @@ class SSS(Method):
     """Multiply every channel by a factor trained under an L1 penalty; drop those whose factor is zero.
 
     Factors start at 1, are never negative and minimise L + ``gamma`` sum factor by accelerated proximal gradient (the
-    paper's equations 11 to 13), whatever optimizer the weights have: at the rate ``factor_lr`` at first, then as much
-    less as the schedule takes off theirs. At ``end`` (share of training) channels of factor 0 are removed and the other
-    factors stay as they are. How sparse the network gets follows from ``gamma``.
+    paper's equations 11 to 13), whatever optimizer the weights have: with the initial rate ``factor_lr``, which follows
+    the schedule of the weights. At ``end`` (share of training) channels of factor 0 are removed and the other factors
+    stay as they are. The final sparsity depends on ``gamma``.
     """
 
     gamma: Annotated[float, AtLeast(0)] = 0.001
@@ -42,8 +42,8 @@ class SSS(Method):
     why: ClassVar[str] = "whose sparsity follows from method.gamma"
     start: ClassVar[str] = "all"
     budget: ClassVar[bool] = False
-    dense: ClassVar[str] = "which starts from every connection"
-    alone: ClassVar[str] = "which follows channels through the network of a single process"
+    dense: ClassVar[str] = "which starts dense"
+    alone: ClassVar[str] = "which traces channels in a single process"
     exact: ClassVar[bool] = False
 
     def procedure(self, setting: Setting) -> Procedure:
@@ -119,7 +119,7 @@ class Factors(Procedure):
             module: Any = self.channels.modules[pair.norms[-1] if pair.norms else pair.producer]
             hook.remove()
             if module.weight is None:
-                raise ConfigError(f"{pair.norms[-1]} has no weights of its own that could take the factors of sss")
+                raise ConfigError(f"{pair.norms[-1]} has no affine weights that could absorb the factors of sss")
             factor, weight = factor.detach(), module.weight.detach()
             scaled = weight * factor.view(-1, *(1,) * (weight.dim() - 1))
             if torch.nn.utils.parametrize.is_parametrized(module, "weight"):

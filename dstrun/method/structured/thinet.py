@@ -1,4 +1,4 @@
-"""ThiNet (Luo et al. 2017): remove channels of a trained network that the next layer misses least.
+"""ThiNet (Luo et al. 2017): remove the channels of a trained network that the next layer needs least.
 
 Shape letters: B samples, C channels, D inputs of an output (C times the kernel's area, or times what is flattened),
 L places, S places drawn, M outputs drawn (B x S), R channels removed.
@@ -34,7 +34,7 @@ CHUNK = 64
 class ThiNet(Method):
     """Train densely; remove channels layer by layer; train ``finetune`` x ``epochs`` more at the last learning rate.
 
-    That is, at the last which is ``finetune_lr`` of the first or more: at almost 0 nothing would be made up for.
+    That is the last rate that is at least ``finetune_lr`` times the first, as a rate near 0 would recover nothing.
 
     Of ``samples_per_class`` training images a class, ``locations`` outputs of the reader each, the part that every
     channel has in them is recorded; channels are removed one by one so that the sum of squares of what is removed
@@ -49,8 +49,8 @@ class ThiNet(Method):
 
     why: ClassVar[str] = "which removes channels, the same share in every layer"
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which starts from every connection"
-    alone: ClassVar[str] = "which follows channels through the network of a single process"
+    dense: ClassVar[str] = "which starts dense"
+    alone: ClassVar[str] = "which traces channels in a single process"
     exact: ClassVar[bool] = False
 
     def allocates(self, scope: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a reader may ask of any figure: its title, names, width, limits and panels side by side."""
+"""Options of every figure: its title, names, width, limits and panels side by side."""
 
 from __future__ import annotations
 

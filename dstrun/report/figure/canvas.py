@@ -28,7 +28,7 @@ COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 MOST_INCHES = 100
 LETTERS_PER_INCH = 15
 """Of a title or a legend, at least; longer ones are folded."""
-UNMET = "sparsity other than asked for (in brackets)"
+UNMET = "sparsity differs from the target (in brackets)"
 
 
 def save(draw: Callable[[], Figure | None], *out: Path) -> Path | None:
@@ -178,7 +178,7 @@ def finish(
     *,
     legend: bool = True,
 ) -> None:
-    """Put one legend above all panels, making room for it, and note over how many seeds the means are.
+    """Place one legend above all panels, and note over how many seeds the means are.
 
     Args:
         figure: its panels are drawn.

@@ -1,4 +1,4 @@
-"""Names beside what they name, and insets where it heaps up."""
+"""Labels beside points, and insets where points are crowded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kind of figure says of itself."""
+"""The description of a kind of figure."""
 
 from __future__ import annotations
 

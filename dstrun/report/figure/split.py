@@ -21,9 +21,9 @@ PARTS = {
 """Dark and light in turns, so that neighbors differ in greyscale too."""
 MEANING = (
     "model (parameters and buffers), optimizer (gradients and state), activation (saved for backward), index "
-    "(positions and masks), method (what it keeps between steps), other (the rest of the peak); they sum to it, mean "
-    "over seeds. Where a record has only the most that each part ever held, what is above the peak is taken off "
-    "the activations, which are released as gradients come"
+    "(indices and masks), method (state it keeps between steps), other (the rest of the peak); they sum to it, mean "
+    "over seeds. Where a record has only the maximum of each part, the excess over the peak is subtracted "
+    "from the activations, which are freed during the backward pass"
 )
 
 

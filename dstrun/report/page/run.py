@@ -1,4 +1,4 @@
-"""A run on a page: its row, what is told of it on demand, and what went wrong."""
+"""A run on a page: its row, its details, and its failure."""
 
 from __future__ import annotations
 

@@ -126,12 +126,12 @@ def apart(runs: Sequence[Run], flat: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def question(runs: Sequence[Run]) -> str:
-    """Ask in a sentence what the runs can answer, as papers name things: what varies among them."""
+    """Return the question that the runs answer, from what varies among them, with names as in papers."""
     labels = sorted({run.get("label") for run in runs if run.get("label")}, key=order)
     sparse = [spelled(label) for label in labels if label != "dense"]
     dense = "dense training"
     if not labels:
-        return "What came of these runs?"
+        return "What are the results of these runs?"
     if not sparse:
         asked = f"How well does {dense} do"
     elif len(sparse) == 1:

@@ -1,4 +1,4 @@
-"""The sweeps behind a page: what was asked for, when, and how it stands."""
+"""The sweeps behind a page: their configuration, time and state."""
 
 from __future__ import annotations
 

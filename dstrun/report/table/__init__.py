@@ -131,7 +131,9 @@ def build(runs: Sequence[Run], preset: str = "accuracy", options: Options | None
     usual, options = PRESETS[preset], options or Options()
     done = [run for run in runs if run.done]
     if options.against and done and options.against not in (labels := {str(run.get("label")) for run in done}):
-        raise ConfigError(f"--against {options.against} is no method of these runs{nearest(options.against, labels)}")
+        raise ConfigError(
+            f"--against {options.against} is not a method of these runs{nearest(options.against, labels)}"
+        )
 
     def fields(asked: str | None, preset: str, word: str) -> tuple[Field, ...]:
         return tuple(resolve(name, done, word) for name in _split(preset if asked is None else asked))

@@ -217,7 +217,7 @@ class Part:
         return texts
 
     def columns(self) -> list[Column]:
-        """Lay out the columns for readers."""
+        """Return the columns of the printed table."""
         heads = [Column(f.name, head=True) for f in self.layout.rows]
         if not any(not f.setting for f in self.layout.rows) and any(row.suffix for row in self.block.rows):
             heads.append(Column("apart", " ", head=True))

@@ -130,7 +130,7 @@ def measure(name: str, runs: Sequence[Run]) -> Measure:
     field = resolve(key, runs, "value=")
     values = [value for run in runs if (value := field.of(run)) is not None]
     if values and all(number(value) is None or isinstance(value, bool) for value in values):
-        raise ConfigError(f"value={name} is no number: of the runs here it is {field.text(values[0])}")
+        raise ConfigError(f"value={name} is not a number: in these runs it is {field.text(values[0])}")
     return Measure(field, over)
 
 

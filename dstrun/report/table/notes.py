@@ -12,16 +12,17 @@ from dstrun.report.table.cells import UNFINISHED, UNMET, Options
 from dstrun.report.table.measure import CONVENTIONS, Measure, unlike
 from dstrun.system.wording import few
 
-STANDARD = "mean ± sample standard deviation over seeds (n) at the final epoch, never best on test"
+STANDARD = "mean ± sample standard deviation over seeds (n) at the final epoch, not the best epoch on test"
 INTERVAL = (
-    "mean ± half the 95 % confidence interval (Student's t) over seeds (n) at the final epoch, never best on test"
+    "mean ± half the 95 % confidence interval (Student's t) over seeds (n) at the final epoch, not the best "
+    "epoch on test"
 )
-EMERGED = "emerges: no sparsity was asked for, training found the one in the cell (mean over seeds), so none is bold"
-REAL = "another sparsity than was asked for (the real one in brackets), so neither bold nor in the way of what is"
+EMERGED = "emerges: no target sparsity, training determines the one in the cell (mean over seeds), so none is bold"
+REAL = "sparsity differs from the target (the real one in brackets), so neither bold nor compared for it"
 SIGNIFICANT = "bold: the best mean of a column, and those not significantly below (t-test paired by seed, Holm, 5 %)"
 SIGNS = {
-    "≠": "≠: published after another training than ours, in what is said to differ; no difference is given",
-    "?": "?: agrees in all that is known of the published training, but not all is; no difference is given",
+    "≠": "≠: published after another training than ours, in the settings listed; no difference is given",
+    "?": "?: agrees in all that is known of the published training; not everything is known, so no difference is given",
 }  # fmt: skip
 """What a sign before a published number means."""
 
@@ -29,8 +30,8 @@ APART = 2
 """So many footnotes of published numbers stand each by itself."""
 
 LIKE = (
-    "held against the same model, data, epochs, batch size and precision, with the closest other settings; "
-    "- where there is none, or several"
+    "compared with the run of the same model, data, epochs, batch size and precision whose other settings are "
+    "closest; - where there is none, or several"
 )
 
 
@@ -50,7 +51,7 @@ def notes(
     notes += published(footnotes)
     notes += [said for sign, said in SIGNS.items() if sign in signs]
     if any(0 < len(cell) < block.most for block in found for row in block.rows for cell in row.cells.values()):
-        notes.append("(n of N): fewer seeds are finished than were begun or than another cell of the block has")
+        notes.append("(n of N): n seeds have finished, of N that were started or that another cell of the block has")
     waiting = {run.id: run for row in rows for cell in row.unfinished.values() for run in cell}
     if waiting:
         notes.append(f"{UNFINISHED} not finished: {_listed(waiting.values())}")
@@ -58,10 +59,10 @@ def notes(
         notes.append(f"not finished and in no cell: {_listed(lost)}")
     repeated = [run for row in rows for run in row.repeated]
     if repeated:
-        notes.append(f"left out, as they repeat the configuration and the seed of another: {_listed(repeated)}")
+        notes.append(f"left out, as they duplicate configuration and seed of another run: {_listed(repeated)}")
     for block in found:
         if apart := unlike(block.rows, layout):
-            notes.append(f"{block.title}: not all trained alike: {'; '.join(apart)}")
+            notes.append(f"{block.title}: training differs: {'; '.join(apart)}")
     if not found:
         return notes
     if any(layout.emerges(row.values, column) for row in rows for column in row.columns):
@@ -146,8 +147,8 @@ def _apart(values: Sequence[Measure], rows: Sequence[Row]) -> list[str]:
         cells = [cell for row in rows for cell in row.cells.values() if len(value.ways(cell)) > 1]
         if cells:
             ways = sorted({way for cell in cells for way in value.ways(cell)})
-            kept = ", accuracies are" if any(value.accuracy for value in values) else ""
-            notes.append(f"{group}: what was measured in several ways is not averaged{kept}: {'; '.join(ways)}")
+            kept = " (accuracies are)" if any(value.accuracy for value in values) else ""
+            notes.append(f"{group}: measured in several ways, so not averaged{kept}: {'; '.join(ways)}")
     return notes
 
 

@@ -43,7 +43,7 @@ def _place(run: Run, block: Block, layout: Layout) -> bool:
 
 
 def _emerged(fields: Sequence[Field], key: Key) -> Key:
-    """Put the sparsity that training finds in the place of the one that was not asked for."""
+    """Replace the missing target sparsity by the one that training determines."""
     return tuple(EMERGES if f.key == "sparsity" and value == 0 else value for f, value in zip(fields, key, strict=True))
 
 

@@ -100,10 +100,10 @@ def test_searching_leaves_the_pass_as_it_was_and_disarms(network, criterion):
         assert not layer.module._forward_hooks
         assert not layer.module.weight._post_accumulate_grad_hooks
         assert layer.proposal().positions.numel() == 3
-        with pytest.raises(RuntimeError, match=f"{layer.name}: no armed backward has run"):
+        with pytest.raises(RuntimeError, match=f"{layer.name}: no backward pass has run since growth was requested"):
             layer.proposal()
     gradients()
-    with pytest.raises(RuntimeError, match="no armed backward has run"):
+    with pytest.raises(RuntimeError, match="no backward pass has run since growth was requested"):
         layers[0].proposal()
 
 

@@ -99,7 +99,7 @@ def test_the_dense_phase_is_a_dense_run_and_its_last_epoch_is_evaluated_before_p
     ("words", "message"),
     [
         (["method.rounds=0"], "method.rounds=0 must be at least 1"),
-        (["method.retrain_share=0"], "method.retrain_share=0 must lie in (0, 1]"),
+        (["method.retrain_share=0"], "method.retrain_share=0 must be in (0, 1]"),
         (
             ["method.retrain=rewnd"],
             "method.retrain=rewnd is not known: choose rewind, finetune (did you mean rewind?)",

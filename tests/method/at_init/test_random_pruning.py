@@ -51,5 +51,6 @@ def test_an_allocation_needs_scope_layer():
     with pytest.raises(ConfigError) as error:
         compose(["method=random", "allocation=erk"])
     assert str(error.value) == (
-        "allocation=erk makes no sense with method=random scope=global, where scores decide: set scope=layer"
+        "allocation=erk makes no sense with method=random scope=global, where scores decide the allocation: "
+        "set scope=layer"
     )

@@ -156,14 +156,14 @@ def test_adamw_has_the_same_momentum():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("backend=sparse", "backend=sparse makes no sense with method=snfs, which follows the gradient of every "
-         "connection at every step"),
+        ("backend=sparse", "backend=sparse makes no sense with method=snfs, which tracks the gradient of "
+        "every connection at every step"),
         ("scope=global", "scope=global makes no sense with method=snfs, which prunes a share of each layer and grows "
          "by momentum"),
         ("grow=random", "grow=random makes no sense with method=snfs, which prunes a share of each layer and grows "
          "by momentum"),
         ("sparsity=0", "sparsity=0 makes no sense with method=snfs: no connection is left to grow"),
-        ("method.momentum=1", "method.momentum=1 must lie in [0, 1)"),
+        ("method.momentum=1", "method.momentum=1 must be in [0, 1)"),
     ],
 )  # fmt: skip
 def test_refusals(words, message):

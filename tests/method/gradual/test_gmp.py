@@ -70,7 +70,7 @@ def test_a_layer_that_empties_is_said_or_refused(caplog):
     _, layers = network(WEIGHTS, small)
     start(layers, schedule, budget=4).after_step(8)
     assert [layer.count for layer in layers] == [4, 0]
-    assert "no connection is left in 1, 1 of 2 layers: nothing passes there but biases and shortcuts" in caplog.text
+    assert "no connection is left in 1, 1 of 2 layers: only biases and shortcuts pass there" in caplog.text
     _, layers = network(WEIGHTS, small)
     with pytest.raises(
         EmptyLayer, match="no connection would be left in 1, 1 of 2 layers, and strict=true refuses that"
@@ -120,8 +120,9 @@ def test_zhu_and_gupta_equation_1():
 def test_what_makes_no_sense_is_refused():
     for words, sentence in {
         "grow=random": "grow=random makes no sense with method=gmp, which only ever prunes",
-        "backend=sparse": "backend=sparse makes no sense with method=gmp, which starts from every connection",
-        "scope=global": "allocation=erk makes no sense with method=gmp scope=global, where scores decide: set "
+        "backend=sparse": "backend=sparse makes no sense with method=gmp, which starts dense",
+        "scope=global": "allocation=erk makes no sense with method=gmp scope=global, where scores decide the "
+        "allocation: set "
         "scope=layer",
     }.items():
         with pytest.raises(ConfigError) as error:

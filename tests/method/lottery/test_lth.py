@@ -184,12 +184,12 @@ def test_random_pruning_is_the_control() -> None:
     [
         (
             ["method.levels=3", "method.sparsities=[0.5]"],
-            "method.levels and method.sparsities both say where levels end: set one of them",
+            "method.levels and method.sparsities both set the levels: set one of them",
         ),
         (["method.sparsities=[0.9,0.5]"], "method.sparsities=[0.9, 0.5] must increase"),
-        (["method.rewind=1"], "method.rewind=1 must lie in [0, 1)"),
+        (["method.rewind=1"], "method.rewind=1 must be in [0, 1)"),
         (["schedule=cubic"], "schedule=cubic makes no sense with method=lth, which prunes between trainings"),
-        (["backend=sparse"], "backend=sparse makes no sense with method=lth, which starts from every connection"),
+        (["backend=sparse"], "backend=sparse makes no sense with method=lth, which starts dense"),
     ],
 )
 def test_refusals(words: list[str], message: str) -> None:

@@ -119,4 +119,4 @@ def test_refused_where_connections_appear_at_zero(name: str) -> None:
 def test_refused_on_the_sparse_backend() -> None:
     with pytest.raises(ConfigError) as error:
         compose(["method=static", "powerprop=2", "backend=sparse"])
-    assert str(error.value) == "powerprop=2 makes no sense with backend=sparse: only dense storage has it"
+    assert str(error.value) == "powerprop=2 makes no sense with backend=sparse: it needs dense storage"

@@ -168,7 +168,7 @@ WHY = "whose thresholds are learned and find the sparsity"
             ["method=str", "backend=sparse"],
             "backend=sparse makes no sense with method=str, which keeps all weights beside their thresholds",
         ),
-        (["method=autosparse", "method.backward_sparsity=1"], "method.backward_sparsity=1 must lie in [0, 1)"),
+        (["method=autosparse", "method.backward_sparsity=1"], "method.backward_sparsity=1 must be in [0, 1)"),
         (["method=str", "method.threshold_decay=-1"], "method.threshold_decay=-1 must be at least 0"),
     ],
 )

@@ -111,7 +111,7 @@ def test_state_carries_alpha_on() -> None:
             ["scope=global"],
             "scope=global makes no sense with method=topk_ga, which takes the largest weights of each layer",
         ),
-        (["method.alpha=1.5"], "method.alpha=1.5 must lie in [0, 1]"),
+        (["method.alpha=1.5"], "method.alpha=1.5 must be in [0, 1]"),
         (
             ["method.alpha_curve=cosin"],
             "method.alpha_curve=cosin is not known: choose sigmoid_cosine, cosine, sigmoid, linear, fixed "

@@ -179,7 +179,7 @@ def test_gradient_outside_b_is_zero_even_where_it_is_infinite() -> None:
         (
             ["sparsity=0.3"],
             "method.backward_sparsity=0.5 must be at most sparsity=0.3: "
-            "the backward pass takes more connections than the forward pass, not fewer",
+            "the backward pass uses more connections than the forward pass, not fewer",
         ),
         (
             ["scope=global"],
@@ -187,10 +187,10 @@ def test_gradient_outside_b_is_zero_even_where_it_is_infinite() -> None:
         ),
         (
             ["backend=sparse"],
-            "backend=sparse makes no sense with method=topkast, which keeps a dense store of weights to choose from",
+            "backend=sparse makes no sense with method=topkast, which keeps dense weights to choose from",
         ),
         (["grow=gse"], "grow=gse makes no sense with method=topkast, which takes the largest weights of each layer"),
-        (["method.explore_end=2"], "method.explore_end=2 must lie in [0, 1]"),
+        (["method.explore_end=2"], "method.explore_end=2 must be in [0, 1]"),
     ],
 )
 def test_refusals(words: list[str], message: str) -> None:

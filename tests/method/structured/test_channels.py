@@ -43,7 +43,7 @@ def test_pairs_of_the_networks_here():
     found, whole = pairs(meta(ResNet(depth=20)))
     blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in range(3)]
     assert found == [Pair(f"{b}.conv1", (f"{b}.bn1",), f"{b}.conv2", 16 << int(b[5]) - 1) for b in blocks]
-    assert whole["conv1"] == "its channels are read by several"
+    assert whole["conv1"] == "several layers read its channels"
     assert whole["layer2.0.conv2"] == "add reads its channels"
     found, whole = pairs(meta(ResNet50(), (3, 64, 64)))
     blocks = [f"layer{i}.{b}" for i, n in zip((1, 2, 3, 4), (3, 4, 6, 3), strict=True) for b in range(n)]
@@ -82,8 +82,8 @@ class Twice(nn.Module):
 @pytest.mark.parametrize(
     ("network", "reasons"),
     [
-        (Branching(), ["the network's course cannot be traced"] * 2),
-        (Twice(), ["it is not called once with a weight of its own"] * 2),
+        (Branching(), ["the network's forward pass cannot be traced"] * 2),
+        (Twice(), ["it is not called exactly once with its own weight"] * 2),
         (nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 1)), ["its channels come in groups", None]),
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, groups=2)), [TOGETHER, None]),
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.Linear(8, 4)), [TOGETHER, None]),

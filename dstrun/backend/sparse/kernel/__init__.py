@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dstrun.layer.geometry import ConvGeometry
 
 NO_TRITON = (
-    "backend=sparse takes Triton on a GPU, and it is not installed: install it, set backend=masked or device=cpu"
+    "backend=sparse needs Triton on a GPU, and it is not installed: install it, or set backend=masked or device=cpu"
 )
 
 
@@ -62,7 +62,7 @@ def kernel_for(geometry: ConvGeometry, x: Tensor, name: str | None = None) -> Ke
     from dstrun.backend.sparse.kernel.call import works
 
     if not x.is_floating_point():
-        raise TypeError(f"sparse layers take floating-point activations, not {x.dtype}")
+        raise TypeError(f"sparse layers need floating-point activations, not {x.dtype}")
     if isinstance(x, FakeTensor):
         return shapes
     if name != "reference" and works(x):
@@ -70,14 +70,14 @@ def kernel_for(geometry: ConvGeometry, x: Tensor, name: str | None = None) -> Ke
     if name != "reference" and x.device.type == "cuda" and x.dtype.itemsize <= 4:
         if not _is_linear(geometry, x):
             raise TypeError(
-                "sparse convolutions have no kernel on a GPU: masked ones are faster there (dstrun.backend.masked); "
-                "kernel = 'reference' on each layer computes them all the same, slowly"
+                "sparse convolutions have no GPU kernel: masked ones (dstrun.backend.masked) are faster "
+                "there; kernel = 'reference' on each layer computes them anyway, slowly"
             )
         return _gpu()
     if name == "fast":
         raise TypeError(
-            "the fast sparse kernels take float32 and bfloat16 on the CPU, and those and float16 in linear layers on a "
-            f"GPU, not {x.dtype} on {x.device}"
+            "the fast sparse kernels support float32 and bfloat16, and float16 in linear layers on a GPU, not "
+            f"{x.dtype} on {x.device}"
         )
     return reference
 

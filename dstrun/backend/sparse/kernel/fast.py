@@ -101,6 +101,6 @@ def announce(say: Callable[[str], None]) -> None:
     """Announce that the kernels will be compiled, where numba's cache on disk holds none yet."""
     folder, name = product.stats.cache_path, product.__module__.rpartition(".")[2]
     if folder is None:
-        say("compiling the sparse kernels, about half a minute; not kept, as no cache folder can be written")
+        say("compiling the sparse kernels (about half a minute); not cached, as no cache folder is writable")
     elif not any(Path(folder).glob(f"{name}.*.nbi")):
-        say("compiling the sparse kernels for this processor, about half a minute; kept for the next run")
+        say("compiling the sparse kernels for this processor (about half a minute); cached for later runs")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTION = (
-    f"Final top-1 accuracy by how connections are allocated to layers, a group of bars a method, {ERRORS}. The axis "
-    "does not begin at 0."
+    "Final top-1 accuracy by how connections are allocated to layers, one group of bars per method, "
+    f"{ERRORS}. The axis does not start at 0."
 )
 ALLOCATION = Field("allocation", "choices.allocation")
 WIDTH = 0.8

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTION = (
-    "Density of every prunable layer, from input to output, mean over seeds: hollow marks on a pale dotted line at the "
-    "first step, full marks at the end of training, where a method has moved connections between layers."
+    "Density of every prunable layer, from input to output, mean over seeds: hollow markers on a pale dotted "
+    "line at the first step, filled markers at the end of training, where a method has moved connections "
+    "between layers."
 )
 MOST_NAMES = 20
 """More layers than these are numbered."""

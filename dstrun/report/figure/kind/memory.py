@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 CAPTION = (
     f"Final top-1 accuracy by the peak memory measured in training, {ERRORS}; a method's points are its sparsities. "
-    "Hollow marks simulate sparsity on dense storage, as the masked backend does; full marks store the active "
-    "connections alone, half marks choose by layer."
+    "Hollow markers: sparsity simulated on dense storage (masked backend); filled: only active connections "
+    "stored (sparse); half-filled: chosen per layer (auto)."
 )
 
 

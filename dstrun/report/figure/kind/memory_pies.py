@@ -28,8 +28,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         return None
     if len(found) > MOST:
         raise ConfigError(
-            f"{len(found)} pies are more than a figure has room for ({MOST}): choose some, by "
-            "where=, or plot memory_split"
+            f"{len(found)} pies are more than fit into a figure ({MOST}): choose some, by where=, or plot memory_split"
         )
     figure, axes = grid(len(found), columns=4, height=1.75)
     alone = len({text for text, _ in found}) == 1

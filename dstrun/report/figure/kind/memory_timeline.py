@@ -1,4 +1,4 @@
-"""What training holds over a step and over an update of the topology, allocation by allocation."""
+"""Memory over a step and over a topology update, allocation by allocation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTION = (
-    "Memory held over the allocations and releases of one measured step and of one update of the topology, by part, of "
+    "Memory held over the allocations and releases of one measured step and of one topology update, by part, of "
     "the seed whose peak is highest; the parts sum to what is held."
 )
 PHASES = {"prepare": "scoring", "step": "a step", "update": "an update"}

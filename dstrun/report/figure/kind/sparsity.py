@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 CAPTION = (
     f"Final top-1 accuracy by sparsity, {ERRORS}; the horizontal axis is logarithmic in density, 1 - sparsity; dense "
-    "training as a pale line with a band of its deviation. Runs whose "
-    "sparsity training found stand at the right, each with the sparsity it reached; a point with another sparsity "
-    "than was asked for says it too."
+    "training as a pale line with a band of its deviation. Runs without a target sparsity are on the right, "
+    "each labelled with the sparsity it reached, as is a point whose sparsity differs from its target."
 )
 FACTOR = 2.0
 """Between two places along the axis, as far as rows are moved beside each other."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "Final top-1 accuracy by the number of candidates that GSE draws, in multiples (gamma) of the active connections, "
-    f"a line a distribution, {ERRORS}; RigL, which scores all connections, as a line with a band of its deviation."
+    f"one line per distribution, {ERRORS}; RigL, which scores all connections, as a line with a band of its deviation."
 )
 GAMMA = Field("gamma", "config.grow.gamma")
 

@@ -1,4 +1,4 @@
-"""How the topology moves: connections replaced at each update, and the share explored so far."""
+"""How the topology changes: connections replaced at each update, and the share that has ever been active."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTION = (
-    "Share of the active connections that every update of the topology replaces, and share of all connections that "
-    "have been active so far, over all layers; mean over seeds, with a band from the lowest to the highest. The second "
-    "only of runs whose records know how many connections each layer has."
+    "Share of active connections replaced at every topology update, and share of all connections that have "
+    "been active at any time so far (the in-time over-parameterization rate), over all layers; mean over "
+    "seeds, with a band from the lowest to the highest. The latter only for runs whose records list the "
+    "connections of each layer."
 )
 
 
@@ -38,7 +39,7 @@ class Update(NamedTuple):
     explored: float | None
 
 
-WHAT = ("replaced at an update (%)", "explored so far (%)")
+WHAT = ("replaced at an update (%)", "ever active (%)")
 
 
 def draw(runs: Sequence[Run]) -> Figure | None:

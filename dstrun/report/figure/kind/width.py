@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTION = (
-    "Final top-1 accuracy by width, all networks of a panel having as many active connections as its title says (to "
-    f"1 %), {ERRORS}; the dense network of width 1 as a line with a band of its deviation."
+    "Final top-1 accuracy by width, all networks of a panel with as many active connections as its title "
+    f"gives (within 1 %), {ERRORS}; the dense network of width 1 as a line with a band of its deviation."
 )
 WIDTH = Field("width", "config.model.width")
 SAME = 1.01

@@ -18,7 +18,7 @@ class Halfway(Method):
 
     why: ClassVar[str] = "which prunes by magnitude"
     start: ClassVar[str] = "all"
-    dense: ClassVar[str] = "which starts from every connection"
+    dense: ClassVar[str] = "which starts dense"
 
     def procedure(self, setting):
         """Return what is done around a step."""
