@@ -43,6 +43,8 @@ demo: setup ## train a run and a small sweep on the digits, print the table, dra
 docs: setup ## build the documentation website in build/site
 	$(BIN)/mkdocs build --strict --quiet
 
+# Hundreds of processes import the same modules: without files of bytecode each of them would compile these anew.
+unexport PYTHONDONTWRITEBYTECODE
 PARALLEL = -n auto --dist loadfile --no-loadscope-reorder --durations=15
 
 test: setup ## run the tests (some minutes on two cores)

@@ -3,17 +3,18 @@
 Importing takes a process four seconds. A server has done it, and nothing else: it has no thread, and none of this
 project's modules, which every process imports anew. What it forks has arguments, environment, folder, descriptors,
 signals and exit code of its own, as any process has. Two servers take turns, so that one process and the next differ in
-what hangs on chance: hashes of strings, addresses.
+what hangs on chance: hashes of strings, addresses. ``fork_client`` starts such a process where no test is its parent.
 """
 
 from __future__ import annotations
 
 import atexit
 import gc
+import marshal
 import os
-import pickle
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -37,16 +38,23 @@ PATHS = os.environ.get("PYTHONPATH", "")
 
 
 class Server:
-    """A process that forks others when it is asked to; it ends with the one that started it."""
+    """A process that forks others when it is asked to; it ends with the one that started it.
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    Args:
+        environment: in which it imports.
+        name: at which clients reach it.
+    """
+
+    def __init__(self, environment: dict[str, str], name: str) -> None:
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.environment = {name: environment.get(name) for name in FIXED}
-        with theirs:
+        with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(f"\0{name}")  # in no folder
+            listener.listen(100)
+            given = [theirs.fileno(), listener.fileno()]
             self.process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())], env=environment, pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                [sys.executable, __file__, *map(str, given)], env=environment, pass_fds=given, stdin=subprocess.DEVNULL
+            )
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -58,6 +66,27 @@ class Server:
 
 SERVERS: dict[int, Server] = {}
 NEXT = count()
+NAMES = [f"fork-server-{os.getpid()}-{which}" for which in range(2)]
+CLIENT = "FORK_CLIENT"
+"""What tells a forked process by what interpreter it starts others."""
+
+
+def server(which: int, environment: dict[str, str]) -> Server:
+    """Return one of the servers, started where it has not been asked for before."""
+    if which not in SERVERS:
+        SERVERS[which] = Server(environment, NAMES[which])
+    return SERVERS[which]
+
+
+def client(folder: Path) -> Path:
+    """Write the interpreter that stands for a forked process, and start the servers that it asks."""
+    for which in range(len(NAMES)):
+        server(which, {**os.environ, "OMP_NUM_THREADS": "1"})
+    made = folder / "python"
+    words = [sys.executable, "-ISE", str(Path(__file__).with_name("fork_client.py")), ",".join(NAMES)]
+    made.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    made.chmod(0o755)
+    return made
 
 
 class Process(subprocess.Popen):
@@ -72,15 +101,14 @@ class Process(subprocess.Popen):
         assert not any((preexec_fn, pass_fds, shell, uid, gid)), "not for these processes"
         env = dict(os.environ if env is None else env)
         env.setdefault("OMP_NUM_THREADS", "1")
-        which = next(NEXT) % 2
-        server = SERVERS.get(which) or SERVERS.setdefault(which, Server(env))
-        assert server.environment == {name: env.get(name) for name in FIXED}, "read before a process is forked"
+        mine = server(next(NEXT) % len(NAMES), env)
+        assert mine.environment == {name: env.get(name) for name in FIXED}, "read before a process is forked"
         self._ended, theirs = os.pipe()
         streams = [own if own != -1 else number for number, own in enumerate((p2cread, c2pwrite, errwrite))]
         asked = {"args": list(map(os.fspath, args[1:])), "env": env, "cwd": os.fspath(cwd or os.getcwd())}
         try:
             asked["session"] = start_new_session
-            socket.send_fds(server.connection, [pickle.dumps(asked)], [*streams, theirs])
+            socket.send_fds(mine.connection, [marshal.dumps(asked)], [*streams, theirs])
         finally:
             os.close(theirs)
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
@@ -129,16 +157,20 @@ def fork() -> int:
         return os.fork()
 
 
-def serve(connection: socket.socket) -> dict[str, Any]:
-    """Fork processes until the other end is closed; returns, in each of them, what it is to be."""
+def serve(parent: socket.socket, listener: socket.socket) -> dict[str, Any]:
+    """Fork processes until the parent's end is closed; returns, in each of them, what it is to be.
+
+    The process of a client is killed when the client has gone.
+    """
     arrived, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ended: dict[int, int] = {}
+    clients: dict[socket.socket, int] = {}
     while True:
-        ready, _, _ = select.select([connection, arrived], [], [])
+        ready, _, _ = select.select([parent, listener, arrived, *clients], [], [])
         if arrived in ready:
             os.read(arrived, 4096)
             for pid in list(ended):
@@ -147,10 +179,18 @@ def serve(connection: socket.socket) -> dict[str, Any]:
                     with suppress(BrokenPipeError):
                         os.write(ended[pid], status.to_bytes(8, "little"))
                     os.close(ended.pop(pid))
-        if connection in ready:
-            message, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+        if listener in ready:
+            clients[listener.accept()[0]] = 0
+        for asking in [connection for connection in (parent, *clients) if connection in ready]:
+            message, descriptors, _, _ = socket.recv_fds(asking, 1 << 20, 4)
             if not message:
-                os._exit(0)
+                for one in [asking] if asking in clients else list(clients):
+                    if (pid := clients.pop(one)) in ended:
+                        os.killpg(pid, signal.SIGKILL)
+                    one.close()
+                if asking is parent:
+                    os._exit(0)
+                continue
             if (pid := fork()) == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -159,9 +199,14 @@ def serve(connection: socket.socket) -> dict[str, Any]:
                     os.dup2(own, number)
                 for own in {arrived, wakes, *descriptors, *ended.values()}:
                     os.close(own)
-                connection.close()
-                return pickle.loads(message)
-            os.write(descriptors[3], pid.to_bytes(8, "little"))
+                for own in (parent, listener, *clients):
+                    own.close()
+                return marshal.loads(message)
+            if asking in clients:
+                clients[asking] = pid
+                os.setpgid(pid, pid)
+            with suppress(BrokenPipeError):
+                os.write(descriptors[3], pid.to_bytes(8, "little"))
             ended[pid] = descriptors.pop()
             for own in descriptors:
                 os.close(own)
@@ -169,37 +214,40 @@ def serve(connection: socket.socket) -> dict[str, Any]:
 
 def become(asked: dict[str, Any]) -> None:
     """Be the process that was asked for, up to its end."""
+    assert all(os.environ.get(name) == asked["env"].get(name) for name in FIXED), "read before a process is forked"
     if asked["session"]:
         os.setsid()
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
+    sys.executable = asked["env"].get(CLIENT, sys.executable)
     import numpy as np
 
     np.random.seed()
+    unbuffered = asked["args"][0] == "-u"
     for number, name in enumerate(("stdout", "stderr"), 1):
-        setattr(sys, name, reopened(number, getattr(sys, name)))
+        setattr(sys, name, reopened(number, getattr(sys, name), unbuffered))
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     ours = [str(Path(__file__).parent), *PATHS.split(os.pathsep)]
     sys.path[:] = [*given, *(path for path in sys.path if path not in ours)]
     util.spawnv_passfds = spawn  # pyright: ignore[reportAttributeAccessIssue]
-    first, *rest = asked["args"]
+    first, *rest = args = asked["args"][unbuffered:]
     if first == "-m":
         sys.path.insert(0, os.getcwd())
         sys.argv[:] = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:
         sys.path.insert(0, str(Path(first).parent))
-        sys.argv[:] = asked["args"]
+        sys.argv[:] = args
         runpy.run_path(first, run_name="__main__")
 
 
-def reopened(number: int, stream: Any) -> TextIOWrapper:
+def reopened(number: int, stream: Any, unbuffered: bool) -> TextIOWrapper:
     """Return a stream as the interpreter opens it for a descriptor: the server's may think that it can seek."""
-    raw = FileIO(number, "w", closefd=False)
+    raw, through = FileIO(number, "w", closefd=False), stream.write_through or unbuffered
     return TextIOWrapper(
-        raw if stream.write_through else BufferedWriter(raw), stream.encoding, stream.errors,
-        line_buffering=number == 2 or os.isatty(number), write_through=stream.write_through,
+        raw if through else BufferedWriter(raw), stream.encoding, stream.errors,
+        line_buffering=number == 2 or os.isatty(number), write_through=through,
     )  # fmt: skip
 
 
@@ -255,7 +303,7 @@ if __name__ == "__main__":
     threads = {Path("/proc/self/task", thread, "comm").read_text().strip() for thread in os.listdir("/proc/self/task")}
     gc.freeze()
     assert len(threads - {"jemalloc_bg_thd"}) == 1, threads  # a process that is forked would lack others
-    own = serve(socket.socket(fileno=int(sys.argv[1])))
+    own = serve(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))
     try:
         become(own)
     except BaseException as error:

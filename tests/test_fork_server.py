@@ -7,7 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import fork_server
 import pytest
@@ -95,3 +99,92 @@ def test_what_it_trains_is_the_same_bit_for_bit(dstrun, tmp_path: Path) -> None:
         kept[-1] += [row.split(",")[:7] for row in rows] + [(record.parent / "topology.csv").read_text()]
         assert "Traceback" not in done.stderr
     assert kept[0] == kept[1]
+
+
+ENDS = """
+import os, signal, sys, time
+what = sys.argv[1]
+if what == "hears":
+    for name in ("SIGUSR2", "SIGTERM", "SIGCONT"):
+        said = f"{name}\\n".encode()
+        signal.signal(getattr(signal, name), lambda *_, said=said: os.write(1, said))
+if what in ("number", "dies") or os.fork():
+    print("begins", os.getpid())
+if what == "number":
+    os.write(1, b"between\\n")
+    print("ends")
+    sys.exit(7)
+if what == "dies":
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(100)
+"""
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The interpreter of those who are no children of the tests."""
+    return str(fork_server.client(tmp_path_factory.mktemp("client")))
+
+
+@contextmanager
+def begun(python: str, folder: Path, what: str) -> Iterator[tuple[subprocess.Popen[str], int, IO[str]]]:
+    """Start the script above as SLURM does: gives it, the process id that it prints, and what it prints after that."""
+    (folder / "ends.py").write_text(ENDS)
+    command = [python, "-u", "-m", "ends", what]
+    with subprocess.Popen(
+        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        yield process, int(process.stdout.readline().removeprefix("begins ")), process.stdout
+
+
+def test_a_client_gives_it_all_that_a_process_is_given(client: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(SCRIPT + "\nassert 0")
+    said = []
+    for python in (sys.executable, client):
+        done = subprocess.run(
+            [python, "-m", "program", "number", "b c"], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            input="words", text=True, capture_output=True,
+        )  # fmt: skip
+        seen = json.loads(done.stdout.splitlines()[0])
+        seen["path"] = [path for path in seen["path"] if path]
+        said.append((seen, done.stdout.splitlines()[1:], done.stderr, done.returncode))
+    assert said[0] == said[1]
+    assert said[0][3] == 7
+
+
+def test_a_client_ends_as_its_process_does(client: str, tmp_path: Path) -> None:
+    with begun(client, tmp_path, "number") as (process, _, said):
+        assert said.read() == "between\nends\n"  # -u
+        assert process.wait(10) == 7
+    with begun(client, tmp_path, "dies") as (process, _, _):
+        assert process.wait(10) == -signal.SIGKILL
+    with begun(client, tmp_path, "sleeps") as (process, pid, _):
+        assert pid != process.pid
+        os.killpg(pid, signal.SIGKILL)
+        assert process.wait(10) == -signal.SIGKILL
+
+
+def test_a_client_hands_signals_on(client: str, tmp_path: Path) -> None:
+    with begun(client, tmp_path, "hears") as (process, _, said):
+        for name in ("SIGUSR2", "SIGTERM", "SIGCONT"):
+            process.send_signal(getattr(signal, name))
+            assert [said.readline() for _ in range(2)] == [f"{name}\n"] * 2  # the process and its child
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        with begun(client, tmp_path, "sleeps") as (process, _, _):
+            process.send_signal(number)
+            assert process.wait(10) == -number
+
+
+def test_a_client_that_is_killed_takes_its_process_with_it(client: str, tmp_path: Path) -> None:
+    with begun(client, tmp_path, "sleeps") as (process, pid, said):
+        assert Path(f"/proc/{pid}").exists()
+        process.kill()
+        assert said.read() == ""  # closed: neither the process nor its child has it any more
+        assert process.wait(10) == -signal.SIGKILL
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

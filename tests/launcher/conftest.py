@@ -112,9 +112,10 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """A SLURM that runs as long as the tests do."""
+    """A SLURM that runs as long as the tests do. Its jobs are forked from a process that has imported PyTorch."""
     root = Path(tempfile.mkdtemp(prefix="dstrun-slurm-"))  # short: a socket's path has at most 107 letters
     made = Lab(root)
+    made.environment[fork_server.CLIENT] = str(fork_server.client(root))  # by which jobs are started
     made.start()
     yield made
     made.stop()

@@ -65,6 +65,19 @@ def test_a_sweep_is_an_array_and_is_done(cluster, lab) -> None:
     assert "submitted" not in again
 
 
+def test_a_job_may_start_an_interpreter_of_its_own(cluster, lab, undisturbed: Path) -> None:
+    """As every job does outside of these tests, where each is forked: it leaves the same."""
+    del cluster.environment[fork_server.CLIENT]
+    cluster.environment["FAULTY_SECONDS"] = "0"
+    output = cluster.sweep(*LONG)
+    assert "1 of 1 run done" in output
+    (run,) = cluster.runs()
+    (script,) = cluster.path.glob(f"results/default/.submitit/{run['job']}/*submission.sh")
+    assert f"{sys.executable} -u -m submitit.core._submit" in script.read_text()
+    assert trained_once(run)
+    assert results(run["folder"]) == results(undisturbed)
+
+
 def test_every_way_to_fail_is_named_and_the_client_ends(cluster, lab) -> None:
     """One raises, one is killed, one ends the process, one is cancelled; two are done."""
     words = [*FAULTY, "model.how=none,raise,kill,exit"]
@@ -231,6 +244,7 @@ def test_torture_on_a_queue(lab, tmp_path, monkeypatch) -> None:
     """Every kind of fault that a user of a cluster can make, once."""
     for name, value in lab.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "executable", lab.environment[fork_server.CLIENT])
     monkeypatch.setattr(jobs, "PAUSE_SECONDS", (0.1, 0.3))
     words = [word for word in SLURM if word.startswith("hydra.launcher.")]
     found = jobs.certify(tmp_path, 5, len(jobs.JOB_KINDS), 2, words, lambda verdict: None)

@@ -1,6 +1,5 @@
 import pytest
 import torch
-import torchvision
 
 from dstrun.model.resnet_imagenet import ResNet18, ResNet34, ResNet50
 
@@ -39,6 +38,8 @@ def test_counts_with_the_stem_for_small_images(count, kind, total, macs):
 @kinds
 def test_loads_weights_of_torchvision_and_computes_the_same(name, kind):
     torch.manual_seed(0)
+    import torchvision
+
     theirs = getattr(torchvision.models, name)(weights=None, num_classes=10).eval()
     ours = kind().build((3, 64, 64), 10).eval()
     assert [(k, v.shape) for k, v in ours.state_dict().items()] == [
