@@ -7,9 +7,11 @@ Killed, it takes the other with it.
 
 import marshal
 import os
+import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 FORWARDED = {
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGCONT,
@@ -28,10 +30,17 @@ def stand_in(servers: list[str], args: list[str]) -> int:
         pid = int.from_bytes(os.read(ended, 8), "little")
         if not pid:
             sys.exit("the server has ended")
+        arrived, wakes = os.pipe()
+        os.set_blocking(wakes, False)
+        signal.set_wakeup_fd(wakes)  # a handler alone would not run for a signal that comes just before a read
         for number in FORWARDED:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda number, _: os.killpg(pid, number))
+                signal.signal(number, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+        while ended not in (ready := select.select([ended, arrived], [], [])[0]):
+            for number in os.read(arrived, 1) if ready else b"":
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.killpg(pid, number)
         said = os.read(ended, 8)
         if not said:
             sys.exit("the server has ended")

@@ -108,15 +108,22 @@ if what == "hears":
     for name in ("SIGUSR2", "SIGTERM", "SIGCONT"):
         said = f"{name}\\n".encode()
         signal.signal(getattr(signal, name), lambda *_, said=said: os.write(1, said))
-if what in ("number", "dies") or os.fork():
+ready, tell = os.pipe()
+if what in ("number", "dies"):
     print("begins", os.getpid())
+elif os.fork():
+    os.read(ready, 1)  # Python forgets signals that reach a child before it is all there
+    print("begins", os.getpid())
+else:
+    os.write(tell, b".")
 if what == "number":
     os.write(1, b"between\\n")
     print("ends")
     sys.exit(7)
 if what == "dies":
     os.kill(os.getpid(), signal.SIGKILL)
-time.sleep(100)
+for _ in range(5000):
+    time.sleep(0.02)  # a handler runs between two
 """
 
 
@@ -131,9 +138,7 @@ def begun(python: str, folder: Path, what: str) -> Iterator[tuple[subprocess.Pop
     """Start the script above as SLURM does: gives it, the process id that it prints, and what it prints after that."""
     (folder / "ends.py").write_text(ENDS)
     command = [python, "-u", "-m", "ends", what]
-    with subprocess.Popen(
-        command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:  # fmt: skip
+    with subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
         yield process, int(process.stdout.readline().removeprefix("begins ")), process.stdout
 
