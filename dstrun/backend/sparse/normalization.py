@@ -5,16 +5,13 @@ Shape letters: N samples, C channels.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from dstrun.backend.sparse.deferred import Affine, Deferred, finished
 from dstrun.backend.sparse.kernel.call import array, threads, works
-from dstrun.backend.sparse.kernel.layout import batch_innermost
-from dstrun.backend.sparse.kernel.normalize import affine, normalize, normalize_backward
+from dstrun.backend.sparse.kernel.normalize import moments
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -27,7 +24,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         bias = x.new_zeros(x.shape[1], dtype=torch.float32) if self.bias is None else self.bias
         if not self.training and self.running_mean is not None and self.running_var is not None:
             return _fixed(x, weight, bias, self.running_mean, self.running_var, self.eps)
-        y, mean, variance = normalized(x, weight, bias, self.eps)
+        if _defers(x):
+            mean, variance = _moments(x)
+            y = Deferred.of(x, Affine(weight, bias, self.eps, mean, variance))
+        else:
+            y, mean, variance = normalized(x, weight, bias, self.eps)
         if self.training and self.track_running_stats:
             self._remember(mean, variance, x[:, :1].numel())
         return y
@@ -59,57 +60,34 @@ def normalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple
     """
     if has_torch_function_unary(x):
         return handle_torch_function(normalized, (x,), x, weight, bias, epsilon)
-    return _Normalize.apply(x, weight, bias, epsilon)
+    mean, variance = _moments(x)
+    return finished(x, Affine(weight, bias, epsilon, mean, variance)), mean, variance
 
 
 def renormalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mean: Tensor, variance: Tensor) -> Tensor:
     """Return what ``normalized`` returned with these statistics, bit for bit."""
-    return _run(affine, x, weight, bias, epsilon, mean, variance)
+    return finished(x, Affine(weight, bias, epsilon, mean, variance))
 
 
-class _Normalize(torch.autograd.Function):
-    """``normalized`` and its gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = x.new_empty((2, x.shape[1]), dtype=torch.float32)
-        y = _run(normalize, x, weight, bias, epsilon, mean, variance)
-        ctx.epsilon = epsilon
-        ctx.save_for_backward(x, weight, mean, variance)
-        ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, delta: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, weight, mean, variance = ctx.saved_tensors
-        dx = x.new_empty(_stored(x).shape)
-        dw, db = torch.empty_like(mean), torch.empty_like(mean)
-        delta = batch_innermost(_stored(delta))
-        threads()
-        normalize_backward(
-            array(_stored(x)),
-            array(delta),
-            array(weight.float()),
-            ctx.epsilon,
-            array(mean),
-            array(variance),
-            array(dx),
-            array(dw),
-            array(db),
-        )
-        return dx.permute(3, 0, 1, 2), dw.to(weight.dtype), db.to(weight.dtype), None
+def _defers(x: Tensor) -> bool:
+    """Return whether gradients are wanted, and nobody follows what functions of PyTorch are called."""
+    return torch.is_grad_enabled() and not has_torch_function_unary(x)
 
 
-def _run(
-    kernel: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mean: Tensor, variance: Tensor
-) -> Tensor:
-    """Run a kernel of normalization; returns its result."""
-    y = torch.empty_like(x)  # as x lies, and no view: what follows may work in place
+def remember_moments(x: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Attach to a tensor what its maker found by the way: mean and variance (C,) of its channels."""
+    vars(x)["moments"] = x._version, mean, variance
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the variance of every channel."""
+    version, *known = vars(x).get("moments", (None,))
+    if version == x._version:
+        return known[0], known[1]
+    mean, variance = x.new_empty((2, x.shape[1]), dtype=torch.float32)
     threads()
-    vectors = array(weight.float()), array(bias.float())
-    kernel(array(_stored(x)), *vectors, epsilon, array(_stored(y)), array(mean), array(variance))
-    return y
+    moments(array(_stored(x)), array(mean), array(variance))
+    return mean, variance
 
 
 def _stored(x: Tensor) -> Tensor:

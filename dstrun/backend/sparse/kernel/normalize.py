@@ -13,7 +13,19 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from dstrun.backend.sparse.kernel.simd import add_product, add_scaled, fill, keep, read, total, write, zero16, zero128
+from dstrun.backend.sparse.kernel.simd import (
+    add_product,
+    add_scaled,
+    fill,
+    keep,
+    passed,
+    read,
+    rounded,
+    total,
+    write,
+    zero16,
+    zero128,
+)
 from dstrun.system.compiled import compiled
 
 BLOCK = 4096
@@ -21,63 +33,97 @@ BLOCK = 4096
 
 
 @compiled(parallel=True)
-def normalize(x, weight, bias, epsilon, y, mean, variance):
-    """Bring every channel to mean ``bias`` and deviation ``weight``.
+def moments(x, mean, variance):
+    """Find the mean and the variance of every channel.
 
     Args:
         x: flat (C, H, W, N), float32 or bfloat16 bits.
-        weight: (C,) float32.
-        bias: (C,) float32.
-        epsilon: added to the variance.
-        y: like x; overwritten.
         mean: (C,) float32; overwritten.
         variance: (C,) float32, that of the numbers themselves (divided by L); overwritten.
     """
-    length = x.shape[0] // weight.shape[0]
-    for c in prange(weight.shape[0]):
-        mean[c], variance[c] = _moments(x, c * length, length)
-        scale = np.float32(weight[c] / np.sqrt(np.float64(variance[c]) + epsilon))
-        _affine(zero128(), zero16(), x, c * length, length, mean[c], scale, bias[c], y)
+    length = x.shape[0] // mean.shape[0]
+    for c in prange(mean.shape[0]):
+        middle, squares = moments_of(x, c * length, length)
+        mean[c], variance[c] = np.float32(middle), np.float32(squares / length)
+
+
+@compiled()
+def together(rows, length, mean, variance):
+    """Find the mean and the variance of every channel from those of its rows.
+
+    Args:
+        rows: (C, H, 2) float64, the mean and the sum of squared differences to it of each.
+        length: how many numbers a row has.
+        mean: (C,) float32; overwritten.
+        variance: (C,) float32; overwritten.
+    """
+    channels, height, _ = rows.shape
+    for c in range(channels):
+        middle, squares = rows[c, 0]
+        for r in range(1, height):
+            gap = rows[c, r, 0] - middle
+            middle += gap / (r + 1)
+            squares += rows[c, r, 1] + gap * gap * length * r / (r + 1)
+        mean[c], variance[c] = np.float32(middle), np.float32(squares / (length * height))
 
 
 @compiled(parallel=True)
-def affine(x, weight, bias, epsilon, y, mean, variance):
-    """Write what ``normalize`` wrote, by the mean and variance that it found."""
+def normalize(x, other, weight, bias, epsilon, mean, variance, rectified, y):
+    """Bring every channel to mean ``bias`` and deviation ``weight``; add what is to be added, and rectify.
+
+    Args:
+        x: flat (C, H, W, N), float32 or bfloat16 bits.
+        other: like x, what is added; or empty.
+        weight: (C,) float32.
+        bias: (C,) float32.
+        epsilon: added to the variance.
+        mean: (C,) float32.
+        variance: (C,) float32.
+        rectified: whether what is below 0 becomes 0.
+        y: like x; overwritten.
+    """
     length = x.shape[0] // weight.shape[0]
     for c in prange(weight.shape[0]):
         scale = np.float32(weight[c] / np.sqrt(np.float64(variance[c]) + epsilon))
-        _affine(zero128(), zero16(), x, c * length, length, mean[c], scale, bias[c], y)
+        _affine(zero128(), zero16(), (x, other, y), c * length, length, (mean[c], scale, bias[c]), rectified)
 
 
 @compiled(parallel=True)
-def normalize_backward(x, delta, weight, epsilon, mean, variance, dx, dw, db):
+def normalize_backward(x, seen, delta, weight, bias, epsilon, mean, variance, rectified, dx, dother, dw, db):
     """Return the gradients of ``normalize``.
 
     Args:
         x: flat (C, H, W, N), float32 or bfloat16 bits.
+        seen: like x, the result; or empty where nothing was added, and so it follows from x.
         delta: the gradient of y, likewise.
         weight: (C,) float32.
+        bias: (C,) float32.
         epsilon: as in the forward pass.
         mean: (C,) from the forward pass.
         variance: (C,) likewise.
+        rectified: as in the forward pass.
         dx: the gradient of x, like it; overwritten.
+        dother: the gradient of what was added, likewise; or empty.
         dw: (C,) float32; overwritten.
         db: (C,) float32; overwritten.
     """
     length = x.shape[0] // weight.shape[0]
     for c in prange(weight.shape[0]):
         inverse = 1 / np.sqrt(np.float64(variance[c]) + epsilon)
-        plain, weighted = _products(x, delta, c * length, length, mean[c])
-        dw[c], db[c] = np.float32(weighted * inverse), np.float32(plain)
         scale = weight[c] * inverse
+        affine = mean[c], np.float32(scale), bias[c]
+        plain, weighted = _products((x, seen, delta), c * length, length, affine, rectified)
+        dw[c], db[c] = np.float32(weighted * inverse), np.float32(plain)
         slope = np.float32(-scale * inverse * inverse * weighted / length)
         shift = np.float32(-scale * plain / length)
-        _combine(zero128(), zero16(), x, delta, c * length, length, mean[c], np.float32(scale), slope, shift, dx)
+        _combine(
+            zero128(), zero16(), (x, seen, delta, dx, dother), c * length, length, affine, (slope, shift), rectified
+        )
 
 
 @compiled()
-def _moments(x, start, length):
-    """Return mean and variance of one channel."""
+def moments_of(x, start, length):
+    """Return the mean of a run of numbers, and the sum of squared differences to it."""
     plain, _ = _sums(zero128(), zero16(), x, start, min(BLOCK, length), np.float32(0))
     mean, squares = np.float64(plain / min(BLOCK, length)), 0.0
     for done in range(0, length, BLOCK):
@@ -88,7 +134,7 @@ def _moments(x, start, length):
         gap = pivot + part - mean
         squares += square - part * plain + gap * gap * count * done / (count + done)
         mean += gap * count / (count + done)
-    return np.float32(mean), np.float32(max(squares, 0.0) / length)
+    return mean, max(squares, 0.0)
 
 
 @compiled()
@@ -109,65 +155,92 @@ def _sums(zero, narrow, x, start, count, pivot):
 
 
 @compiled()
-def _products(x, delta, start, length, mean):
+def _products(arrays, start, length, affine, rectified):
     """Sum up the gradients of one channel, and their products with the inputs' differences to the mean."""
     plain, weighted = 0.0, 0.0
     for done in range(0, length, BLOCK):
-        sums = _product_sums(zero128(), zero16(), x, delta, start + done, min(BLOCK, length - done), mean)
+        count = min(BLOCK, length - done)
+        sums = _product_sums(zero128(), zero16(), arrays, start + done, count, affine, rectified)
         plain += sums[0]
         weighted += sums[1]
     return plain, weighted
 
 
 @compiled()
-def _product_sums(zero, narrow, x, delta, start, count, mean):
+def _product_sums(zero, narrow, arrays, start, count, affine, rectified):
     """Do so for one block."""
+    x = arrays[0]
     one, at = np.float32(1), 0
-    plain, weighted, shift = zero, zero, fill(-mean, zero)
+    plain, weighted, shift = zero, zero, fill(-affine[0], zero)
     while count - at >= 128:
-        push = read(delta, start + at, 128, zero)
         gap = add_scaled(shift, one, read(x, start + at, 128, zero))
+        push = _push(zero, arrays[1], arrays[2], start + at, 128, gap, affine, rectified)
         plain, weighted = add_scaled(plain, one, push), add_product(weighted, push, gap)
         at += 128
-    rest, rest_weighted, shift = narrow, narrow, fill(-mean, narrow)
+    rest, rest_weighted, shift = narrow, narrow, fill(-affine[0], narrow)
     while count > at:
-        push = read(delta, start + at, min(16, count - at), narrow)
-        gap = add_scaled(shift, one, read(x, start + at, min(16, count - at), narrow))
-        rest, rest_weighted = add_scaled(rest, one, push), add_product(rest_weighted, push, keep(gap, count - at))
+        some = min(16, count - at)
+        gap = add_scaled(shift, one, read(x, start + at, some, narrow))
+        push = _push(narrow, arrays[1], arrays[2], start + at, some, gap, affine, rectified)
+        rest, rest_weighted = add_scaled(rest, one, push), add_product(rest_weighted, push, keep(gap, some))
         at += 16
     return total(plain) + total(rest), total(weighted) + total(rest_weighted)
 
 
 @compiled()
-def _affine(zero, narrow, x, start, length, mean, scale, bias, y):
-    """Write ``(x - mean) * scale + bias``."""
-    one, at = np.float32(1), start
-    end = start + length
-    shift, base = fill(-mean, zero), fill(bias, zero)
+def _push(zero, seen, delta, at, count, gap, affine, rectified):
+    """Return the gradient of what was normalized: that of the result, where it was not rectified away."""
+    push = read(delta, at, count, zero)
+    if not rectified:
+        return push
+    if seen.shape[0]:
+        return passed(push, read(seen, at, count, zero))
+    return passed(push, rounded(add_scaled(fill(affine[2], zero), affine[1], gap), delta))
+
+
+@compiled()
+def _affine(zero, narrow, arrays, start, length, affine, rectified):
+    """Write ``(x - mean) * scale + bias``, added to and rectified."""
+    at, end = start, start + length
     while end - at >= 128:
-        gap = add_scaled(shift, one, read(x, at, 128, zero))
-        write(y, at, 128, add_scaled(base, scale, gap))
+        _finish(zero, arrays, at, 128, affine, rectified)
         at += 128
-    shift, base = fill(-mean, narrow), fill(bias, narrow)
     while end > at:
-        gap = add_scaled(shift, one, read(x, at, min(16, end - at), narrow))
-        write(y, at, min(16, end - at), add_scaled(base, scale, gap))
+        _finish(narrow, arrays, at, min(16, end - at), affine, rectified)
         at += 16
 
 
 @compiled()
-def _combine(zero, narrow, x, delta, start, length, mean, scale, slope, shift, dx):
-    """Write ``delta * scale + (x - mean) * slope + shift``."""
-    one, at = np.float32(1), start
-    end = start + length
-    back, base = fill(-mean, zero), fill(shift, zero)
+def _finish(zero, arrays, at, count, affine, rectified):
+    """Do so for one tile."""
+    (x, other, y), (mean, scale, bias) = arrays, affine
+    one = np.float32(1)
+    tile = add_scaled(fill(bias, zero), scale, add_scaled(fill(-mean, zero), one, read(x, at, count, zero)))
+    if other.shape[0]:
+        tile = add_scaled(rounded(tile, y), one, read(other, at, count, zero))
+    if rectified:
+        tile = passed(tile, tile)
+    write(y, at, count, tile)
+
+
+@compiled()
+def _combine(zero, narrow, arrays, start, length, affine, back, rectified):
+    """Write ``push * scale + (x - mean) * slope + shift``, and push where it is wanted."""
+    at, end = start, start + length
     while end - at >= 128:
-        gap = add_scaled(back, one, read(x, at, 128, zero))
-        write(dx, at, 128, add_scaled(add_scaled(base, slope, gap), scale, read(delta, at, 128, zero)))
+        _return(zero, arrays, at, 128, affine, back, rectified)
         at += 128
-    back, base = fill(-mean, narrow), fill(shift, narrow)
     while end > at:
-        count = min(16, end - at)
-        gap = add_scaled(back, one, read(x, at, count, narrow))
-        write(dx, at, count, add_scaled(add_scaled(base, slope, gap), scale, read(delta, at, count, narrow)))
+        _return(narrow, arrays, at, min(16, end - at), affine, back, rectified)
         at += 16
+
+
+@compiled()
+def _return(zero, arrays, at, count, affine, back, rectified):
+    """Do so for one tile."""
+    (x, seen, delta, dx, dother), (slope, shift) = arrays, back
+    gap = add_scaled(fill(-affine[0], zero), np.float32(1), read(x, at, count, zero))
+    push = _push(zero, seen, delta, at, count, gap, affine, rectified)
+    write(dx, at, count, add_scaled(add_scaled(fill(shift, zero), slope, gap), affine[1], push))
+    if dother.shape[0]:
+        write(dother, at, count, push)

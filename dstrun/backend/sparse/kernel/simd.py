@@ -219,6 +219,27 @@ def keep(_typing, tile, count):
 
 
 @intrinsic
+def rounded(_typing, tile, array):
+    """Return a tile as it comes back after it was stored in an array of that type."""
+
+    def generate(_context, builder, signature, args):
+        return _widen(builder, _narrow(builder, args[0], _storage(signature.args[1], tile)), tile)
+
+    return tile(tile, array), generate
+
+
+@intrinsic
+def passed(_typing, tile, by):
+    """Return a tile whose lanes are zero where another's are zero or less; NaN lets pass, as in PyTorch's ReLU."""
+
+    def generate(_context, builder, _signature, args):
+        zero = ir.Constant(tile.ir, [0.0] * tile.lanes)
+        return builder.select(builder.fcmp_ordered("<=", args[1], zero), zero, args[0])
+
+    return tile(tile, tile), generate
+
+
+@intrinsic
 def transpose16(_typing, source, at, stride, target, to, pitch):
     """Write the transpose of 16 x 16 elements, whose rows are ``stride`` apart, to rows that are ``pitch`` apart."""
 

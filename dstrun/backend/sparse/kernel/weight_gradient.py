@@ -1,7 +1,7 @@
 """The sampled product: the gradient of single connections, active ones or candidates.
 
 Each is the inner product of an output's gradient with the shifted plane of an input. Batch-innermost activations as in
-``product``; outputs are shared out among threads, so every sum has one order.
+``product``; rows are summed in a number of parts that does not depend on the threads, so every sum has one order.
 
 Shape letters: M connections, O outputs, C input channels, G groups, T taps, N samples.
 """
@@ -16,6 +16,12 @@ from numba import prange
 from dstrun.backend.sparse.kernel.product import TERMS, TILE
 from dstrun.backend.sparse.kernel.simd import add_product, read, total, zero16, zero64, zero128
 from dstrun.system.compiled import compiled
+
+PARTS = 8
+"""In so many parts rows are summed, where connections are few: all inputs of a part are near when its outputs come."""
+
+PARTIAL = 1 << 17
+"""Sums that these parts may have together."""
 
 
 @compiled(parallel=True)
@@ -34,18 +40,25 @@ def weight_gradient(connections, x, delta, gradient, sizes, steps, threads):
     """
     first = connections[0]
     outputs, height, lanes = first.shape[0] - 1, sizes[4], sizes[6]
-    chunks = 4 * threads
-    share = first[outputs] / chunks
-    gradient[:] = 0
     block = lanes if lanes < 2 * TILE else TILE
     together = max(1, TERMS // max(1, sizes[5] * block))
-    for chunk in prange(chunks):
+    groups = (height + together - 1) // together
+    parts = max(1, min(groups, PARTS, PARTIAL // max(1, first[outputs])))
+    chunks = max(1, 4 * threads // parts)
+    share = first[outputs] / chunks
+    partial = np.zeros((parts, first[outputs]), np.float32)
+    for task in prange(parts * chunks):
+        place, chunk = task // chunks, task % chunks
         start = np.searchsorted(first[:outputs], np.int64(share * chunk)) if chunk else 0
         end = np.searchsorted(first[:outputs], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else outputs
-        for row in range(0, height, together):
+        for group in range(groups * place // parts, groups * (place + 1) // parts):
+            row = group * together
             for at in range(0, lanes, block):
                 part = (row, min(together, height - row), start, end, at, min(block, lanes - at))
-                _rows(part, connections, x, delta, gradient, sizes, steps)
+                _rows(part, connections, x, delta, partial[place], sizes, steps)
+    gradient[:] = partial[0]
+    for place in range(1, parts):
+        gradient += partial[place]
 
 
 @compiled()
