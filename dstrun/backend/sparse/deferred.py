@@ -148,7 +148,8 @@ def _become(x: Deferred, made: Deferred, inplace: bool) -> Deferred:
     if inplace:
         x.now = made
         with torch._C.DisableTorchFunctionSubclass():
-            x.grad_fn.changed = True
+            stand: Any = x.grad_fn
+        stand.changed = True
     return made
 
 

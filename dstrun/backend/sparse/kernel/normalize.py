@@ -31,6 +31,9 @@ from dstrun.system.compiled import compiled
 BLOCK = 4096
 """Numbers summed in float32 before they are added up in float64."""
 
+FIRST = 128
+"""Numbers whose mean the first of them are held against."""
+
 
 @compiled(parallel=True)
 def moments(x, mean, variance):
@@ -124,8 +127,8 @@ def normalize_backward(x, seen, delta, weight, bias, epsilon, mean, variance, re
 @compiled()
 def moments_of(x, start, length):
     """Return the mean of a run of numbers, and the sum of squared differences to it."""
-    plain, _ = _sums(zero128(), zero16(), x, start, min(BLOCK, length), np.float32(0))
-    mean, squares = np.float64(plain / min(BLOCK, length)), 0.0
+    plain, _ = _sums(zero128(), zero16(), x, start, min(FIRST, length), np.float32(0))
+    mean, squares = np.float64(plain / min(FIRST, length)), 0.0
     for done in range(0, length, BLOCK):
         count = min(BLOCK, length - done)
         pivot = np.float32(mean)
