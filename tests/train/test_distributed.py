@@ -163,7 +163,9 @@ def test_parts_make_up_the_whole() -> None:
 
 @pytest.mark.parametrize("method", ["sss", "thinet"])
 def test_methods_of_a_single_process(method: str) -> None:
-    with pytest.raises(ConfigError, match=f"distributed=ddp makes no sense with method={method}, which follows"):
+    with pytest.raises(
+        ConfigError, match=f"distributed=ddp makes no sense with method={method}, which traces channels"
+    ):
         compose(["model=resnet20", f"method={method}", "sparsity=0", "distributed=ddp"])
 
 

@@ -1,8 +1,8 @@
-"""Normalized activations that are not computed before something looks at them.
+"""Batch normalization that is computed when its result is first used, in one pass with what follows.
 
-Batch normalization, an addition and a rectification that follow each other are then one pass over the activations, in
-any network and however it is written: what comes between two sparse layers is seen as it is called. Anything else that
-looks at the result gets it computed, as a plain tensor with the same numbers.
+Batch normalization, an addition and a ReLU in sequence become one pass over the activations, in any network: the
+operations are recorded as they are called, so the network's code does not matter. Any other operation gets the result
+computed, as a plain tensor with the same values.
 
 Shape letters: C channels, H rows, W columns, N samples.
 """
@@ -30,7 +30,7 @@ LOOKS = {
     *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "layout", "ndim", "requires_grad")),
     *(getattr(Tensor, name) for name in ("dim", "size", "stride", "numel", "is_floating_point", "is_contiguous")),
 }
-"""What only looks at how a tensor is laid out."""
+"""Functions that read metadata and no values."""
 
 
 class Affine(NamedTuple):
@@ -52,16 +52,16 @@ class Affine(NamedTuple):
 
 
 class Deferred(Tensor):
-    """A normalized tensor (N, C, H, W), batch-innermost, that is computed when something looks at its numbers.
+    """A normalized tensor (N, C, H, W), batch-innermost, that is computed on first use.
 
-    It stands in the graph of gradients as any tensor does, for functions that do not ask it (``__torch_function__``).
+    It is part of the autograd graph, for functions that bypass ``__torch_function__``.
 
     Attributes:
-        x: what is normalized.
-        affine: how.
-        other: what is added, or ``None``.
-        rectified: whether what is below 0 becomes 0.
-        now: what has become of it, if something worked on it in place.
+        x: the input of the normalization.
+        affine: its statistics and parameters.
+        other: a tensor that is added, or ``None``.
+        rectified: whether ReLU follows.
+        now: the result of an operation that changed this tensor in place, if any.
     """
 
     x: Tensor
@@ -70,6 +70,7 @@ class Deferred(Tensor):
     rectified: bool
     now: Deferred | None
     _made: Tensor | None
+    _versions: list[tuple[Tensor, int]]
 
     @classmethod
     def of(cls, x: Tensor, affine: Affine, other: Tensor | None = None, rectified: bool = False) -> Deferred:
@@ -78,18 +79,24 @@ class Deferred(Tensor):
             made = _Stand.apply(x, affine.weight, affine.bias, other, affine, rectified)
         made.x, made.affine, made.other, made.rectified = x, affine, other, rectified
         made.now = made._made = None
+        made._versions = [(t, t._version) for t in (x, other) if t is not None]
         return made
 
     @property
     def last(self) -> Deferred:
-        """Itself, or what operations in place have made of it."""
+        """This tensor, after all in-place operations."""
         return self if self.now is None else self.now.last
 
     def tensor(self) -> Tensor:
-        """Return the numbers, computed once."""
+        """Return the values, computed once."""
         last = self.last
         if last._made is None:
-            with torch.enable_grad():  # as where it was put off
+            if any(t._version != version for t, version in last._versions):
+                raise RuntimeError(
+                    "a tensor was changed in place after it was normalized or added, and before the result was used: "
+                    "change a copy, or use the result first"
+                )
+            with torch.enable_grad():  # as where it was called
                 last._made = finished(last.x, last.affine, last.other, last.rectified)
         return last._made
 
@@ -113,7 +120,7 @@ class Deferred(Tensor):
 
 
 def _rectify(func: Any, x: Deferred, inplace: bool = False) -> Deferred | None:
-    """Rectify later."""
+    """Defer ReLU."""
     x = x.last
     if x._made is not None:
         return None
@@ -121,7 +128,7 @@ def _rectify(func: Any, x: Deferred, inplace: bool = False) -> Deferred | None:
 
 
 def _add(func: Any, one: Any, two: Any, *more: Any, **kwargs: Any) -> Deferred | None:
-    """Add later what lies alike."""
+    """Defer the addition of a tensor of the same shape and layout."""
     one, two = (x.last if isinstance(x, Deferred) else x for x in (one, two))
     if more or kwargs or not (_takes(one, two) or (func not in IN_PLACE and _takes(two, one))):
         return None
@@ -132,7 +139,7 @@ def _add(func: Any, one: Any, two: Any, *more: Any, **kwargs: Any) -> Deferred |
 
 
 def _takes(one: Any, two: Any) -> bool:
-    """Return whether something can be added later."""
+    """Return whether an addition can be deferred."""
     if not isinstance(one, Deferred) or one._made is not None or one.other is not None or one.rectified:
         return False
     with torch._C.DisableTorchFunctionSubclass():
@@ -144,7 +151,7 @@ def _takes(one: Any, two: Any) -> bool:
 
 
 def _become(x: Deferred, made: Deferred, inplace: bool) -> Deferred:
-    """Return what an operation made, which worked in place or not."""
+    """Return the result of an operation; after an in-place one, the operand refers to it too."""
     if inplace:
         x.now = made
         with torch._C.DisableTorchFunctionSubclass():
@@ -157,11 +164,11 @@ FOLLOWS: dict[Any, Callable[..., Deferred | None]] = {
     **dict.fromkeys((*RECTIFY, *RECTIFY_IN_PLACE), _rectify),
     **dict.fromkeys(ADD, _add),
 }
-"""What can be put off as well."""
+"""Operations that can be deferred too."""
 
 
 def finished(x: Tensor, affine: Affine, other: Tensor | None = None, rectified: bool = False) -> Tensor:
-    """Normalize a tensor (N, C, H, W) that lies batch-innermost; add another of its kind, and rectify."""
+    """Normalize a batch-innermost tensor (N, C, H, W), add another of the same layout, and apply ReLU."""
     return _Finish.apply(x, affine.weight, affine.bias, other, affine, rectified)
 
 
@@ -186,7 +193,7 @@ class _Finish(torch.autograd.Function):
 
 
 class _Stand(torch.autograd.Function):
-    """What stands for the result until it is computed, and gets its gradient where something else looked at it."""
+    """Placeholder of the result, with its gradient for functions that bypass ``__torch_function__``."""
 
     @staticmethod
     def forward(

@@ -20,9 +20,9 @@ from torch.autograd.function import once_differentiable
 from dstrun.backend.dropout import Dropout
 from dstrun.backend.search import Proposes, Search, best_by_gradient, best_of_all, dense_gradient
 from dstrun.backend.sparse.explored import Explored
-from dstrun.backend.sparse.kernel import Kernel, fast, kernel_for
+from dstrun.backend.sparse.kernel import Kernel, kernel_for
 from dstrun.backend.sparse.kernel.layout import batch_innermost
-from dstrun.backend.sparse.normalization import BatchNorm2d, remember_moments
+from dstrun.backend.sparse.normalization import BatchNorm2d
 from dstrun.backend.sparse.pattern import Pattern, rows_of
 from dstrun.layer.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
 from dstrun.layer.growth import GrowthContext, GrowthRequest
@@ -45,8 +45,6 @@ class Sparse(Proposes, nn.Module):
     Attributes:
         weight: (A,) the values, in the order of positions.
         kernel: ``fast``, ``reference``, or ``None`` for the fastest that there is.
-        normalized: whether batch normalization may follow, so that moments of channels are found by the way.
-        moments: mean and variance of the channels of an output that is on its way.
     """
 
     backend: str = "sparse"
@@ -70,8 +68,6 @@ class Sparse(Proposes, nn.Module):
         self.pattern = Pattern(geometry, topology, values.device)
         self.ever = Explored(topology, self.pattern.per_output)
         self._search: Search | None = None
-        self.normalized = False
-        self.moments: list[Tensor] = []
 
     @property
     def topology(self) -> Topology:
@@ -279,11 +275,7 @@ class Conv2d(Sparse):
         """Map (N, C, H, W) to (N, O, Ho, Wo), or without N."""
         if x.dim() == 3:
             return self.forward(x[None])[0]
-        y = self._apply_kernels(x.permute(1, 2, 3, 0)).permute(3, 0, 1, 2)
-        if self.moments:
-            remember_moments(y, *self.moments)
-            self.moments = []
-        return y
+        return self._apply_kernels(x.permute(1, 2, 3, 0)).permute(3, 0, 1, 2)
 
     def _dense(self) -> nn.Conv2d:
         g = self.geometry
@@ -303,13 +295,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: Sparse) -> Tensor:
         ctx.layer, ctx.kernel, x = layer, kernel_for(layer.convolution, x, layer.kernel), batch_innermost(x)
         ctx.save_for_backward(x, weight)
-        found = None
-        if layer.normalized and layer.training and ctx.kernel is fast:
-            found = fast.forward_with_moments(layer.convolution, layer.pattern, weight, bias, x)
-        if found is None:
-            return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
-        y, *layer.moments = found
-        return y
+        return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
 
     @staticmethod
     @once_differentiable
@@ -364,10 +350,6 @@ def keep_layout(model: nn.Module) -> None:
     kinds: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: BatchNorm2d, nn.Dropout: Dropout}
     for module in model.modules():
         module.__class__ = kinds.get(type(module), type(module))
-    normalizes = any(isinstance(module, BatchNorm2d) for module in model.modules())
-    for module in model.modules():
-        if isinstance(module, Conv2d):
-            module.normalized = normalizes
 
 
 def replace(model: nn.Module, name: str, module: Layer, start: Initial, device: torch.device | None = None) -> Sparse:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from dstrun.backend.sparse.kernel.call import array, threads
 from dstrun.backend.sparse.kernel.linear import multiply, sampled
-from dstrun.backend.sparse.kernel.normalize import together
-from dstrun.backend.sparse.kernel.product import TILE, product
+from dstrun.backend.sparse.kernel.product import product
 from dstrun.backend.sparse.kernel.transpose import gather
 from dstrun.backend.sparse.kernel.weight_gradient import weight_gradient as sampled_product
 from dstrun.backend.sparse.pattern import Pattern
@@ -21,35 +20,12 @@ from dstrun.layer.geometry import ConvGeometry
 NO_BIAS = np.empty(0, np.float32)
 
 
-NO_MOMENTS = np.empty((0, 0, 2))
-
-
 def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """Return the output (O, Ho, Wo, N) of an input (C, H, W, N)."""
-    return _forward(geometry, pattern, weight, bias, x, NO_MOMENTS)
-
-
-def forward_with_moments(
-    geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return the output with the mean and variance (O,) of its channels; ``None`` if they need a pass of their own."""
-    size, lanes = geometry.output_size(x.shape[1:3]), x.shape[3]
-    if geometry.pointwise or lanes >= 2 * TILE or x.numel() == 0:
-        return None
-    rows = np.empty((geometry.shape[0], size[0], 2))
-    y = _forward(geometry, pattern, weight, bias, x, rows)
-    mean, variance = torch.empty((2, geometry.shape[0]))
-    together(rows, size[1] * lanes, array(mean), array(variance))
-    return y, mean, variance
-
-
-def _forward(
-    geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor, moments: np.ndarray
-) -> Tensor:
     y = x.new_empty((geometry.shape[0], *geometry.output_size(x.shape[1:3]), x.shape[3]))
     (stride_y, stride_x), (down, across), (up, left) = geometry.stride, geometry.dilation, geometry.padding
     steps = (stride_y, 1, down, -up, stride_x, 1, across, -left)
-    _product(geometry, (pattern.rows, pattern.inputs, weight.float()), bias, x, y, steps, moments)
+    _product(geometry, (pattern.rows, pattern.inputs, weight.float()), bias, x, y, steps)
     return y
 
 
@@ -92,7 +68,6 @@ def _product(
     source: Tensor,
     target: Tensor,
     steps: tuple[int, ...],
-    moments: np.ndarray = NO_MOMENTS,
 ) -> None:
     if target.numel() == 0:
         return
@@ -104,7 +79,7 @@ def _product(
         multiply(arrays, biases, array(source), array(target), (sizes[0], sizes[3], sizes[6]), threads())
     else:
         steps = (width, height * width, *steps)
-        product(arrays, biases, array(source), array(target), moments, sizes, steps, threads())
+        product(arrays, biases, array(source), array(target), sizes, steps, threads())
 
 
 def _is_linear(geometry: ConvGeometry, sizes: tuple[int, ...]) -> bool:

@@ -31,9 +31,6 @@ from dstrun.system.compiled import compiled
 BLOCK = 4096
 """Numbers summed in float32 before they are added up in float64."""
 
-FIRST = 128
-"""Numbers whose mean the first of them are held against."""
-
 
 @compiled(parallel=True)
 def moments(x, mean, variance):
@@ -46,28 +43,7 @@ def moments(x, mean, variance):
     """
     length = x.shape[0] // mean.shape[0]
     for c in prange(mean.shape[0]):
-        middle, squares = moments_of(x, c * length, length)
-        mean[c], variance[c] = np.float32(middle), np.float32(squares / length)
-
-
-@compiled()
-def together(rows, length, mean, variance):
-    """Find the mean and the variance of every channel from those of its rows.
-
-    Args:
-        rows: (C, H, 2) float64, the mean and the sum of squared differences to it of each.
-        length: how many numbers a row has.
-        mean: (C,) float32; overwritten.
-        variance: (C,) float32; overwritten.
-    """
-    channels, height, _ = rows.shape
-    for c in range(channels):
-        middle, squares = rows[c, 0]
-        for r in range(1, height):
-            gap = rows[c, r, 0] - middle
-            middle += gap / (r + 1)
-            squares += rows[c, r, 1] + gap * gap * length * r / (r + 1)
-        mean[c], variance[c] = np.float32(middle), np.float32(squares / (length * height))
+        mean[c], variance[c] = _moments(x, c * length, length)
 
 
 @compiled(parallel=True)
@@ -125,10 +101,10 @@ def normalize_backward(x, seen, delta, weight, bias, epsilon, mean, variance, re
 
 
 @compiled()
-def moments_of(x, start, length):
-    """Return the mean of a run of numbers, and the sum of squared differences to it."""
-    plain, _ = _sums(zero128(), zero16(), x, start, min(FIRST, length), np.float32(0))
-    mean, squares = np.float64(plain / min(FIRST, length)), 0.0
+def _moments(x, start, length):
+    """Return mean and variance of one channel."""
+    plain, _ = _sums(zero128(), zero16(), x, start, min(BLOCK, length), np.float32(0))
+    mean, squares = np.float64(plain / min(BLOCK, length)), 0.0
     for done in range(0, length, BLOCK):
         count = min(BLOCK, length - done)
         pivot = np.float32(mean)
@@ -137,7 +113,7 @@ def moments_of(x, start, length):
         gap = pivot + part - mean
         squares += square - part * plain + gap * gap * count * done / (count + done)
         mean += gap * count / (count + done)
-    return mean, max(squares, 0.0)
+    return np.float32(mean), np.float32(max(squares, 0.0) / length)
 
 
 @compiled()

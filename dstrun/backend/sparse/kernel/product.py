@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from dstrun.backend.sparse.kernel.normalize import moments_of
 from dstrun.backend.sparse.kernel.simd import LANES, add_scaled, fill, read, write, zero16, zero64, zero128
 from dstrun.system.compiled import compiled
 
@@ -25,7 +24,7 @@ TERMS = 16 * TILE
 
 
 @compiled(parallel=True)
-def product(connections, bias, source, target, moments, sizes, steps, threads):
+def product(connections, bias, source, target, sizes, steps, threads):
     """Sum shifted source planes into target planes.
 
     Args:
@@ -34,7 +33,6 @@ def product(connections, bias, source, target, moments, sizes, steps, threads):
         bias: (D,) float32, or empty.
         source: flat (S, Hs, Ws, N), float32 or bfloat16 bits.
         target: flat (D, Hd, Wd, N), likewise; overwritten.
-        moments: (D, Hd, 2) float64, mean and sum of squared differences to it of every row; overwritten unless empty.
         sizes: (S / G, Hs, Ws, D / G, Hd, Wd, N).
         steps: kernel width, T, and for rows then columns: a, b, e, f. Target position t sees source position
             (t a + tap e + f) / b where that is whole and inside.
@@ -55,7 +53,7 @@ def product(connections, bias, source, target, moments, sizes, steps, threads):
         end = np.searchsorted(first[:targets], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else targets
         for at in range(0, lanes, block):
             part = (row, min(together, height - row), start, end, at, min(block, lanes - at))
-            _rows(part, connections, bias, source, target, moments, sizes, steps, taps)
+            _rows(part, connections, bias, source, target, sizes, steps, taps)
 
 
 @compiled()
@@ -73,7 +71,7 @@ def _taps(sizes, steps):
 
 
 @compiled()
-def _rows(part, connections, bias, source, target, moments, sizes, steps, taps):
+def _rows(part, connections, bias, source, target, sizes, steps, taps):
     """Fill ``count`` lanes, from ``at`` on, of some rows of the targets from ``start`` to ``end``.
 
     The connections of a target are listed by column of the kernel: at the border, whole columns drop out. Between the
@@ -117,10 +115,6 @@ def _rows(part, connections, bias, source, target, moments, sizes, steps, taps):
                     terms, seen = (lists[0][j0:j1], lists[1][j0:j1]), t * ax * lanes + shift
                     _sum(terms, source, seen, initial, target, plane + t * bx * lanes, side_by_side * count)
                     t += side_by_side
-        if moments.shape[0]:
-            for r in range(row, row + rows):
-                length = target_width * lanes
-                moments[d, r] = moments_of(target, (d * target_height + r) * length, length)
 
 
 @compiled()
