@@ -65,7 +65,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_unconfigure() -> None:
-    """Let go of everything at the end, as libraries expect."""
+    """Release everything at the end, as libraries expect."""
     gc.unfreeze()
 
 

@@ -116,7 +116,7 @@ def check_partition(name: str | None, minutes: int) -> None:
 
 
 def check_job(flags: Sequence[str]) -> None:
-    """Let SLURM check the resources of a job.
+    """Ask SLURM to check the resources of a job.
 
     Raises:
         ConfigError: in SLURM's words.

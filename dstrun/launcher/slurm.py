@@ -65,7 +65,7 @@ class Submission:
             sys.exit(code)
 
     def checkpoint(self, experiment: Experiment) -> Any:
-        """Tell submitit what to start when the job is back: the same."""
+        """Return what submitit starts when the job is back: the same."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, experiment)

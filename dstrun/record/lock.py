@@ -188,7 +188,7 @@ class Lock:
         return True
 
     def _lock(self) -> bool:
-        """Take the kernel's lock; return ``False`` if the file system has none."""
+        """Acquire the kernel's lock; return ``False`` if the file system has none."""
         assert self._file is not None
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

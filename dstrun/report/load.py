@@ -129,7 +129,7 @@ def gone(said: dict[str, Any]) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """Take a finite number, or None for anything else."""
+    """Return a finite number, or None for anything else."""
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 

@@ -152,7 +152,7 @@ class _Notice:
         return len(text)
 
     def end(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         self._show(self.outer.text if self.outer else "")
 
     def _show(self, text: str) -> None:

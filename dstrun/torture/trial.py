@@ -134,7 +134,7 @@ class Trial:
             self.settle()
 
     def settle(self) -> None:
-        """Let the run finish undisturbed, and compare."""
+        """Finish the run undisturbed, and compare."""
         if not self.together:
             return
         verdict, started = self.together[-1], time.monotonic()

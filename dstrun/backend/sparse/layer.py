@@ -139,7 +139,7 @@ class Sparse(Proposes, nn.Module):
         return self.ever.state()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take the sample of connections ever active; the topology is loaded with the network."""
+        """Load the sample of connections ever active; the topology is loaded with the network."""
         self.ever.load_state(state)
 
     @classmethod

@@ -61,7 +61,7 @@ class Pattern(nn.Module):
         return self.inputs.numel()
 
     def set(self, topology: Topology) -> None:
-        """Take the positions of a topology."""
+        """Store the positions of a topology."""
         self.rows, self.inputs = rows_of(sent(topology.positions, self.rows.device), self.shape[0], self.per_output)
         self._keep()
 
