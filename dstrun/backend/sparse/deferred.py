@@ -10,7 +10,7 @@ Shape letters: C channels, H rows, W columns, N samples.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
-from dstrun.backend.sparse.kernel.call import array, threads
-from dstrun.backend.sparse.kernel.layout import batch_innermost
-from dstrun.backend.sparse.kernel.normalize import normalize, normalize_backward
+from dstrun.backend.sparse.affine import Affine
 
 RECTIFY = {functional.relu, torch.relu, Tensor.relu}
 RECTIFY_IN_PLACE = {torch.relu_, Tensor.relu_, functional.relu_}
@@ -33,24 +31,6 @@ LOOKS = {
 """Functions that read metadata and no values."""
 
 
-class Affine(NamedTuple):
-    """A normalization by the statistics of a batch.
-
-    Attributes:
-        weight: (C,).
-        bias: (C,).
-        epsilon: added to the variance.
-        mean: (C,) float32.
-        variance: (C,) float32.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    epsilon: float
-    mean: Tensor
-    variance: Tensor
-
-
 class Deferred(Tensor):
     """A normalized tensor (N, C, H, W), batch-innermost, that is computed on first use.
 
@@ -58,26 +38,24 @@ class Deferred(Tensor):
 
     Attributes:
         x: the input of the normalization.
-        affine: its statistics and parameters.
+        affine: its statistics and parameters, and whether ReLU follows.
         other: a tensor that is added, or ``None``.
-        rectified: whether ReLU follows.
         now: the result of an operation that changed this tensor in place, if any.
     """
 
     x: Tensor
     affine: Affine
     other: Tensor | None
-    rectified: bool
     now: Deferred | None
     _made: Tensor | None
     _versions: list[tuple[Tensor, int]]
 
     @classmethod
-    def of(cls, x: Tensor, affine: Affine, other: Tensor | None = None, rectified: bool = False) -> Deferred:
+    def of(cls, x: Tensor, affine: Affine, other: Tensor | None = None) -> Deferred:
         """Defer a normalization, with what follows it."""
         with torch._C.DisableTorchFunctionSubclass():
-            made = _Stand.apply(x, affine.weight, affine.bias, other, affine, rectified)
-        made.x, made.affine, made.other, made.rectified = x, affine, other, rectified
+            made = _Defer.apply(x, affine.weight, affine.bias, other, affine)
+        made.x, made.affine, made.other = x, affine, other
         made.now = made._made = None
         made._versions = [(t, t._version) for t in (x, other) if t is not None]
         return made
@@ -91,14 +69,31 @@ class Deferred(Tensor):
         """Return the values, computed once."""
         last = self.last
         if last._made is None:
-            if any(t._version != version for t, version in last._versions):
-                raise RuntimeError(
-                    "a tensor was changed in place after it was normalized or added, and before the result was used: "
-                    "change a copy, or use the result first"
-                )
-            with torch.enable_grad():  # as where it was called
-                last._made = finished(last.x, last.affine, last.other, last.rectified)
+            with torch._C.DisableTorchFunctionSubclass(), torch.enable_grad():  # as where it was called
+                made: Tensor = _Compute.apply(last)
+                if last._node is not None and last.affine.rectified and last.other is not None:
+                    last._node.made = made.detach(), made._version
+                last._made = made
         return last._made
+
+    def source(self) -> Deferred | None:
+        """Return the tensor to compute from, if a layer may do so itself, in its own pass over the input."""
+        last = self.last
+        return last if last._made is None and last.other is None and _as_autocast(last.x) else None
+
+    def values(self) -> Tensor:
+        """Compute the result, outside the graph."""
+        if any(t._version != version for t, version in self._versions):
+            raise RuntimeError(
+                "a tensor was changed in place after it was normalized or added, and before the result was used: "
+                "change a copy, or use the result first"
+            )
+        return self.affine(self.x, self.other)
+
+    @property
+    def _node(self) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            return self.grad_fn
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -124,7 +119,7 @@ def _rectify(func: Any, x: Deferred, inplace: bool = False) -> Deferred | None:
     x = x.last
     if x._made is not None:
         return None
-    return _become(x, Deferred.of(x.x, x.affine, x.other, True), inplace or func in RECTIFY_IN_PLACE)
+    return _become(x, Deferred.of(x.x, x.affine._replace(rectified=True), x.other), inplace or func in RECTIFY_IN_PLACE)
 
 
 def _add(func: Any, one: Any, two: Any, *more: Any, **kwargs: Any) -> Deferred | None:
@@ -140,7 +135,7 @@ def _add(func: Any, one: Any, two: Any, *more: Any, **kwargs: Any) -> Deferred |
 
 def _takes(one: Any, two: Any) -> bool:
     """Return whether an addition can be deferred."""
-    if not isinstance(one, Deferred) or one._made is not None or one.other is not None or one.rectified:
+    if not isinstance(one, Deferred) or one._made is not None or one.other is not None or one.affine.rectified:
         return False
     with torch._C.DisableTorchFunctionSubclass():
         return (
@@ -150,13 +145,17 @@ def _takes(one: Any, two: Any) -> bool:
         )
 
 
+def _as_autocast(x: Tensor) -> bool:
+    """Return whether a layer would take x in its own type."""
+    return not torch.is_autocast_enabled("cpu") or x.dtype == torch.get_autocast_dtype("cpu")
+
+
 def _become(x: Deferred, made: Deferred, inplace: bool) -> Deferred:
     """Return the result of an operation; after an in-place one, the operand refers to it too."""
     if inplace:
         x.now = made
-        with torch._C.DisableTorchFunctionSubclass():
-            stand: Any = x.grad_fn
-        stand.changed = True
+        if x._node is not None:
+            x._node.changed = True
     return made
 
 
@@ -167,39 +166,12 @@ FOLLOWS: dict[Any, Callable[..., Deferred | None]] = {
 """Operations that can be deferred too."""
 
 
-def finished(x: Tensor, affine: Affine, other: Tensor | None = None, rectified: bool = False) -> Tensor:
-    """Normalize a batch-innermost tensor (N, C, H, W), add another of the same layout, and apply ReLU."""
-    return _Finish.apply(x, affine.weight, affine.bias, other, affine, rectified)
-
-
-class _Finish(torch.autograd.Function):
-    """``finished`` and its gradients."""
+class _Defer(torch.autograd.Function):
+    """The place of a normalization in the graph: its result is computed later, its gradient arrives here."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, affine: Affine, rectified: bool
-    ) -> Tensor:
-        y = _numbers(x, affine, other, rectified)
-        ctx.affine, ctx.rectified, ctx.adds = affine._replace(weight=None, bias=None), rectified, other is not None
-        ctx.save_for_backward(x, weight, bias, y if rectified and other is not None else None)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, y = ctx.saved_tensors
-        affine = ctx.affine._replace(weight=weight, bias=bias)
-        return (*_gradients(x, affine, y, ctx.rectified, ctx.adds, delta), None, None)
-
-
-class _Stand(torch.autograd.Function):
-    """Placeholder of the result, with its gradient for functions that bypass ``__torch_function__``."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, affine: Affine, rectified: bool
-    ) -> Tensor:
-        ctx.affine, ctx.rectified, ctx.changed = affine._replace(weight=None, bias=None), rectified, False
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, affine: Affine) -> Tensor:
+        ctx.affine, ctx.adds, ctx.changed, ctx.made = affine.bare(), other is not None, False, None
         ctx.save_for_backward(x, weight, bias, other)
         return Tensor._make_wrapper_subclass(Deferred, x.shape, strides=x.stride(), dtype=x.dtype, device=x.device)
 
@@ -209,46 +181,21 @@ class _Stand(torch.autograd.Function):
         if ctx.changed:
             raise RuntimeError("a normalized tensor was changed in place: use what the operation returned")
         x, weight, bias, other = ctx.saved_tensors
-        affine = ctx.affine._replace(weight=weight, bias=bias)
-        y = _numbers(x, affine, other, ctx.rectified) if ctx.rectified and other is not None else None
-        return (*_gradients(x, affine, y, ctx.rectified, other is not None, delta), None, None)
+        affine, y = ctx.affine._replace(weight=weight, bias=bias), None
+        if affine.rectified and other is not None:
+            y, version = ctx.made or (x, -1)
+            y = y if y._version == version else affine(x, other)
+            ctx.made = None
+        return *affine.gradients(x, y, delta, ctx.adds), None
 
 
-def _numbers(x: Tensor, affine: Affine, other: Tensor | None, rectified: bool) -> Tensor:
-    """Compute the result."""
-    y = torch.empty_like(x)  # as x lies, and no view: what follows may work in place
-    weight, bias, mean, variance = (
-        array(t.float()) for t in (affine.weight, affine.bias, affine.mean, affine.variance)
-    )
-    threads()
-    normalize(
-        _flat(x), _flat(x[:0] if other is None else other), weight, bias, affine.epsilon, mean, variance, rectified,
-        _flat(y),
-    )  # fmt: skip
-    return y
+class _Compute(torch.autograd.Function):
+    """The result of what was deferred; the gradient is that."""
 
+    @staticmethod
+    def forward(ctx: Any, x: Deferred) -> Tensor:
+        return x.values()
 
-def _gradients(
-    x: Tensor, affine: Affine, y: Tensor | None, rectified: bool, adds: bool, delta: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Compute the gradients of x, weight, bias and what was added."""
-    weight, bias, mean, variance = (
-        array(t.float()) for t in (affine.weight, affine.bias, affine.mean, affine.variance)
-    )
-    delta = batch_innermost(delta.permute(1, 2, 3, 0))
-    dx = torch.empty_like(delta)
-    dother = (torch.empty_like(delta) if rectified else delta) if adds else None
-    dw, db = torch.empty_like(affine.mean), torch.empty_like(affine.mean)
-    none = array(delta[:0])
-    threads()
-    normalize_backward(
-        _flat(x), none if y is None else _flat(y), array(delta), weight, bias, affine.epsilon, mean, variance,
-        rectified, array(dx), array(dother) if dother is not None and rectified else none, array(dw), array(db),
-    )  # fmt: skip
-    back = None if dother is None else dother.permute(3, 0, 1, 2)
-    return dx.permute(3, 0, 1, 2), dw.to(affine.weight.dtype), db.to(affine.bias.dtype), back
-
-
-def _flat(x: Tensor) -> Any:
-    """View (N, C, H, W) as it lies, (C, H, W, N), as a flat array."""
-    return array(x.permute(1, 2, 3, 0))
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        return delta

@@ -15,15 +15,16 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from dstrun.backend.dropout import Dropout
 from dstrun.backend.search import Proposes, Search, best_by_gradient, best_of_all, dense_gradient
+from dstrun.backend.sparse.deferred import Deferred
 from dstrun.backend.sparse.explored import Explored
-from dstrun.backend.sparse.kernel import Kernel, kernel_for
-from dstrun.backend.sparse.kernel.layout import batch_innermost
+from dstrun.backend.sparse.kernel import Kernel
 from dstrun.backend.sparse.normalization import BatchNorm2d
 from dstrun.backend.sparse.pattern import Pattern, rows_of
+from dstrun.backend.sparse.pooling import MaxPool2d
+from dstrun.backend.sparse.product import Product
 from dstrun.layer.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
 from dstrun.layer.growth import GrowthContext, GrowthRequest
 from dstrun.layer.initial import Initial, home, initial
@@ -177,8 +178,8 @@ class Sparse(Proposes, nn.Module):
     def _dense(self) -> Layer:
         raise NotImplementedError
 
-    def _apply_kernels(self, x: Tensor) -> Tensor:
-        """Map (C, H, W, N) to (O, Ho, Wo, N); an input that the weight does not fit is refused."""
+    def _apply_kernels(self, x: Tensor, deferred: Deferred | None = None) -> Tensor:
+        """Map (C, H, W, N), or what is made of it, to (O, Ho, Wo, N); an input that does not fit is refused."""
         pattern, convolution = self.pattern, self.convolution
         if x.shape[0] != pattern.channels or min(x.shape[1:3]) < 1 or min(convolution.output_size(x.shape[1:3])) < 1:
             raise ValueError(f"{self.name}: no input of {tuple(x.shape[:3])} for a weight {self.geometry.shape}")
@@ -186,9 +187,9 @@ class Sparse(Proposes, nn.Module):
             raise RuntimeError(f"{self.name}: {self.weight.numel()} weights for {pattern.count} active connections")
         if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        return _Product.apply(x, self.weight, self.bias, self)
+        return Product.apply(x if deferred is None else deferred, self.weight, self.bias, self)
 
-    def _look(self, x: Tensor, delta: Tensor, kernel: Kernel) -> None:
+    def look(self, x: Tensor, delta: Tensor, kernel: Kernel) -> None:
         """Search for candidates in an armed backward pass, given input and output gradient as kernels have them."""
         search = self._search
         assert search is not None
@@ -275,7 +276,9 @@ class Conv2d(Sparse):
         """Map (N, C, H, W) to (N, O, Ho, Wo), or without N."""
         if x.dim() == 3:
             return self.forward(x[None])[0]
-        return self._apply_kernels(x.permute(1, 2, 3, 0)).permute(3, 0, 1, 2)
+        deferred = x.source() if isinstance(x, Deferred) else None
+        x = x if deferred is None else deferred.x
+        return self._apply_kernels(x.permute(1, 2, 3, 0), deferred).permute(3, 0, 1, 2)
 
     def _dense(self) -> nn.Conv2d:
         g = self.geometry
@@ -286,38 +289,6 @@ class Conv2d(Sparse):
 
     def _seen(self, tensor: Tensor) -> Tensor:
         return tensor.permute(3, 0, 1, 2)
-
-
-class _Product(torch.autograd.Function):
-    """The three products of a sparse layer; an armed backward scores candidates in place of the weight's gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: Sparse) -> Tensor:
-        ctx.layer, ctx.kernel, x = layer, kernel_for(layer.convolution, x, layer.kernel), batch_innermost(x)
-        ctx.save_for_backward(x, weight)
-        return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        layer, kernel, delta, size = ctx.layer, ctx.kernel, batch_innermost(delta), x.shape[1:3]
-        dx = dw = db = None
-        if layer._search is not None:
-            layer._look(x, delta, kernel)
-        elif layer._found is not None:
-            raise RuntimeError(
-                f"{layer.name} is used twice in a forward pass: growing by gradient needs backend=masked there"
-            )
-        elif ctx.needs_input_grad[1]:
-            pattern = layer.pattern
-            dw = kernel.weight_gradient(layer.convolution, pattern.rows, pattern.inputs, x, delta).to(weight.dtype)
-        del x  # before its gradient comes: it may be a copy made for this pass
-        if ctx.needs_input_grad[0]:
-            dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, size)
-        if ctx.needs_input_grad[2]:
-            db = delta.sum((1, 2, 3), dtype=torch.float64 if delta.dtype == torch.float64 else torch.float32)
-        return dx, dw, db, None
 
 
 def sparsify(
@@ -347,7 +318,11 @@ def sparsify(
 
 def keep_layout(model: nn.Module) -> None:
     """Let modules between sparse layers work on batch-innermost memory; parameters, buffers and state stay theirs."""
-    kinds: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: BatchNorm2d, nn.Dropout: Dropout}
+    kinds: dict[type[nn.Module], type[nn.Module]] = {
+        nn.BatchNorm2d: BatchNorm2d,
+        nn.MaxPool2d: MaxPool2d,
+        nn.Dropout: Dropout,
+    }
     for module in model.modules():
         module.__class__ = kinds.get(type(module), type(module))
 

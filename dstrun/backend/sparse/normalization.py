@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from dstrun.backend.sparse.deferred import Affine, Deferred, finished
-from dstrun.backend.sparse.kernel.call import array, threads, works
+from dstrun.backend.sparse.affine import Affine, stored
+from dstrun.backend.sparse.deferred import Deferred
+from dstrun.backend.sparse.kernel.call import array, fits, hollow, threads
 from dstrun.backend.sparse.kernel.normalize import moments
 
 
@@ -18,7 +19,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """PyTorch's, but fused and without a change of layout where the input lies batch-innermost; same state."""
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        if x.dim() != 4 or not works(x) or not x.permute(1, 2, 3, 0).is_contiguous() or x[:, :1].numel() < 2:
+        x = x.tensor() if isinstance(x, Deferred) else x
+        if x.dim() != 4 or not fits(x) or not x.permute(1, 2, 3, 0).is_contiguous() or x[:, :1].numel() < 2:
             return super().forward(x)
         weight = x.new_ones(x.shape[1], dtype=torch.float32) if self.weight is None else self.weight
         bias = x.new_zeros(x.shape[1], dtype=torch.float32) if self.bias is None else self.bias
@@ -61,12 +63,12 @@ def normalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple
     if has_torch_function_unary(x):
         return handle_torch_function(normalized, (x,), x, weight, bias, epsilon)
     mean, variance = _moments(x)
-    return finished(x, Affine(weight, bias, epsilon, mean, variance)), mean, variance
+    return Deferred.of(x, Affine(weight, bias, epsilon, mean, variance)).tensor(), mean, variance
 
 
 def renormalized(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, mean: Tensor, variance: Tensor) -> Tensor:
     """Return what ``normalized`` returned with these statistics, bit for bit."""
-    return finished(x, Affine(weight, bias, epsilon, mean, variance))
+    return Deferred.of(x, Affine(weight, bias, epsilon, mean, variance)).tensor()
 
 
 def _defers(x: Tensor) -> bool:
@@ -77,11 +79,6 @@ def _defers(x: Tensor) -> bool:
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean and the variance of every channel."""
     mean, variance = x.new_empty((2, x.shape[1]), dtype=torch.float32)
-    threads()
-    moments(array(_stored(x)), array(mean), array(variance))
+    if not hollow(x):
+        moments(array(stored(x)), array(mean), array(variance), threads())
     return mean, variance
-
-
-def _stored(x: Tensor) -> Tensor:
-    """View (N, C, H, W) as it lies: (C, H, W, N)."""
-    return x.permute(1, 2, 3, 0)

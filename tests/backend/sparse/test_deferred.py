@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dstrun.backend.sparse.deferred import Deferred
+from dstrun.backend.sparse.layer import Conv2d
 from dstrun.backend.sparse.normalization import BatchNorm2d
 
 SHAPES = [(1, 1, 3, 5), (128, 4, 3, 3), (7, 5, 1, 1), (33, 2, 9, 31)]
@@ -121,3 +122,47 @@ def test_functions_that_do_not_ask_find_it_in_the_graph(following: str) -> None:
     y.relu_()
     with pytest.raises(RuntimeError, match="use what the operation returned"):
         Doubled.apply(y).sum().backward()
+
+
+def block(x: Tensor, module: BatchNorm2d, layer: nn.Module, twice: bool, together: bool) -> Tensor:
+    """Normalize, rectify and convolve, and add the rectified values if ``twice``."""
+    y = F.relu(module(x))
+    y = y if together else y.tensor().clone()
+    z = layer(y)
+    return z + 2 * y if twice else z
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_layer_that_makes_its_own_input_computes_the_same_bits(twice: bool) -> None:
+    torch.manual_seed(0)
+    dense = nn.Conv2d(4, 4, 3, padding=1)
+    nn.init.sparse_(dense.weight.data.view(4, -1), 0.5)
+    layer, module, delta = Conv2d.from_dense(dense), normalization(4), innermost(torch.randn(16, 4, 5, 5))
+    x = innermost(torch.randn(16, 4, 5, 5))
+    found, kept = [], []
+    for together in (True, False):
+        ours, leaf, sizes = copy.deepcopy(module), x.clone().requires_grad_(), {}
+        layer.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: sizes.setdefault(t.untyped_storage().data_ptr(), t), lambda t: t
+        ):
+            z = block(leaf, ours, layer, twice, together)
+        z.backward(delta)
+        found.append([z, leaf.grad, layer.weight.grad, layer.bias.grad, ours.weight.grad, ours.bias.grad])
+        kept.append(sum(t.shape.numel() >= x.numel() for t in sizes.values()))
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+    assert kept == [1, 2]  # x alone, or also what is made of it
+
+
+def test_a_result_that_changes_later_gives_the_same_gradient() -> None:
+    torch.manual_seed(0)
+    x, other = (innermost(torch.randn(8, 4, 3, 3)) for _ in range(2))
+    found = []
+    for changes in (True, False):
+        leaves = [t.clone().requires_grad_() for t in (x, other)]
+        y = F.relu(BatchNorm2d(4)(leaves[0]) + leaves[1])
+        z = y.tensor() if changes else y * 1
+        z += 1
+        (z * torch.arange(z.numel()).view(z.shape)).sum().backward()
+        found.append([leaf.grad for leaf in leaves])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))

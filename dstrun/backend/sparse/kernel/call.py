@@ -13,14 +13,25 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 def works(tensor: Tensor) -> bool:
     """Return whether compiled code takes it: float32 or bfloat16 on the CPU, with numbers in it."""
-    right = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
-    return right and not isinstance(tensor, FakeTensor)
+    return fits(tensor) and not hollow(tensor)
+
+
+def fits(tensor: Tensor) -> bool:
+    """Return whether compiled code takes it, if there are numbers in it."""
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
+
+
+def hollow(tensor: Tensor) -> bool:
+    """Return whether there are no numbers in it: memory is predicted, and nothing is to be computed."""
+    return isinstance(tensor, FakeTensor)
 
 
 def array(tensor: Tensor) -> np.ndarray:
     """View a contiguous tensor as a flat array; bfloat16 as its bits."""
-    flat = tensor.detach().reshape(-1)
-    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
+    plain = tensor.detach()
+    if plain.dtype == torch.bfloat16:
+        plain = plain.view(torch.uint16)
+    return plain.numpy().reshape(-1)
 
 
 def threads() -> int:

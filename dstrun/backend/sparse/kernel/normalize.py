@@ -26,6 +26,7 @@ from dstrun.backend.sparse.kernel.simd import (
     zero16,
     zero128,
 )
+from dstrun.backend.sparse.kernel.turns import begin, next_task
 from dstrun.system.compiled import compiled
 
 BLOCK = 4096
@@ -33,21 +34,26 @@ BLOCK = 4096
 
 
 @compiled(parallel=True)
-def moments(x, mean, variance):
+def moments(x, mean, variance, threads):
     """Find the mean and the variance of every channel.
 
     Args:
         x: flat (C, H, W, N), float32 or bfloat16 bits.
         mean: (C,) float32; overwritten.
         variance: (C,) float32, that of the numbers themselves (divided by L); overwritten.
+        threads: how many work.
     """
     length = x.shape[0] // mean.shape[0]
-    for c in prange(mean.shape[0]):
-        mean[c], variance[c] = _moments(x, c * length, length)
+    taken = begin(threads)
+    for thread in prange(threads):
+        c = next_task(taken, thread, mean.shape[0])
+        while c < mean.shape[0]:
+            mean[c], variance[c] = _moments(x, c * length, length)
+            c = next_task(taken, thread, mean.shape[0])
 
 
 @compiled(parallel=True)
-def normalize(x, other, weight, bias, epsilon, mean, variance, rectified, y):
+def normalize(x, other, weight, bias, epsilon, mean, variance, rectified, y, threads):
     """Bring every channel to mean ``bias`` and deviation ``weight``; add what is to be added, and rectify.
 
     Args:
@@ -60,15 +66,20 @@ def normalize(x, other, weight, bias, epsilon, mean, variance, rectified, y):
         variance: (C,) float32.
         rectified: whether what is below 0 becomes 0.
         y: like x; overwritten.
+        threads: how many work.
     """
     length = x.shape[0] // weight.shape[0]
-    for c in prange(weight.shape[0]):
-        scale = np.float32(weight[c] / np.sqrt(np.float64(variance[c]) + epsilon))
-        _affine(zero128(), zero16(), (x, other, y), c * length, length, (mean[c], scale, bias[c]), rectified)
+    taken = begin(threads)
+    for thread in prange(threads):
+        c = next_task(taken, thread, weight.shape[0])
+        while c < weight.shape[0]:
+            scale = np.float32(weight[c] / np.sqrt(np.float64(variance[c]) + epsilon))
+            _affine(zero128(), zero16(), (x, other, y), c * length, length, (mean[c], scale, bias[c]), rectified)
+            c = next_task(taken, thread, weight.shape[0])
 
 
 @compiled(parallel=True)
-def normalize_backward(x, seen, delta, weight, bias, epsilon, mean, variance, rectified, dx, dother, dw, db):
+def normalize_backward(x, seen, delta, weight, bias, epsilon, mean, variance, rectified, dx, dother, dw, db, threads):
     """Return the gradients of ``normalize``.
 
     Args:
@@ -85,19 +96,24 @@ def normalize_backward(x, seen, delta, weight, bias, epsilon, mean, variance, re
         dother: the gradient of what was added, likewise; or empty.
         dw: (C,) float32; overwritten.
         db: (C,) float32; overwritten.
+        threads: how many work.
     """
     length = x.shape[0] // weight.shape[0]
-    for c in prange(weight.shape[0]):
-        inverse = 1 / np.sqrt(np.float64(variance[c]) + epsilon)
-        scale = weight[c] * inverse
-        affine = mean[c], np.float32(scale), bias[c]
-        plain, weighted = _products((x, seen, delta), c * length, length, affine, rectified)
-        dw[c], db[c] = np.float32(weighted * inverse), np.float32(plain)
-        slope = np.float32(-scale * inverse * inverse * weighted / length)
-        shift = np.float32(-scale * plain / length)
-        _combine(
-            zero128(), zero16(), (x, seen, delta, dx, dother), c * length, length, affine, (slope, shift), rectified
-        )
+    taken = begin(threads)
+    for thread in prange(threads):
+        c = next_task(taken, thread, weight.shape[0])
+        while c < weight.shape[0]:
+            inverse = 1 / np.sqrt(np.float64(variance[c]) + epsilon)
+            scale = weight[c] * inverse
+            affine = mean[c], np.float32(scale), bias[c]
+            plain, weighted = _products((x, seen, delta), c * length, length, affine, rectified)
+            dw[c], db[c] = np.float32(weighted * inverse), np.float32(plain)
+            slope = np.float32(-scale * inverse * inverse * weighted / length)
+            shift = np.float32(-scale * plain / length)
+            _combine(
+                zero128(), zero16(), (x, seen, delta, dx, dother), c * length, length, affine, (slope, shift), rectified
+            )
+            c = next_task(taken, thread, weight.shape[0])
 
 
 @compiled()

@@ -15,6 +15,7 @@ import numpy as np
 from numba import prange
 
 from dstrun.backend.sparse.kernel.simd import LANES, add_scaled, fill, read, write, zero16, zero64, zero128
+from dstrun.backend.sparse.kernel.turns import begin, next_task
 from dstrun.system.compiled import compiled
 
 TILE = LANES[0]
@@ -47,13 +48,18 @@ def product(connections, bias, source, target, sizes, steps, threads):
     chunks = 1 if groups >= 4 * threads else 4 * threads // groups
     share = first[targets] / chunks
     taps = _taps(sizes, steps)
-    for task in prange(groups * chunks):
-        row, chunk = task // chunks * together, task % chunks
-        start = np.searchsorted(first[:targets], np.int64(share * chunk)) if chunk else 0
-        end = np.searchsorted(first[:targets], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else targets
-        for at in range(0, lanes, block):
-            part = (row, min(together, height - row), start, end, at, min(block, lanes - at))
-            _rows(part, connections, bias, source, target, sizes, steps, taps)
+    tasks = groups * chunks
+    taken = begin(threads)
+    for thread in prange(threads):
+        task = next_task(taken, thread, tasks)
+        while task < tasks:
+            row, chunk = task // chunks * together, task % chunks
+            start = np.searchsorted(first[:targets], np.int64(share * chunk)) if chunk else 0
+            end = np.searchsorted(first[:targets], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else targets
+            for at in range(0, lanes, block):
+                part = (row, min(together, height - row), start, end, at, min(block, lanes - at))
+                _rows(part, connections, bias, source, target, sizes, steps, taps)
+            task = next_task(taken, thread, tasks)
 
 
 @compiled()

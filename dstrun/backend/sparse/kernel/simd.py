@@ -239,6 +239,42 @@ def passed(_typing, tile, by):
     return tile(tile, tile), generate
 
 
+def _larger(builder: Any, one: Any, two: Any) -> Any:
+    """Return where one is larger than two, or NaN, as PyTorch's maximum pooling goes on."""
+    return builder.or_(builder.fcmp_ordered(">", one, two), builder.fcmp_unordered("uno", one, one))
+
+
+@intrinsic
+def larger(_typing, one, two):
+    """Return the larger of two tiles; the first where it is NaN."""
+
+    def generate(_context, builder, _signature, args):
+        return builder.select(_larger(builder, args[0], args[1]), args[0], args[1])
+
+    return one(one, two), generate
+
+
+@intrinsic
+def larger_or(_typing, one, two, this, that):
+    """Return ``this`` where ``larger`` returns the first, else ``that``."""
+
+    def generate(_context, builder, _signature, args):
+        return builder.select(_larger(builder, args[0], args[1]), args[2], args[3])
+
+    return this(one, two, this, that), generate
+
+
+@intrinsic
+def equal(_typing, one, two, tile):
+    """Return a tile whose lanes are zero where two others differ."""
+
+    def generate(_context, builder, _signature, args):
+        zero = ir.Constant(tile.ir, [0.0] * tile.lanes)
+        return builder.select(builder.fcmp_ordered("==", args[0], args[1]), args[2], zero)
+
+    return tile(one, two, tile), generate
+
+
 @intrinsic
 def transpose16(_typing, source, at, stride, target, to, pitch):
     """Write the transpose of 16 x 16 elements, whose rows are ``stride`` apart, to rows that are ``pitch`` apart."""

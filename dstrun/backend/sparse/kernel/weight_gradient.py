@@ -15,6 +15,7 @@ from numba import prange
 
 from dstrun.backend.sparse.kernel.product import TERMS, TILE
 from dstrun.backend.sparse.kernel.simd import add_product, read, total, zero16, zero64, zero128
+from dstrun.backend.sparse.kernel.turns import begin, next_task
 from dstrun.system.compiled import compiled
 
 PARTS = 8
@@ -47,15 +48,20 @@ def weight_gradient(connections, x, delta, gradient, sizes, steps, threads):
     chunks = max(1, 4 * threads // parts)
     share = first[outputs] / chunks
     partial = np.zeros((parts, first[outputs]), np.float32)
-    for task in prange(parts * chunks):
-        place, chunk = task // chunks, task % chunks
-        start = np.searchsorted(first[:outputs], np.int64(share * chunk)) if chunk else 0
-        end = np.searchsorted(first[:outputs], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else outputs
-        for group in range(groups * place // parts, groups * (place + 1) // parts):
-            row = group * together
-            for at in range(0, lanes, block):
-                part = (row, min(together, height - row), start, end, at, min(block, lanes - at))
-                _rows(part, connections, x, delta, partial[place], sizes, steps)
+    tasks = parts * chunks
+    taken = begin(threads)
+    for thread in prange(threads):
+        task = next_task(taken, thread, tasks)
+        while task < tasks:
+            place, chunk = task // chunks, task % chunks
+            start = np.searchsorted(first[:outputs], np.int64(share * chunk)) if chunk else 0
+            end = np.searchsorted(first[:outputs], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else outputs
+            for group in range(groups * place // parts, groups * (place + 1) // parts):
+                row = group * together
+                for at in range(0, lanes, block):
+                    part = (row, min(together, height - row), start, end, at, min(block, lanes - at))
+                    _rows(part, connections, x, delta, partial[place], sizes, steps)
+            task = next_task(taken, thread, tasks)
     gradient[:] = partial[0]
     for place in range(1, parts):
         gradient += partial[place]

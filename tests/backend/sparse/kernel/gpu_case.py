@@ -16,6 +16,7 @@ from product_case import Case, assert_close, linear
 from torch import Tensor, nn
 
 from dstrun.backend.sparse import layer as sparse
+from dstrun.backend.sparse import product
 from dstrun.backend.sparse.kernel import gpu, reference
 from dstrun.backend.sparse.pattern import Pattern
 from dstrun.grow.gradient import Gradient
@@ -179,7 +180,7 @@ def main() -> None:
     def interpreted(geometry: object, x: Tensor, name: str | None = None):
         return reference if name == "reference" else gpu
 
-    with patch.object(sparse, "kernel_for", interpreted):
+    with patch.object(product, "kernel_for", interpreted):
         for name, case in CASES.items():
             try:
                 case(torch.device("cpu"))
