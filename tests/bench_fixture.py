@@ -71,3 +71,13 @@ def scaling_rows() -> list[dict[str, Any]]:
             made.append({**case, **row, "bytes": size, "resident_bytes": size + 10**9, **WHERE})
     made[-2] = {**made[-2], "rounds": None, "bytes": None, "resident_bytes": None, "note": "not tried: too large"}
     return [{k: v for k, v in row.items() if k[-2:] not in ("q1", "q3", "an") or "note" not in row} for row in made]
+
+
+def machine_rows() -> list[dict[str, Any]]:
+    made = []
+    for kilobytes, speed in ((16, 4e11), (4096, 2e11)):
+        for name, part in (("read", 1), ("copy", 2)):
+            row = {"implementation": name, "pass": name, "rounds": 2, "median": 1.0, "q1": 1.0, "q3": 1.0}
+            made.append({"bench": "machine", "kilobytes": kilobytes, **row, "bytes": int(speed / part), **WHERE})
+    row = {"implementation": "multiply-add", "pass": "multiply-add", "rounds": 2, "median": 2.0, "q1": 2.0, "q3": 2.0}
+    return [*made, {"bench": "machine", "kilobytes": 0, **row, "bytes": 10**11, **WHERE}]

@@ -76,7 +76,17 @@ class Infer:
     threads: Count | None = None
 
 
+@dataclass(frozen=True)
+class Machine:
+    """Bandwidth of caches and memory, and the rate of multiply-adds, on the CPU."""
+
+    kilobytes: tuple[Count, ...] = (16, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536, 262144)
+    rounds: Count = 7
+    threads: Count | None = None
+
+
 HELP = {
+    "kilobytes": "kilobytes that each thread reads and copies again and again, comma-separated",
     "layers": "layers, comma-separated; I-O is a linear layer from I to O features",
     "sparsity": "sparsity levels (zeros / weights), comma-separated",
     "batch": "batch size",
@@ -93,11 +103,12 @@ HELP = {
     "degree": "active connections per unit",
     "memory": "GB of device memory that the processes may use together (default: three quarters of what is free)",
 }
-BENCHES: dict[str, type[Kernel] | type[Step] | type[Scaling] | type[Infer]] = {
+BENCHES: dict[str, type[Kernel] | type[Step] | type[Scaling] | type[Infer] | type[Machine]] = {
     "kernel": Kernel,
     "step": Step,
     "scaling": Scaling,
     "infer": Infer,
+    "machine": Machine,
 }
 
 
@@ -192,7 +203,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "networks": _networks,
     "batches": _numbers(Count),
     "sparsity": _numbers(Sparsity),
-    "sizes": _numbers(Count),
+    **dict.fromkeys(("sizes", "kilobytes"), _numbers(Count)),
     "device": _device,
     "limit": _number(Seconds),
     "memory": _number(Seconds),

@@ -16,6 +16,7 @@ CASE = {
     "step": ["model", "sparsity", "allocation", "batch"],
     "scaling": ["n", "degree", "batch", "active"],
     "infer": ["network", "sparsity", "allocation", "batch"],
+    "machine": ["kilobytes"],
 }
 """What a row of each bench was measured on."""
 

@@ -110,6 +110,25 @@ def infer(found: Rows) -> Table:
     return shown, columns, [*notes, PAIRED]
 
 
+def machine(found: Rows) -> Table:
+    """Show gigabytes per second by size, and the multiply-adds in a note."""
+    shown = [
+        {"kilobytes": case["kilobytes"], **{row["implementation"]: rate(row) for row in rows}}
+        for case, rows in _cases("machine", found)
+        if case["kilobytes"]
+    ]
+    columns = [Column("kilobytes", "kB per thread", "number", 0)]
+    columns += [Column("read", "read GB/s", "number", 0), Column("copy", "copy GB/s", "number", 0)]
+    notes = ["copy: what is read and what is written count", "all threads together, median over rounds"]
+    done = [rate(row) for row in found if row["implementation"] == "multiply-add"]
+    return shown, columns, [*(f"float32 multiply-adds: {each:.0f} billion per second" for each in done), *notes]
+
+
+def rate(row: dict[str, Any]) -> float:
+    """Return billions of bytes, or of multiply-adds, per second."""
+    return row["bytes"] / row["median"] / 1e9
+
+
 def where(found: Rows) -> str:
     """Return on what the rows were measured."""
     row = found[0]
@@ -157,4 +176,10 @@ def _cases(bench: str, found: Rows) -> Iterable[tuple[dict[str, Any], list[dict[
     return ((dict(zip(CASE[bench], key, strict=True)), rows) for key, rows in cases.items())
 
 
-TABLES: dict[str, Callable[[Rows], Table]] = {"kernel": kernel, "step": step, "scaling": scaling, "infer": infer}
+TABLES: dict[str, Callable[[Rows], Table]] = {
+    "kernel": kernel,
+    "step": step,
+    "scaling": scaling,
+    "infer": infer,
+    "machine": machine,
+}

@@ -329,6 +329,24 @@ def _powers(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
+def draw_machine(rows: Sequence[Row]) -> Figure:
+    """Draw gigabytes a second of reads and copies against what each thread goes over."""
+    figure, (axis,) = _figure(1, 2.7)
+    for name, key in (("read", "sparse"), ("copy", "masked")):
+        mine = [row for row in rows if row["implementation"] == name]
+        rates = [row["bytes"] / row["median"] / 1e9 for row in mine]
+        axis.plot([row["kilobytes"] for row in mine], rates, label=name, **IMPLEMENTATIONS[key])
+    axis.set_xscale("log", base=2)
+    sizes = sorted({int(row["kilobytes"]) for row in rows} - {0})
+    axis.set_xticks(sizes, [f"{size // 1024} MB" if size >= 1024 else f"{size} kB" for size in sizes])
+    axis.minorticks_off()
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("read and written again and again, per thread")
+    axis.set_ylabel("GB/s, all threads")
+    axis.legend()
+    return figure
+
+
 KINDS = {"step": "a training step", "update": "a step with a topology update"}
 SHAPED = re.compile(
     r"(R56-s(?P<stage>\d)|(?P<small>gse)?VGG(?P<channels>\d+)@(?P<side>\d+)|(?P<vit>ViT)?(?P<n>\d+)-(?P<m>\d+))"
@@ -362,4 +380,5 @@ FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "scaling": draw_scaling,
     "step": draw_step,
     "infer": draw_infer,
+    "machine": draw_machine,
 }

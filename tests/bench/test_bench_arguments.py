@@ -51,8 +51,8 @@ def test_values_are_read_and_repeated_ones_taken_once() -> None:
         (["kernel", "--layer", "R56-s1"], "--layer"),
         (["scaling", "--sizes", "64,-1"], "--sizes=-1 must be at least 1"),
         (["scaling", "--limit", "0"], "--limit=0.0 must be above 0"),
-        (["kernal"], "bench kernal is not known: choose kernel, step, scaling, infer (did you mean kernel?)"),
-        ([], "bench needs WHAT, one of kernel, step, scaling, infer"),
+        (["kernal"], "bench kernal is not known: choose kernel, step, scaling, infer, machine (did you mean kernel?)"),
+        ([], "bench needs WHAT, one of kernel, step, scaling, infer, machine"),
     ],
     ids=" ".join,
 )

@@ -4,14 +4,14 @@ import csv
 from pathlib import Path
 
 import pytest
-from bench_fixture import infer_rows, kernel_rows, scaling_rows, step_rows
+from bench_fixture import infer_rows, kernel_rows, machine_rows, scaling_rows, step_rows
 
 from dstrun.backend import auto
 from dstrun.bench import result, table
 from dstrun.report.format import render
 from dstrun.system.trouble import ConfigError
 
-ROWS = {"kernel": kernel_rows, "step": step_rows, "scaling": scaling_rows, "infer": infer_rows}
+ROWS = {"kernel": kernel_rows, "step": step_rows, "scaling": scaling_rows, "infer": infer_rows, "machine": machine_rows}
 
 
 def test_kernel_compares_with_the_better_dense_layout() -> None:
@@ -111,3 +111,9 @@ def test_the_machine_is_named_without_a_date() -> None:
     where = result.machine()
     assert set(where) == {"device", "threads", "torch", "processor"}
     assert where["processor"] == auto.processor() != ""
+
+
+def test_machine_has_gigabytes_and_multiply_adds_per_second() -> None:
+    shown, _, notes = table.machine(machine_rows())
+    assert shown == [{"kilobytes": 16, "read": 400, "copy": 200}, {"kilobytes": 4096, "read": 200, "copy": 100}]
+    assert notes[0] == "float32 multiply-adds: 50 billion per second"

@@ -4,14 +4,21 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from bench_fixture import infer_rows, kernel_rows, linear_rows, scaling_rows, step_rows
+from bench_fixture import infer_rows, kernel_rows, linear_rows, machine_rows, scaling_rows, step_rows
 
 from dstrun.bench import result
 from dstrun.report import bench
 from dstrun.report.figure import sheet
 from dstrun.system.trouble import ConfigError
 
-ROWS = {"kernel": kernel_rows, "linear": linear_rows, "step": step_rows, "scaling": scaling_rows, "infer": infer_rows}
+ROWS = {
+    "kernel": kernel_rows,
+    "linear": linear_rows,
+    "step": step_rows,
+    "scaling": scaling_rows,
+    "infer": infer_rows,
+    "machine": machine_rows,
+}
 
 
 def written(name: str, folder: Path) -> Path:
@@ -149,3 +156,11 @@ def test_command_line_measures_and_says_what_is_next(dstrun, tmp_path: Path) -> 
     rows = bench.read(tmp_path / "results" / "bench" / "kernel.csv")
     assert {row["pass"] for row in rows} == {"forward", "input gradient", "weight gradient", "sum"}
     assert dstrun("plot", "bench", "results/bench/kernel.csv", "--out", "a.pdf").stdout == "a.pdf\n"
+
+
+def test_machine_has_a_line_of_reads_and_one_of_copies(tmp_path: Path) -> None:
+    with sheet():
+        (axis,) = bench.draw_machine(bench.read(written("machine", tmp_path))).axes
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in axis.get_lines()}
+    assert lines == {"read": [400, 200], "copy": [200, 100]}
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["16 kB", "4 MB"]
