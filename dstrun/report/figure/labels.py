@@ -32,7 +32,7 @@ Point = tuple[float, float, str, Any]
 
 def ends(axis: Axes, points: Sequence[Point]) -> None:
     """Write names to the right of the ends of lines, parted so that none covers another."""
-    axis.figure.draw_without_rendering()  # type: ignore[union-attr]
+    axis.figure.get_layout_engine().execute(axis.figure)  # type: ignore[union-attr]
     dots = axis.figure.dpi / 72  # type: ignore[union-attr]
     box = axis.get_window_extent()
     right = box.x1
@@ -65,7 +65,7 @@ def beside(axis: Axes, points: Sequence[Point], others: Sequence[tuple[float, fl
     from matplotlib.text import Text
 
     figure = axis.figure
-    figure.draw_without_rendering()  # type: ignore[union-attr]
+    figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
     dots, frame = figure.dpi / 72, axis.get_window_extent()  # type: ignore[union-attr]
     renderer = figure.canvas.get_renderer()  # type: ignore[union-attr]
     marks = [axis.transData.transform(point) for point in (*others, *((x, y) for x, y, *_ in points))]
