@@ -71,6 +71,12 @@ def test_runs_of_a_sweep_are_those_that_hydra_composes_alone(name: str) -> None:
         assert (alone.config, alone.choices) == (file[at].config, file[at].choices)
 
 
+def test_a_file_leaves_no_trace_in_what_is_composed_next() -> None:
+    """In one process, as of the Python API: the same words with a sweep file, and with none."""
+    composed = [compose(["model=mlp", "seed=1"], name=name).config["experiment"] for name in ("accuracy", "config")]
+    assert composed == ["accuracy", "default"]
+
+
 def test_accuracy_has_every_method_at_every_sparsity_trained_alike() -> None:
     runs = runs_of("accuracy")
     sparse = ("static", "set", "rigl", "gse", "snip", "grasp", "synflow", "gmp", "lth")
