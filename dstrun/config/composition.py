@@ -185,7 +185,7 @@ def compose_runs(runs: Sequence[Sequence[str]], name: str, to_hydra: Sequence[st
     Raises:
         ConfigError: said in one sentence.
     """
-    bases: Bases = {}
+    bases: Bases = {} if folders() or to_hydra else SHIPPED
     return [_compose([*to_hydra, *run], name, bases) for run in runs]
 
 
