@@ -13,6 +13,8 @@ from dstrun.run.assemble import assemble
 from dstrun.run.lifecycle import run
 from dstrun.system.trouble import ConfigError
 
+pytestmark = pytest.mark.usefixtures("outlined_once")
+
 COMMON = [*SMALL, "model=resnet20", "model.width=0.25", "epochs=1", "threads=1"]
 ERK = "allocation=erk"
 
