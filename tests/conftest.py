@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import gc
 import os
@@ -62,11 +63,15 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(20_000, 20, 20)  # PyTorch is imported later: what it leaves is searched less often
 
 
 def pytest_unconfigure() -> None:
-    """Release everything at the end, as libraries expect."""
+    """Release everything at the end, as libraries expect; pytest, which searches five times, finds nothing more."""
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
