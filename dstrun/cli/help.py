@@ -91,6 +91,7 @@ Flags of a run: -m/--multirun, -cn/--config-name NAME, -cd/--config-dir DIR,
   -r/--run, -c/--cfg job, -i/--info, --hydra-help; in any position.
 Completion, in ~/.bashrc: eval "$(dstrun -sc install=bash)"
             in ~/.zshrc:  eval "$(dstrun -sc install=zsh)"
+            in ~/.config/fish/config.fish: dstrun -sc install=fish | source
 Exit codes: 0 done, 1 a run failed, 2 wrong usage or configuration,
   3 nothing matched, 75 running elsewhere, 130 interrupted.
 """
