@@ -190,7 +190,7 @@ def _asked_of_hydra(before: Sequence[str], word: str) -> list[str]:
 
 
 def _hydra(words: Sequence[str]) -> int:
-    """Have Hydra print what makes a shell ask, or what it completes.
+    """Make Hydra print its completion script or its candidates.
 
     Raises:
         ConfigError: the words ask for neither.

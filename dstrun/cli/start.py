@@ -181,7 +181,13 @@ def read(words: list[str]) -> list[str]:
         if not word.lstrip("+~").partition("=")[0].strip():
             raise ConfigError(f"'{word}' names no setting: write NAME=VALUE")
     found = spelled(words)
-    honoured.check_words(honoured.keys(parse(found)))
+    overrides = parse(found)
+    honoured.check_words(honoured.keys(overrides))
+    for gone in (one for one in overrides if one.is_delete()):
+        key = gone.key_or_group
+        for other in overrides:
+            if other is not gone and f"{other.key_or_group}.".startswith(f"{key}."):
+                raise ConfigError(f"{gone.input_line} removes what {other.input_line} sets: keep one of the two")
     return found
 
 

@@ -171,7 +171,7 @@ def axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
         elif override.is_discrete_sweep():
             words = [f"{key}={value}" for value in as_typed(override)]
         elif override.is_sweep_override():
-            raise ConfigError(f"{override.input_line} is infinite: list its values")
+            raise ConfigError(f"{override.input_line} is infinite: list its values, or add hydra/sweeper=optuna")
         else:
             words = [f"{key}={as_typed(override)[0]}"]
         found[key.lstrip("+~")] = words
