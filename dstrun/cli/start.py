@@ -17,6 +17,7 @@ from dstrun.system.trouble import ConfigError
 if TYPE_CHECKING:
     import argparse
 
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
     from dstrun.config.experiment import Experiment
@@ -183,12 +184,22 @@ def read(words: list[str]) -> list[str]:
     found = spelled(words)
     overrides = parse(found)
     honoured.check_words(honoured.keys(overrides))
-    for gone in (one for one in overrides if one.is_delete()):
-        key = gone.key_or_group
-        for other in overrides:
-            if other is not gone and f"{other.key_or_group}.".startswith(f"{key}."):
-                raise ConfigError(f"{gone.input_line} removes what {other.input_line} sets: keep one of the two")
+    _check_deleted(overrides)
     return found
+
+
+def _check_deleted(overrides: Sequence[Override]) -> None:
+    """Check that no override needs what one before it removes.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for place, gone in enumerate(overrides):
+        for other in overrides[place + 1 :] if gone.is_delete() else ():
+            if f"{other.key_or_group}.".startswith(f"{gone.key_or_group}."):
+                raise ConfigError(
+                    f"{gone.input_line} removes what {other.input_line} behind it needs: keep one of the two"
+                )
 
 
 def check_single(words: list[str]) -> None:
