@@ -17,7 +17,6 @@ from dstrun.system.trouble import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
     from dstrun.config.experiment import Experiment
@@ -176,7 +175,7 @@ def read(words: list[str]) -> list[str]:
         ConfigError: one names no setting, or does nothing.
     """
     from dstrun.config import honoured
-    from dstrun.config.override import parse, spelled
+    from dstrun.config.override import check_deleted, parse, spelled
 
     for word in words:
         if not word.lstrip("+~").partition("=")[0].strip():
@@ -184,22 +183,8 @@ def read(words: list[str]) -> list[str]:
     found = spelled(words)
     overrides = parse(found)
     honoured.check_words(honoured.keys(overrides))
-    _check_deleted(overrides)
+    check_deleted(overrides)
     return found
-
-
-def _check_deleted(overrides: Sequence[Override]) -> None:
-    """Check that no override needs what one before it removes.
-
-    Raises:
-        ConfigError: one does.
-    """
-    for place, gone in enumerate(overrides):
-        for other in overrides[place + 1 :] if gone.is_delete() else ():
-            if f"{other.key_or_group}.".startswith(f"{gone.key_or_group}."):
-                raise ConfigError(
-                    f"{gone.input_line} removes what {other.input_line} behind it needs: keep one of the two"
-                )
 
 
 def check_single(words: list[str]) -> None:
