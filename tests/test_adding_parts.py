@@ -315,7 +315,7 @@ def test_a_verb_is_a_file(dstrun, copy: Path, tmp_path: Path) -> None:
     gone = dstrun("count", env=environment, fresh=True, check=False)
     assert (gone.returncode, gone.stderr) == (
         2,
-        f"dstrun: count is neither a verb nor key=value: the verbs are {', '.join(VERBS)}\n",
+        f"dstrun: count is neither a command nor key=value: the commands are {', '.join(VERBS)}\n",
     )
 
 

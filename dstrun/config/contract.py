@@ -48,7 +48,8 @@ def check_node(group: str, node: Any, said: str, file: str = "") -> None:
     if node is None:
         return
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{said} must hold settings, and _target_, the class of the {group}: it holds {_short(node)}")
+        where = "" if file else f": write {group}=NAME, for {group}/NAME.yaml in your --config-dir"
+        raise ConfigError(f"{said} must hold settings with _target_, a class, and holds {_short(node)}{where}")
     target = node.get("_target_")
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
         lacks = "has no _target_" if target is None else f"has _target_: {_short(target)}"

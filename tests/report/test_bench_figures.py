@@ -50,7 +50,7 @@ def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
 def test_linear_has_times_over_sparsity_and_over_width(tmp_path: Path) -> None:
     with sheet():
         figure = bench.draw_kernel(bench.read(written("linear", tmp_path)))
-    titles = ["width 1024", "width 4096", "90% sparse", "99% sparse"]
+    titles = ["width 1,024", "width 4,096", "90% sparse", "99% sparse"]
     assert [axis.get_title() for axis in figure.axes] == [*titles, "", "", "", ""]
     for place, axis in enumerate(figure.axes):
         handles, labels = axis.get_legend_handles_labels()
@@ -78,7 +78,7 @@ def test_linear_has_times_over_sparsity_and_over_width(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layers", "levels", "titles"),
     [
-        (["1024-1024"], [0.5, 0.9], ["width 1024", ""]),
+        (["1024-1024"], [0.5, 0.9], ["width 1,024", ""]),
         (["256-256", "1024-1024"], [0.9], ["90% sparse", ""]),
         (["1024-1024"], [0.9], ["linear"]),
         (["1024-1024", "1024-4096"], [0.9], ["linear"]),

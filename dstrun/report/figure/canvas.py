@@ -97,7 +97,7 @@ def plain_numbers(figure: Figure) -> None:
     for panel in figure.axes:
         for axis in (panel.xaxis, panel.yaxis):
             if isinstance(axis.get_major_formatter(), LogFormatter):
-                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e6 else human(value)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else human(value)))
 
 
 @contextmanager

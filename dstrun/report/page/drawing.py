@@ -67,9 +67,13 @@ def drawings(runs: Sequence[Run]) -> tuple[list[Drawing], list[str]]:
     return drawn, left_out
 
 
+TITLES = {"flops": "FLOPs"}
+"""Headings of tables and figures whose names are not written as other words are."""
+
+
 def titled(name: str) -> str:
     """Return the name of a kind of figure as a heading has it."""
-    return name.replace("_", " ").capitalize()
+    return TITLES.get(name) or name.replace("_", " ").capitalize()
 
 
 def place(name: str, caption: str, figure: Figure, prefix: str) -> Drawing:
