@@ -13,6 +13,7 @@ import sys
 from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import fork_server
 import pytest
@@ -52,6 +53,19 @@ def find_chromium() -> str | None:
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than there are processors: tests of SLURM, which take one worker minutes, wait for daemons."""
     return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start the servers that fork processes, which all workers share: they import PyTorch when they are first asked."""
+    given = {"OMP_NUM_THREADS": "1", **os.environ}
+    node.workerinput["fork_servers"] = fork_server.SERVERS.start(given)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a worker, use the servers of its session."""
+    if found := getattr(config, "workerinput", {}).get("fork_servers"):
+        fork_server.SERVERS.join(**found)
 
 
 @pytest.hookimpl(wrapper=True)
