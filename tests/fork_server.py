@@ -33,7 +33,10 @@ from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
-IMPORTED = ("torch", "torch._dynamo", "numba", "hydra", "sklearn.datasets")  # the second at a first step
+IMPORTED = (
+    *("torch", "torch._dynamo", "torch.utils.serialization", "torch.utils.flop_counter"),  # the last three at first use
+    *("numba", "hydra", "hydra._internal.hydra", "sklearn.datasets"),
+)
 FIXED = ("OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "NUMBA_CACHE_DIR")
 """What an interpreter or a library reads when it starts."""
 PATHS = os.environ.get("PYTHONPATH", "")
@@ -246,6 +249,9 @@ def import_all() -> None:
     """Import what takes long, once."""
     for name in IMPORTED:
         import_module(name)
+    target = import_module("numba.core.registry").cpu_target
+    target.typing_context.refresh()  # what a first compiled function needs
+    target.target_context.refresh()
     threads = {Path("/proc/self/task", thread, "comm").read_text().strip() for thread in os.listdir("/proc/self/task")}
     gc.freeze()
     assert len(threads - {"jemalloc_bg_thd"}) == 1, threads  # a process that is forked would lack others
