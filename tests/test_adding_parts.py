@@ -156,7 +156,7 @@ TIMES = (
     "recipe_interval_steps: 1000\nrecipe_steps: 78000\n"
 )
 PRESET = (
-    "# @package _global_\n# Paper: none, a test\ndefaults:\n  - override /prune: null\n  - override /grow: null\n"
+    "# @package _global_\n# Paper: none: a test\ndefaults:\n  - override /prune: null\n  - override /grow: null\n"
     "  - override /schedule: null\nmethod: {_target_: newcomer.method.halfway.Halfway, at: 0.5}\n"
 )
 YAML = {
