@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import gc
 import os
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import fork_server
 import pytest
@@ -53,6 +55,19 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start the servers that fork processes, which all workers share: they import PyTorch when they are first asked."""
+    given = {"OMP_NUM_THREADS": "1", **os.environ}
+    node.workerinput["fork_servers"] = fork_server.SERVERS.start(given)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a worker, use the servers of its session."""
+    if found := getattr(config, "workerinput", {}).get("fork_servers"):
+        fork_server.SERVERS.join(**found)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Collect without looking for garbage, and leave what has been imported out of every later search."""
@@ -62,11 +77,15 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(20_000, 20, 20)  # PyTorch is imported later: what it leaves is searched less often
 
 
 def pytest_unconfigure() -> None:
-    """Release everything at the end, as libraries expect."""
+    """Release everything at the end, as libraries expect; pytest, which searches five times, finds nothing more."""
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -24,7 +24,10 @@ def stand_in(servers: list[str], args: list[str]) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.connect("\0" + servers[os.getpid() % len(servers)])
         ended, theirs = os.pipe()
-        asked = {"args": args, "env": {"OMP_NUM_THREADS": "1", **os.environ}, "cwd": os.getcwd(), "session": False}
+        asked = {
+            "args": args, "env": {"OMP_NUM_THREADS": "1", **os.environ}, "cwd": os.getcwd(), "session": False,
+            "stood_for": True,
+        }  # fmt: skip
         socket.send_fds(connection, [marshal.dumps(asked)], [0, 1, 2, theirs])
         os.close(theirs)
         pid = int.from_bytes(os.read(ended, 8), "little")

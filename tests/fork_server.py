@@ -3,7 +3,8 @@
 Importing takes a process four seconds. A server has done it, and nothing else: it has no thread, and none of this
 project's modules, which every process imports anew. What it forks has arguments, environment, folder, descriptors,
 signals and exit code of its own, as any process has. Two servers take turns, so that one process and the next differ in
-what hangs on chance: hashes of strings, addresses. ``fork_client`` starts such a process where no test is its parent.
+what hangs on chance: hashes of strings, addresses. The workers of a session share them. A server imports when it is
+first asked. ``fork_client`` starts such a process where no test is its parent.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from io import BufferedWriter, FileIO, TextIOWrapper
 from itertools import count
@@ -31,7 +33,10 @@ from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
-IMPORTED = ("torch", "torch._dynamo", "numba", "hydra", "sklearn.datasets")  # the second at a first step
+IMPORTED = (
+    *("torch", "torch._dynamo", "torch.utils.serialization", "torch.utils.flop_counter"),  # the last three at first use
+    *("numba", "hydra", "hydra._internal.hydra", "sklearn.datasets"),
+)
 FIXED = ("OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "NUMBA_CACHE_DIR")
 """What an interpreter or a library reads when it starts."""
 PATHS = os.environ.get("PYTHONPATH", "")
@@ -42,12 +47,11 @@ class Server:
 
     Args:
         environment: in which it imports.
-        name: at which clients reach it.
+        name: at which clients and workers reach it.
     """
 
     def __init__(self, environment: dict[str, str], name: str) -> None:
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.environment = {name: environment.get(name) for name in FIXED}
         with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(f"\0{name}")  # in no folder
             listener.listen(100)
@@ -64,26 +68,54 @@ class Server:
         self.process.wait()
 
 
-SERVERS: dict[int, Server] = {}
-NEXT = count()
-NAMES = [f"fork-server-{os.getpid()}-{which}" for which in range(2)]
+class Servers:
+    """The two servers of a session.
+
+    Attributes:
+        names: at which they are reached.
+        environment: what they read of it when they start.
+        shared: whether another process has started them.
+    """
+
+    def __init__(self) -> None:
+        self.names = [f"fork-server-{os.getpid()}-{which}" for which in range(2)]
+        self.environment: dict[str, str | None] = {}
+        self.shared = False
+        self._connections: list[socket.socket] = []
+        self._turn = count()
+
+    def start(self, environment: dict[str, str]) -> dict[str, Any]:
+        """Start them; returns what ``join`` takes in another process."""
+        if not self._connections:
+            self.environment = {name: environment.get(name) for name in FIXED}
+            self._connections = [Server(environment, name).connection for name in self.names]
+        return {"names": self.names, "environment": self.environment}
+
+    def join(self, names: list[str], environment: dict[str, str | None]) -> None:
+        """Use those that another process has started, which outlive this one."""
+        self.names, self.environment, self.shared = names, environment, True
+
+    def connection(self, environment: dict[str, str]) -> socket.socket:
+        """Return the way to the one whose turn it is, for a process in an environment."""
+        if self.shared and not self._connections:
+            for name in self.names:
+                self._connections.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                self._connections[-1].connect("\0" + name)
+        self.start(environment)
+        assert self.environment == {name: environment.get(name) for name in FIXED}, "read before a process is forked"
+        return self._connections[next(self._turn) % len(self._connections)]
+
+
+SERVERS = Servers()
 CLIENT = "FORK_CLIENT"
 """What tells a forked process by what interpreter it starts others."""
 
 
-def server(which: int, environment: dict[str, str]) -> Server:
-    """Return one of the servers, started where it has not been asked for before."""
-    if which not in SERVERS:
-        SERVERS[which] = Server(environment, NAMES[which])
-    return SERVERS[which]
-
-
 def client(folder: Path) -> Path:
     """Write the interpreter that stands for a forked process, and start the servers that it asks."""
-    for which in range(len(NAMES)):
-        server(which, {**os.environ, "OMP_NUM_THREADS": "1"})
+    SERVERS.connection({**os.environ, "OMP_NUM_THREADS": "1"})
     made = folder / "python"
-    words = [sys.executable, "-ISE", str(Path(__file__).with_name("fork_client.py")), ",".join(NAMES)]
+    words = [sys.executable, "-ISE", str(Path(__file__).with_name("fork_client.py")), ",".join(SERVERS.names)]
     made.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     made.chmod(0o755)
     return made
@@ -101,14 +133,13 @@ class Process(subprocess.Popen):
         assert not any((preexec_fn, pass_fds, shell, uid, gid)), "not for these processes"
         env = dict(os.environ if env is None else env)
         env.setdefault("OMP_NUM_THREADS", "1")
-        mine = server(next(NEXT) % len(NAMES), env)
-        assert mine.environment == {name: env.get(name) for name in FIXED}, "read before a process is forked"
+        connection = SERVERS.connection(env)
         self._ended, theirs = os.pipe()
         streams = [own if own != -1 else number for number, own in enumerate((p2cread, c2pwrite, errwrite))]
         asked = {"args": list(map(os.fspath, args[1:])), "env": env, "cwd": os.fspath(cwd or os.getcwd())}
         try:
-            asked["session"] = start_new_session
-            socket.send_fds(mine.connection, [marshal.dumps(asked)], [*streams, theirs])
+            asked |= {"session": start_new_session, "stood_for": False}
+            socket.send_fds(connection, [marshal.dumps(asked)], [*streams, theirs])
         finally:
             os.close(theirs)
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
@@ -160,7 +191,7 @@ def fork() -> int:
 def serve(parent: socket.socket, listener: socket.socket) -> dict[str, Any]:
     """Fork processes until the parent's end is closed; returns, in each of them, what it is to be.
 
-    The process of a client is killed when the client has gone.
+    The process of a client is killed when the client has gone; those of a worker are not.
     """
     arrived, wakes = os.pipe()
     os.set_blocking(wakes, False)
@@ -191,6 +222,7 @@ def serve(parent: socket.socket, listener: socket.socket) -> dict[str, Any]:
                 if asking is parent:
                     os._exit(0)
                 continue
+            import_all()
             if (pid := fork()) == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -202,7 +234,7 @@ def serve(parent: socket.socket, listener: socket.socket) -> dict[str, Any]:
                 for own in (parent, listener, *clients):
                     own.close()
                 return marshal.loads(message)
-            if asking in clients:
+            if marshal.loads(message)["stood_for"]:
                 clients[asking] = pid
                 os.setpgid(pid, pid)
             with suppress(BrokenPipeError):
@@ -210,6 +242,19 @@ def serve(parent: socket.socket, listener: socket.socket) -> dict[str, Any]:
             ended[pid] = descriptors.pop()
             for own in descriptors:
                 os.close(own)
+
+
+@cache
+def import_all() -> None:
+    """Import what takes long, once."""
+    for name in IMPORTED:
+        import_module(name)
+    target = import_module("numba.core.registry").cpu_target
+    target.typing_context.refresh()  # what a first compiled function needs
+    target.target_context.refresh()
+    threads = {Path("/proc/self/task", thread, "comm").read_text().strip() for thread in os.listdir("/proc/self/task")}
+    gc.freeze()
+    assert len(threads - {"jemalloc_bg_thd"}) == 1, threads  # a process that is forked would lack others
 
 
 def become(asked: dict[str, Any]) -> None:
@@ -298,11 +343,6 @@ def end(error: BaseException | None) -> None:
 
 
 if __name__ == "__main__":
-    for name in IMPORTED:
-        import_module(name)
-    threads = {Path("/proc/self/task", thread, "comm").read_text().strip() for thread in os.listdir("/proc/self/task")}
-    gc.freeze()
-    assert len(threads - {"jemalloc_bg_thd"}) == 1, threads  # a process that is forked would lack others
     own = serve(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))
     try:
         become(own)

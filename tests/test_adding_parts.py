@@ -156,7 +156,7 @@ TIMES = (
     "recipe_interval_steps: 1000\nrecipe_steps: 78000\n"
 )
 PRESET = (
-    "# @package _global_\n# Paper: none, a test\ndefaults:\n  - override /prune: null\n  - override /grow: null\n"
+    "# @package _global_\n# Paper: none: a test\ndefaults:\n  - override /prune: null\n  - override /grow: null\n"
     "  - override /schedule: null\nmethod: {_target_: newcomer.method.halfway.Halfway, at: 0.5}\n"
 )
 YAML = {
@@ -315,7 +315,7 @@ def test_a_verb_is_a_file(dstrun, copy: Path, tmp_path: Path) -> None:
     gone = dstrun("count", env=environment, fresh=True, check=False)
     assert (gone.returncode, gone.stderr) == (
         2,
-        f"dstrun: count is neither a verb nor key=value: the verbs are {', '.join(VERBS)}\n",
+        f"dstrun: count is neither a command nor key=value: the commands are {', '.join(VERBS)}\n",
     )
 
 

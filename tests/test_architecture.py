@@ -144,43 +144,62 @@ def loaded(code: str, names: tuple[str, ...] = HEAVY) -> list[str]:
     return ast.literal_eval(done.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--help"],
-        ["--version"],
-        ["status", "."],
-        ["table", "."],
-        ["methods"],
-        ["report", "--help"],
-        ["export", "--help"],
-        ["sync", ".", "--dry-run"],
-        ["migrate", ".", "--dry-run"],
-        ["plan", "--help"],
-        ["weights", "--help"],
-        ["weights", "nothing", "--out", "net.pt"],
-        ["eval", "nothing", "--split", "val"],
-        ["model=mlp", "dataset=digits", "init=nothing"],
-        ["doctor", "--help"],
-        ["show", "nothing"],
-        ["diff", "nothing", "nothing"],
-        ["bench", "kernel", "--help"],
-        ["torture", "--help"],
-        ["bench", "kernel", "--layers", "R56"],
-        ["sparsty=0.9"],
-        ["grow.gamma=-1"],
-        ["--cfg", "job"],
-        ["-m", "--cfg", "job", "seed=0,1"],
-        ["model=mlp", "--info", "defaults"],
-        ["-m", "dataset=digits", "model=mlp", "wandb=disabled", "results=/proc/nowhere"],
-        ["-sc", "install=bash"],
-    ],
-    ids=" ".join,
-)
-def test_light_commands_load_no_heavy_library(words: list[str], tmp_path: Path) -> None:
-    code = f"import os\nfrom dstrun.cli.main import main\nos.chdir({str(tmp_path)!r})\n"
-    code += f"try:\n main({words!r})\nexcept SystemExit:\n pass"
-    assert loaded(code) == []
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    ["status", "."],
+    ["table", "."],
+    ["methods"],
+    ["report", "--help"],
+    ["export", "--help"],
+    ["sync", ".", "--dry-run"],
+    ["migrate", ".", "--dry-run"],
+    ["plan", "--help"],
+    ["weights", "--help"],
+    ["weights", "nothing", "--out", "net.pt"],
+    ["eval", "nothing", "--split", "val"],
+    ["model=mlp", "dataset=digits", "init=nothing"],
+    ["doctor", "--help"],
+    ["show", "nothing"],
+    ["diff", "nothing", "nothing"],
+    ["bench", "kernel", "--help"],
+    ["torture", "--help"],
+    ["bench", "kernel", "--layers", "R56"],
+    ["sparsty=0.9"],
+    ["grow.gamma=-1"],
+    ["--cfg", "job"],
+    ["-m", "--cfg", "job", "seed=0,1"],
+    ["model=mlp", "--info", "defaults"],
+    ["-m", "dataset=digits", "model=mlp", "wandb=disabled", "results=/proc/nowhere"],
+    ["-sc", "install=bash"],
+]
+"""Commands that need none of these."""
+
+
+@pytest.fixture(scope="module")
+def loaded_by(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What each light command loads that those before it have not: all in one interpreter, which starts once."""
+    code = f"""
+import os
+from dstrun.cli.main import main
+os.chdir({str(tmp_path_factory.mktemp("light"))!r})
+found = {{}}
+for words in {LIGHT!r}:
+    before = set(sys.modules)
+    try:
+        main(words)
+    except SystemExit:
+        pass
+    found[" ".join(words)] = [name for name in {HEAVY!r} if name in sys.modules and name not in before]
+print(found)
+"""
+    done = subprocess.run([sys.executable, "-c", f"import sys{code}"], capture_output=True, text=True, check=True)
+    return ast.literal_eval(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize("words", LIGHT, ids=" ".join)
+def test_light_commands_load_no_heavy_library(words: list[str], loaded_by: dict[str, list[str]]) -> None:
+    assert loaded_by[" ".join(words)] == []
 
 
 def test_option_modules_load_no_torch() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 from small_run import SMALL
 
@@ -48,5 +48,5 @@ def test_the_examples_own_test_passes(tmp_path: Path, example: dict[str, str]) -
     test = block("python", "def test_draws").replace("dstrun.grow.degree", "mine.grow.degree")
     (tmp_path / "test_degree.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", str(tmp_path / "test_degree.py")]
-    done = subprocess.run(command, env={**os.environ, **example}, capture_output=True, text=True)
+    done = fork_server.run(command, env={**os.environ, **example}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -101,6 +101,73 @@ def test_what_it_trains_is_the_same_bit_for_bit(dstrun, tmp_path: Path) -> None:
     assert kept[0] == kept[1]
 
 
+WORKER = """
+import json, os, signal, sys
+import fork_server
+fork_server.SERVERS.join(**json.loads(sys.argv[1]))
+for _ in range(2):
+    fork_server.run([sys.executable, sys.argv[2]], check=True)
+process = fork_server.Process([sys.executable, sys.argv[2], "waits"])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+PARENT = """
+import os, sys
+print(os.getppid(), flush=True)
+if sys.argv[1:]:
+    sys.stdin.read()
+    print("goes on", flush=True)
+"""
+
+
+def test_a_worker_that_is_killed_ends_no_server_and_no_process(tmp_path: Path) -> None:
+    parent = tmp_path / "parent.py"
+    parent.write_text(PARENT)
+
+    def servers() -> set[str]:
+        return {fork_server.run([sys.executable, str(parent)], capture_output=True, text=True).stdout for _ in range(2)}
+
+    mine = servers()
+    given = json.dumps(fork_server.SERVERS.start(dict(os.environ)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER, given, str(parent)], env=environment, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as worker:  # fmt: skip
+        assert worker.wait(30) == -signal.SIGKILL
+        said, _ = worker.communicate()
+    *pids, last = said.splitlines()
+    assert last == "goes on"
+    assert {f"{pid}\n" for pid in pids} == mine == servers()
+    assert len(mine) == 2
+
+
+def test_servers_end_with_the_session() -> None:
+    for end in ("", "os.kill(os.getpid(), signal.SIGKILL)"):
+        code = f"""
+import os, signal
+import fork_server
+one, other = (fork_server.Server(dict(os.environ), f"session-{{os.getpid()}}-{{n}}") for n in range(2))
+print(one.process.pid, other.process.pid, flush=True)
+{end}
+"""
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        assert done.returncode == (-signal.SIGKILL if end else 0)
+        deadline = time.monotonic() + 10
+        for pid in done.stdout.split():
+            while alive(int(pid)):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs: it may have ended with nobody to wait for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 ENDS = """
 import os, signal, sys, time
 what = sys.argv[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dstrun.cli.help import text
-from dstrun.config import grid
+from dstrun.config import composition, grid
 from dstrun.config.composition import _hydra_compose, compose, compose_sweep, expand, hydra_open, of_hydra
 from dstrun.config.experiment import Experiment
 from dstrun.config.override import parse
@@ -63,12 +63,19 @@ def test_a_file_says_what_it_studies_and_how_many_runs_it_has(name: str) -> None
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_runs_of_a_sweep_are_those_that_hydra_composes_alone(name: str) -> None:
+def test_runs_of_a_sweep_are_those_that_hydra_composes_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sharing what options compose to changes no run."""
     file, words = runs_of(name), words_of(name)
+    monkeypatch.setattr(composition, "SHIPPED", {})
     for at in range(0, len(file), max(1, len(file) // 4)):
         alone = compose(words[at], name=name)
         assert (alone.config, alone.choices) == (file[at].config, file[at].choices)
+
+
+def test_a_file_leaves_no_trace_in_what_is_composed_next() -> None:
+    """In one process, as of the Python API: the same words with a sweep file, and with none."""
+    composed = [compose(["model=mlp", "seed=1"], name=name).config["experiment"] for name in ("accuracy", "config")]
+    assert composed == ["accuracy", "default"]
 
 
 def test_accuracy_has_every_method_at_every_sparsity_trained_alike() -> None:

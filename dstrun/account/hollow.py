@@ -48,7 +48,7 @@ READS = ("numpy", "tolist")
 
 
 class Hollow(TorchDispatchMode):
-    """Runs what is inside on tensors without numbers, and tells allocations and releases.
+    """Runs its body on tensors without data, and reports allocations and releases.
 
     Attributes:
         events: of the phase that is recorded now (``recorded``); none outside.

@@ -19,7 +19,7 @@ from dstrun.system.ranks import Ranks
 
 
 def synchronize(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
-    """Let batch normalization and dropout work as on the whole batch; parameters, buffers and state stay theirs."""
+    """Apply batch normalization and dropout to the whole batch; modules keep their parameters, buffers and state."""
     if ranks.size == 1:
         return
     for module in model.modules():

@@ -137,6 +137,10 @@ def _settings(asked: line.Line, before: Sequence[str], word: str) -> list[str]:
     if asked.verb is not None and asked.verb not in TAKE_SETTINGS:
         return []
     key, sign, text = word.partition("=")
+    if sign and key.lstrip("+").startswith("hydra."):
+        found = _asked_of_hydra(before, f"{key.lstrip('+')}=")  # the value that is set, and so of which kind
+        other = {"true": "false", "false": "true"}
+        return [*found, *(f"{key}={other[v]}" for one in found if (v := one.rpartition("=")[2]) in other)]
     if sign and "/" not in key:  # Hydra would name the value that is set already, and no other
         return [f"{key}={value}" for value in offered.values(key.lstrip("+"), text, before, _folders(before))]
     found = _asked_of_hydra(before, word)
@@ -186,7 +190,7 @@ def _asked_of_hydra(before: Sequence[str], word: str) -> list[str]:
 
 
 def _hydra(words: Sequence[str]) -> int:
-    """Have Hydra print what makes a shell ask, or what it completes.
+    """Make Hydra print its completion script or its candidates.
 
     Raises:
         ConfigError: the words ask for neither.

@@ -82,7 +82,7 @@ def _summary(name: str, chosen: str, folders: Sequence[str]) -> str:
     source = _source(name, chosen, folders)
     if PAPER in source:
         what = source.partition(PAPER)[2].partition("\n")[0]
-        what = what.removeprefix("none, ") if what.startswith("none, ") else what.partition(";")[0]
+        what = what.removeprefix("none: ") if what.startswith("none: ") else what.partition(";")[0]
     elif comments := re.findall(r"^# (?!@)(.*)$", source, re.MULTILINE):
         what = comments[0]
     elif classes := _classes(name, source):

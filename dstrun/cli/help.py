@@ -55,8 +55,8 @@ dstrun: train sparse networks, measure their cost, tabulate the results.
 A first run, seconds on a CPU:
   dstrun model=mlp dataset=digits epochs=5 sparsity=0.9
 
-  dstrun help table       a verb; there are also bench, eval, export, migrate,
-                          sync, torture and weights
+  dstrun help table       a command; there are also bench, eval, export,
+                          migrate, sync, torture and weights
   dstrun help model       a group and its options; so method, grow, loss ...
   dstrun help grow=gse    an option and its settings
   dstrun help settings    seed, epochs, batch_size, device and all others
@@ -91,6 +91,7 @@ Flags of a run: -m/--multirun, -cn/--config-name NAME, -cd/--config-dir DIR,
   -r/--run, -c/--cfg job, -i/--info, --hydra-help; in any position.
 Completion, in ~/.bashrc: eval "$(dstrun -sc install=bash)"
             in ~/.zshrc:  eval "$(dstrun -sc install=zsh)"
+            in ~/.config/fish/config.fish: dstrun -sc install=fish | source
 Exit codes: 0 done, 1 a run failed, 2 wrong usage or configuration,
   3 nothing matched, 75 running elsewhere, 130 interrupted.
 """
@@ -159,7 +160,7 @@ def _on(topic: str, folders: Sequence[str], strict: bool) -> list[str]:
         return [option(*name.split("="), folders) for name in meant]  # type: ignore[arg-type]
     known = [*VERBS, *GROUP, *TOPICS, *SETTINGS]
     near = hint.setting(topic, "", known) or hint.nearest(topic, known)
-    raise ConfigError(f"{topic} is not a help topic{near}: choose a verb, a group, {', '.join(TOPICS)}")
+    raise ConfigError(f"{topic} is not a help topic{near}: choose a command, a group, {', '.join(TOPICS)}")
 
 
 def options(group: str, folders: Iterable[str] = ()) -> list[str]:

@@ -18,13 +18,18 @@ COLUMNS = [
     Column("starts"), Column("backend"),
 ]  # fmt: skip
 
-LEGEND = (
-    "FLOPs per sample of a training step: f_D, a forward pass of the dense network; f_S, of the final sparse "
-    "network; f_B, of the connections that the backward pass computes; f_C, of the growth candidates; f_agg, "
-    "the sums that candidates are sampled from; (t): changes during training",
-    "steps: of a whole run, relative to a single training of as many epochs; starts: the network before the first step",
+SYMBOLS = {
+    "f_D": "a forward pass of the dense network",
+    "f_S": "of the final sparse network",
+    "f_B": "of the connections that the backward pass computes",
+    "f_C": "of the growth candidates",
+    "f_agg": "the sums that candidates are sampled from",
+    "(t)": "changes during training",
+}
+"""In the column of FLOPs."""
+STEPS = (
+    "steps: of a whole run, relative to a single training of as many epochs; starts: the network before the first step"
 )
-"""What stands in the columns, for readers."""
 
 FITS = 47
 """Characters of a paper that leave a line of the table within 120."""
@@ -48,6 +53,13 @@ def rows(width: int | None = None) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def legend(rows: list[dict[str, Any]]) -> list[str]:
+    """Return what the columns hold, and what the symbols in these rows are."""
+    seen = [f"{symbol}{': ' if symbol == '(t)' else ', '}{what}" for symbol, what in SYMBOLS.items()
+            if any(symbol in row["step"] for row in rows)]  # fmt: skip
+    return [f"FLOPs per sample of a training step: {'; '.join(seen)}", STEPS]
 
 
 def _short(paper: str, width: int | None) -> str:

@@ -146,12 +146,12 @@ def check_kinds(words: Sequence[str]) -> None:
         _check_spaces(words)
     for word in words:
         if word in VERBS:
-            raise ConfigError(f"{word} is a verb and comes first: dstrun {word} ...")
+            raise ConfigError(f"{word} is a command and comes first: dstrun {word} ...")
         if word.strip() and "=" not in word and not word.startswith("~"):
             from dstrun.cli.help import options
 
             groups = {group: options(group) for group in (*GROUPS, "protocol")}
-            raise ConfigError(f"{word} is neither a verb nor key=value{hint.verb(word, VERBS, groups)}")
+            raise ConfigError(f"{word} is neither a command nor key=value{hint.verb(word, VERBS, groups)}")
 
 
 def _check_spaces(words: Sequence[str]) -> None:
@@ -175,13 +175,15 @@ def read(words: list[str]) -> list[str]:
         ConfigError: one names no setting, or does nothing.
     """
     from dstrun.config import honoured
-    from dstrun.config.override import parse, spelled
+    from dstrun.config.override import check_deleted, parse, spelled
 
     for word in words:
         if not word.lstrip("+~").partition("=")[0].strip():
             raise ConfigError(f"'{word}' names no setting: write NAME=VALUE")
     found = spelled(words)
-    honoured.check_words(honoured.keys(parse(found)))
+    overrides = parse(found)
+    honoured.check_words(honoured.keys(overrides))
+    check_deleted(overrides)
     return found
 
 

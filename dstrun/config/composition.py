@@ -52,8 +52,8 @@ HERE = "dstrun.conf"
 
 ConfigStore.instance().store("schema", node=Schema)
 
-Bases = dict[tuple[str, ...], tuple[bytes, Any, Mapping[Path, ConfigSource]]]
-"""By the words that choose options: the composed configuration, the choices, and files of the user's own by folder.
+Bases = dict[tuple[str, ...], tuple[bytes, Mapping[str, Any], Mapping[Path, ConfigSource]]]
+"""By the primary configuration and the words that choose options: what is composed, the choices, files of the user's.
 
 The configuration is pickled: unpickling one takes a sixth of the time of ``copy.deepcopy``.
 """
@@ -185,7 +185,7 @@ def compose_runs(runs: Sequence[Sequence[str]], name: str, to_hydra: Sequence[st
     Raises:
         ConfigError: said in one sentence.
     """
-    bases: Bases = {}
+    bases: Bases = {} if folders() or to_hydra else SHIPPED
     return [_compose([*to_hydra, *run], name, bases) for run in runs]
 
 
@@ -206,15 +206,18 @@ def _compose(overrides: list[str], name: str, bases: Bases | None = None) -> Exp
     typed, overrides = texts(parsed), [quoted(override) for override in parsed]
     values = [o for o in parsed if o.key_or_group.partition("@")[0] not in CHOOSING and not o.is_hydra_override()]
     options = tuple(quoted(o) for o in parsed if o not in values)
-    if bases is not None and options not in bases:
+    key = (name, *options)
+    if bases is not None and key not in bases:
         base = _hydra_compose(list(options), name)
-        bases[options] = pickle.dumps(_without_hydra(base)), base.hydra.runtime.choices, source.composed(options, name)
-    composed = None if bases is None else _with(values, bases[options][0])
+        made = pickle.dumps(_without_hydra(base)), dict(base.hydra.runtime.choices)
+        bases[key] = (*made, source.composed(options, name))
+    composed = None if bases is None else _with(values, bases[key][0])
+    choices: Mapping[str, Any]
     if bases is None or composed is None:
         composed = _hydra_compose(overrides, name)
-        choices, files = composed.hydra.runtime.choices, source.composed(options, name)
+        choices, files = dict(composed.hydra.runtime.choices), source.composed(options, name)
     else:
-        _, choices, files = bases[options]
+        _, choices, files = bases[key]
     check_typed(parsed, choices)
     try:
         found = experiment(composed, choices, command, typed)
@@ -334,7 +337,8 @@ def _fill(config: dict[str, Any]) -> None:
     if missing := next((path for path, value in leaves(config) if value == MISSING), None):
         raise ConfigError(f"{missing} has no value ({MISSING}): set it")
     for name, default in DEFAULTS.items():
-        config.setdefault(name, copy.deepcopy(default))
+        if name not in config:
+            config[name] = copy.deepcopy(default)
         if isinstance(default, dict) and isinstance(config[name], dict):
             config[name] = default | config[name]
         strange = {*config[name]} - {*default} if isinstance(default, dict) and name != "recipe" else ()

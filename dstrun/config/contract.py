@@ -8,6 +8,7 @@ import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -47,7 +48,8 @@ def check_node(group: str, node: Any, said: str, file: str = "") -> None:
     if node is None:
         return
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{said} must hold settings, and _target_, the class of the {group}: it holds {_short(node)}")
+        where = "" if file else f": write {group}=NAME, for {group}/NAME.yaml in your --config-dir"
+        raise ConfigError(f"{said} must hold settings with _target_, a class, and holds {_short(node)}{where}")
     target = node.get("_target_")
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
         lacks = "has no _target_" if target is None else f"has _target_: {_short(target)}"
@@ -118,7 +120,7 @@ def _tree(module: str, said: str) -> ast.Module | None:
             raise ConfigError(f"{said}: {module} is PyTorch's own; write a class with build (CONTRIBUTING.md)")
         if find_spec(module) is None:
             raise ConfigError(f"{said}: there is no module {module}")
-        return ast.parse(identity._source(module))
+        return _parsed(identity._source(module))
     except SyntaxError as error:
         raise ConfigError(f"{said}: {module} is not valid Python: {error.msg} in line {error.lineno}") from error
     except ConfigError as error:
@@ -127,6 +129,11 @@ def _tree(module: str, said: str) -> ast.Module | None:
         return None
     except Exception as error:  # a package of the user's own, which is imported to find what is in it
         raise ConfigError(f"{said}: importing {module} ends with {type(error).__name__}: {_short(error)}") from error
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: bytes) -> ast.Module:
+    return ast.parse(text)
 
 
 def _bound(tree: ast.Module) -> set[str]:

@@ -99,7 +99,7 @@ VALUES: Mapping[tuple[str, str], str] = {
 }
 """Values of settings by what they are called elsewhere."""
 
-RUNS = "training needs no verb: dstrun model=resnet56"
+RUNS = "training needs no command: dstrun model=resnet56"
 VERBS: Mapping[str, str] = {
     "train": RUNS,
     "run": RUNS,
@@ -137,7 +137,7 @@ VERBS: Mapping[str, str] = {
     "datasets": "dstrun help dataset lists data sets",
     "settings": "dstrun help settings lists them",
 }
-"""What to do instead of a verb that there is not."""
+"""What to do instead of a command that does not exist."""
 
 FIELDS: Mapping[str, str] = {
     "accuracy": "accuracy.top1",
@@ -238,11 +238,11 @@ def share(text: str, low: float, high: float) -> str:
 
 
 def verb(word: str, known: Collection[str], groups: Mapping[str, Collection[str]]) -> str:
-    """Return what to write instead of a word that is neither a verb nor ``key=value``.
+    """Return what to write instead of a word that is neither a command nor ``key=value``.
 
     Args:
         word: as typed.
-        known: every verb.
+        known: every command.
         groups: the options of each group, by its name.
     """
     if instead := VERBS.get(word.lower()):
@@ -251,7 +251,7 @@ def verb(word: str, known: Collection[str], groups: Mapping[str, Collection[str]
         return f": write {word}=NAME, of {', '.join([*groups[word]][:4])}, ..."
     if chosen := [f"{group}={word}" for group, options in groups.items() if word in options]:
         return said(*chosen)
-    return nearest(word, [*known, "help"]) or f": the verbs are {', '.join(known)}"
+    return nearest(word, [*known, "help"]) or f": the commands are {', '.join(known)}"
 
 
 def field(name: str, known: Collection[str]) -> str:

@@ -171,7 +171,7 @@ def axes(overrides: Iterable[Override]) -> dict[str, list[str]]:
         elif override.is_discrete_sweep():
             words = [f"{key}={value}" for value in as_typed(override)]
         elif override.is_sweep_override():
-            raise ConfigError(f"{override.input_line} is infinite: list its values")
+            raise ConfigError(f"{override.input_line} is infinite: list its values, or add hydra/sweeper=optuna")
         else:
             words = [f"{key}={as_typed(override)[0]}"]
         found[key.lstrip("+~")] = words
@@ -221,3 +221,17 @@ def check_typed(words: Sequence[Override], choices: Any) -> None:
         group, _, rest = word.get_key_element().lstrip("+~").partition(".")
         if group == "recipe" and rest and rest.partition(".")[0] != choices.get("optimizer"):
             raise ConfigError(f"{word.input_line} does nothing with optimizer={choices.get('optimizer')}")
+
+
+def check_deleted(overrides: Sequence[Override]) -> None:
+    """Check that no override needs what one before it removes.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for place, gone in enumerate(overrides):
+        for other in overrides[place + 1 :] if gone.is_delete() else ():
+            if f"{other.key_or_group}.".startswith(f"{gone.key_or_group}."):
+                raise ConfigError(
+                    f"{gone.input_line} removes what {other.input_line} behind it needs: keep one of the two"
+                )

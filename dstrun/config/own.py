@@ -20,7 +20,7 @@ SEARCHED: list[str] = []
 
 @contextmanager
 def searched(config_dirs: Sequence[str]) -> Iterator[None]:
-    """Have Hydra search folders after the shipped ones, if it is opened within; a program's own is put back."""
+    """Make Hydra search folders after the shipped ones while it is open, and restore its state afterwards."""
     from hydra.core.global_hydra import GlobalHydra
 
     before = GlobalHydra.instance().hydra

@@ -69,8 +69,8 @@ KINDS = {
 
 def is_plain(group: str, target: str) -> bool:
     """Return whether what a yaml names was not written for dstrun, as far as its source shows."""
-    kind, found = KINDS.get(group), find(target)
-    if kind is None or found is None or target.startswith(identity.OWN):
+    kind = KINDS.get(group)
+    if kind is None or target.startswith(identity.OWN) or (found := find(target)) is None:
         return False
     if isinstance(found.node, ast.FunctionDef):
         return True

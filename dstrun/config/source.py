@@ -80,7 +80,7 @@ def _is_group(path: str, config_path: str) -> bool:
 
 
 def bound() -> None:
-    """Have Hydra read files through ``Files``, and those of packages through ``Shipped``."""
+    """Make Hydra read files through ``Files``, and those of packages through ``Shipped``."""
     SourcesRegistry.instance().types |= {Files.scheme(): Files, Shipped.scheme(): Shipped}
 
 

@@ -138,7 +138,7 @@ class Dataset:
         }
 
     def choose(self, arrays: Mapping[str, np.ndarray], source: str) -> Images:
-        """Take out the validation images, then keep the first ``limit`` training images in their published order.
+        """Split off the validation images, then keep the first ``limit`` training images in their published order.
 
         Args:
             arrays: ``train_x``, ``train_y``, ``test_x`` and ``test_y``, whole.

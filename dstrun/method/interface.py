@@ -46,7 +46,7 @@ class Method(Requirements, Forecast):
         """
 
     def reparametrize(self, model: nn.Module, layers: Sequence[SparseLayer]) -> None:
-        """Let the layers compute their weights from other parameters, before the optimizer is built."""
+        """Parametrize the weights of layers, before the optimizer is built."""
 
     def parameters(self, model: nn.Module, weight_decay: float) -> Any:
         """Return the optimizer's parameters, or groups of them with settings of their own."""

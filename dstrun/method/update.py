@@ -69,5 +69,5 @@ class ProductCounts:
 
     @classmethod
     def of(cls, active: Sequence[int], weight_gradient: Sequence[int] | None = None) -> ProductCounts:
-        """Let the active connections take part in all three, unless gradients of others are taken too."""
+        """Use the active connections in all three products, unless gradients of others are computed too."""
         return cls(list(active), list(active), list(active if weight_gradient is None else weight_gradient))

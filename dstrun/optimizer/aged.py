@@ -89,7 +89,7 @@ class AgedAdam(torch.optim.Adam):
 
 
 def update(group: dict[str, Any], rows: Sequence[tuple[Tensor, ...]]) -> None:
-    """Take the step of weights with ages, all of them at once in each operation.
+    """Step the weights that have ages, all of them at once in each operation.
 
     Args:
         group: of the optimizer, with its settings.

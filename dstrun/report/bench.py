@@ -105,7 +105,7 @@ def draw_linear(rows: Sequence[Row]) -> Figure:
     """
     widths, levels = sorted({_width(row) for row in rows}), sorted({row["sparsity"] for row in rows})
     panels = [
-        ("sparsity (%)", f"width {width}", [(1 - row["sparsity"], row) for row in rows if _width(row) == width])
+        ("sparsity (%)", f"width {width:,}", [(1 - row["sparsity"], row) for row in rows if _width(row) == width])
         for width in _two(widths)
         if len(levels) > 1
     ] + [

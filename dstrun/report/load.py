@@ -146,7 +146,7 @@ def runs(path: Path | str) -> list[Run]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Hold the garbage collector off: it would walk all that was read again and again, which takes longer than reading.
+    """Disable the garbage collector: it would walk all that was read again and again, which takes longer than reading.
 
     Nothing that is read here refers to itself.
     """
@@ -347,7 +347,8 @@ def rows_text(run: Run, name: str) -> str:
         say_once(f"{file} lacks epochs: it has {there} of {reached:g}")
     elif isinstance(sums, dict):
         if there != sums.get("rows"):
-            say_once(f"{file} is damaged: it has {there} rows of {sums.get('rows')}")
+            what = f"is damaged: it has {there} rows of {sums.get('rows')}" if os.path.exists(file) else "is missing"
+            say_once(f"{file} {what}")
         elif sums.get("crc32") != f"{crc32(data):08x}":
             say_once(f"{file} is damaged: its checksum does not match: something in it has changed")
     return data.decode("utf-8", "replace")

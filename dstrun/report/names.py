@@ -43,6 +43,8 @@ SETTINGS = {
     "backend": "{} backend", "seed": "seed {}", "method": "{}", "optimizer": "{}", "data": "images {}",
 }  # fmt: skip
 """How a setting and its value are said; of others the key's last part is said in words."""
+COUNTS = ("epochs", "batch_size", "schedule.interval_steps", "dataset.limit", "dataset.validation")
+"""Numbers that are written with a comma in thousands."""
 NONE = {"dataset.limit": "all images", "epochs": "unknown epochs"}
 """How a setting is said that is null."""
 WORDS = {"lr": "learning rate", "erk": "ERK", "flops": "FLOPs"}
@@ -99,7 +101,7 @@ def _setting(key: str, value: str) -> str:
     if value in ("null", "None"):
         return NONE.get(key, f"no {_last(key)}")
     if key in SETTINGS:
-        return SETTINGS[key].format(value)
+        return SETTINGS[key].format(f"{int(value):,}" if value.isdecimal() and key in COUNTS else value)
     return f"{_last(key)} {value}"
 
 

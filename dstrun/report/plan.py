@@ -66,11 +66,11 @@ def totals(plan: dict[str, Any]) -> str:
            if flops["attention_inference"] else ""),
         f"training    {human(flops['train'])} FLOPs in {counted(flops['steps'], 'step')} with "
         f"{counted(flops['updates'], 'update')}, "
-        f"{flops['train_x_dense']:.4f} x dense; this backend executes {flops['executed_x_dense']:.4f} x",
+        f"{flops['train_x_dense']:.4f} x dense; this backend executes {flops['executed_x_dense']:.4f} x dense",
     ]  # fmt: skip
     if "train_x_dense_paper" in flops:
         lines.append(
-            f"            by the paper's formula with an update every {flops['paper_interval_steps']} steps: "
+            f"            by the paper's formula with an update every {flops['paper_interval_steps']:,} steps: "
             f"{flops['train_x_dense_paper']:.4f} x dense"
         )
     lines += [f"{name:<12}{said}" for name, said in plan["rules"].items()]

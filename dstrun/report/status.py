@@ -294,7 +294,7 @@ def _name(folder: str, root: Path) -> str:
 
 
 def chooser(states: str | None, sort: str) -> Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]:
-    """Make what chooses rows by state (``running,failed``; None: all) and orders them by one of ``SORTS``.
+    """Return a function that selects rows by state (``running,failed``; None: all) and orders them by one of ``SORTS``.
 
     Raises:
         ConfigError: an unknown state.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from dstrun.report.format import Column, Mean, cell, render, spans
 from dstrun.system import safe
 from dstrun.system.safe import put
-from dstrun.system.wording import counted
+from dstrun.system.wording import counted, wrapped
 
 WORDY = 28
 """A word of text that is longer, as a path, may be broken: a column need not be wider for it."""
@@ -87,7 +86,7 @@ def draw(block: Block | str, console: Any) -> None:
     from rich.text import Text
 
     if isinstance(block, str):
-        console.print(Text(wrapped(safe.visible(block), console.width)), soft_wrap=True)
+        console.print(Text(wrapped(safe.visible(block), console.width, hanging)), soft_wrap=True)
         return
     if block.title:
         console.print(Text(safe.line(block.title), style="bold"))
@@ -95,23 +94,7 @@ def draw(block: Block | str, console: Any) -> None:
     console.print(_table(block, shown, console.width))
     if missing := [title(column, " ") for column in block.columns if column not in shown]:
         note = f"{counted(len(missing), 'column')} left out here (--format md shows all): {', '.join(missing)}"
-        console.print(Text(wrapped(note, console.width), style="dim"), soft_wrap=True)
-
-
-def wrapped(block: str, width: int) -> str:
-    """Wrap lines between words; what goes on stands below what it goes on with."""
-    return "\n".join(
-        textwrap.fill(
-            line,
-            width,
-            subsequent_indent=" " * hanging(line),
-            break_long_words=False,
-            break_on_hyphens=False,
-            drop_whitespace=True,
-            replace_whitespace=False,
-        )
-        for line in block.split("\n")
-    )
+        console.print(Text(wrapped(note, console.width, hanging), style="dim"), soft_wrap=True)
 
 
 def hanging(line: str) -> int:
@@ -179,11 +162,11 @@ def _in_one_unit(values: Sequence[Any], most: float, found: list[str]) -> list[s
 
 
 def _widths(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Distribute the width: to each column what it cannot do without, the rest to those that would break most."""
+    """Distribute the width: to each column what it cannot do without, the rest to those that would take most lines."""
     widths = [_least(found, column) for column, found in zip(columns, cells, strict=True)]
     wanted = [max(map(len, [*found, *title(column).split("\n")])) for column, found in zip(columns, cells, strict=True)]
     for _ in range(width - sum(widths) - GAP * len(widths) + 1):
-        most = max(range(len(widths)), key=lambda i: wanted[i] - widths[i])
+        most = max(range(len(widths)), key=lambda i: wanted[i] / max(widths[i], 1))
         if wanted[most] <= widths[most]:
             break
         widths[most] += 1

@@ -151,13 +151,14 @@ def frame(rows: Sequence[dict[str, Any]], head: str, width: int, height: int | N
     Below a run in trouble stands its message. Of what does not fit, columns are left out from the right, names lose
     their beginning, first that which all have, and runs are counted in the last line.
     """
-    lines = [Text(line) for line in textwrap.wrap(head, width)]
+    beginning = common([row["run"] for row in rows]) if _total(_widths(_table(rows))) > width else ""
+    said = [textwrap.wrap(text, width, break_on_hyphens=False) for text in (head, f"{head}; names without {beginning}")]
+    needed = sum(2 if _said(row) else 1 for row in rows) + 1
+    free = len(said[1]) == len(said[0]) or height is None or len(said[1]) + needed <= height
+    lines = [Text(line) for line in said[1 if beginning and free else 0]]
     shown, hidden = fold(rows, None if height is None else height - len(lines) - 1)
-    table = [
-        [column.heading for column in COLUMNS],
-        *([safe.line(cell(row, column)) for column in COLUMNS] for row in shown),
-    ]
-    widths = _fit(table, [row["run"] for row in rows], width)
+    table = _table(shown)
+    widths = _fit(table, beginning, width)
     title = _line(table[0], widths)
     title.stylize("bold")
     lines.append(title)
@@ -172,6 +173,14 @@ def frame(rows: Sequence[dict[str, Any]], head: str, width: int, height: int | N
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return lines
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the heading and the rows as text."""
+    return [
+        [column.heading for column in COLUMNS],
+        *([safe.line(cell(row, column)) for column in COLUMNS] for row in rows),
+    ]
 
 
 def fold(rows: Sequence[dict[str, Any]], lines: int | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -206,14 +215,11 @@ def _said(row: dict[str, Any]) -> str:
     return safe.line(str(row["message"])) if row["state"] in TROUBLE and row["message"] else ""
 
 
-def _fit(table: list[list[str]], names: Sequence[str], width: int) -> list[int]:
+def _fit(table: list[list[str]], beginning: str, width: int) -> list[int]:
     """Return the widths of the columns that fit, and shorten the names where that is not enough."""
-    beginning = common(names)
+    for line in table[1:]:
+        line[0] = line[0].removeprefix(beginning)
     widths = _widths(table)
-    if _total(widths) > width:
-        for line in table[1:]:
-            line[0] = line[0].removeprefix(beginning)
-        widths = _widths(table)
     while len(widths) > LEAST and _total(widths) > width:
         widths.pop()
     room = max(width - _total(widths) + widths[0], NAME)

@@ -8,7 +8,7 @@ from dstrun.config.schema import DEFAULTS
 from dstrun.layer.backend import AUTO, described, is_dense, names
 from dstrun.report.unpruned import not_prunable
 from dstrun.run.blueprint import Blueprint
-from dstrun.system.progress import tell
+from dstrun.system.progress import say
 from dstrun.system.wording import counted
 from dstrun.train.device import device_name
 from dstrun.train.training import Training
@@ -32,36 +32,36 @@ def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int,
     """
     experiment, cost, data = blueprint.experiment, blueprint.cost, training.data
     config = experiment.config
-    tell(f"{name}  ({f'continues after step {resumed}' if resumed else 'new'})")
-    tell(
+    say(f"{name}  ({f'continues after step {resumed}' if resumed else 'new'})")
+    say(
         f"  {experiment.choices['model']} on {experiment.choices['dataset']}: {data.train_count:,} images, "
         f"{training.total_steps:,} steps of {config['batch_size']}, {device_name(training.device)}, "
         f"{config['precision']}, {shown}"
     )
     active, sizes = training.active(), training.sizes
     densities = [a / s for a, s in zip(active, sizes, strict=True)] or [1.0]
-    tell(
+    say(
         f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
         f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs per image; {_storage(config['backend'], training)}"
     )
     if config["init"] is not None:
-        tell(f"  starts from {config['init']}")
+        say(f"  starts from {config['init']}")
     if less := [f"{key}={config[key]}" for key in LESS if config[key] != DEFAULTS[key]]:
-        tell(f"  saving memory: {' '.join(less)}")
+        say(f"  saving memory: {' '.join(less)}")
     if blueprint.unmet:
         log.warning("%s", blueprint.unmet)
     for line in not_prunable(blueprint.not_prunable, cost.parameters, cost.forward()):
-        tell(f"  {line}")
+        say(f"  {line}")
     if [layer.shape for layer in blueprint.built.layers] != [layer.shape for layer in cost.layers]:
-        tell(f"  trains instead: {blueprint.option}")
+        say(f"  trains instead: {blueprint.option}")
     if training.device.type == "cpu" and config["precision"] != "fp32":
         log.warning("precision=%s is emulated on most CPUs and slower there than fp32", config["precision"])
     steps = [s for s in range(1, training.total_steps + 1) if training.procedure.updates_at(s)]
     if len(steps) == training.total_steps:
-        tell("  the topology is updated at every step")
+        say("  the topology is updated at every step")
     elif steps:
         where = f"steps {steps[0]:,} to {steps[-1]:,}" if len(steps) > 1 else f"step {steps[0]:,}"
-        tell(f"  {counted(len(steps), 'topology update')}, {where}")
+        say(f"  {counted(len(steps), 'topology update')}, {where}")
     elif experiment.choices["schedule"] is not None:
         log.warning(
             "the topology will never be updated: no update fits into %d steps; "

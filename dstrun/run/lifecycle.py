@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import shlex
+import sys
 import traceback
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -29,9 +30,10 @@ from dstrun.run.sync import densities
 from dstrun.system.heap import keep_freed
 from dstrun.system.progress import Progress, human, muted, say
 from dstrun.system.ranks import Ranks
-from dstrun.system.safe import without_secrets
+from dstrun.system.safe import put, readable, without_secrets
 from dstrun.system.trouble import ConfigError, sentence, why
 from dstrun.system.whole import write_atomic
+from dstrun.system.wording import counted, in_bytes, in_seconds
 from dstrun.tracker.page import history, page, summary
 from dstrun.tracker.protocol import Trackers
 from dstrun.train import checkpoint, distributed
@@ -269,15 +271,17 @@ def report(outcome: Outcome) -> int:
     if outcome.record is not None:
         record, note = outcome.record, f"  ({outcome.message})" if outcome.message else ""
         memory, flops = record["memory"], record["flops"]
-        peak = f"{memory['peak_bytes'] / 1e6:.1f} MB" if memory["peak_bytes"] else "not measured"
-        print(
+        peak = in_bytes(memory["peak_bytes"]) if memory["peak_bytes"] else "not measured"
+        text = (
             f"top-1 {record['accuracy']['top1']:.2f} % on {record['accuracy']['split']}, final epoch{note}\n"
             f"FLOPs {human(flops['train'])} to train ({flops['train_x_dense']:.3f} x dense), "
             f"{human(flops['inference'])} per image ({flops['inference_x_dense']:.3f} x dense), "
             f"executed {flops['executed_x_dense']:.3f} x dense\n"
-            f"peak memory {peak}, {record['seconds']['train']:.1f} s of training, {record['updates']} updates\n"
+            f"peak memory {peak}, {in_seconds(record['seconds']['train'])} of training, "
+            f"{counted(record['updates'], 'topology update')}\n"
             f"record {path / 'record.json'}"
         )
+        put(readable(text, sys.stdout))
         if record["config"]["sparsity"] == 0 and (found := record["parameters"]["sparsity"]) > 0:
             log.warning("training determined the sparsity (%.4f): compare at equal sparsity", found)
         if record["choices"]["grow"] and record["updates"] == 0:

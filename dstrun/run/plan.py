@@ -71,7 +71,7 @@ def plan(experiment: Experiment) -> dict[str, Any]:
 
 
 def planned_memory(experiment: Experiment) -> dict[str, Any]:
-    """Predict memory; where PyTorch cannot run the network on tensors without numbers, say so in ``how``.
+    """Predict memory; where PyTorch cannot run the network on tensors without data, say so in ``how``.
 
     Of a user's own option any error may mean that; of shipped ones alone, other errors than PyTorch's ``UNSUPPORTED``
     are faults of ours, and are raised.

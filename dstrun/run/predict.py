@@ -20,7 +20,7 @@ from dstrun.run.assemble import assemble
 from dstrun.run.blueprint import Blueprint
 from dstrun.system.ranks import Ranks
 
-HOW = "predicted: the steps of a run on tensors without numbers; kernels' own memory by formulas"
+HOW = "predicted by running the steps on tensors without data; memory inside kernels is computed by formulas"
 
 
 def predict_memory(experiment: Experiment) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Let a fraction fall along a cubic (Zhu and Gupta 2018)."""
+"""Decrease the replaced fraction with a cubic (Zhu and Gupta 2018)."""
 
 from __future__ import annotations
 

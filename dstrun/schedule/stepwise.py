@@ -1,4 +1,4 @@
-"""Let the replaced fraction fall at set points of training (Yuan et al. 2021)."""
+"""Decrease the replaced fraction at given points of training (Yuan et al. 2021)."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Packed(torch.optim.Optimizer):
             self.inner.state.clear()
 
     def before_growth(self, weight: Tensor) -> None:
-        """Have the optimizer add the state it needs for a weight in which connections grow."""
+        """Make the optimizer add the state that it needs for a weight whose connections grow."""
         prepare = getattr(self.inner, "before_growth", None)
         if prepare is not None and weight in self.state:
             self.inner.state[weight] = self.state[weight]
@@ -109,7 +109,7 @@ class Packed(torch.optim.Optimizer):
 
     @contextmanager
     def unpacked(self, weight: Tensor) -> Iterator[None]:
-        """Have a weight's state in float32, as long as that takes; then pack it anew, to the nearest.
+        """Provide a weight's state in float32, then pack it again with rounding to nearest.
 
         Numbers that have not changed come out the same, but for those below ``blocks.RANGE`` of their new block.
         """

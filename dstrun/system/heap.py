@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed() -> bool:
-    """Let the C library reuse what is freed, tensors beyond 32 MB too; says whether it could (glibc).
+    """Make the C library reuse freed memory, also of tensors beyond 32 MB; return whether it could (glibc).
 
     glibc maps each block of more than 32 MB anew, and gives the top of the heap back when it is free: an activation of
     that size is then filled with zeros by the system, page by page, in every step. The process holds its peak in

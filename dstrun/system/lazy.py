@@ -51,7 +51,7 @@ class Announced:
 
 
 def announce() -> None:
-    """Have whatever loads PyTorch from now on say so."""
+    """Print a notice whenever PyTorch is loaded from now on."""
     if "torch" not in sys.modules and Announced not in sys.meta_path:
         sys.meta_path.insert(0, Announced)
 

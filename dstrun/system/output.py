@@ -67,7 +67,7 @@ def _wrapped(number: int, before: io.TextIOWrapper | None) -> io.TextIOWrapper:
         io.BufferedWriter(Lasting(number, "w", closefd=False)),
         encoding=before.encoding if before else "utf-8",
         errors=before.errors if before else "backslashreplace",
-        line_buffering=number == 2 or (before is not None and before.line_buffering),
+        line_buffering=number == 2 or (before is not None and (before.line_buffering or before.write_through)),
     )
 
 

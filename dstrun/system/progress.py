@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
-from dstrun.system.safe import visible, without_secrets
+from dstrun.system.safe import readable, visible, without_secrets
 from dstrun.system.wording import counted, in_bytes, in_seconds
 
 MOMENT_SECONDS = 2.0
@@ -36,9 +34,9 @@ _doing: list[str] = []
 
 
 def say(line: str) -> None:
-    """Print a line of the log, which never mixes with results on stdout."""
+    """Print a line of the log, which never mixes with results on stdout; it is wrapped on a terminal."""
     if not _muted:
-        print(visible(without_secrets(line)), file=sys.stderr, flush=True)
+        print(readable(visible(without_secrets(line)), sys.stderr), file=sys.stderr, flush=True)
 
 
 def say_once(line: str) -> None:
@@ -46,15 +44,6 @@ def say_once(line: str) -> None:
     if line not in _said:
         _said.add(line)
         say(line)
-
-
-def tell(line: str) -> None:
-    """Print a line of the log for reading; on a terminal it goes on in the next line between two words."""
-    if sys.stderr.isatty():
-        deeper = " " * (len(line) - len(line.lstrip()) + 2)
-        width = max(shutil.get_terminal_size().columns, 40)
-        line = textwrap.fill(line, width, subsequent_indent=deeper, break_long_words=False, break_on_hyphens=False)
-    say(line)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Ranks:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Let every process pass the same whole batch, as one that is alone would."""
+        """Pass the same whole batch in every process, as a single process would."""
         before, self.apart = self.apart, True
         try:
             yield

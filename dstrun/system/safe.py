@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import sys
 from typing import Any, TextIO
+
+from dstrun.system.wording import deeper, wrapped
 
 HIDDEN = (
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff"  # control characters, and halves of others
@@ -70,8 +73,13 @@ class Visible(logging.Formatter):
     """Log lines, safe: what is logged may quote a file."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format as ever, then mask and show."""
-        return visible(without_secrets(super().format(record)))
+        """Format as ever, then mask, show and wrap."""
+        return readable(visible(without_secrets(super().format(record))), sys.stderr)
+
+
+def readable(text: str, stream: TextIO) -> str:
+    """Wrap sentences where they are read on a terminal, and leave them as they are in files and pipes."""
+    return wrapped(text, max(shutil.get_terminal_size().columns, 40), deeper) if stream.isatty() else text
 
 
 def put(text: str) -> None:

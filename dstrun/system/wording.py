@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 
 
 def few(names: Sequence[str], most: int = 4) -> str:
@@ -44,3 +45,33 @@ def in_seconds(value: float) -> str:
         return f"{minutes}m {seconds:02d}s"
     days, hours_left = divmod(hours, 24)
     return f"{hours}h {minutes_left:02d}m" if days == 0 else f"{days}d {hours_left:02d}h"
+
+
+def wrapped(text: str, width: int, hanging: Callable[[str], int]) -> str:
+    """Wrap lines that are longer than a width, between words; a word that is longer stays whole.
+
+    Args:
+        text: of one line or several.
+        width: of the terminal.
+        hanging: returns how far the rest of a line is indented. Where a word would not fit so, it is two columns.
+    """
+    return "\n".join(_wrapped(line, width, hanging) if len(line) > width else line for line in text.split("\n"))
+
+
+def _wrapped(line: str, width: int, hanging: Callable[[str], int]) -> str:
+    deep = hanging(line)
+    if deep + max(map(len, line.split()), default=0) > width:
+        deep = min(deep, 2)
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=" " * deep,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+
+
+def deeper(line: str) -> int:
+    """Return the indentation of what continues a sentence: two more columns."""
+    return len(line) - len(line.lstrip()) + 2

@@ -218,7 +218,7 @@ class Group(Ranks):
 
 @contextmanager
 def owned(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
-    """Have the first process hold the folder for all.
+    """Lock the folder in the first process for all.
 
     Raises:
         Busy: to all, where another run holds it.

@@ -50,7 +50,7 @@ def capture(step: Step, x: Tensor, y: Tensor, counters: Sequence[Tensor] = ()) -
 
 
 def counters_on_host(model: nn.Module) -> list[Tensor]:
-    """Have a network's normalization layers count their batches on the host, which saves a kernel each; return these.
+    """Make normalization layers count their batches on the host, which saves a kernel each, and return the layers.
 
     Those stay where they are that average over all batches, and so compute with the number.
     """

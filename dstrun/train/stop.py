@@ -85,7 +85,7 @@ _active: list[Stop] = []
 
 
 def _let_go() -> None:
-    """Give a forked child the plain signals: it must neither outlive its run nor act as if it were the run."""
+    """Restore the default signals in a forked child: it must neither outlive its run nor act as if it were the run."""
     for number in {number for stop in _active for number in stop._before}:
         warns = number in (signal.SIGUSR1, signal.SIGUSR2)
         signal.signal(number, signal.SIG_IGN if warns else signal.SIG_DFL)

@@ -10,7 +10,7 @@ from dstrun.config.own import SEARCHED
 
 
 class Folders(SearchPathPlugin):
-    """Have ``-cn NAME`` find the sweep files that are shipped, and all words what is in a user's folders."""
+    """Add the shipped sweep files for ``-cn NAME``, and a user's folders for all overrides."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Search ``dstrun.sweeps`` after ``conf/``, and the folders of ``--config-dir`` last."""

@@ -33,7 +33,7 @@ class Grids(Sweeper):
         self.max_batch_size, self.file = max_batch_size, {"params": params, "grids": grids}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra has composed."""
+        """Store what Hydra has composed."""
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )

@@ -126,7 +126,8 @@ def test_plan_counts_what_training_counts() -> None:
 
     fresh = "method=gse method.batch=fresh subset=grabo"
     layers = "sparsity=0.9 scope=layer allocation=erk"
-    again = [f"method={name} method.rounds=2 {layers}" for name in ("magnitude", "taylor", "fisher")]
+    again = [f"method={name} method.rounds=2 {layers}" for name in ("magnitude", "taylor")]
+    again.append(f"method=fisher method.rounds=2 method.samples_per_class=2 {layers}")  # a pass for each image
     again += [f"method=lth method.levels=2 method.rewind=0.5 {layers}", f"method=lth method.prune_share=0.6 {layers}"]
     for method in ("method=gse", "method=rigl", "method=set", fresh, "method=gmp", *again):
         words = [*method.split(), "model=mlp", "dataset=digits", "sparsity=0.9", "epochs=2"]

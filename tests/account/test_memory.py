@@ -14,6 +14,7 @@ from dstrun.account.memory import resident_peak_bytes, tensor_bytes
 from dstrun.account.recorded import recorded
 from dstrun.account.timeline import Event, timeline
 from dstrun.config.composition import compose
+from dstrun.method.after import calibrated
 from dstrun.run.predict import predict_memory, steps_to_see
 
 CPU = torch.device("cpu")
@@ -105,6 +106,24 @@ def test_prediction_is_near_the_measurement(words: list[str]) -> None:
     for phase, parts in found["at_peak"].items():
         assert sum(parts.values()) == found[f"{phase}_peak_bytes"]
         assert sum(predicted["at_peak"][phase].values()) == pytest.approx(sum(parts.values()), rel=0.05)
+
+
+@pytest.mark.parametrize(("method", "passes"), [("fisher", 20), ("taylor", 4)])
+def test_two_passes_foretell_the_memory_of_many(method: str, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where images are scored one after the other, or some at a time, a prediction takes two passes."""
+    words = [f"method={method}", "method.samples_per_class=2", "method.rounds=2", "model=mlp", "dataset=digits"]
+    monkeypatch.setattr(calibrated, "CHUNK", 5)
+    taken: list[int] = []
+
+    def every(x: Any, y: Any, size: int) -> Any:
+        taken.append(len(x.split(size)))
+        return zip(x.split(size), y.split(size), strict=True)
+
+    predicted = predict_memory(compose([*words, "epochs=2", "sparsity=0.9"]))
+    monkeypatch.setattr(calibrated, "_passes", every)
+    assert predict_memory(compose([*words, "epochs=2", "sparsity=0.9"])) == predicted
+    assert taken == [passes]
+    assert "update" in predicted["at_peak"]
 
 
 def test_the_dense_gradient_of_rigl_is_seen_and_gse_has_none() -> None:

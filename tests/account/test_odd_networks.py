@@ -19,7 +19,7 @@ from dstrun.layer.interface import prunable
 from dstrun.report.unpruned import not_prunable
 from dstrun.run.assemble import assemble
 from dstrun.run.blueprint import Blueprint
-from dstrun.run.plan import plan
+from dstrun.run.plan import plan, planned_memory
 from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
@@ -104,6 +104,12 @@ CASES: dict[str, tuple[dict[str, int], dict[str, tuple[str, int, str]], int]] = 
 cases = pytest.mark.parametrize("kind", CASES)
 
 
+@pytest.fixture
+def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plan without predicting memory, which takes longest and tells nothing of what is counted."""
+    monkeypatch.setattr("dstrun.run.plan.predict_memory", lambda experiment: {})
+
+
 @cases
 def test_everything_is_counted(kind: str) -> None:
     layers, others, attention = CASES[kind]
@@ -144,12 +150,18 @@ def test_training_executes_what_is_counted(kind: str) -> None:
     assert counter.get_total_flops() == training.flops.executed - before - 64 * missed
 
 
+@cases
+def test_memory_is_predicted(kind: str) -> None:
+    assert planned_memory(odd(kind))["peak_bytes"] > 0
+
+
 METHODS = ["method=set", "method=rigl", *(f"method=gse subset={s}" for s in ("uniform", "grabo", "graest"))]
 SOME = [(kind, METHODS[n % len(METHODS)]) for n, kind in enumerate(CASES)]
 SOME += [("vision", "method=rigl")]
 SOME += [(kind, method) for kind in ("conv1d", "attention") for method in METHODS if (kind, method) not in SOME]
 
 
+@pytest.mark.usefixtures("without_memory")
 @pytest.mark.parametrize(("kind", "method"), SOME)
 def test_it_trains_and_the_plan_counts_the_same(kind: str, method: str) -> None:
     experiment = odd(kind, *method.split(), *OFTEN)
@@ -246,6 +258,7 @@ def test_other_outputs_in_training_are_said() -> None:
         Training.loss(training, (torch.zeros(1, 10), 3), torch.zeros(1, dtype=torch.long))  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("without_memory")
 def test_a_network_without_a_prunable_layer_trains_dense_alone() -> None:
     with pytest.raises(ConfigError, match=r"^model=mlp has no layer that can be pruned: set method=dense$"):
         plan(odd("recurrent only"))
@@ -270,6 +283,7 @@ def test_what_is_printed() -> None:
     assert not_prunable([], 100, 1) == []
 
 
+@pytest.mark.usefixtures("without_memory")
 def test_flops_that_no_sparsity_touches_are_counted_as_dense_in_both() -> None:
     experiment = odd("lstm")
     flops = plan(experiment)["flops"]
@@ -280,6 +294,7 @@ def test_flops_that_no_sparsity_touches_are_counted_as_dense_in_both() -> None:
     assert "not prunable included" in flops["convention"]
 
 
+@pytest.mark.usefixtures("without_memory")
 def test_nothing_is_said_of_a_network_of_prunable_layers() -> None:
     cost = Blueprint(compose(["model=resnet20", "dataset=digits"])).cost
     assert (cost.unpruned, cost.fixed) == ((), 0)

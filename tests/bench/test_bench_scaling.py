@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+from types import SimpleNamespace
 
+import fork_server
 import pytest
 import torch
 
@@ -83,7 +86,9 @@ def test_serving_answers_every_line() -> None:
     assert [set(each) for each in said] == [{"bytes"}, {"seconds", "resident"}, {"seconds", "resident"}]
 
 
-def test_a_tiny_run_in_processes_of_their_own() -> None:
+def test_a_tiny_run_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked = SimpleNamespace(Popen=fork_server.Process, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(scaling, "subprocess", forked)
     (rows,) = scaling.measure(Scaling(sizes=(64,), degree=4, batch=4, rounds=2, threads=1))
     assert [row["implementation"] for row in rows] == list(SCALED)
     assert all((row["n"], row["active"], row["rounds"]) == (64, 3 * 64 * 4, 2) for row in rows)

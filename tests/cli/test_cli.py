@@ -116,8 +116,8 @@ def test_run_that_never_updates_says_so(dstrun, tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (["sparsty=0.9"], "sparsty is not a setting here (did you mean sparsity?)"),
-        (["tabel"], "tabel is neither a verb nor key=value (did you mean table?)"),
-        (["resnet56"], "resnet56 is neither a verb nor key=value"),
+        (["tabel"], "tabel is neither a command nor key=value (did you mean table?)"),
+        (["resnet56"], "resnet56 is neither a command nor key=value"),
         (["-m", "sparsity=0.9,1.9"], "sparsity=1.9 must be in [0, 1)"),
         (["dataset.root=nowhere"], "dataset.root=nowhere"),
         (["model=vgg16", "dataset=digits"], "model=vgg16 "),

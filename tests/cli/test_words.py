@@ -208,6 +208,13 @@ COMPLETED = {
     "table rows=method,spars": ["rows=method,sparsity"],
     "plot curves rows=me": [],
     "eval RUN dev": ["device="],
+    "-m hydra/launcher=slurm hydra.launcher.stderr": ["hydra.launcher.stderr_to_stdout="],
+    "-m hydra/launcher=slurm hydra.launcher.stderr_to_stdout=": [
+        "hydra.launcher.stderr_to_stdout=true",
+        "hydra.launcher.stderr_to_stdout=false",
+    ],
+    "-m hydra.launcher.runs_per_gpu=": ["hydra.launcher.runs_per_gpu=1"],
+    "-m hydra.launcher.workers=": [],
 }
 
 
@@ -232,27 +239,46 @@ def test_the_shell_completes_runs_and_keys_of_their_records(tmp_path: Path, monk
     assert candidates(["table", "elsewhere"], "where=accu") == []
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_reads_what_makes_it_ask(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
     assert cli.main(["-sc", f"install={shell}"]) == 0
     script = capsys.readouterr().out
-    asked = "complete -p dstrun" if shell == "bash" else 'echo "${_comps[dstrun]}"'
-    flags = ["--norc"] if shell == "bash" else ["-f"]
+    asked = {"bash": "complete -p dstrun", "zsh": 'echo "${_comps[dstrun]}"', "fish": "complete -c dstrun"}[shell]
+    flags = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
     home = {**os.environ, "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
     done = subprocess.run([shell, *flags, "-c", f"{script}\n{asked}"], capture_output=True, text=True, env=home)
     assert "_dstrun" in done.stdout
     assert done.stderr == ""
 
 
-def test_bash_completes_behind_what_breaks_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bash_completes_behind_what_breaks_its_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Readline holds ``gse`` of ``grow=gse`` to be the word, as ``=`` breaks words for it."""
     assert cli.main(["-sc", "install=bash"]) == 0
-    answers = "dstrun() { echo grow=gradient; echo grow=gse; }\nCOMP_LINE='dstrun grow=g' COMP_POINT=13"
+    answers = "dstrun() { echo grow=gradient; echo 'grow=g*'; }\nCOMP_LINE='dstrun grow=g' COMP_POINT=13"
     script = f"{capsys.readouterr().out}\n{answers}\n_dstrun dstrun g grow\nprintf '<%s>' \"${{COMPREPLY[@]}}\""
-    done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "<gradient><gse>"
+    for name in ("gum", "grow=gem"):
+        (tmp_path / name).touch()
+    done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "<gradient><g*>"
+
+
+def test_fish_completes_with_the_answers_and_with_files_where_there_are_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if shutil.which("fish") is None:
+        pytest.skip("no fish here")
+    assert cli.main(["-sc", "install=fish"]) == 0
+    answers = "function dstrun; test \"$COMP_LINE\" = 'dstrun grow=g'; and printf 'grow=gradient\\ngrow=g*\\n'; end"
+    asked = "complete -C 'dstrun grow=g'; complete -C 'dstrun --out gu'"
+    (tmp_path / "gum").touch()
+    script = f"{capsys.readouterr().out}\n{answers}\n{asked}"
+    home = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, env=home
+    )
+    assert sorted(done.stdout.split()) == ["grow=g*", "grow=gradient", "gum"]
 
 
 HERE = Path(__file__).parents[2]

@@ -205,7 +205,7 @@ def test_dataset_says_its_shapes(name: str) -> None:
 @pytest.mark.parametrize("name", named("method"))
 def test_method_names_its_paper(name: str) -> None:
     """``# Paper: name, authors year; what else``, or ``none`` and what it is instead."""
-    assert re.fullmatch(r"(none, [^;]+|.+, [^,;]+ (19|20)\d\d)(; .+)?", paper(name)), f"conf/method/{name}.yaml"
+    assert re.fullmatch(r"(none: [^;]+|.+, [^,;]+ (19|20)\d\d)(; .+)?", paper(name)), f"conf/method/{name}.yaml"
 
 
 @pytest.mark.parametrize("name", named("method"))

@@ -21,8 +21,15 @@ from dstrun.launcher.work import work
 from dstrun.system.trouble import ConfigError
 
 WORDS = [*SMALL, "method=set"]
-LONG = [*SMALL, "method=set", "epochs=100000"]
 FAULTY = ["model=faulty", "dataset=digits", "wandb=disabled", "method=static", "epochs=1", "sparsity=0.8"]
+LONG = ["model=faulty", "model.how=slow", *SMALL[1:], "method=set", "epochs=100000"]
+"""A run that is to be met while it trains: it sleeps nearly all the time."""
+
+
+@pytest.fixture(autouse=True)
+def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a ``slow`` network sleep in every epoch."""
+    monkeypatch.setenv("FAULTY_SECONDS", "0.1")
 
 
 def test_every_way_to_fail_is_named_and_the_others_are_done(folder) -> None:

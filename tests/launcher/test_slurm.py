@@ -82,7 +82,7 @@ def test_every_way_to_fail_is_named_and_the_client_ends(cluster, lab) -> None:
     """One raises, one is killed, one ends the process, one is cancelled; two are done."""
     words = [*FAULTY, "model.how=none,raise,kill,exit"]
     client = cluster.start(*words)
-    long = cluster.start(*WORDS, "experiment=other", "epochs=100000", "seed=0,1", "fail_fast=true")
+    long = cluster.start(*LONG, "experiment=other", "epochs=100000", "seed=0,1", "fail_fast=true")
     first, second = cluster.wait(lambda: len(both := cluster.at_work("other")) == 2 and both)
     lab.ask("scancel", first["job"])
     output = cluster.end(client)

@@ -104,7 +104,7 @@ def test_a_run_that_fails_is_raised() -> None:
     [
         (["-m", "seed=0"], "-m is for the command line"),
         (["seed=0,1"], "seed=0,1 lists several values: from Python, each call trains one run"),
-        (["table"], "table is a verb"),
+        (["table"], "table is a command"),
         (["sparsty=0.9"], "did you mean sparsity"),
         (["distributed=ddp"], "distributed=ddp is for the command line"),
         (["hydra.sweeper.params={}"], "only applies to sweeps"),

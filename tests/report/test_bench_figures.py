@@ -30,14 +30,15 @@ def written(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", ROWS)
 def test_a_file_becomes_a_figure(name: str, tmp_path: Path) -> None:
     rows = bench.read(written(name, tmp_path))
-    for suffix, start in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
-        one, two = tmp_path / f"one.{suffix}", tmp_path / f"two.{suffix}"
-        assert bench.plot(rows, one) == one
-        bench.plot(rows, two)
-        assert one.read_bytes().startswith(start)
-        assert one.read_bytes() == two.read_bytes()
-    assert b"/FontFile2" in one.read_bytes()
-    assert b"/Type3" not in one.read_bytes()
+    first, again = ([tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"] for name in ("first", "again"))
+    assert bench.plot(rows, *first) == first[0]
+    bench.plot(rows, *again)
+    (png, pdf), same = ([file.read_bytes() for file in files] for files in (first, again))
+    assert png.startswith(b"\x89PNG")
+    assert pdf.startswith(b"%PDF")
+    assert [png, pdf] == same
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
 
 
 def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
 def test_linear_has_times_over_sparsity_and_over_width(tmp_path: Path) -> None:
     with sheet():
         figure = bench.draw_kernel(bench.read(written("linear", tmp_path)))
-    titles = ["width 1024", "width 4096", "90% sparse", "99% sparse"]
+    titles = ["width 1,024", "width 4,096", "90% sparse", "99% sparse"]
     assert [axis.get_title() for axis in figure.axes] == [*titles, "", "", "", ""]
     for place, axis in enumerate(figure.axes):
         handles, labels = axis.get_legend_handles_labels()
@@ -84,7 +85,7 @@ def test_linear_has_times_over_sparsity_and_over_width(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layers", "levels", "titles"),
     [
-        (["1024-1024"], [0.5, 0.9], ["width 1024", ""]),
+        (["1024-1024"], [0.5, 0.9], ["width 1,024", ""]),
         (["256-256", "1024-1024"], [0.9], ["90% sparse", ""]),
         (["1024-1024"], [0.9], ["linear"]),
         (["1024-1024", "1024-4096"], [0.9], ["linear"]),

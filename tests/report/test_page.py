@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from report_fixture import record_of, write, write_status, write_sweep
+from report_fixture import record_of, write, write_results, write_status, write_sweep
 
 from dstrun.cli.main import main
-from dstrun.report import load, page
+from dstrun.report import figure, load, page
 from dstrun.report.figure import sheet
 from dstrun.report.page import drawing, settings
 from dstrun.report.style import HUES, NEUTRAL, PALE
@@ -63,9 +63,9 @@ class Document(HTMLParser):
         return " ".join(self.words)
 
 
-@pytest.fixture
-def study(results: Path) -> Path:
+def write_study(root: Path) -> Path:
     """Let the failed run of the sweep leave its traceback and its configuration, and a sweep want one run more."""
+    results = write_results(root)
     (results / FAILED / "error.txt").write_text("Traceback:\n  deep inside\ntorch.OutOfMemoryError: <2 GB>\n")
     record = record_of("gse", 0.98, 2, 0.0, batch_size=256)
     (results / FAILED / "config.yaml").write_text(json.dumps({"choices": record["choices"]} | record["config"]))
@@ -74,12 +74,36 @@ def study(results: Path) -> Path:
     return results
 
 
-def made(root: Path, base: Path | None = None, now: float = 2000.0, **said: str) -> Document:
-    return Document(page.render(load.runs(root), [root], base or root.parent, now, **said))
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_study(tmp_path / "results")
 
 
-def test_a_page_has_what_was_asked_what_came_and_what_failed(study: Path) -> None:
-    found = made(study)
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the page of the study, two folders away from it: for tests that only read it."""
+    folder = tmp_path_factory.mktemp("study")
+    out = folder / "pages" / "a page" / "report.html"
+    page.write(load.runs(write_study(folder / "results")), [folder / "results"], out, 2000.0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(written: Path) -> Document:
+    return Document(written.read_text())
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out figures, which take most of a page's time, where a test is about tables."""
+    monkeypatch.setattr(drawing, "drawings", lambda runs: ([], []))
+
+
+def made(root: Path, **said: str) -> Document:
+    return Document(page.render(load.runs(root), [root], root.parent, 2000.0, **said))
+
+
+def test_a_page_has_what_was_asked_what_came_and_what_failed(found: Document) -> None:
     assert (
         "How do SET, RigL and GSE compare with each other and with dense training for ResNet-56 on CIFAR-10, at "
         in found.text
@@ -104,13 +128,13 @@ def test_a_page_has_what_was_asked_what_came_and_what_failed(study: Path) -> Non
     assert "torch.OutOfMemoryError: <2 GB>" in found.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_title_and_question_are_what_was_said_where_it_was(study: Path) -> None:
     found = made(study, title="A < B", question="Does <b> hold?")
     assert "dstrun report A < B Does <b> hold?" in found.text
 
 
-def test_the_table_of_runs_has_every_run_and_its_numbers(study: Path) -> None:
-    found = made(study)
+def test_the_table_of_runs_has_every_run_and_its_numbers(found: Document) -> None:
     head, *rows = found.tables["Table: Runs"]
     assert head == [
         "run", "top-1 (%)", "", "state", "method", "apart by", "sparsity", "seed", "train FLOPs", "peak memory",
@@ -127,6 +151,7 @@ def test_the_table_of_runs_has_every_run_and_its_numbers(study: Path) -> None:
     assert by_name["rigl-s0.99-seed0-77aa02"][3:8] == ["queued", "rigl", "", "99%", "0"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_details_of_a_run_have_its_command_commit_settings_and_files(study: Path) -> None:
     record = record_of("rigl", 0.98, 7, 86.0, epochs=60)
     record["command"] = ["model=resnet56", "sparsity=0.98", "name=two words"]
@@ -143,10 +168,7 @@ def test_details_of_a_run_have_its_command_commit_settings_and_files(study: Path
     assert row[-1] == "01234567*"
 
 
-def test_every_link_leads_somewhere(study: Path, tmp_path: Path) -> None:
-    out = tmp_path / "pages" / "a page" / "report.html"
-    page.write(load.runs(study), [study], out, 2000.0)
-    found = Document(out.read_text())
+def test_every_link_leads_somewhere(written: Path, found: Document) -> None:
     ids = Counter(found.all("id"))
     assert max(ids.values()) == 1
     targets = [href for href in found.all("href") if href != "data:,"]
@@ -154,25 +176,25 @@ def test_every_link_leads_somewhere(study: Path, tmp_path: Path) -> None:
     assert sum(not href.startswith("#") for href in targets) == 31
     for href in targets:
         assert not href.startswith("/")
-        assert href[1:] in ids if href.startswith("#") else (out.parent / unquote(href)).is_dir()
+        assert href[1:] in ids if href.startswith("#") else (written.parent / unquote(href)).is_dir()
     for key in ("popovertarget", "aria-labelledby"):
         assert set(" ".join(found.all(key)).split()) <= ids.keys()
-    assert set(re.findall(r"url\(#([^)]*)\)", out.read_text())) <= ids.keys()
+    assert set(re.findall(r"url\(#([^)]*)\)", written.read_text())) <= ids.keys()
 
 
-def test_nothing_is_asked_of_a_network(study: Path) -> None:
-    text = page.render(load.runs(study), [study], study.parent, 2000.0)
+def test_nothing_is_asked_of_a_network(written: Path) -> None:
+    text = written.read_text()
     # Names of vocabularies are no addresses of anything.
     assert set(re.findall(r"\w+://[^\"\s]*", text)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert "default-src 'none'" in text
 
 
-def test_the_same_records_give_the_same_page(study: Path) -> None:
-    runs = load.runs(study)
-    one, two = (page.render(runs, [study], study.parent, now) for now in (2000.0, 9e9))
-    assert one == two
+def test_the_same_records_give_the_same_page(written: Path) -> None:
+    study = written.parents[2] / "results"
+    assert page.render(load.runs(study), [study], written.parent, 9e9) == written.read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_runs_leave_is_text_and_no_markup(study: Path) -> None:
     write_status(study, "default/<i>x</i>", "failed", message="<script>alert(1)</script> & 'more'")
     text = page.render(load.runs(study), [study], study.parent, 2000.0)
@@ -181,6 +203,7 @@ def test_what_runs_leave_is_text_and_no_markup(study: Path) -> None:
     assert "<i>x" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failures_alike_are_told_once(results: Path) -> None:
     for seed in range(25):
         write_status(results, f"default/resnet56-cifar10-set-s0.9-seed{50 + seed}-1", "diverged", message="not finite")
@@ -189,8 +212,7 @@ def test_failures_alike_are_told_once(results: Path) -> None:
     assert "and 5 more, in the table of runs" in found.text
 
 
-def test_configuration_is_parted_into_what_differs_what_comes_along_and_what_is_shared(study: Path) -> None:
-    found = made(study)
+def test_configuration_is_parted_into_what_differs_what_comes_along_and_what_is_shared(found: Document) -> None:
     differs = {row[0]: row[1] for row in found.tables["Table: Settings that differ"][1:]}
     along = {row[0]: row[1] for row in found.tables["Table: Settings that come with choices"][1:]}
     assert list(differs)[:3] == ["method", "sparsity", "seed"]
@@ -203,6 +225,7 @@ def test_configuration_is_parted_into_what_differs_what_comes_along_and_what_is_
     assert "epochs=30" in found.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_environment_counts_runs(results: Path) -> None:
     record = record_of("set", 0.9, 9, 90.0)
     record["env"] |= {"torch": "2.15.0", "device": "NVIDIA H100"}
@@ -231,6 +254,7 @@ def test_the_question_is_made_of_what_varies(tmp_path: Path, runs: list[tuple[st
     assert settings.question(load.runs(tmp_path)).replace("\N{NO-BREAK SPACE}", " ") == asked
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_conditions_hold_for_planned_runs(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     for condition, rows in (("where=method:rigl", 10), ("where=method:set", 9)):
@@ -273,6 +297,7 @@ def test_a_figure_takes_its_colors_from_the_page(sweep: list[load.Run]) -> None:
 
 def test_a_figure_of_many_points_is_pixels(sweep: list[load.Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "POINTS", 200)
+    monkeypatch.setattr(figure, "PRESETS", {name: figure.PRESETS[name] for name in ("curves", "sparsity")})
     curves = {drawn.name: drawn for drawn in drawing.drawings(sweep)[0]}
     assert curves["curves"].html.startswith("<img ")
     assert curves["sparsity"].html.startswith("<svg ")
@@ -294,6 +319,7 @@ def test_command_line(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "page.pdf must end in .html" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_that_cannot_be_written_is_one_sentence(study: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_fixture import write_status, write_sweep
+from report_fixture import write_results, write_status, write_sweep
 
 from dstrun.report import load, page
 from dstrun.report.page.drawing import contrast
@@ -38,27 +38,29 @@ def browser(chromium: str) -> Iterator[Any]:
         started.close()
 
 
-@pytest.fixture
-def written(results: Path, tmp_path: Path) -> Path:
-    """Write the page of a sweep of which a run failed with a long line, one was lost and one waits."""
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Write pages of a sweep of which a run failed with a long line, one was lost and one waits, by the rows shown."""
+    folder = tmp_path_factory.mktemp("pages")
+    results = write_results(folder / "results")
     failed = results / "default" / "resnet56-cifar10-gse-s0.98-seed2-77aa01"
     (failed / "error.txt").write_text("Traceback\n" + "torch.OutOfMemoryError: tried to allocate 2.00 GiB " * 10)
     write_status(results, "default/resnet56-cifar10-set-s0.9-seed7-77aa02", "running", heartbeat=1.0)
     write_sweep(results / "default", {failed.name: None, "resnet56-cifar10-set-s0.9-seed8-77aa03": "1_2"})
-    return write(results, tmp_path / "report.html")
-
-
-def write(results: Path, out: Path) -> Path:
-    page.write(load.runs(results), [results], out, 2000.0)
-    return out
+    written = {shown: folder / f"{shown}.html" for shown in (page.SHOWN, 10)}
+    for shown, out in written.items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(page, "SHOWN", shown)
+            page.write(load.runs(results), [results], out, 2000.0)
+    return written
 
 
 @pytest.fixture
-def show(browser: Any, written: Path) -> Iterator[Open]:
-    """Open the page in a window of its own; what the browser complains of fails the test, as does a request."""
+def show(browser: Any, pages: dict[int, Path]) -> Iterator[Open]:
+    """Open a page in a window of its own; what the browser complains of fails the test, as does a request."""
     contexts, complaints = [], []
 
-    def show(width: int = 1280, scheme: str = "light", **more: Any) -> Any:
+    def show(width: int = 1280, scheme: str = "light", rows: int = page.SHOWN, **more: Any) -> Any:
         contexts.append(
             browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True, **more)
         )
@@ -67,13 +69,13 @@ def show(browser: Any, written: Path) -> Iterator[Open]:
         opened.on("console", lambda message: complaints.append(message.text))
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on("request", lambda request: complaints.append(request.url))
-        opened.goto(written.as_uri())
+        opened.goto(pages[rows].as_uri())
         return opened
 
     yield show
     for context in contexts:
         context.close()
-    assert set(complaints) <= {written.as_uri(), "data:,"}
+    assert set(complaints) <= {*(written.as_uri() for written in pages.values()), "data:,"}
 
 
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
@@ -206,12 +208,8 @@ def test_the_first_key_skips_to_the_results(show: Open) -> None:
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-def test_long_tables_are_shown_in_part_and_read_whole_without_scripts(
-    show: Open, written: Path, results: Path, monkeypatch: pytest.MonkeyPatch, scripts: bool
-) -> None:
-    monkeypatch.setattr(page, "SHOWN", 10)
-    write(results, written)
-    opened = show(java_script_enabled=scripts)
+def test_long_tables_are_shown_in_part_and_read_whole_without_scripts(show: Open, scripts: bool) -> None:
+    opened = show(rows=10, java_script_enabled=scripts)
     shown = opened.locator(f"{ROWS}:visible")
     assert opened.get_by_role("search").is_visible() == scripts
     assert opened.locator("thead button").count() == (10 if scripts else 0)

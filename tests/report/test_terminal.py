@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from dstrun.report.format import Column, Mean
-from dstrun.report.terminal import Block, draw, fitting, show, text, texts, wrapped
+from dstrun.report.terminal import Block, draw, fitting, hanging, show, text, texts
+from dstrun.system.wording import wrapped
 
 COLUMNS = [
     Column("method", head=True), Column("paper"), Column("flops", "FLOPs to train", "flops"),
@@ -76,6 +77,8 @@ def test_piped_it_is_markdown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_text_goes_on_below_its_beginning() -> None:
-    assert wrapped("state   interrupted at once", 20) == "state   interrupted\n        at once"
-    assert wrapped("- one two three", 10) == "- one two\n  three"
-    assert wrapped("    one two three", 12) == "    one two\n    three"
+    assert wrapped("state   interrupted at once", 20, hanging) == "state   interrupted\n        at once"
+    assert wrapped("- one two three", 10, hanging) == "- one two\n  three"
+    assert wrapped("    one two three", 12, hanging) == "    one two\n    three"
+    # A path is not broken, and begins where most of it is seen.
+    assert wrapped("folder        results/default/mlp", 20, hanging) == "folder\n  results/default/mlp"

@@ -63,18 +63,21 @@ def test_all_fits_on_a_wide_terminal(tmp_path: Path) -> None:
 
 def test_eighty_columns_shorten_names_by_what_all_share_and_drop_columns(tmp_path: Path) -> None:
     rows = many(tmp_path, running=1, failed=1, done=1)
+    beginning = rows[0]["run"].partition("seed")[0]
     assert frame(rows, 80) == [
-        "3 runs: 1 done, 1 running, 1 failed; 1m 20s left",
+        "3 runs: 1 done, 1 running, 1 failed; 1m 20s left; names without",
+        beginning,
         "run             state    epoch    top1     ETA  per epoch     peak  host   job",
         "seed1-3f9c2a1b  running   3/10  50.10%  1m 20s     12.0 s  64.0 MB  node7  12_3",
         "seed2-3f9c2a1b  failed    3/10  50.10%       -     12.0 s  64.0 MB  node7  12_3",
         "  out of memory",
         "seed3-3f9c2a1b  done     30/30  87.50%       -     31.7 s  63.1 MB  node1  -",
     ]
-    assert frame(rows, 60)[1:3] == [
+    assert frame(rows, 60)[2:4] == [
         "run             state    epoch    top1     ETA  per epoch",
         "seed1-3f9c2a1b  running   3/10  50.10%  1m 20s     12.0 s",
     ]
+    assert frame(rows, 60, 6)[0] == "3 runs: 1 done, 1 running, 1 failed; 1m 20s left"  # no room for the beginning
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 8), (40, 10), (20, 12), (200, 60)])

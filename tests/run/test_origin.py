@@ -13,6 +13,8 @@ from dstrun.run.assemble import assemble
 from dstrun.run.lifecycle import run
 from dstrun.system.trouble import ConfigError
 
+pytestmark = pytest.mark.usefixtures("outlined_once")
+
 COMMON = [*SMALL, "model=resnet20", "model.width=0.25", "epochs=1", "threads=1"]
 ERK = "allocation=erk"
 
@@ -58,20 +60,22 @@ def test_fewer_connections_are_the_largest_of_each_layer(trained, backend):
         training = begun(origin, "method=static", ERK, f"sparsity={sparsity}", f"backend={backend}")
         fresh = assemble(compose([*COMMON, "method=static", ERK, f"sparsity={sparsity}"]), torch.device("cpu"))
         assert [layer.count for layer in training.layers] == [layer.count for layer in fresh.layers]
+        kept = left(origin)["model"]
         for layer in training.layers:
-            weight = left(origin)["model"][f"{layer.name}.weight"].flatten()
+            weight = kept[f"{layer.name}.weight"].flatten()
             assert torch.equal(layer.values(), weight[layer.topology.positions])
             dropped = weight.abs().index_fill(0, layer.topology.positions, 0)
             assert dropped.max() <= layer.values().abs().min()
 
 
 def test_all_connections_are_those_of_the_run_and_zeros(trained):
+    kept = left(trained[1])["model"]
     for method in ("dense", "gmp", "topkast"):
         words = ["sparsity=0"] if method == "dense" else [ERK, "sparsity=0.9"]
         training = begun(trained[1], f"method={method}", *words)
         for name, layer in ((n, m) for n, m in training.model.named_modules() if isinstance(m, torch.nn.Conv2d)):
             stored = layer.parametrizations.weight.original if method == "topkast" else layer.weight
-            assert torch.equal(stored, left(trained[1])["model"][f"{name}.weight"])
+            assert torch.equal(stored, kept[f"{name}.weight"])
 
 
 def test_training_goes_on_where_the_run_was(trained):

@@ -12,6 +12,8 @@ from dstrun.run.lifecycle import assemble
 from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
+pytestmark = pytest.mark.usefixtures("outlined_once")
+
 EVERY = "schedule.interval_steps=2"
 CPU = torch.device("cpu")
 FEW = ["dataset=digits", "model=resnet20", "model.width=0.5", "batch_size=64", "epochs=1"]

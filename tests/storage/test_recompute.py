@@ -11,6 +11,8 @@ from dstrun.run.assemble import assemble
 from dstrun.storage.recompute import Chain, Recompute, checkpoint
 from dstrun.system.trouble import ConfigError
 
+pytestmark = pytest.mark.usefixtures("outlined_once")
+
 COMMON = ["dataset=digits", "wandb=disabled", "threads=1", "epochs=1", "batch_size=16", "optimizer.lr=0.05"]
 OFTEN = ["schedule.interval_steps=2", "schedule.begin=0"]
 RESNET = ["model=resnet20", "model.width=0.25"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 from numba.core import caching, config
 
@@ -97,7 +97,7 @@ def test_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_pool_has_the_threads_of_the_run() -> None:
+def test_pool_has_the_threads_of_the_run(tmp_path: Path) -> None:
     """Threads beyond them would be woken for every call, and spin."""
     code = (
         "import torch; torch.set_num_threads(1)\n"
@@ -106,5 +106,6 @@ def test_pool_has_the_threads_of_the_run() -> None:
         "assert threads() == 1\n"
         "print(parallel.NUM_THREADS)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (tmp_path / "pool.py").write_text(code)
+    said = fork_server.run([sys.executable, str(tmp_path / "pool.py")], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "1"

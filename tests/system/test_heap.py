@@ -1,8 +1,9 @@
 """What is freed stays with the process, where the C library can be told so."""
 
-import subprocess
 import sys
+from pathlib import Path
 
+import fork_server
 import pytest
 
 PROGRAM = """
@@ -24,7 +25,9 @@ print(before, faults())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
-def test_large_tensors_are_not_paged_in_again() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+def test_large_tensors_are_not_paged_in_again(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    done = fork_server.run(command, capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert after < before / 10

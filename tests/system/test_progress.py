@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from dstrun.system import progress
-from dstrun.system.progress import Progress, doing, tell
-from dstrun.system.safe import Stderr
+from dstrun.system.progress import Progress, doing, say
+from dstrun.system.safe import Stderr, Visible
 
 ROW = {
     "train_loss": 2.3026,
@@ -189,5 +189,7 @@ def test_a_terminal_breaks_lines_between_words(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("COLUMNS", "40")
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    tell("  5,020 of 50,200 connections active, layers 7.66% to 63.20%")
+    say("  5,020 of 50,200 connections active, layers 7.66% to 63.20%")
     assert terminal.getvalue() == "  5,020 of 50,200 connections active,\n    layers 7.66% to 63.20%\n"
+    logged = logging.LogRecord("dstrun", logging.WARNING, "", 0, "no update fits into so few steps", (), None)
+    assert Visible("%(levelname)s: %(message)s").format(logged) == "WARNING: no update fits into so few\n  steps"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 
 from dstrun.torture.certificate import Certificate, certify
@@ -23,7 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("torture")
     one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
     command = [sys.executable, str(Path(__file__).with_name("planted.py")), str(folder)]
-    done = subprocess.run(command, env={**os.environ, **one}, capture_output=True, text=True)
+    done = fork_server.run(command, env={**os.environ, **one}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [p.name for p in folder.iterdir() if p.name.startswith("torture-")] == []
     return json.loads(done.stdout.splitlines()[-1])

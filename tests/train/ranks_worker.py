@@ -31,7 +31,7 @@ GROWTH = {
 }
 UPDATES = "schedule.updates=6"
 MLP = ["model=mlp", "model.width=0.3", "dataset.limit=768"]
-RESNET = ["model=resnet20", "model.width=0.25", "dataset.limit=384", "schedule.updates=3"]
+RESNET = ["model=resnet20", "model.width=0.25", "dataset.limit=288", "schedule.updates=3"]
 MORE = {
     "fresh": ["method=gse", "subset=graest", "method.batch=fresh", "method.samples_per_class=3", UPDATES],
     "global": ["method=gse", "subset=grabo", "scope=global", "backend=sparse", UPDATES],

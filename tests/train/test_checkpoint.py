@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import fork_server
 import pytest
 import torch
 from small_run import SMALL
@@ -169,18 +169,26 @@ def test_a_full_disk_costs_a_warning(
     assert "cannot be written (No space left on device): the one before is kept" in caplog.text
 
 
+LIMITED = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+runpy.run_module("dstrun", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_a_run_without_room_for_its_weights_is_not_done_until_there_is(tmp_path: Path) -> None:
     """No file may grow above 100 kB here; a checkpoint is larger, all else is not."""
-    words = " ".join([*SMALL, "checkpoint.every_minutes=0.001", "threads=1", f"results={tmp_path}"])
-    command = f"{sys.executable} -m dstrun {words}"
-    done = subprocess.run(["bash", "-c", f"ulimit -f 100; exec {command}"], capture_output=True, text=True)
+    script, words = tmp_path / "limited.py", [*SMALL, "checkpoint.every_minutes=0.001", "threads=1"]
+    script.write_text(LIMITED)
+    done = fork_server.run([sys.executable, str(script), *words, f"results={tmp_path}"], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "the last checkpoint cannot be written (File too large)" in done.stderr
     (folder,) = (tmp_path / "default").iterdir()
     assert not (folder / "record.json").exists()
     assert not list(folder.glob("*checkpoint*"))
     assert not list(folder.glob(".*checkpoint*"))
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    command = [sys.executable, "-m", "dstrun", *words, f"results={tmp_path}"]
+    done = fork_server.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (folder / "record.json").exists()
     assert (folder / "checkpoint.pt").exists()

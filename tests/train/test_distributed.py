@@ -108,8 +108,8 @@ RUN = [*ranks_worker.COMMON, "model=mlp", "method=rigl", "epochs=40", "checkpoin
 def test_torchrun_stops_and_a_single_process_continues(dstrun, tmp_path: Path) -> None:
     """Asked to stop, two processes save; one ends the run, close to where two would have."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dstrun"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launched = subprocess.Popen(
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", fork_server.CLIENT: str(fork_server.client(tmp_path))}
+    launched = fork_server.Process(
         [*torchrun, *RUN, "distributed=ddp"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     )
     while not list(tmp_path.glob("results/default/*/checkpoint.pt")):

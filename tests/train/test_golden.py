@@ -17,6 +17,8 @@ from dstrun.cli.help import options
 from dstrun.config.composition import compose
 from dstrun.run.assemble import assemble
 
+pytestmark = pytest.mark.usefixtures("outlined_once")
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 STEPS = 30
 COMMON = ["dataset=digits", "model=resnet20", "model.width=0.5", "epochs=3", "optimizer.lr=0.05", "threads=1"]

@@ -14,7 +14,9 @@ from dstrun.run.assemble import assemble
 from dstrun.train import graph, training
 from dstrun.train.device import make_deterministic
 
-WORDS = ["dataset=digits", "model=resnet20", "model.width=0.5", "epochs=3", "threads=1"]
+pytestmark = pytest.mark.usefixtures("outlined_once")
+
+WORDS = ["dataset=digits", "model=resnet20", "model.width=0.25", "epochs=1", "batch_size=32", "threads=1"]
 UPDATING = ("schedule.interval_steps=5", "schedule.begin=0")
 PLAIN = {name: UPDATING for name in ("gse", "rigl", "set", "mest", "gmp")} | {"static": (), "dense": (), "snip": ()}
 """Methods whose ordinary steps are all alike."""

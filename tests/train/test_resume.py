@@ -20,13 +20,13 @@ METHODS = {
     "gse": ["model=mlp", "epochs=60", "method=gse", "subset=graest"],
     "rigl": ["model=mlp", "epochs=60", "method=rigl", "scope=global"],
     "set": ["model=resnet20", "epochs=10", "method=set", "optimizer=adamw"],
-    "fresh": ["model=resnet20", "model.width=0.5", "epochs=8", "method=gse", "method.batch=fresh", "precision=bf16"],
+    "fresh": ["model=resnet20", "model.width=0.5", "epochs=5", "method=gse", "method.batch=fresh", "precision=bf16"],
     "sparse": ["model=resnet20", "epochs=10", "method=gse", "subset=grabo", "scope=global", "backend=sparse"],
     "frugal": ["model=resnet20", "epochs=4", "method=gse", "subset=grabo", "scope=global", "backend=sparse"],
     "dense": ["model=mlp", "epochs=60", "method=dense", "sparsity=0"],
     "static": ["model=mlp", "epochs=60", "method=static", "dataset.validation=200"],
 }
-METHODS["frugal"] += ["model.width=0.5", "dataset.limit=640", "microbatch=32", "checkpointing=block"]
+METHODS["frugal"] += ["model.width=0.5", "dataset.limit=320", "batch_size=64", "microbatch=32", "checkpointing=block"]
 METHODS["frugal"] += ["activations=int8", "weights=bf16", "state=int8"]
 SLOW = [m if m in ("fresh", "frugal") else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
 """Small networks are killed at every kind of moment in ``tests/torture``."""
@@ -123,7 +123,7 @@ def test_killed_while_training(method: str, whole, tmp_path: Path) -> None:
     """Killed with SIGKILL at a random moment after its first checkpoint and once more later, then left to end."""
     moments = random.Random(method)
     for _ in range(2):
-        kill_while_training(tmp_path, METHODS[method], moments.uniform(0, 0.6), after_checkpoint=True)
+        kill_while_training(tmp_path, METHODS[method], moments.uniform(0, 0.3), after_checkpoint=True)
     process = start(tmp_path, METHODS[method])
     output, _ = process.communicate()
     assert process.returncode == 0, output

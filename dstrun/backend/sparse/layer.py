@@ -317,7 +317,7 @@ def sparsify(
 
 
 def keep_layout(model: nn.Module) -> None:
-    """Let modules between sparse layers work on batch-innermost memory; parameters, buffers and state stay theirs."""
+    """Run modules between sparse layers on batch-innermost memory; they keep their parameters, buffers and state."""
     kinds: dict[type[nn.Module], type[nn.Module]] = {
         nn.BatchNorm2d: BatchNorm2d,
         nn.MaxPool2d: MaxPool2d,

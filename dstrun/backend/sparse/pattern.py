@@ -104,7 +104,7 @@ class Pattern(nn.Module):
         extra: Any,
         errors: Any,
     ) -> None:
-        """Take positions of another count, but none that this layer does not have: kernels would read past the end."""
+        """Accept any number of positions, but only those of this layer: kernels would read past its end."""
         rows, inputs = state_dict.get(f"{prefix}rows"), state_dict.get(f"{prefix}inputs")
         if rows is not None and inputs is not None:
             if not self._fits(rows, inputs):

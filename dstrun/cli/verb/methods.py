@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dstrun.cli.words import parser
+from dstrun.system.progress import doing
 
 HELP = {10: ("methods", "every method: paper, cost and start")}
 
@@ -17,6 +18,7 @@ def main(words: list[str]) -> int:
     from dstrun.report.terminal import Block, on_terminal, show
 
     piped = arguments.format == "md" or (arguments.format is None and not on_terminal())
-    table = Block(methods.rows(methods.FITS if piped else None), methods.COLUMNS)
-    show([table, "\n".join(f"- {line}" for line in methods.LEGEND)], arguments.format)
+    with doing("reading the recipes of all methods"):
+        rows = methods.rows(methods.FITS if piped else None)
+    show([Block(rows, methods.COLUMNS), "\n".join(f"- {line}" for line in methods.legend(rows))], arguments.format)
     return 0

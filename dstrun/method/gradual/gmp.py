@@ -43,7 +43,8 @@ class GMP(Method):
         before, active = 0, list(sizes)
         for step in update_steps(schedule, total):
             yield step - before, ProductCounts.of(active)
-            before, active = step, [remaining(n, c, schedule, step, total) for n, c in zip(sizes, counts, strict=True)]
+            share = _above(schedule, step, total)
+            before, active = step, [_kept(n, c, share) for n, c in zip(sizes, counts, strict=True)]
         yield total - before, ProductCounts.of(active)
 
 
@@ -55,9 +56,16 @@ def update_steps(schedule: Any, total: int) -> list[int]:
 
 def remaining(size: int, target: int, schedule: Any, step: int, total: int) -> int:
     """Count the connections left of ``size`` at a step on the way to ``target``, which is met at t_end."""
-    if step >= schedule.last(total):
-        return target
-    return target + round((size - target) * min(1.0, schedule.fraction_at(step, total)))
+    return _kept(size, target, _above(schedule, step, total))
+
+
+def _above(schedule: Any, step: int, total: int) -> float:
+    """Return the share of what is to be pruned that is left after a step: none at t_end."""
+    return 0.0 if step >= schedule.last(total) else min(1.0, schedule.fraction_at(step, total))
+
+
+def _kept(size: int, target: int, share: float) -> int:
+    return target + round((size - target) * share)
 
 
 class Thinning(Procedure):

@@ -18,7 +18,7 @@ Kind = TypeVar("Kind", bound="nn.Module")
 
 
 def attach(model: nn.Module, layers: Iterable[Any], make: Callable[[Tensor], nn.Module]) -> None:
-    """Let every layer compute its weights by a module made from the stored weight; after powerprop's.
+    """Parametrize the weight of every layer with a module made from the stored weight, after powerprop's.
 
     What shares a layer's weight shares the module.
     """
@@ -65,7 +65,7 @@ def nonzero(layers: Iterable[DenseLayer]) -> list[int]:
 
 
 def settle(layers: Sequence[DenseLayer], active: Sequence[Tensor], strict: bool) -> list[LayerUpdate]:
-    """Make what is active the topology: all other weights are pruned, in store and optimizer too.
+    """Set the topology to the active weights, and prune all others in storage and optimizer.
 
     Args:
         layers: whose other connections are no longer needed.

@@ -34,7 +34,7 @@ class Selected(nn.Module):
         return _Select.apply(w, self.active, self.reached, self.alpha)  # type: ignore[return-value]
 
     def choose(self, layer: DenseLayer, active: int, reached: int | None = None) -> None:
-        """Take as A the ``active`` weights of largest magnitude, and as B the ``reached`` (all if ``None``)."""
+        """Set A to the ``active`` weights of largest magnitude, and B to the ``reached`` ones (all if ``None``)."""
         order = highest(layer.weight.detach().abs().flatten(), active if reached is None else reached)
         self.active.zero_().view(-1).index_fill_(0, order[:active], True)
         layer.ever |= self.active

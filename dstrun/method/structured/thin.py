@@ -38,7 +38,7 @@ class Thin(Method):
     exact: ClassVar[bool] = False
 
     def allocates(self, scope: str) -> bool:
-        """Take no allocation: the width sets the layers' counts."""
+        """Return no allocation: the width sets the layers' counts."""
         return False
 
     def network(self, option: Any, build: Callable[[Model], nn.Module], budget: int) -> Model:

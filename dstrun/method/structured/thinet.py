@@ -54,7 +54,7 @@ class ThiNet(Method):
     exact: ClassVar[bool] = False
 
     def allocates(self, scope: str) -> bool:
-        """Take no allocation: the share of channels sets the layers' counts."""
+        """Return no allocation: the share of channels sets the layers' counts."""
         return False
 
     def counts(self, model: nn.Module, budget: int) -> list[int]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUFFIXES = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 COLUMN_INCHES, PAGE_INCHES = 3.3, 6.8
 MOST_INCHES = 100
+MOST_LAYOUTS = 3
 LETTERS_PER_INCH = 15
 """Of a title or a legend, at least; longer ones are folded."""
 UNMET = "sparsity differs from the target (in brackets)"
@@ -47,9 +48,11 @@ def written(draw: Callable[[], Figure | None], *out: Path) -> Figure | None:
             allowed = ", ".join(SUFFIXES)
             raise ConfigError(f"--out {file} must end in one of {allowed}{nearest(file.suffix, SUFFIXES)}")
     with sheet():
-        figure = drawn(draw)
+        figure = draw()
         if figure is None:
             return None
+        plain_numbers(figure)
+        arrange(figure)
         for file in out:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +75,21 @@ def drawn(draw: Callable[[], Figure | None]) -> Figure | None:
         return figure
 
 
+def arrange(figure: Figure) -> None:
+    """Lay a figure out and keep it so, for all files alike; without this, each file takes a layout of its own.
+
+    Labels move with the panels, so one layout does not always keep them inside.
+    """
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    for _ in range(MOST_LAYOUTS):
+        engine.execute(figure)
+        box = figure.get_tightbbox()
+        if min(box.x0, box.y0, figure.get_figwidth() - box.x1, figure.get_figheight() - box.y1) > -0.01:
+            break
+    figure.set_layout_engine(None)
+
+
 def plain_numbers(figure: Figure) -> None:
     """Write the numbers of logarithmic axes without mathematics, which is not read (``sheet``)."""
     from matplotlib.ticker import FuncFormatter, LogFormatter
@@ -79,7 +97,7 @@ def plain_numbers(figure: Figure) -> None:
     for panel in figure.axes:
         for axis in (panel.xaxis, panel.yaxis):
             if isinstance(axis.get_major_formatter(), LogFormatter):
-                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e6 else human(value)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else human(value)))
 
 
 @contextmanager

@@ -14,7 +14,8 @@ SIZE = 6.5
 """Points."""
 GAP = 1.25 * SIZE
 AROUND = (
-    (5, 0, "left", "center"), (-5, 0, "right", "center"), (0, 6, "center", "bottom"), (0, -6, "center", "top"),
+    (5, 0, "left", "center"), (10, 0, "left", "center"), (-5, 0, "right", "center"),
+    (0, 6, "center", "bottom"), (0, -6, "center", "top"),
     (5, 6, "left", "bottom"), (5, -6, "left", "top"), (-5, 6, "right", "bottom"), (-5, -6, "right", "top"),
     (9, 11, "left", "bottom"), (9, -11, "left", "top"), (-9, 11, "right", "bottom"), (-9, -11, "right", "top"),
     (0, 17, "center", "bottom"), (0, -17, "center", "top"), (12, 24, "left", "bottom"), (12, -24, "left", "top"),
@@ -24,6 +25,7 @@ AROUND = (
 """Where a label may stand beside its point: moved by so many points, and how it is aligned there."""
 HEAP, NEAR = 4, (0.12, 0.14)
 """So many rows within such a part of a panel are a heap."""
+FRAME = "#808080"
 SIZES = ((0.42, 0.4), (0.36, 0.34), (0.3, 0.3), (0.25, 0.26))
 """Of an inset, in parts of a panel."""
 Point = tuple[float, float, str, Any]
@@ -32,7 +34,7 @@ Point = tuple[float, float, str, Any]
 
 def ends(axis: Axes, points: Sequence[Point]) -> None:
     """Write names to the right of the ends of lines, parted so that none covers another."""
-    axis.figure.draw_without_rendering()  # type: ignore[union-attr]
+    axis.figure.get_layout_engine().execute(axis.figure)  # type: ignore[union-attr]
     dots = axis.figure.dpi / 72  # type: ignore[union-attr]
     box = axis.get_window_extent()
     right = box.x1
@@ -65,11 +67,11 @@ def beside(axis: Axes, points: Sequence[Point], others: Sequence[tuple[float, fl
     from matplotlib.text import Text
 
     figure = axis.figure
-    figure.draw_without_rendering()  # type: ignore[union-attr]
+    figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
     dots, frame = figure.dpi / 72, axis.get_window_extent()  # type: ignore[union-attr]
     renderer = figure.canvas.get_renderer()  # type: ignore[union-attr]
     marks = [axis.transData.transform(point) for point in (*others, *((x, y) for x, y, *_ in points))]
-    lines = [_dense(axis.transData.transform(line.get_xydata())) for line in axis.lines]
+    lines = [_dense(line.get_transform().transform(line.get_xydata())) for line in axis.lines]
     bars: list[Any] = list(axis.collections)  # of errors
     lines += [_dense(axis.transData.transform(part)) for bar in bars for part in bar.get_segments()]
     drawn = [point for line in lines for point in line]
@@ -89,7 +91,7 @@ def beside(axis: Axes, points: Sequence[Point], others: Sequence[tuple[float, fl
             over = sum(_shared(edges, box) for box in written) / (size.width * size.height)
             hit = sum(_within(mark, edges, 2 * dots) for mark in marks if tuple(mark) != tuple(at))
             out = edges[0] < frame.x0 or edges[2] > frame.x1 + 40 * dots or edges[1] < frame.y0 or edges[3] > frame.y1
-            crossed = min(sum(_within(point, edges, 0) for point in drawn), 5)
+            crossed = min(sum(_within(point, edges, 1.5 * dots) for point in drawn), 5)
             price = 40 * over + 4 * hit + 8 * out + crossed + 0.1 * cost
             if price < least:
                 best, least = (right, up, ha, va, edges), price
@@ -136,7 +138,10 @@ def zoom(axis: Axes, points: Sequence[tuple[float, float]], redraw: Callable[[Ax
     inset.tick_params(labelsize=5.5, length=1.5, pad=1)
     inset.locator_params(axis="y", nbins=4)
     inset.tick_params(axis="x", which="both", labelbottom=False, bottom=False)
-    axis.indicate_inset_zoom(inset, edgecolor="#808080", linewidth=0.5, alpha=1)
+    # Lines from the part to the inset would cross the data; there is one of each, and both have the same frame.
+    axis.indicate_inset((left, bottom, right - left, top - bottom), edgecolor=FRAME, linewidth=0.5, alpha=1)
+    for spine in inset.spines.values():
+        spine.set(visible=True, edgecolor=FRAME, linewidth=0.5)
 
 
 def _dense(line: Any) -> Any:

@@ -38,7 +38,8 @@ def points(axis: Axes, row: Row, found: Sequence[tuple[float, Sequence[float]]],
         if len(values) > 1:
             singles(axis, x, values, look["color"])
     xs, means = [x for x, _ in found], [fmean(values) for _, values in found]
-    axis.errorbar(xs, means, [deviation(values) for _, values in found], elinewidth=0.8, **look)
+    errors = [deviation(values) for _, values in found] if any(len(values) > 1 for _, values in found) else None
+    axis.errorbar(xs, means, errors, elinewidth=0.8, **look)
 
 
 def singles(axis: Axes, x: float, values: Sequence[float], color: Any) -> None:

@@ -95,7 +95,7 @@ def in_order(rows: Iterable[Row]) -> list[str]:
             row.variant = variants[row.label] = variants.get(row.label, -1) + 1
         row.variant = found[row.name].variant
     if len(found) > MOST:
-        raise ConfigError(_too_many(list(found.values())))
+        raise ConfigError(too_many(list(found.values())))
     dress(rows)
     return list(found)
 
@@ -108,7 +108,7 @@ def dress(rows: Iterable[Row]) -> None:
         row.look = chosen[row.label, row.variant]
 
 
-def _too_many(rows: Sequence[Row]) -> str:
+def too_many(rows: Sequence[Row]) -> str:
     """Write which conditions would leave fewer of a figure's rows, as an error says it."""
     values: dict[str, dict[str, None]] = {}
     for row in rows:

@@ -25,7 +25,6 @@ from dstrun.system.trouble import ConfigError, why
 from dstrun.system.whole import write_atomic
 
 HERE = Path(__file__).parent
-TITLES = {"flops": "FLOPs"}
 COMPARED = "accuracy"
 """The kind of table that has published numbers, so that their footnotes are read once."""
 SHOWN = 500
@@ -142,7 +141,7 @@ def _tables(runs: Sequence[Run]) -> tuple[list[Preset], list[str]]:
         built = table.build(runs, name, table.Options(published=with_published))
         if built.cells:
             parts = [(title, html(rows, columns, title)) for title, rows, columns in built.parts]
-            found.append(Preset(TITLES.get(name, name.capitalize()), parts, built.notes))
+            found.append(Preset(drawing.titled(name), parts, built.notes))
     common = [note for note in (found[0].notes if len(found) > 1 else ()) if all(note in one.notes for one in found)]
     for preset in found:
         preset.notes = [note for note in preset.notes if note not in common]

@@ -50,7 +50,7 @@ class Drawing:
 def drawings(runs: Sequence[Run]) -> tuple[list[Drawing], list[str]]:
     """Draw every figure that has something to show, and say why one that would have too much is left out."""
     from dstrun.report.figure import PRESETS, caption, sheet
-    from dstrun.report.figure.canvas import plain_numbers
+    from dstrun.report.figure.canvas import arrange, plain_numbers
 
     drawn, left_out = [], []
     for number, (name, preset) in enumerate(PRESETS.items()):
@@ -62,13 +62,18 @@ def drawings(runs: Sequence[Run]) -> tuple[list[Drawing], list[str]]:
                 continue
             if figure is not None:
                 plain_numbers(figure)
+                arrange(figure)
                 drawn.append(place(name, caption(preset, figure).partition("\n")[0], figure, f"f{number}-"))
     return drawn, left_out
 
 
+TITLES = {"flops": "FLOPs"}
+"""Headings of tables and figures whose names are not written as other words are."""
+
+
 def titled(name: str) -> str:
     """Return the name of a kind of figure as a heading has it."""
-    return name.replace("_", " ").capitalize()
+    return TITLES.get(name) or name.replace("_", " ").capitalize()
 
 
 def place(name: str, caption: str, figure: Figure, prefix: str) -> Drawing:

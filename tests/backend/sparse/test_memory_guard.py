@@ -1,8 +1,8 @@
 """Nothing of a sparse layer's dense size is ever made: no tensor on the way, and what stays is small."""
 
-import subprocess
 import sys
 
+import fork_server
 import pytest
 import torch
 from method_setting import setting
@@ -146,9 +146,10 @@ print(layer.count, high() - before)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("count", [1_000_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
-def test_a_layer_of_10_to_the_12_connections(count):
+def test_a_layer_of_10_to_the_12_connections(count, tmp_path):
     """120 bytes an active connection while it is drawn and sorted, and 100 MB for its inputs and outputs."""
-    done = subprocess.run([sys.executable, "-c", HUGE.format(count=count)], capture_output=True, text=True, check=True)
+    (tmp_path / "huge.py").write_text(HUGE.format(count=count))
+    done = fork_server.run([sys.executable, str(tmp_path / "huge.py")], capture_output=True, text=True, check=True)
     found, high = map(int, done.stdout.split())
     assert found == count
     assert high < 120 * count + 100e6

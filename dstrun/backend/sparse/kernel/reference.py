@@ -8,17 +8,21 @@ Shape letters: M connections, O outputs, C input channels, G groups, T taps, N s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import weakref
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from dstrun.backend.sparse.pattern import Pattern
 from dstrun.layer.geometry import ConvGeometry
 
 BLOCK = 1 << 22
 """Numbers gathered at once."""
+
+KEPT = 1 << 16
+"""Layers of up to so many connections are split once for each pattern; of larger ones the products take longer."""
 
 
 class _Part(NamedTuple):
@@ -31,6 +35,18 @@ class _Part(NamedTuple):
     columns: slice
     input_rows: slice
     input_columns: slice
+
+
+class _Splits(NamedTuple):
+    """How connections were split: whose rows those were, the versions of both tensors, and the parts by shapes."""
+
+    rows: weakref.ref[Tensor]
+    versions: tuple[int, int]
+    parts: dict[Any, list[_Part]]
+
+
+_SPLITS = WeakIdKeyDictionary()
+"""Splits of every pattern in use, by its inputs."""
 
 
 def forward(geometry: ConvGeometry, pattern: Pattern, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
@@ -73,8 +89,25 @@ def _sum_type(tensor: Tensor) -> torch.dtype:
 
 def _parts(
     geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x_shape: torch.Size, y_shape: torch.Size
-) -> Iterator[_Part]:
+) -> list[_Part]:
+    """Split connections by tap and into blocks; as before, where neither they nor the shapes have changed."""
+    if inputs.numel() > KEPT or rows.is_inference() or inputs.is_inference():  # those have no version
+        return _split(geometry, rows, inputs, x_shape, y_shape)
+    versions = rows._version, inputs._version
+    known = _SPLITS.get(inputs)
+    if known is None or known.rows() is not rows or known.versions != versions:
+        known = _SPLITS[inputs] = _Splits(weakref.ref(rows), versions, {})
+    key = geometry, x_shape[1:3], y_shape[1:], BLOCK
+    if key not in known.parts:
+        known.parts[key] = _split(geometry, rows, inputs, x_shape, y_shape)
+    return known.parts[key]
+
+
+def _split(
+    geometry: ConvGeometry, rows: Tensor, inputs: Tensor, x_shape: torch.Size, y_shape: torch.Size
+) -> list[_Part]:
     """Split connections by tap and into blocks; taps that see only padding are left out."""
+    found: list[_Part] = []
     out, channels, *kernel = geometry.shape
     taps = kernel[0] * kernel[1]
     output = torch.repeat_interleave(torch.arange(out, device=rows.device), rows.long().diff())
@@ -99,7 +132,8 @@ def _parts(
         numbers = (codes % taps == tap).nonzero().flatten()
         block = max(1, BLOCK // max(1, y_shape[1:].numel()))
         for part in numbers.split(block):
-            yield _Part(part, output[part], channel[part], seeing, seeing_columns, seen, seen_columns)
+            found.append(_Part(part, output[part], channel[part], seeing, seeing_columns, seen, seen_columns))
+    return found
 
 
 def _window(size: int, extent: int, stride: int, shift: int) -> tuple[slice, slice] | None:

@@ -9,9 +9,10 @@ from dstrun.report.compare import Row, unmet
 from dstrun.report.figure.canvas import finish, grid, title
 from dstrun.report.figure.marks import ERRORS, aside, points
 from dstrun.report.figure.preset import Preset
-from dstrun.report.figure.series import SPARSITY, Panel, but_growth, dress, panels, ticks
+from dstrun.report.figure.series import SPARSITY, Panel, but_growth, dress, panels, ticks, too_many
 from dstrun.report.load import Run, natural, number
-from dstrun.report.style import LINES, MARKERS, NEUTRAL
+from dstrun.report.style import LINES, MARKERS, MOST, NEUTRAL
+from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,8 @@ def draw(runs: Sequence[Run]) -> Figure | None:
 
     intervals = sorted({interval for lines in found.values() for interval, _, _ in lines}, key=natural)
     names = sorted({_name(*line[:2]) for lines in found.values() for line in lines}, key=natural)
+    if len(names) > MOST:
+        raise ConfigError(too_many([row for lines in found.values() for _, row, _ in lines]))
     figure, axes = grid(len(found), "training FLOPs saved (%)", rows=len(names))
     for axis, (panel, lines) in zip(axes, found.items(), strict=True):
         levels = sorted(set().union(*(saved for _, _, saved in lines)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dstrun.layer.backend import AUTO, is_dense
 from dstrun.report.figure.canvas import finish, grid, spread, title
 from dstrun.report.figure.labels import beside
-from dstrun.report.figure.marks import ERRORS, accuracies, points
+from dstrun.report.figure.marks import ERRORS, LONE, accuracies, points
 from dstrun.report.figure.preset import Preset
 from dstrun.report.figure.series import by_backend, in_order, seeds
 from dstrun.report.load import Run, number
@@ -24,6 +24,10 @@ CAPTION = (
     "stored (sparse); half-filled: chosen per layer (auto)."
 )
 
+SHAPES = ("o", "s", "^", "D", "v", "<", ">", "p", "h", "d", "8", "*")
+"""Marks that are seen to be hollow; a method has the same on every backend."""
+Fill = Literal["none", "left", "full"]
+
 
 def draw(runs: Sequence[Run]) -> Figure | None:
     """Draw a panel per model, dataset, device and precision; the backends of a method are rows of their own."""
@@ -33,13 +37,15 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     plain = {row.name: row.name.removesuffix(f", {backend}") for rows in panels.values() for backend, row in rows}
     names = in_order(row for rows in panels.values() for _, row in rows)
     figure, axes = grid(len(panels), "top-1 accuracy (%)", rows=len(names), columns=2, height=2.5)
-    fills: dict[str, Literal["none", "left", "full"]] = {}
+    shapes = _shapes([(plain[row.name], row.look.marker) for rows in panels.values() for _, row in rows])
+    fills: dict[str, Fill] = {}
     for axis, (text, rows) in zip(axes, panels.items(), strict=True):
         xs = []
         for backend, row in rows:
             at = [(_megabytes(row.cells[s]), accuracies(row.cells[s])) for s in sorted(row.cells)]
             xs += [x for x, _ in at]
-            points(axis, row, at, fillstyle=_fill(backend))
+            mark = shapes[plain[row.name]] if backend else ""
+            points(axis, row, at, fillstyle=_fill(backend), marker=mark or LONE)
             fills[backend or "dense"] = _fill(backend)
         spread(axis.xaxis, xs)
         title(axis, text, 2)
@@ -70,6 +76,15 @@ PRESET = Preset(draw, CAPTION, "finished run with measured memory", place=40)
 def _fill(backend: str) -> Literal["none", "left", "full"]:
     """Return how the marks of a backend are filled."""
     return "none" if is_dense(backend) else "left" if backend == AUTO else "full"
+
+
+def _shapes(rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Choose a mark for each method, its own where it is seen to be hollow and no other method has it."""
+    found: dict[str, str] = {}
+    for text, marker in rows:
+        free = [shape for shape in SHAPES if shape not in found.values()]
+        found.setdefault(text, marker if marker in free else next(iter(free), SHAPES[0]))
+    return found
 
 
 def _megabytes(cell: Sequence[Run]) -> float:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTION = (
-    f"Final top-1 accuracy by sparsity, {ERRORS}; the horizontal axis is logarithmic in density, 1 - sparsity; dense "
-    "training as a pale line with a band of its deviation. Runs without a target sparsity are on the right, "
-    "each labelled with the sparsity it reached, as is a point whose sparsity differs from its target."
+    f"Final top-1 accuracy by sparsity, {ERRORS}; the horizontal axis is logarithmic in density, 1 - sparsity, and "
+    "methods of one sparsity are side by side; dense training as a pale line with a band of its deviation. Runs "
+    "without a target sparsity are on the right, each labelled with the sparsity it reached, as is a point whose "
+    "sparsity differs from its target."
 )
 FACTOR = 2.0
 """Between two places along the axis, as far as rows are moved beside each other."""
@@ -55,7 +56,7 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         title(axis, titled(block))
         axis.set_xticks(at_density, ticks(levels))
         axis.minorticks_off()
-        axis.set_xlabel("sparsity (%), log scale of density")
+        axis.set_xlabel("sparsity (%), log scale of density" if len(levels) > 1 else "sparsity (%)")
         axis.grid(visible=False, axis="x")
     finish(figure, names, seeds(row for block in found for row in block.rows))
     return figure
