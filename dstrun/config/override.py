@@ -232,6 +232,4 @@ def check_deleted(overrides: Sequence[Override]) -> None:
     for place, gone in enumerate(overrides):
         for other in overrides[place + 1 :] if gone.is_delete() else ():
             if f"{other.key_or_group}.".startswith(f"{gone.key_or_group}."):
-                raise ConfigError(
-                    f"{gone.input_line} removes what {other.input_line} behind it needs: keep one of the two"
-                )
+                raise ConfigError(f"{gone.input_line} removes what {other.input_line} changes: keep one of the two")

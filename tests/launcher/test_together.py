@@ -49,7 +49,7 @@ def same(folder: Path, other: Path) -> None:
 
 def log(folder: Path) -> str:
     """Return a run's log without times and the place of its results."""
-    text = re.sub(r"\d+\.\d s\b", "TIME", (folder / "log.txt").read_text())
+    text = re.sub(r"\b\d+(\.\d+)? m?s\b", "TIME", (folder / "log.txt").read_text())
     text = re.sub(r"(?m)^( *\d+/\d+(?: +\S+){5}) .*", r"\1 TIMES", text)
     text = re.sub(r"(?m)^(  about .* to go: .*|.* \.\.\.)\n", "", text)
     return text.replace(f"{folder.parents[1].name}/", "")
