@@ -63,14 +63,15 @@ def read(file: Path) -> list[Row]:
     """
     try:
         with file.open(newline="") as lines:
-            rows = [{key: _value(key, text) for key, text in row.items()} for row in csv.DictReader(lines)]
+            rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {getattr(error, 'strerror', error)}") from error
-    except ValueError as error:
-        raise ConfigError(f"{file} is not a file of dstrun bench: {error}") from error
     if any(row.get("bench") not in FIGURES for row in rows):
-        raise ConfigError(f"{file} is not a file of dstrun bench")
-    return rows
+        raise ConfigError(f"{file} is not a file of dstrun bench: no column bench with one of {', '.join(FIGURES)}")
+    try:
+        return [{key: _value(key, text) for key, text in row.items()} for row in rows]
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged: {error}") from error
 
 
 def _value(key: str, text: str) -> Any:

@@ -30,7 +30,7 @@ COLUMNS = [
     Column("run", head=True),
     Column("state", head=True),
     Column("epoch", kind="progress", of="epochs"),
-    Column("top1", kind="percent", digits=2),
+    Column("top1", "top-1", kind="percent", digits=2),
     Column("eta_seconds", "ETA", kind="seconds"),
     Column("epoch_seconds", "epoch time", kind="seconds"),
     Column("peak_bytes", "peak memory", kind="bytes"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -129,14 +130,23 @@ def test_step_has_bars_for_steps_and_updates(tmp_path: Path) -> None:
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["Dense", "masked\nGSE", "sparse\nGSE"]
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "bench,median\nkernel,fast\n", "bench\npie\n"])
+REFUSED = {
+    "": "",
+    "a,b\n1,2\n": "is not a file of dstrun bench: no column bench",
+    "name,value\ncopy,4\n": "is not a file of dstrun bench: no column bench",
+    "bench\npie\n": "is not a file of dstrun bench: no column bench",
+    "bench,median\nkernel,fast\n": "is damaged: could not convert string to float: 'fast'",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
 def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "other.csv"
     file.write_text(text)
     if not text:
         assert bench.plot(bench.read(file), tmp_path / "no.png") is None
         return
-    with pytest.raises(ConfigError, match="is not a file of dstrun bench"):
+    with pytest.raises(ConfigError, match=re.escape(REFUSED[text])):
         bench.read(file)
 
 

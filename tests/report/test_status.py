@@ -48,7 +48,7 @@ def test_rows_tell_each_run_apart(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "default")
     assert render(rows[:4], status.COLUMNS, "md") == "\n".join(
         [
-            "| run | state   | epoch |   top1 |    ETA | epoch time | peak memory | host  | job  | message          |",
+            "| run | state   | epoch |  top-1 |    ETA | epoch time | peak memory | host  | job  | message          |",
             "| --- | ------- | ----: | -----: | -----: | ---------: | ----------: | ----- | ---- | ---------------- |",
             "| a   | done    | 30/30 | 90.10% |      - |     31.7 s |     60.1 MB | node1 | -    | -                |",
             "| b   | running |  3/10 | 50.10% | 1m 20s |     12.0 s |     64.0 MB | h     | 12_0 | -                |",

@@ -53,7 +53,7 @@ def test_all_fits_on_a_wide_terminal(tmp_path: Path) -> None:
     rows = many(tmp_path, running=1, failed=1, done=1)
     assert frame(rows, 140) == [
         "3 runs: 1 done, 1 running, 1 failed; 1m 20s left",
-        "run                                        state    epoch    top1     ETA  per epoch     peak  host   job",
+        "run                                        state    epoch   top-1     ETA  per epoch     peak  host   job",
         "resnet56-cifar10-gse-s0.98-seed1-3f9c2a1b  running   3/10  50.10%  1m 20s     12.0 s  64.0 MB  node7  12_3",
         "resnet56-cifar10-gse-s0.98-seed2-3f9c2a1b  failed    3/10  50.10%       -     12.0 s  64.0 MB  node7  12_3",
         "  out of memory",
@@ -67,14 +67,14 @@ def test_eighty_columns_shorten_names_by_what_all_share_and_drop_columns(tmp_pat
     assert frame(rows, 80) == [
         "3 runs: 1 done, 1 running, 1 failed; 1m 20s left; names without",
         beginning,
-        "run             state    epoch    top1     ETA  per epoch     peak  host   job",
+        "run             state    epoch   top-1     ETA  per epoch     peak  host   job",
         "seed1-3f9c2a1b  running   3/10  50.10%  1m 20s     12.0 s  64.0 MB  node7  12_3",
         "seed2-3f9c2a1b  failed    3/10  50.10%       -     12.0 s  64.0 MB  node7  12_3",
         "  out of memory",
         "seed3-3f9c2a1b  done     30/30  87.50%       -     31.7 s  63.1 MB  node1  -",
     ]
     assert frame(rows, 60)[2:4] == [
-        "run             state    epoch    top1     ETA  per epoch",
+        "run             state    epoch   top-1     ETA  per epoch",
         "seed1-3f9c2a1b  running   3/10  50.10%  1m 20s     12.0 s",
     ]
     assert frame(rows, 60, 6)[0] == "3 runs: 1 done, 1 running, 1 failed; 1m 20s left"  # no room for the beginning
@@ -112,7 +112,7 @@ def test_a_narrow_terminal_says_the_count_alone(tmp_path: Path) -> None:
 
 def test_a_terminal_of_no_use_breaks_nothing(tmp_path: Path) -> None:
     assert frame(many(tmp_path, failed=5), 3, 1)
-    assert frame([], 80, 24) == ["0 runs", "run  state  epoch  top1  ETA  per epoch  peak  host  job"]
+    assert frame([], 80, 24) == ["0 runs", "run  state  epoch  top-1  ETA  per epoch  peak  host  job"]
 
 
 def piped(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
