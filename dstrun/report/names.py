@@ -1,4 +1,4 @@
-"""What papers call things: the names of options in figures and LaTeX. Markdown, csv and json keep the keys."""
+"""What papers call things: the names of options in figures, LaTeX and the HTML report; other formats keep the keys."""
 
 from __future__ import annotations
 

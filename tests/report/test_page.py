@@ -112,17 +112,17 @@ def test_a_page_has_what_was_asked_what_came_and_what_failed(found: Document) ->
     assert "29 done 1 failed 1 queued" in found.text
     assert "Made from 29 records, the newest of 1970-01-01 00:16 UTC" in found.text
     assert "dstrun -m grow=gse sparsity=0.9,0.95 1970-01-01 00:15 UTC, not ended, slurm on login: 1" in found.text
-    accuracy = found.tables["Table: Accuracy: resnet56 on cifar10 (test)"]
+    accuracy = found.tables["Table: Accuracy: ResNet-56 on CIFAR-10 (test)"]
     assert accuracy[0] == ["", "", "90%", "95%", "98%"]
-    assert accuracy[1] == ["method", "dense", *["ours", "published"] * 3]
-    gse = next(row for row in accuracy if row[0] == "gse")
+    assert accuracy[1] == ["Method", "Dense", *["Ours", "Published"] * 3]
+    gse = next(row for row in accuracy if row[0] == "GSE")
     for text, begin in zip(gse[2::2], ("91.2 ± 0.2 (3", "90.0 ± 0.2 (3", "87.3 ± 0.2 (2 of 3"), strict=True):
         assert text.startswith(begin)
     assert [cell[:-2] for cell in gse[3::2]] == ["≠ 91.0", "≠ 89.8", "≠ 87.0"]
     assert found.text.count("Heddes et al. 2024 (GSE), supplement, Fig. 5 (verified)") == 1
-    assert "published, and ours where it differs: epochs=200 (ours 30), scope=global (ours layer" in found.text
+    assert "published, and ours where it differs: 200 epochs (ours 30), scope global (ours layer" in found.text
     assert "≠: published after another training than ours" in found.text
-    assert "Table: Cost: resnet56 on cifar10 (test)" in found.tables
+    assert "Table: Cost: ResNet-56 on CIFAR-10 (test)" in found.tables
     assert {"Figure: curves", "Figure: sparsity"} <= found.tables.keys()
     assert "failed out of memory 1 run" in found.text
     assert "torch.OutOfMemoryError: <2 GB>" in found.text

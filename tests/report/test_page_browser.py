@@ -178,12 +178,12 @@ def test_tables_and_figures_are_saved(show: Open) -> None:
             opened.get_by_role("button", name=button, exact=True).click()
         return arriving.value.suggested_filename, arriving.value.path().read_text()
 
-    name, text = saved("CSV: Accuracy: resnet56 on cifar10 (test)")
+    name, text = saved("CSV: Accuracy: ResNet-56 on CIFAR-10 (test)")
     head, methods, *rows = [line.split(",") for line in text.splitlines()]
-    assert name == "accuracy-resnet56-on-cifar10-test.csv"
+    assert name == "accuracy-resnet-56-on-cifar-10-test.csv"
     assert head == ["", "", "90%", "", "95%", "", "98%", ""]
-    assert methods == ["method", "dense", *["ours", "published"] * 3]
-    assert [row[0] for row in rows] == ["dense", "set", "rigl", "gse"]
+    assert methods == ["Method", "Dense", *["Ours", "Published"] * 3]
+    assert [row[0] for row in rows] == ["Dense", "SET", "RigL", "GSE"]
     name, text = saved("SVG: curves")
     assert name == "curves.svg"
     assert text.startswith("<svg ")

@@ -17,10 +17,12 @@ from dstrun.report import table
 from dstrun.report.fields import outline, where
 from dstrun.report.format import html
 from dstrun.report.load import Run
+from dstrun.report.names import worded
 from dstrun.report.page import drawing, settings, sweep
 from dstrun.report.page.run import COLUMNS, entry, failures
 from dstrun.report.published import references
 from dstrun.report.status import STATES, describe
+from dstrun.report.table.latex import named
 from dstrun.system.trouble import ConfigError, why
 from dstrun.system.whole import write_atomic
 
@@ -140,8 +142,8 @@ def _tables(runs: Sequence[Run]) -> tuple[list[Preset], list[str]]:
         with_published = references() if name == COMPARED else None
         built = table.build(runs, name, table.Options(published=with_published))
         if built.cells:
-            parts = [(title, html(rows, columns, title)) for title, rows, columns in built.parts]
-            found.append(Preset(drawing.titled(name), parts, built.notes))
+            parts = [(title, html(rows, columns, title)) for title, rows, columns in map(named, built.parts)]
+            found.append(Preset(drawing.titled(name), parts, [worded(note) for note in built.notes]))
     common = [note for note in (found[0].notes if len(found) > 1 else ()) if all(note in one.notes for one in found)]
     for preset in found:
         preset.notes = [note for note in preset.notes if note not in common]
