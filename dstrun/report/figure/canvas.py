@@ -51,7 +51,6 @@ def written(draw: Callable[[], Figure | None], *out: Path) -> Figure | None:
         figure = draw()
         if figure is None:
             return None
-        plain_numbers(figure)
         arrange(figure)
         for file in out:
             try:
@@ -80,6 +79,7 @@ def arrange(figure: Figure) -> None:
 
     Labels move with the panels, so one layout does not always keep them inside.
     """
+    plain_numbers(figure)
     engine = figure.get_layout_engine()
     assert engine is not None
     for _ in range(MOST_LAYOUTS):

@@ -50,7 +50,7 @@ class Drawing:
 def drawings(runs: Sequence[Run]) -> tuple[list[Drawing], list[str]]:
     """Draw every figure that has something to show, and say why one that would have too much is left out."""
     from dstrun.report.figure import PRESETS, caption, sheet
-    from dstrun.report.figure.canvas import arrange, plain_numbers
+    from dstrun.report.figure.canvas import arrange
 
     drawn, left_out = [], []
     for number, (name, preset) in enumerate(PRESETS.items()):
@@ -61,7 +61,6 @@ def drawings(runs: Sequence[Run]) -> tuple[list[Drawing], list[str]]:
                 left_out.append(f"{titled(name)} is left out: {error}")
                 continue
             if figure is not None:
-                plain_numbers(figure)
                 arrange(figure)
                 drawn.append(place(name, caption(preset, figure).partition("\n")[0], figure, f"f{number}-"))
     return drawn, left_out
