@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Literal
 
@@ -114,6 +114,7 @@ def render(rows: Sequence[dict[str, Any]], columns: Sequence[Column], fmt: str =
 
 
 def _md(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
+    columns = settled(rows, columns)
     table = [[_md_escape(" ".join((*c.above, c.heading))) for c in columns]]
     table += [[_md_escape(cell(row, c)) for c in columns] for row in rows]
     widths = [max(3, *(len(line[i]) for line in table)) for i in range(len(columns))]
@@ -190,6 +191,7 @@ def spans(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> dict[tup
 
 
 def _latex(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> str:
+    columns = settled(rows, columns)
     spec = "".join("l" if c.kind == "text" else "r" for c in columns)
     lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule"]
     for line in headings(columns):
@@ -217,6 +219,7 @@ def _stacked(heading: str) -> str:
 
 def html(rows: Sequence[dict[str, Any]], columns: Sequence[Column], caption: str = "") -> str:
     """Render a table element without style: numbers have the class ``num``, the best means ``best``."""
+    columns = settled(rows, columns)
     lines = ["<table>"] + ([f"<caption>{escape(caption)}</caption>"] if caption else []) + ["<thead>"]
     for line in headings(columns):
         cells = [
@@ -316,7 +319,23 @@ def cell(row: dict[str, Any], column: Column) -> str:
         return in_seconds(value)
     if column.kind == "flops":
         return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].replace('+', '')}{m[2]}", f"{value:.2e}")
-    return f"{value:.3g}x"
+    return f"{value:.{column.digits}f}x"
+
+
+def settled(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> list[Column]:
+    """Set for every column of factors the decimals that show three digits of its smallest value: four at most."""
+    return [replace(c, digits=_decimals([row.get(c.key) for row in rows])) if c.kind == "x" else c for c in columns]
+
+
+def _decimals(values: Sequence[Any]) -> int:
+    numbers = [abs(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    if min(numbers, default=0) >= 100:
+        return 0
+    least = min(filter(None, numbers), default=1.0)
+    digits = next((digits for digits in range(4) if least * 10**digits >= 99.5), 4)
+    while digits and all(round(n, digits) == round(n, digits - 1) for n in numbers):  # no column of zeros
+        digits -= 1
+    return digits
 
 
 def _mean(value: Mean, digits: int) -> str:

@@ -51,8 +51,24 @@ def render(plan: dict[str, Any], fmt: str) -> str:
 
 def blocks(plan: dict[str, Any]) -> list[Block | str]:
     """Format a plan: layers, totals, memory."""
-    found: list[Block | str] = [Block(plan["layers"], LAYERS), totals(plan), plan["flops"]["convention"]]
+    found: list[Block | str] = [*layer_blocks(plan["layers"]), totals(plan), plan["flops"]["convention"]]
     return [*found, *memory_blocks(plan["memory"]), *(fit_blocks(plan["fit"]) if "fit" in plan else [])]
+
+
+def layer_blocks(layers: list[dict[str, Any]]) -> list[Block | str]:
+    """Format the layers; neighbors that differ in nothing but the name share a row, from the first to the last."""
+    rows: list[dict[str, Any]] = []
+    for layer in layers:
+        if rows and all(rows[-1][key] == value for key, value in layer.items() if key != "name"):
+            rows[-1] |= {"last": layer["name"], "layers": rows[-1]["layers"] + 1}
+        else:
+            rows.append({**layer, "layers": 1})
+    if len(rows) == len(layers):
+        return [Block(rows, LAYERS)]
+    for row in rows:
+        row["name"] += f" to {row['last']}" if "last" in row else ""
+    shown = [LAYERS[0], Column("layers", "layers", "number", 0), *LAYERS[1:]]
+    return [Block(rows, shown), "where a row is several layers, its numbers are those of each (--format csv lists all)"]
 
 
 def totals(plan: dict[str, Any]) -> str:

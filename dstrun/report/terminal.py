@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dstrun.report.format import Column, Mean, cell, render, spans
+from dstrun.report.format import Column, Mean, cell, render, settled, spans
 from dstrun.system import safe
 from dstrun.system.safe import put
 from dstrun.system.wording import counted, wrapped
@@ -134,21 +134,14 @@ def _breaks(column: Column) -> bool:
 def texts(rows: Sequence[dict[str, Any]], column: Column) -> list[str]:
     """Format a column: whole numbers with separators, factors and bytes with as many decimals as each other."""
     values = [row.get(column.key) for row in rows]
+    (column,) = settled(rows, [column])
     found = [cell(row, column).replace("**", "") for row in rows]
     numbers = [value for value in values if isinstance(value, int | float) and value == value]
-    if column.kind == "x" and numbers:
-        found = [t if v is None else f"{v:.{_decimals(numbers)}f}x" for v, t in zip(values, found, strict=True)]
     if column.kind == "bytes" and numbers:
         found = _in_one_unit(values, max(numbers), found)
     if column.kind in ("number", "mean", "progress"):
         found = [re.sub(r"(?<![\d.])\d{4,}", lambda m: f"{int(m[0]):,}", text) for text in found]
     return found
-
-
-def _decimals(numbers: Sequence[float]) -> int:
-    """Return how many decimals show three digits of the smallest, four at most."""
-    least = min((abs(n) for n in numbers if n), default=1.0)
-    return next((digits for digits in range(4) if least * 10**digits >= 99.5), 4) if min(numbers) < 100 else 0
 
 
 def _in_one_unit(values: Sequence[Any], most: float, found: list[str]) -> list[str]:

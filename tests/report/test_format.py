@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -185,3 +186,20 @@ def test_names_are_merged_within_their_group_only() -> None:
         (0, "a"): 2, (1, "a"): 0, (2, "a"): 2, (3, "a"): 0, (0, "b"): 2, (1, "b"): 0, (2, "b"): 2, (3, "b"): 0,
         (0, "c"): 1, (1, "c"): 1, (2, "c"): 1, (3, "c"): 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.89, 1, 5.5], ["0.89x", "1.00x", "5.50x"]),
+        ([1, 1.6], ["1.0x", "1.6x"]),
+        ([0.0361, 1.2345], ["0.0361x", "1.2345x"]),
+        ([3, 1], ["3x", "1x"]),
+        ([250.4, None, 1000], ["250x", "-", "1000x"]),
+        ([0, 0.00001], ["0x", "0x"]),
+    ],
+)
+@pytest.mark.parametrize("fmt", ["md", "html"])
+def test_factors_of_a_column_have_as_many_decimals(values: list[float | None], shown: list[str], fmt: str) -> None:
+    text = render([{"share": value} for value in values], [Column("share", kind="x")], fmt)
+    assert re.findall(r"(?<=[> ])(?:[\d.]+x|-)(?=[< ])", text) == shown

@@ -150,7 +150,7 @@ def test_flops(sweep: list[load.Run]) -> None:
     ]  # fmt: skip
     row = next(line for line in lines if line.startswith("| rigl   | 90%"))
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        "rigl", "90%", "91.1 ± 0.2 (3)", "1.10e14", "0.1x", "1x", "1x", "2.50e7", "0.1x",
+        "rigl", "90%", "91.1 ± 0.2 (3)", "1.10e14", "0.10x", "1x", "1x", "2.50e7", "0.10x",
     ]  # fmt: skip
     assert "- flops: MAC = 2, conv and linear only" in lines
 
@@ -159,7 +159,7 @@ def test_memory(sweep: list[load.Run]) -> None:
     built = table.build(sweep, "memory")
     lines = built.render().splitlines()
     assert lines[2] == "| method | sparsity |    peak | peak, x dense |"  # nothing else is on record
-    assert "| rigl   | 90%      | 64.4 MB |            1x |" in lines
+    assert "| rigl   | 90%      | 64.4 MB |        1.000x |" in lines
     assert "| set    | 90%      | 61.1 MB |        0.948x |" in lines
     assert "- memory: cpu allocator" in lines
     cells = {c["value"]: c for c in json.loads(built.render("json")) if (c["method"], c["sparsity"]) == ("rigl", 0.9)}
