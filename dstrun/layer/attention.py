@@ -23,6 +23,7 @@ class MultiheadAttention(nn.MultiheadAttention):
     q_proj: nn.Linear
     k_proj: nn.Linear
     v_proj: nn.Linear
+    split: nn.Unflatten
 
     def forward(  # noqa: D102
         self,
@@ -48,7 +49,7 @@ class MultiheadAttention(nn.MultiheadAttention):
             k, v = (torch.cat([x, b.expand(len(x), 1, -1)], 1) for x, b in ((k, self.bias_k), (v, self.bias_v)))
         if self.add_zero_attn:
             k, v = (functional.pad(x, (0, 0, 0, 1)) for x in (k, v))
-        q, k, v = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))  # (N, H, L or S, E / H)
+        q, k, v = (self.split(x).transpose(1, 2) for x in (q, k, v))  # (N, H, L or S, E / H)
         hint = is_causal and key_padding_mask is None and not need_weights
         mask = None if hint else self._mask(q, k, key_padding_mask, attn_mask)
         dropout = self.dropout if self.training else 0.0
@@ -151,6 +152,7 @@ def _split(module: nn.MultiheadAttention) -> None:
         layer.register_parameter("bias", bias)
         module.add_module(name, layer)
     module.add_module("out_proj", out)
+    module.add_module("split", nn.Unflatten(2, (module.num_heads, module.head_dim)))
     for name in ("bias_k", "bias_v"):
         bias = getattr(module, name)
         if bias is not None and bias.is_meta and torch.empty(0).device.type != "meta":  # built without weights

@@ -141,19 +141,19 @@ class Attention(nn.Module):
 
     def __init__(self, features: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
         self.norm = nn.LayerNorm(features)
         self.qkv = nn.Linear(features, 3 * heads * HEAD, bias=False)
+        self.split = nn.Unflatten(-1, (3, heads, HEAD))
         self.out = nn.Linear(heads * HEAD, features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        return self.out(attend(self.qkv(self.norm(x)), self.heads))
+        return self.out(attend(self.split(self.qkv(self.norm(x)))))
 
 
-def attend(qkv: Tensor, heads: int) -> Tensor:
-    """Compute softmax(q k' / sqrt(64)) v of every head: (B, T, 3 H 64), queries first, to (B, T, H 64)."""
-    q, k, v = qkv.unflatten(-1, (3, heads, HEAD)).permute(2, 0, 3, 1, 4)
+def attend(qkv: Tensor) -> Tensor:
+    """Compute softmax(q k' / sqrt(64)) v of every head: (B, T, 3, H, 64), queries first, to (B, T, H 64)."""
+    q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -200,13 +200,13 @@ class DeiTBlock(nn.Module):
 
     def __init__(self, features: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
         self.norm1 = nn.LayerNorm(features, eps=EPSILON)
         self.attn = nn.ModuleDict({"qkv": nn.Linear(features, 3 * features), "proj": nn.Linear(features, features)})
+        self.split = nn.Unflatten(-1, (3, heads, HEAD))
         self.norm2 = nn.LayerNorm(features, eps=EPSILON)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(features, 4 * features), "fc2": nn.Linear(4 * features, features)})
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        x = x + self.attn["proj"](attend(self.attn["qkv"](self.norm1(x)), self.heads))
+        x = x + self.attn["proj"](attend(self.split(self.attn["qkv"](self.norm1(x)))))
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))

@@ -302,14 +302,30 @@ def normalize_layer(
     y, mean, inverse = torch.native_layer_norm(x, normalized_shape, weight, bias, eps)
     if (parent := here.find(x)) is not None:
         weight, bias = (None if t is None else t.detach() for t in (weight, bias))
-
-        def linear(t: Tensor) -> Tensor:
-            made = (t - mean) * inverse
-            made = made if weight is None else made.mul_(weight)
-            return (made if bias is None else made.add_(bias)).to(t.dtype)
-
         exact = lambda t: torch.native_layer_norm(t, normalized_shape, weight, bias, eps)[0]  # noqa: E731
-        here.offer(y, parent, exact if here.exact else linear)
+        here.offer(y, parent, exact if here.exact else _of_items(mean, inverse, weight, bias))
+    return y
+
+
+def _of_items(mean: Tensor, inverse: Tensor, weight: Tensor | None, bias: Tensor | None) -> Function:
+    """Return the function of x that normalizes each item by exact statistics; linear."""
+
+    def linear(t: Tensor) -> Tensor:
+        made = (t - mean) * inverse
+        made = made if weight is None else made.mul_(weight)
+        return (made if bias is None else made.add_(bias)).to(t.dtype)
+
+    return linear
+
+
+def normalize_features(here: Pass, function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalize each item as sparse layers do (``dstrun.backend.sparse``)."""
+    y = function(x, weight, bias, eps)
+    if (parent := here.find(x)) is not None:
+        weight, bias = weight.detach(), bias.detach()
+        variance, mean = torch.var_mean(x.detach().float(), -1, correction=0, keepdim=True)
+        linear = _of_items(mean, torch.rsqrt(variance + eps), weight, bias)
+        here.offer(y, parent, (lambda t: function(t, weight, bias, eps)) if here.exact else linear)
     return y
 
 
@@ -343,6 +359,7 @@ OPERATIONS: dict[Function, Function] = {
     functional.batch_norm: normalize_batch,
     **dict.fromkeys(AGAIN, normalize_sparse),
     functional.layer_norm: normalize_layer,
+    normalization.normalized_features: normalize_features,
     layout.batch_innermost: lay_out,
     **dict.fromkeys((functional.gelu, functional.silu, functional.mish, functional.hardswish), pointwise),
     **dict.fromkeys((functional.leaky_relu, functional.hardtanh, functional.elu, functional.softplus), pointwise),

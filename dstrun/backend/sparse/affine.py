@@ -1,6 +1,6 @@
-"""Batch normalization by known statistics, an addition and ReLU, in one pass each way, batch-innermost.
+"""Normalizations of batch-innermost activations, in one pass each way: what a ``Deferred`` tensor stands for.
 
-Shape letters: C channels, H rows, W columns, N samples.
+Shape letters: C channels, H rows, W columns, N samples, D features.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dstrun.backend.sparse.kernel.call import array, hollow, threads
+from dstrun.backend.sparse.kernel.layer_norm import PARTS, layer_normalize, layer_normalize_backward
 from dstrun.backend.sparse.kernel.layout import batch_innermost
 from dstrun.backend.sparse.kernel.normalize import normalize, normalize_backward
 
@@ -19,6 +20,11 @@ from dstrun.backend.sparse.kernel.normalize import normalize, normalize_backward
 def stored(x: Tensor) -> Tensor:
     """View (N, C, H, W) as it lies: (C, H, W, N)."""
     return x.permute(1, 2, 3, 0)
+
+
+def features(x: Tensor) -> Tensor:
+    """View (..., D) as sparse layers see it: (D, 1, 1, all others)."""
+    return x.movedim(-1, 0).reshape(x.shape[-1], 1, 1, -1)
 
 
 class Affine(NamedTuple):
@@ -39,6 +45,14 @@ class Affine(NamedTuple):
     mean: Tensor
     variance: Tensor
     rectified: bool = False
+
+    view = staticmethod(stored)
+    """As kernels see what was normalized."""
+
+    @staticmethod
+    def logical(x: Tensor, shape: torch.Size) -> Tensor:
+        """View what kernels give as what was normalized."""
+        return x.permute(3, 0, 1, 2)
 
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Compute the result for x (N, C, H, W), batch-innermost, with another such tensor added before ReLU."""
@@ -82,6 +96,62 @@ class Affine(NamedTuple):
         return weight, bias, self.epsilon, array(self.mean), array(self.variance)
 
     def bare(self) -> Affine:
+        """Return it without the parameters, which autograd keeps."""
+        none: Any = None
+        return self._replace(weight=none, bias=none)
+
+
+class FeatureAffine(NamedTuple):
+    """A normalization of every item (..., D) by the mean and the deviation of its features.
+
+    Attributes:
+        weight: (D,).
+        bias: (D,).
+        epsilon: added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    epsilon: float
+
+    rectified = False
+    view = staticmethod(features)
+
+    @staticmethod
+    def logical(x: Tensor, shape: torch.Size) -> Tensor:
+        """View what kernels give as what was normalized."""
+        return x.reshape(shape[-1], *shape[:-1]).movedim(0, -1)
+
+    def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """Compute the result for x (..., D), batch-innermost."""
+        y = torch.empty_like(x)
+        if not hollow(x):
+            weight, bias = array(self.weight.float()), array(self.bias.float())
+            layer_normalize(array(features(x)), weight, bias, self.epsilon, array(features(y)), threads())
+        return y
+
+    def gradients(
+        self, x: Tensor, y: Tensor | None, delta: Tensor, adds: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        """Compute the gradients of x, weight and bias; those of statistics are included.
+
+        Args:
+            x: (..., D) batch-innermost, what was normalized.
+            y: not needed.
+            delta: the gradient of the result, in any layout.
+            adds: nothing is.
+        """
+        inner, dx = batch_innermost(features(delta)), torch.empty_like(x)
+        parts = torch.empty((2, PARTS, x.shape[-1]), dtype=torch.float32)
+        if not hollow(x):
+            layer_normalize_backward(
+                array(features(x)), array(self.weight.float()), self.epsilon, array(inner), array(features(dx)),
+                array(parts), threads(),
+            )  # fmt: skip
+        dw, db = parts.sum(1)
+        return dx, dw.to(self.weight.dtype), db.to(self.bias.dtype), None
+
+    def bare(self) -> FeatureAffine:
         """Return it without the parameters, which autograd keeps."""
         none: Any = None
         return self._replace(weight=none, bias=none)

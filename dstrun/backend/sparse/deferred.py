@@ -1,10 +1,10 @@
-"""Batch normalization that is computed when its result is first used, in one pass with what follows.
+"""Normalization that is computed when its result is first used, in one pass with what follows.
 
 Batch normalization, an addition and a ReLU in sequence become one pass over the activations, in any network: the
 operations are recorded as they are called, so the network's code does not matter. Any other operation gets the result
-computed, as a plain tensor with the same values.
+computed, as a plain tensor with the same values. Layer normalization is made by the sparse layer that uses it.
 
-Shape letters: C channels, H rows, W columns, N samples.
+Shape letters: C channels, H rows, W columns, N samples, D features.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
-from dstrun.backend.sparse.affine import Affine
+from dstrun.backend.sparse.affine import Affine, FeatureAffine
 
 RECTIFY = {functional.relu, torch.relu, Tensor.relu}
 RECTIFY_IN_PLACE = {torch.relu_, Tensor.relu_, functional.relu_}
@@ -32,7 +32,7 @@ LOOKS = {
 
 
 class Deferred(Tensor):
-    """A normalized tensor (N, C, H, W), batch-innermost, that is computed on first use.
+    """A normalized tensor (N, C, H, W) or (..., D), batch-innermost, that is computed on first use.
 
     It is part of the autograd graph, for functions that bypass ``__torch_function__``.
 
@@ -44,14 +44,14 @@ class Deferred(Tensor):
     """
 
     x: Tensor
-    affine: Affine
+    affine: Affine | FeatureAffine
     other: Tensor | None
     now: Deferred | None
     _made: Tensor | None
     _versions: list[tuple[Tensor, int]]
 
     @classmethod
-    def of(cls, x: Tensor, affine: Affine, other: Tensor | None = None) -> Deferred:
+    def of(cls, x: Tensor, affine: Affine | FeatureAffine, other: Tensor | None = None) -> Deferred:
         """Defer a normalization, with what follows it."""
         with torch._C.DisableTorchFunctionSubclass():
             made = _Defer.apply(x, affine.weight, affine.bias, other, affine)
@@ -117,7 +117,7 @@ class Deferred(Tensor):
 def _rectify(func: Any, x: Deferred, inplace: bool = False) -> Deferred | None:
     """Defer ReLU."""
     x = x.last
-    if x._made is not None:
+    if x._made is not None or not isinstance(x.affine, Affine):
         return None
     return _become(x, Deferred.of(x.x, x.affine._replace(rectified=True), x.other), inplace or func in RECTIFY_IN_PLACE)
 
@@ -135,7 +135,9 @@ def _add(func: Any, one: Any, two: Any, *more: Any, **kwargs: Any) -> Deferred |
 
 def _takes(one: Any, two: Any) -> bool:
     """Return whether an addition can be deferred."""
-    if not isinstance(one, Deferred) or one._made is not None or one.other is not None or one.affine.rectified:
+    if not isinstance(one, Deferred) or one._made is not None or one.other is not None:
+        return False
+    if one.affine.rectified or not isinstance(one.affine, Affine):
         return False
     with torch._C.DisableTorchFunctionSubclass():
         return (
@@ -170,7 +172,9 @@ class _Defer(torch.autograd.Function):
     """The place of a normalization in the graph: its result is computed later, its gradient arrives here."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, affine: Affine) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, affine: Affine | FeatureAffine
+    ) -> Tensor:
         ctx.affine, ctx.adds, ctx.changed, ctx.made = affine.bare(), other is not None, False, None
         ctx.save_for_backward(x, weight, bias, other)
         return Tensor._make_wrapper_subclass(Deferred, x.shape, strides=x.stride(), dtype=x.dtype, device=x.device)

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from dstrun.backend.dropout import Dropout
 from dstrun.backend.search import Proposes, Search, best_by_gradient, best_of_all, dense_gradient
+from dstrun.backend.sparse.affine import features
 from dstrun.backend.sparse.deferred import Deferred
 from dstrun.backend.sparse.explored import Explored
+from dstrun.backend.sparse.heads import Unflatten
 from dstrun.backend.sparse.kernel import Kernel
-from dstrun.backend.sparse.normalization import BatchNorm2d
+from dstrun.backend.sparse.normalization import BatchNorm2d, LayerNorm
 from dstrun.backend.sparse.pattern import Pattern, rows_of
 from dstrun.backend.sparse.pooling import MaxPool2d
 from dstrun.backend.sparse.product import Product
@@ -233,8 +235,10 @@ class Linear(Sparse):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., I) to (..., O)."""
+        deferred = x.source() if isinstance(x, Deferred) else None
+        x = x if deferred is None else deferred.x
         lead = x.shape[:-1]
-        y = self._apply_kernels(x.movedim(-1, 0).reshape(x.shape[-1], 1, 1, -1))
+        y = self._apply_kernels(features(x), deferred)
         return y.reshape(y.shape[0], *lead).movedim(0, -1)
 
     def _dense(self) -> nn.Linear:
@@ -320,8 +324,10 @@ def keep_layout(model: nn.Module) -> None:
     """Run modules between sparse layers on batch-innermost memory; they keep their parameters, buffers and state."""
     kinds: dict[type[nn.Module], type[nn.Module]] = {
         nn.BatchNorm2d: BatchNorm2d,
+        nn.LayerNorm: LayerNorm,
         nn.MaxPool2d: MaxPool2d,
         nn.Dropout: Dropout,
+        nn.Unflatten: Unflatten,
     }
     for module in model.modules():
         module.__class__ = kinds.get(type(module), type(module))

@@ -1,6 +1,6 @@
-"""Batch normalization that keeps batch-innermost memory, for use between sparse layers.
+"""Normalizations that keep batch-innermost memory, for use between sparse layers.
 
-Shape letters: N samples, C channels.
+Shape letters: N samples, C channels, D features.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from dstrun.backend.sparse.affine import Affine, stored
+from dstrun.backend.sparse.affine import Affine, FeatureAffine, features, stored
 from dstrun.backend.sparse.deferred import Deferred
 from dstrun.backend.sparse.kernel.call import array, fits, hollow, threads
+from dstrun.backend.sparse.kernel.layout import batch_innermost
 from dstrun.backend.sparse.kernel.normalize import moments
 
 
@@ -45,6 +46,48 @@ class BatchNorm2d(nn.BatchNorm2d):
         share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean), share)
         self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var), share)
+
+
+class LayerNorm(nn.LayerNorm):
+    """PyTorch's, but fused and without a change of layout where the features lie outermost; same state."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: D102
+        x = input.tensor() if isinstance(input, Deferred) else input
+        size = x.shape[-1:]
+        if size != self.normalized_shape or x.dim() < 2 or not fits(x) or not features_outermost(x):
+            return super().forward(x)
+        weight = x.new_ones(size, dtype=torch.float32) if self.weight is None else self.weight
+        bias = x.new_zeros(size, dtype=torch.float32) if self.bias is None else self.bias
+        if _defers(x):
+            if x.grad_fn is not None:
+                x.register_hook(_turned)
+            return Deferred.of(x, FeatureAffine(weight, bias, self.eps))
+        return normalized_features(x, weight, bias, self.eps)
+
+
+def features_outermost(x: Tensor) -> bool:
+    """Return whether (..., D) lies as (D, ...), in more than name."""
+    return x.numel() > x.shape[-1] > 1 and x.movedim(-1, 0).is_contiguous()
+
+
+def _turned(gradient: Tensor) -> Tensor:
+    """Lay a gradient (..., D) out with the features outermost.
+
+    That of a residual stream would stay as it came from the stream's end, and every branch would be converted to it.
+    """
+    if features_outermost(gradient):
+        return gradient
+    return batch_innermost(features(gradient)).reshape(gradient.movedim(-1, 0).shape).movedim(0, -1)
+
+
+def normalized_features(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    """Normalize every item (..., D) by the mean and the deviation of its features.
+
+    As functions of PyTorch, it can be replaced (``torch.overrides``).
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(normalized_features, (x,), x, weight, bias, epsilon)
+    return Deferred.of(x, FeatureAffine(weight, bias, epsilon)).tensor()
 
 
 def _fixed(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> Tensor:

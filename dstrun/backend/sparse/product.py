@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dstrun.backend.sparse.affine import stored
 from dstrun.backend.sparse.deferred import Deferred
 from dstrun.backend.sparse.kernel import kernel_for
-from dstrun.backend.sparse.kernel.layout import batch_innermost
+from dstrun.backend.sparse.kernel.layout import batch_innermost, features_innermost
 
 
 class Product(torch.autograd.Function):
-    """Map (C, H, W, N), or a ``Deferred`` (N, C, H, W), to (O, Ho, Wo, N).
+    """Map (C, H, W, N), or a ``Deferred``, to (O, Ho, Wo, N).
 
     An armed backward pass scores candidates in place of the weight's gradient.
     """
@@ -30,10 +29,11 @@ class Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         """Compute the output; weight (A,), bias (O,), layer the ``Sparse`` that they are of."""
         if isinstance(x, Deferred):
-            kept, ctx.affine, parameters, x = x.x, x.affine.bare(), x.affine[:2], stored(x.values())
+            kept, ctx.affine, parameters, x = x.x, x.affine.bare(), x.affine[:2], x.affine.view(x.values())
         else:
+            turned = x.shape[1:3] == (1, 1) and x[:, 0, 0].t().is_contiguous()
             kept, ctx.affine, parameters = batch_innermost(x), None, (None, None)
-            x = kept
+            ctx.turned, x = turned and kept is not x, kept
         ctx.layer, ctx.kernel, ctx.size = layer, kernel_for(layer.convolution, x, layer.kernel), x.shape[1:3]
         ctx.save_for_backward(kept, weight, *parameters)
         return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
@@ -44,13 +44,17 @@ class Product(torch.autograd.Function):
         """Compute the gradients of x, weight and bias from that of the output."""
         x, weight, scale, shift = ctx.saved_tensors
         layer, kernel, delta, dx, db = ctx.layer, ctx.kernel, batch_innermost(delta), None, None
+        shape = x.shape
         if ctx.affine is not None and (ctx.needs_input_grad[1] or layer._search is not None):
-            x = stored(ctx.affine._replace(weight=scale, bias=shift)(x))
+            x = ctx.affine.view(ctx.affine._replace(weight=scale, bias=shift)(x))
         dw = _weight_gradient(ctx, x, weight, delta)
         del x  # before its gradient comes: it was made for this pass
         if ctx.needs_input_grad[0]:
             dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, ctx.size)
-            dx = dx if ctx.affine is None else dx.permute(3, 0, 1, 2)
+            if ctx.affine is not None:
+                dx = ctx.affine.logical(dx, shape)
+            elif ctx.turned:  # as the input lay: what made it works so
+                dx = features_innermost(dx)
         if ctx.needs_input_grad[2]:
             db = delta.sum((1, 2, 3), dtype=torch.float64 if delta.dtype == torch.float64 else torch.float32)
         return dx, dw, db, None

@@ -42,6 +42,17 @@ def batch_innermost(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
+def features_innermost(x: Tensor) -> Tensor:
+    """Return (D, 1, 1, L), contiguous, as it lies for PyTorch's own functions: the features of an item side by side."""
+    size, lanes = x.shape[0], x.numel() // x.shape[0]
+    if not works(x):
+        return x.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0)
+    y = x.new_empty((lanes, 1, 1, size))
+    threads()
+    transpose_planes(array(x), array(y), (1, size, lanes), (0, lanes, 0, size))
+    return y.permute(3, 1, 2, 0)
+
+
 @compiled(parallel=True)
 def transpose_planes(source, target, sizes, strides):
     """Transpose every plane of R rows and K columns.

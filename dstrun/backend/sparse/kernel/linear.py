@@ -13,7 +13,18 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from dstrun.backend.sparse.kernel.simd import add_product, add_scaled, fill, read, total, write, zero16, zero64, zero128
+from dstrun.backend.sparse.kernel.simd import (
+    add_product,
+    add_scaled,
+    aligned,
+    fill,
+    read,
+    total,
+    write,
+    zero16,
+    zero64,
+    zero128,
+)
 from dstrun.system.compiled import compiled
 
 LANES = 1024
@@ -55,7 +66,7 @@ def _tiles(connections, bias, source, target, sizes, workers):
     targets, lanes = connections[0].shape[0] - 1, sizes[2]
     rows = source.shape[0] // lanes
     for worker in prange(workers):
-        panel = _aligned(rows * 128)
+        panel = aligned(rows * 128)
         for at in range(worker * 128, lanes - 127, workers * 128):
             _copy(source, lanes, at, panel)
             _part(zero128(), (0, 128), (at, 128), (0, targets), connections, bias, panel, target, sizes)
@@ -97,7 +108,7 @@ def sampled(connections, x, delta, gradient, sizes, threads):
     gradient[:] = 0
     for chunk in prange(chunks):
         part, at = _share(first, chunk, chunks), 0
-        panel = _aligned(rows * 128 if copies else 0)
+        panel = aligned(rows * 128 if copies else 0)
         while lanes - at >= 128:
             if copies:
                 _copy(x, lanes, at, panel)
@@ -142,14 +153,6 @@ def _products(zero, origin, lanes, part, connections, x, delta, gradient, sizes)
         for k in range(first[o], first[o + 1]):
             row = read(x, begin + (base + codes[k]) * stride, count, zero)
             gradient[k] += total(add_product(zero, tile, row))
-
-
-@compiled()
-def _aligned(size):
-    """Return ``size`` float32 that begin where a cache line does."""
-    room = np.empty(size + 16, np.float32)
-    start = -(room.ctypes.data // 4) % 16
-    return room[start : start + size]
 
 
 @compiled()

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
+
+from dstrun.system.compiled import compiled
 
 LANES = (128, 64, 16)
 """The tiles that kernels use: 128 lanes are eight registers of 512 bits, or sixteen of 256."""
@@ -300,3 +303,11 @@ def transpose16(_typing, source, at, stride, target, to, pitch):
         return context.get_dummy_value()
 
     return types.void(source, types.intp, types.intp, source, types.intp, types.intp), generate
+
+
+@compiled()
+def aligned(size):
+    """Return ``size`` float32 that begin where a cache line does."""
+    room = np.empty(size + 16, np.float32)
+    start = -(room.ctypes.data // 4) % 16
+    return room[start : start + size]
