@@ -28,12 +28,13 @@ class Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: Any) -> Tensor:
         """Compute the output; weight (A,), bias (O,), layer the ``Sparse`` that they are of."""
+        kept, ctx.affine, ctx.turned, parameters = x, None, False, (None, None)
         if isinstance(x, Deferred):
             kept, ctx.affine, parameters, x = x.x, x.affine.bare(), x.affine[:2], x.affine.view(x.values())
         else:
-            turned = x.shape[1:3] == (1, 1) and x[:, 0, 0].t().is_contiguous()
-            kept, ctx.affine, parameters = batch_innermost(x), None, (None, None)
-            ctx.turned, x = turned and kept is not x, kept
+            x = batch_innermost(x)
+            ctx.turned = x is not kept and x.shape[1:3] == (1, 1)
+            kept = kept if ctx.turned else x  # what made it keeps it as it was
         ctx.layer, ctx.kernel, ctx.size = layer, kernel_for(layer.convolution, x, layer.kernel), x.shape[1:3]
         ctx.save_for_backward(kept, weight, *parameters)
         return ctx.kernel.forward(layer.convolution, layer.pattern, weight, bias, x)
@@ -42,22 +43,28 @@ class Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         """Compute the gradients of x, weight and bias from that of the output."""
-        x, weight, scale, shift = ctx.saved_tensors
+        kept, weight, *parameters = ctx.saved_tensors
         layer, kernel, delta, dx, db = ctx.layer, ctx.kernel, batch_innermost(delta), None, None
-        shape = x.shape
-        if ctx.affine is not None and (ctx.needs_input_grad[1] or layer._search is not None):
-            x = ctx.affine.view(ctx.affine._replace(weight=scale, bias=shift)(x))
+        wanted = ctx.needs_input_grad[1] or layer._search is not None
+        x = _made_again(ctx, kept, *parameters) if wanted else kept
         dw = _weight_gradient(ctx, x, weight, delta)
         del x  # before its gradient comes: it was made for this pass
         if ctx.needs_input_grad[0]:
             dx = kernel.input_gradient(layer.convolution, layer.pattern, weight, delta, ctx.size)
             if ctx.affine is not None:
-                dx = ctx.affine.logical(dx, shape)
+                dx = ctx.affine.logical(dx, kept.shape)
             elif ctx.turned:  # as the input lay: what made it works so
                 dx = features_innermost(dx)
         if ctx.needs_input_grad[2]:
             db = delta.sum((1, 2, 3), dtype=torch.float64 if delta.dtype == torch.float64 else torch.float32)
         return dx, dw, db, None
+
+
+def _made_again(ctx: Any, kept: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Return the input as kernels have it, from what was kept of it."""
+    if ctx.affine is None:
+        return batch_innermost(kept)
+    return ctx.affine.view(ctx.affine._replace(weight=weight, bias=bias)(kept))
 
 
 def _weight_gradient(ctx: Any, x: Tensor, weight: Tensor, delta: Tensor) -> Tensor | None:
