@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from dstrun.bench.arguments import GROWS, Step
@@ -19,46 +17,14 @@ from dstrun.bench.kernel import waiter
 from dstrun.bench.measure import Passes, interleaved, rows
 from dstrun.bench.result import machine
 from dstrun.config.composition import compose
-from dstrun.config.experiment import Experiment
-from dstrun.dataset.images import Dataset, Images
 from dstrun.run.assemble import assemble
+from dstrun.run.noise import NoiseExperiment
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 EPOCHS = 10_000
 """So long a run that its learning rate and its share of replaced connections stay what they are at the start."""
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Random images in place of a data set, of the same size and classes."""
-
-    like: Any
-    count: int
-    augment: bool = False
-
-    open = Dataset.open
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.like, name)
-
-    def load(self) -> Images:
-        """Draw the images."""
-        random = np.random.default_rng(0)
-        x = random.integers(0, 256, (self.count, *self.like.image), np.uint8)
-        y = random.integers(0, self.like.classes, self.count)
-        return Images(x, y, x[:1], y[:1], "test", "random")
-
-
-@dataclass(frozen=True)
-class NoiseExperiment(Experiment):
-    """An experiment on random images."""
-
-    def build(self, group: str) -> Any:
-        """Build an option; of the data set its random likeness, two batches of it."""
-        made = super().build(group)
-        return Noise(made, 2 * self.config["batch_size"]) if group == "dataset" else made
 
 
 def words(settings: Step, sparsity: float, device: str) -> dict[str, list[str]]:
