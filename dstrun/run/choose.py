@@ -22,7 +22,7 @@ from importlib import import_module
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,8 @@ LIMIT = 20.0
 ROUNDS = (3, 9)
 """Of steps: at least, unless ``LIMIT`` is over, and at most."""
 CLEAR, SURE = 1.1, 0.97
-"""A backend faster by ``CLEAR`` in every round needs no more; a mixture has to take at most ``SURE`` of the time."""
+"""A candidate faster by ``CLEAR`` in every round needs no more; a mixture has to take at most ``SURE`` of the time of
+the best other, in three of four rounds: of several that are as fast, one always seems faster."""
 TURN = 0.05
 """Seconds of a turn, which has one step at least: others' threads still spin in the first."""
 DENSE = 20
@@ -126,8 +127,8 @@ def _timed(
         found = mixed(blueprint.trained.model, blueprint.counts, inputs, device, here, LIMIT)
     if found is not None and found not in whole.values():
         add(MIXED, found)
-    seconds = compare({name: lambda training=training: turn(training) for name, training in made.items()})
-    return {"seconds": seconds, "layers": found if MIXED in made else None}
+    taken = compare({name: lambda training=training: turn(training) for name, training in made.items()})
+    return {"seconds": in_proportion(taken), "layers": found if MIXED in made else None}
 
 
 def warmed(training: Training) -> Training:
@@ -160,8 +161,8 @@ def turn(training: Training, least: float = TURN) -> float:
 
 def compare(
     turns: Mapping[str, Callable[[], float]], clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
-    """Take turns until one is clearly the fastest, or for some rounds: seconds of each, in proportions of its rounds.
+) -> dict[str, list[float]]:
+    """Take turns until one is clearly the fastest, or for some rounds; returns seconds of each, one a round.
 
     Args:
         turns: each returns the seconds of one step.
@@ -174,9 +175,26 @@ def compare(
             taken[name].append(turns[name]())
         if clock() - began > LIMIT or (number + 1 >= ROUNDS[0] and _is_clear(taken)):
             break
-    base = taken[names[0]]
-    ratios = {name: median(a / b for a, b in zip(times, base, strict=True)) for name, times in taken.items()}
-    return {name: ratio * median(base) for name, ratio in ratios.items()}
+    return taken
+
+
+def in_proportion(taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the median seconds of the first, and of others in proportion to its: compared round by round.
+
+    The proportion of a mixture is the upper quartile over rounds to the best of the others.
+    """
+    base = next(iter(taken.values()))
+    found = {name: _quantile(taken[name], base, 2) * median(base) for name in taken if name != MIXED}
+    if MIXED in taken:
+        best = min(found, key=found.__getitem__)
+        found[MIXED] = _quantile(taken[MIXED], taken[best], 3) * found[best]
+    return found
+
+
+def _quantile(times: Sequence[float], base: Sequence[float], number: int) -> float:
+    """Return a quartile of the proportions to others of the same rounds: 2 for the median."""
+    ratios = [a / b for a, b in zip(times, base, strict=True)]
+    return quantiles(ratios, n=4, method="inclusive")[number - 1] if len(ratios) > 1 else ratios[0]
 
 
 def _is_clear(taken: Mapping[str, Sequence[float]]) -> bool:

@@ -235,15 +235,23 @@ def trial(taken: dict[str, list[float]]) -> tuple[dict[str, Callable[[], float]]
 
 def test_turns_end_once_one_is_clearly_the_fastest() -> None:
     turns, order = trial({"a": [1.0] * 99, "b": [2.0] * 99})
-    assert rule.compare(turns) == {"a": 1.0, "b": 2.0}
+    assert rule.compare(turns) == {"a": [1.0] * 3, "b": [2.0] * 3}
     assert order == ["a", "b", "b", "a", "a", "b"]
 
 
+SLOW = [1.0, 5.0, 1.0, 4.0, 1.0, 1.0, 6.0, 1.0, 1.0]
+
+
 def test_what_is_close_takes_more_turns_and_what_disturbs_a_round_counts_for_none() -> None:
-    slow = [1.0, 5.0, 1.0, 4.0, 1.0, 1.0, 6.0, 1.0, 1.0]
-    turns, order = trial({"a": [1.05 * t for t in slow], "b": slow, "c": [1.5] * 9})
-    assert rule.compare(turns) == pytest.approx({"a": 1.05, "b": 1.0, "c": 1.5 / 1.05 * 1.05})
+    turns, order = trial({"a": [1.05 * t for t in SLOW], "b": SLOW, "c": [1.5] * 9})
+    assert rule.in_proportion(rule.compare(turns)) == pytest.approx({"a": 1.05, "b": 1.0, "c": 1.5})
     assert len(order) == 3 * rule.ROUNDS[1]
+
+
+def test_a_mixture_is_compared_with_the_best_by_its_worse_rounds() -> None:
+    mixture = [0.9 * t for t in SLOW[:6]] + [1.1 * t for t in SLOW[6:]]
+    found = rule.in_proportion({"a": [2 * t for t in SLOW], "b": SLOW, rule.MIXED: mixture})
+    assert found == pytest.approx({"a": 2.0, "b": 1.0, rule.MIXED: 1.1})
 
 
 def test_slow_steps_are_taken_until_time_is_over() -> None:
