@@ -86,7 +86,7 @@ def choose(blueprint: Blueprint, device: torch.device, cache: Path, build: Build
         return next(iter(whole.values()), [])
     known, key = _known(cache), _key(blueprint, device, share)
     if not _fits(known.get(key), whole, here):
-        say(f"backend=auto: timing whole steps of {' and '.join(whole)}, which is kept for later runs like this")
+        say(f"backend=auto times training steps of {' and '.join(whole)}; the result is kept for similar runs")
         with _apart(device), muted():
             entry = _timed(_shared(blueprint, share), device, build, whole, here)
         if entry["seconds"].keys() < whole.keys():  # memory was short: it may not be next time
@@ -94,8 +94,8 @@ def choose(blueprint: Blueprint, device: torch.device, cache: Path, build: Build
         known[key] = entry
         _keep(cache, known)
     name, chosen = _best(known[key], whole)
-    times = ", ".join(f"{each} {in_seconds(seconds)}" for each, seconds in known[key]["seconds"].items())
-    say(f"backend=auto: {name} is the fastest (a step takes {times})")
+    times = sorted((seconds, each) for each, seconds in known[key]["seconds"].items())
+    say(f"backend=auto chooses {name} (a step: {', '.join(f'{each} {in_seconds(t)}' for t, each in times)})")
     return chosen
 
 

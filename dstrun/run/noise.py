@@ -6,20 +6,44 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from dstrun.config.experiment import Experiment
-from dstrun.dataset.images import Dataset, Images
+from dstrun.dataset.images import Images
+from dstrun.dataset.loader import Resident
+from dstrun.system.ranks import ALONE, Ranks
+
+
+class Repeated(Resident):
+    """Few images that come again and again, in epochs as long as those of the data set that they stand for."""
+
+    def __init__(self, images: Images, option: Any, *given: Any) -> None:
+        super().__init__(images, option, *given)
+        self._held, self.steps_per_epoch = self.steps_per_epoch, option.train_images // self.batch_size
+
+    def batch(self, step: int, part: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Look one of the batches up."""
+        return super().batch(step % self._held, part)
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Random images in place of a data set, of the same size and classes."""
+    """Random images in place of a data set, of the same size, classes and length of an epoch.
+
+    Attributes:
+        like: the data set.
+        count: images that there are.
+    """
 
     like: Any
     count: int
     augment: bool = False
 
-    open = Dataset.open
+    def open(
+        self, device: Any, batch_size: int, seed: int, ranks: Ranks = ALONE, channels_last: bool | None = None
+    ) -> Repeated:
+        """Return a loader of them."""
+        return Repeated(self.load(), self, device, batch_size, seed, self.augment, ranks, channels_last)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.like, name)

@@ -79,8 +79,8 @@ def test_the_fastest_whole_step_is_chosen(
         assert made.choose() == chosen
     assert made.built == [["sparse"] * 3, ["masked"] * 3, MIX]  # once, the smallest first
     said = capsys.readouterr().err
-    assert said.count("backend=auto: timing whole steps of masked and sparse") == 1
-    assert said.count("the fastest (a step takes ") == 2
+    assert said.count("backend=auto times training steps of masked and sparse; ") == 1
+    assert said.count("backend=auto chooses ") == 2
 
 
 ANEW = [
@@ -290,13 +290,22 @@ def test_a_run_is_the_same_bits_as_on_what_was_chosen_and_draws_nothing_else(
         assert torch.equal(tensor, given.model.state_dict()[name])
 
 
-@pytest.mark.parametrize(("interval", "updates"), [(2, False), (1, True)])
-def test_ordinary_steps_are_timed_where_there_are_some(
-    interval: int, updates: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("interval", [1, 2])
+def test_ordinary_steps_are_timed(interval: int, monkeypatch: pytest.MonkeyPatch) -> None:
     training = rule.warmed(real("method=set", f"schedule.interval_steps={interval}", "backend=masked"))
     assert training.memory.peaks.keys() == {"step"}
     monkeypatch.setattr(rule, "TURN", 0.0)
     assert rule.turn(training) > 0
-    assert training.step == 1
-    assert bool(training.updates) is updates
+    assert training.updates == 0
+    assert (training.step == 1) == (interval == 2)
+
+
+def test_schedules_fit_into_the_steps_that_are_timed() -> None:
+    """The noise has few images, and epochs as long as those of the data set."""
+    words = ("schedule.updates=5", "method=set", "epochs=1")
+    composed = compose([*TINY, *words])
+    data = rule.Noise(composed.build("dataset"), 32).open(CPU, 16, 0)
+    assert (data.train_count, data.steps_per_epoch) == (32, composed.build("dataset").train_images // 16)
+    assert torch.equal(data.batch(0)[0], data.batch(2)[0])
+    assert not torch.equal(data.batch(0)[0], data.batch(1)[0])
+    assert real(*words, "backend=masked").total_steps == data.steps_per_epoch
