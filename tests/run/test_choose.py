@@ -277,6 +277,7 @@ def test_a_run_is_the_same_bits_as_on_what_was_chosen_and_draws_nothing_else(
     assert (random.getstate(), str(np.random.get_state())) == before
     after, held = torch.get_rng_state(), [layer.backend for layer in training.layers]
     composed = compose(TINY)
+    monkeypatch.setattr(put, "choose", lambda *_: pytest.fail("a run that resumes is timed"))
     given = put.assemble(NoiseExperiment(composed.config, composed.choices), CPU, held)
     assert torch.equal(torch.get_rng_state(), after)
     for each in (training, given):
