@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from dstrun.bench.step import Noise
 from dstrun.config.composition import compose
 from dstrun.config.experiment import Experiment
 from dstrun.run.assemble import assemble
+from dstrun.run.noise import Noise
 from dstrun.run.predict import predict_memory, steps_to_see
 from dstrun.train.training import Training
 

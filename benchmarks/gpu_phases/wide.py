@@ -79,8 +79,8 @@ def _timed(
     import torch
 
     from dstrun.bench.point import Network, predict
-    from dstrun.bench.result import free_bytes
     from dstrun.layer.initial import Initial
+    from dstrun.system.free import free_bytes
 
     if device == "cuda":
         gc.collect()

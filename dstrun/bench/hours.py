@@ -8,9 +8,10 @@ from statistics import median
 from typing import Any
 
 from dstrun.bench.kernel import waiter
-from dstrun.bench.step import NoiseExperiment
 from dstrun.config.experiment import Experiment
 from dstrun.run.assemble import assemble
+from dstrun.run.noise import NoiseExperiment
+from dstrun.system.free import free_bytes
 from dstrun.system.trouble import ConfigError
 from dstrun.train.device import device_name, pick_device
 from dstrun.train.training import Training
@@ -39,8 +40,8 @@ def measure_hours(experiment: Experiment, plan: dict[str, Any]) -> dict[str, Any
         ConfigError: it would need more memory than is free.
     """
     device = pick_device(experiment.config["device"])
-    need, free = plan["memory"]["peak_bytes"], _free()
-    if device.type == "cpu" and need is not None and free is not None and need > free:
+    need, free = plan["memory"]["peak_bytes"], free_bytes()
+    if device.type == "cpu" and need is not None and need > free:
         raise ConfigError(
             f"--time would take {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: use a smaller batch_size"
         )
@@ -73,12 +74,3 @@ def _steps(training: Training) -> list[int]:
     steps = range(1, training.total_steps + 1)
     found = [islice((s for s in steps if bool(training.procedure.updates_at(s)) is kind), n) for kind, n in COUNTS]
     return sorted(chain(*found))
-
-
-def _free() -> int | None:
-    """Return the bytes that programs can still have, where Linux tells."""
-    try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None

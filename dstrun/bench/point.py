@@ -22,23 +22,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from dstrun.account.memory import tensor_bytes
 from dstrun.bench.layout import csr, parts
+from dstrun.bench.peer import Csr
 from dstrun.layer.backend import backend
 from dstrun.layer.initial import Initial, initial
 from dstrun.layer.interface import prunable, skeleton
 
 LAYERS = 3
-
-
-class Csr(nn.Module):
-    """A linear layer whose weight is PyTorch's sparse matrix, trained by its autograd; features first, (n, N)."""
-
-    def __init__(self, start: Initial, device: torch.device) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(csr(start.topology, start.values.to(device)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, N) to (n, N)."""
-        return torch.sparse.mm(self.weight, x)
 
 
 class Network:
@@ -71,7 +60,8 @@ class Network:
         self.x = torch.randn(batch, n, generator=torch.Generator().manual_seed(0)).to(device)
         if implementation == "torch csr":
             self.x = self.x.t().contiguous()
-            self.model = nn.Sequential(*_between([Csr(start, self.device) for start in starts]))
+            matrices = [csr(start.topology, start.values.to(self.device)) for start in starts]
+            self.model = nn.Sequential(*_between([Csr(matrix) for matrix in matrices]))
             self.optimizer = torch.optim.SGD(self.model.parameters(), 1e-3, foreach=False)
             return
         with skeleton():

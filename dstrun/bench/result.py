@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,17 +63,3 @@ def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
 
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
     return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "processor": name}
-
-
-def free_bytes(device: str = "cpu") -> int:
-    """Read how much memory is free for new processes, or all of it where the system does not say."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.mem_get_info()[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    available = (1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    return next(available, 0) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

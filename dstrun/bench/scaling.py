@@ -17,8 +17,9 @@ from typing import Any
 from dstrun.bench.arguments import SCALED, Scaling
 from dstrun.bench.measure import rows, turns
 from dstrun.bench.point import LAYERS, predict
-from dstrun.bench.result import free_bytes, machine
+from dstrun.bench.result import machine
 from dstrun.report.format import in_bytes
+from dstrun.system.free import free_bytes
 from dstrun.system.progress import say
 
 

@@ -1,64 +1,34 @@
 """``dstrun bench step``: whole training steps of a network, and the updates of its topology, backend by backend.
 
 Everything is built as a run builds it; the images are noise. Each implementation takes a step and, where its topology
-is dynamic, an update in every round, as it would in training: the update takes the optimizer step's place.
+is dynamic, an update in every round, as it would in training: the update takes the optimizer step's place. Others'
+layers (``peer``) keep their topology, and their weights have no momentum, which PyTorch has not for its matrices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, cast
 
-import numpy as np
 import torch
 
 from dstrun.bench.arguments import GROWS, Step
 from dstrun.bench.kernel import waiter
 from dstrun.bench.measure import Passes, interleaved, rows
+from dstrun.bench.peer import NETWORKS, Peer
 from dstrun.bench.result import machine
 from dstrun.config.composition import compose
-from dstrun.config.experiment import Experiment
-from dstrun.dataset.images import Dataset, Images
+from dstrun.layer.interface import DenseLayer
 from dstrun.run.assemble import assemble
+from dstrun.run.noise import NoiseExperiment
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
 EPOCHS = 10_000
 """So long a run that its learning rate and its share of replaced connections stay what they are at the start."""
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Random images in place of a data set, of the same size and classes."""
-
-    like: Any
-    count: int
-    augment: bool = False
-
-    open = Dataset.open
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.like, name)
-
-    def load(self) -> Images:
-        """Draw the images."""
-        random = np.random.default_rng(0)
-        x = random.integers(0, 256, (self.count, *self.like.image), np.uint8)
-        y = random.integers(0, self.like.classes, self.count)
-        return Images(x, y, x[:1], y[:1], "test", "random")
-
-
-@dataclass(frozen=True)
-class NoiseExperiment(Experiment):
-    """An experiment on random images."""
-
-    def build(self, group: str) -> Any:
-        """Build an option; of the data set its random likeness, two batches of it."""
-        made = super().build(group)
-        return Noise(made, 2 * self.config["batch_size"]) if group == "dataset" else made
 
 
 def words(settings: Step, sparsity: float, device: str) -> dict[str, list[str]]:
@@ -72,7 +42,8 @@ def words(settings: Step, sparsity: float, device: str) -> dict[str, list[str]]:
     for backend in ("masked", "sparse"):
         for method in GROWS:
             made[f"{backend} {method}"] = [*common, f"method={method}", f"backend={backend}"]
-    return made
+    made["auto gse"] = [*common, "method=gse", "backend=auto"]
+    return made | dict.fromkeys(NETWORKS, made["masked gse"])  # of which they take the place of the layers
 
 
 def start(overrides: list[str], device: torch.device) -> tuple[Passes, Training]:
@@ -88,6 +59,35 @@ def start(overrides: list[str], device: torch.device) -> tuple[Passes, Training]
     return (passes | {"update": training.take_step} if training.layers else passes), training
 
 
+def start_peer(peer: Peer, overrides: list[str], device: torch.device) -> Passes:
+    """Put a peer's layers into a masked network, and return its step; data, loss and the learning rate are a run's.
+
+    Raises:
+        ConfigError: it is not installed, or lacks a layer.
+    """
+    composed = compose(overrides)
+    training = assemble(NoiseExperiment(composed.config, composed.choices), device)
+    layers = peer.replace(training.model, cast("list[DenseLayer]", training.layers))
+    training.model.train()
+    theirs = {id(weight) for layer in layers for weight in layer.parameters()}
+    ours = [weight for weight in training.model.parameters() if id(weight) not in theirs]
+    weights = [weight for layer in layers for weight in layer.parameters()]
+    options: dict[str, Any] = {"lr": training.rate.lr_at(0, EPOCHS), "foreach": False}  # which has no sparse matrices
+    optimizers = [torch.optim.SGD(weights, **options)]
+    optimizers += [torch.optim.SGD(ours, **options, momentum=0.9)] if ours else []
+    numbers = count()
+
+    def step() -> None:
+        x, y = training.data.batch(next(numbers))
+        training.loss(training.model(x), y).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    step()
+    return {"step": step}
+
+
 def measure(settings: Step) -> Iterator[list[dict[str, Any]]]:
     """Time the steps and updates at every sparsity; yields the rows of each."""
     for sparsity in settings.sparsity:
@@ -97,17 +97,22 @@ def measure(settings: Step) -> Iterator[list[dict[str, Any]]]:
     for sparsity in settings.sparsity:
         case = {"bench": "step", "sparsity": sparsity, "batch": settings.batch}
         case |= {"model": settings.model, "allocation": settings.allocation}
-        made = {}
+        tasks: dict[str, Passes] = {}
+        peaks: dict[str, dict[str, int]] = {}
         for name, overrides in words(settings, sparsity, settings.device).items():
             say(f"{settings.model} at {100 * sparsity:g}%: {name}")
             try:
-                made[name] = start(overrides, device)
+                if name in NETWORKS:
+                    tasks[name] = start_peer(NETWORKS[name], overrides, device)
+                else:
+                    tasks[name], training = start(overrides, device)
+                    peaks[name] = training.memory.peaks
             except ConfigError as error:
-                if not name.startswith("sparse"):  # which a GPU may have no kernel for
+                if not name.startswith("sparse") and name not in NETWORKS:  # which a GPU may have no kernel for
                     raise
                 say(f"left out: {error}")
-        tasks = {name: passes for name, (passes, _) in made.items()}
         timed = interleaved(tasks, settings.rounds, settings.limit, waiter(device))
-        peaks = {name: training.memory.peaks for name, (_, training) in made.items()}
         found = [row for row in rows(timed, "sparse gse") if row["pass"] != "sum"]
-        yield [{**case, **row, "bytes": peaks[row["implementation"]].get(row["pass"]), **where} for row in found]
+        yield [
+            {**case, **row, "bytes": peaks.get(row["implementation"], {}).get(row["pass"]), **where} for row in found
+        ]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HOME = "dstrun.backend"
 """The package of all backends, loaded by name: it stands below the rooms that ask."""
 AUTO = "auto"
-"""What ``backend=`` says to have each layer stored by the fastest (``dstrun.backend.auto``); no backend itself."""
+"""What ``backend=`` says to have layers stored as trains fastest (``dstrun.run.choose``); no backend itself."""
 UNMEASURED = "sparse"
 """The backend that ``auto`` counts as where nothing is measured: in plans."""
 

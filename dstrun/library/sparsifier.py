@@ -227,7 +227,7 @@ def _check_method(experiment: Experiment, method: Method) -> None:
     if method.scored_samples(1) or method.fresh_samples(1, 1) or method.update_samples(1):
         _refuse(experiment, "needs additional forward passes")
     if config["backend"] == AUTO:
-        raise ConfigError(f"backend=auto measures layers on the images of a run: choose {' or '.join(names())}")
+        raise ConfigError(f"backend=auto times steps of a run: choose {' or '.join(names())}")
 
 
 def _check_procedure(experiment: Experiment, procedure: Procedure) -> None:

@@ -35,9 +35,13 @@ IMPLEMENTATIONS: dict[str, Look] = {
 """The same in every figure; no two share a marker or a line."""
 STORED = {
     "dense": "dense", "masked": "masked (dense storage)", "torch coo": "COO (PyTorch)", "torch csr": "CSR (PyTorch)",
-    "sparse": "sparse (ours)", "onnxruntime": "ONNX Runtime",
+    "sparse": "sparse (ours)", "onnxruntime": "ONNX Runtime", "sparseprop": "SparseProp",
 }  # fmt: skip
 """What an implementation is called in a legend."""
+PEERS = ("torch csr", "sparseprop")
+"""Implementations of whole steps that are named as in a legend; the others are a backend and a method."""
+LEVEL = 6
+"""So many names of implementations fit side by side below a panel."""
 FORMATS = ("dense", "torch coo", "torch csr", "sparse")
 """What is drawn over sparsity and width: ways to store a weight, of which ``masked`` is none."""
 TEXT = (
@@ -269,11 +273,11 @@ def draw_step(rows: Sequence[Row]) -> Figure:
     figure, axes = _figure(2, 2.2, len(levels))
     for level, pair in zip(levels, zip(axes[::2], axes[1::2], strict=True), strict=True):
         mine = [row for row in rows if row["sparsity"] == level]
-        names = list(dict.fromkeys(row["implementation"] for row in mine))
         updated = {row["implementation"] for row in mine if row["pass"] == "update"}
         for axis, key, scale, what in zip(
             pair, ("median", "bytes"), (1e3, 1e-6), ("time (ms)", "peak memory (MB)"), strict=True
         ):
+            names = list(dict.fromkeys(row["implementation"] for row in mine if row[key] is not None))
             for place, (kind, color, hatch) in enumerate(
                 (("step", HUES["sky"], ""), ("update", HUES["vermillion"], HATCHES[1]))
             ):
@@ -286,13 +290,22 @@ def draw_step(rows: Sequence[Row]) -> Figure:
                     at, heights, 0.36, color=color, hatch=hatch, edgecolor="white", linewidth=0, label=kind,
                     error_kw={"elinewidth": 0.7}, yerr=list(zip(*errors, strict=True)) or None,
                 )  # fmt: skip
-            axis.set_xticks(range(len(names)), ["\n".join(map(shown, name.split(" "))) for name in names])
+            _name(axis, names)
             axis.set_ylabel(what)
             axis.set_title(f"{shown(mine[0]['model'])}, {100 * level:g}%")
             axis.grid(visible=False, axis="x")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, [KINDS[name] for name in names], loc="outside upper center", ncols=2)
     return figure
+
+
+def _name(axis: Axes, names: Sequence[str]) -> None:
+    """Name implementations below their bars: in two lines, or at a slant where there are many."""
+    said = [STORED[name] if name in PEERS else " ".join(map(shown, name.split(" "))) for name in names]
+    if len(names) > LEVEL:
+        axis.set_xticks(range(len(names)), said, rotation=40, ha="right", rotation_mode="anchor")
+    else:
+        axis.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in said])
 
 
 def _figure(columns: int, height: float, lines: int = 1) -> tuple[Figure, list[Axes]]:

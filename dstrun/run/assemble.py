@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dstrun.account.flops import FlopMeter
 from dstrun.account.memory import MemoryMeter
-from dstrun.backend.auto import check_kernels, choose, sparsify
+from dstrun.backend.auto import check_kernels, sparsify
 from dstrun.backend.synchronized import synchronize
 from dstrun.config.experiment import Experiment
 from dstrun.dataset.cache import cache_folder
@@ -21,6 +21,7 @@ from dstrun.method.procedure import Setting
 from dstrun.method.soft import powerprop
 from dstrun.optimizer.decay import groups
 from dstrun.run.blueprint import Blueprint
+from dstrun.run.choose import choose
 from dstrun.storage.packed import pack
 from dstrun.storage.product import store, stored_weights
 from dstrun.storage.recompute import Recompute, checkpoint
@@ -35,9 +36,9 @@ from dstrun.train.precision import Precision, likes_channels_last, set_products,
 from dstrun.train.training import Training
 
 
-def pick_backends(blueprint: Blueprint, model: nn.Module, device: torch.device, ranks: Ranks = ALONE) -> list[str]:
+def pick_backends(blueprint: Blueprint, device: torch.device, ranks: Ranks = ALONE) -> list[str]:
     """Return the backend of every prunable layer; ``auto`` measures where it has not yet."""
-    config, counts = blueprint.experiment.config, blueprint.counts
+    config, counts, model = blueprint.experiment.config, blueprint.counts, blueprint.trained.model
     chosen = config["backend"]
     if chosen != AUTO:
         check_kernels(model, chosen, device)
@@ -46,9 +47,11 @@ def pick_backends(blueprint: Blueprint, model: nn.Module, device: torch.device, 
             backend(name).announce(say)
     if chosen != AUTO:
         return [chosen] * len(counts)
-    together = config["microbatch"] or config["batch_size"] // ranks.size
-    inputs = [(together, *layer.sees) for layer in blueprint.cost.layers]
-    return ranks.broadcast(lambda: choose(model, counts, inputs, device, cache_folder() / "backend.json"))
+
+    def build(shared: Blueprint, data: Any, backends: list[str]) -> Training:
+        return put_together(shared, device, data, backends)
+
+    return ranks.broadcast(lambda: choose(blueprint, device, cache_folder() / "backend.json", build, ranks))
 
 
 def microbatch(config: dict[str, Any], model: nn.Module, ranks: Ranks) -> int | None:
@@ -163,6 +166,8 @@ def build_model(
     """Build the network on its device, with the layers that the method starts from."""
     config, method = blueprint.experiment.config, blueprint.method
     seed, sparse = config["seed"], method.start == "sparse"
+    if sparse:
+        backends = backends or pick_backends(blueprint, device, ranks)
     torch.manual_seed(stream(seed, "model"))
     model = blueprint.build(bare=sparse)
     if weights_innermost(config, blueprint.experiment.choices["optimizer"], method.start, device, ranks):
@@ -172,8 +177,7 @@ def build_model(
         from dstrun.run.origin import Origin  # which puts its run together here
 
         origin = Origin(blueprint)
-    if sparse:
-        backends = backends or pick_backends(blueprint, model, device, ranks)
+    if backends is not None and sparse:
         if origin is None:
             layers = sparsify(model, blueprint.counts, backends, seed, device)
         else:

@@ -75,6 +75,8 @@ def _storage(chosen: str, training: Training) -> str:
     if chosen != AUTO:
         return f"backend {described(chosen)}"
     kept = {name: [layer.name for layer in training.layers if layer.backend == name] for name in names()}
+    if len(used := [name for name in kept if kept[name]]) == 1:
+        return f"backend {AUTO}: {described(used[0])}"
     parts = []
     for name in sorted(kept, key=is_dense):
         named = f": {', '.join(kept[name][:4])}{' ...' if len(kept[name]) > 4 else ''}"

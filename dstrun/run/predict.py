@@ -26,7 +26,7 @@ HOW = "predicted by running the steps on tensors without data; memory inside ker
 def predict_memory(experiment: Experiment) -> dict[str, Any]:
     """Predict the record's ``memory`` group, and ``timeline``, by running a step and an update without numbers.
 
-    ``backend=auto`` is predicted as ``sparse``: what it chooses is measured when a run starts.
+    ``backend=auto`` is predicted as ``sparse``: steps are timed when a run starts.
 
     Raises:
         ConfigError: parts that do not fit together.

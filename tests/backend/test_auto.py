@@ -1,6 +1,4 @@
-"""Each layer is stored as what was measured to train faster; the answer is kept."""
-
-import json
+"""A network of several backends computes what any does; mixtures come from times of layers and of conversions."""
 
 import pytest
 import torch
@@ -26,50 +24,6 @@ def network():
         return nn.Sequential(*layers)
 
 
-def test_the_faster_is_chosen_and_remembered(tmp_path, monkeypatch):
-    measured = []
-
-    def measure(module, count, shape, device, backends):
-        measured.append(shape)
-        return {"masked": 1.0, "sparse": 2.0 if len(shape) == 4 else 0.5}
-
-    monkeypatch.setattr(auto, "measure", measure)
-    cache = tmp_path / "cache" / "backend.json"
-    for _ in range(2):
-        assert auto.choose(network(), [50, 10], INPUTS, CPU, cache) == ["masked", "sparse"]
-    assert measured == INPUTS
-    assert len(json.loads(cache.read_text())) == 2
-    auto.choose(network(), [20, 10], INPUTS, CPU, cache)
-    assert len(measured) == 3  # another density is measured anew
-
-
-DAMAGE = [b"", b"{", b"[]", b"null", b"\xff", b"[" * 10_000, b'{"k": 1' + b" " * 10**7 + b"}"]
-WRONG = [None, 1, [], {}, {"masked": 1.0}, {"masked": 0.0, "sparse": 1.0}, {"masked": 1e400, "sparse": 1.0},
-         {"masked": -1.0, "sparse": 1.0}, {"masked": "a", "sparse": 1.0}, {"masked": True, "sparse": 1.0}]  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", [*DAMAGE, *WRONG], ids=str)
-def test_what_is_no_measurement_is_measured_again(damage, tmp_path, monkeypatch):
-    monkeypatch.setattr(auto, "measure", lambda *_: {"masked": 1.0, "sparse": 0.5})
-    cache = tmp_path / "backend.json"
-    assert auto.choose(network(), [50, 10], INPUTS, CPU, cache) == ["sparse", "sparse"]
-    whole = cache.read_bytes()
-    cache.write_bytes(
-        damage if isinstance(damage, bytes) else json.dumps(dict.fromkeys(json.loads(whole), damage)).encode()
-    )
-    assert auto.choose(network(), [50, 10], INPUTS, CPU, cache) == ["sparse", "sparse"]
-    assert cache.read_bytes() == whole
-
-
-@pytest.mark.parametrize("cache", ["file/backend.json", "folder"])
-def test_a_cache_that_cannot_be_written_is_done_without(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(auto, "measure", lambda *_: {"masked": 1.0, "sparse": 0.5})
-    (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
-    assert auto.choose(network(), [50, 10], INPUTS, CPU, tmp_path / cache) == ["sparse", "sparse"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
-
-
 def test_what_is_measured_is_both_backends():
     module = network()[4]
     assert set(found := auto.measure(module, 10, (8, 4), CPU, ["masked", "sparse"])) == {"masked", "sparse"}
@@ -77,18 +31,73 @@ def test_what_is_measured_is_both_backends():
     assert module.weight.is_meta  # the network's own layer stays as it is
 
 
-def test_a_layer_too_large_to_measure_is_sparse(tmp_path, monkeypatch):
-    monkeypatch.setattr(auto, "LARGEST", 1)
-    assert auto.choose(network(), [50, 10], INPUTS, CPU, tmp_path / "none.json") == ["sparse", "sparse"]
+@pytest.mark.parametrize("first", [False, True])
+def test_layers_are_timed_with_a_gradient_of_their_input_but_the_first(first):
+    seen = []
+
+    class Looks(nn.Linear):
+        def forward(self, x):
+            seen.append(x.requires_grad)
+            return super().forward(x)
+
+    auto.measure(Looks(4, 5), 10, (8, 4), CPU, ["masked"], first)
+    assert set(seen) == {not first}
 
 
-@pytest.mark.parametrize(("triton", "linear"), [(True, "sparse"), (False, "masked")])
-def test_what_has_no_kernel_on_a_gpu_is_masked(triton, linear, tmp_path, monkeypatch):
+def test_conversions_are_timed_both_ways():
+    found = auto.conversions(nn.Conv2d(3, 4, 3), (8, 3, 6, 6), CPU)
+    assert set(found) == {("masked", "sparse"), ("sparse", "masked")}
+    assert min(found.values()) > 0
+
+
+def timed(monkeypatch, turned):
+    """Let the convolution be faster masked, by 1, the linear layer sparse, by 2, and a conversion take ``turned``."""
+    asked = []
+
+    def measure(module, count, shape, device, backends, first):
+        asked.append((shape, first))
+        seconds = {"masked": 1.0, "sparse": 2.0} if len(shape) == 4 else {"masked": 3.0, "sparse": 1.0}
+        return {name: seconds[name] for name in backends}
+
+    pairs = {("masked", "sparse"): turned, ("sparse", "masked"): turned}
+    monkeypatch.setattr(auto, "measure", measure)
+    monkeypatch.setattr(auto, "conversions", lambda *_: pairs)
+    return asked
+
+
+@pytest.mark.parametrize(("turned", "found"), [(0.9, ["masked", "sparse"]), (1.1, ["sparse", "sparse"])])
+def test_a_mixture_pays_for_its_conversions(turned, found, monkeypatch):
+    asked = timed(monkeypatch, turned)
+    assert auto.mixed(network(), [50, 10], INPUTS, CPU, [["masked", "sparse"]] * 2, 10) == found
+    assert asked == [(INPUTS[0], True), (INPUTS[1], False)]
+
+
+def test_a_mixture_takes_what_can_train_a_layer(monkeypatch):
+    timed(monkeypatch, 9.0)
+    assert auto.mixed(network(), [50, 10], INPUTS, CPU, [["masked"], ["sparse"]], 10) == ["masked", "sparse"]
+
+
+def test_layers_alike_are_timed_once_and_a_search_that_takes_long_is_given_up(monkeypatch):
+    asked = timed(monkeypatch, 0.1)
+    deep = nn.Sequential(*[nn.Linear(4, 4) for _ in range(9)])
+    able = [["masked", "sparse"]] * 9
+    assert auto.mixed(deep, [8] * 9, [(8, 4)] * 9, CPU, able, 10) == ["sparse"] * 9
+    assert len(asked) == 2  # the first has no gradient of its input
+    assert auto.mixed(deep, [8] * 9, [(8, 4)] * 9, CPU, able, -1) is None
+
+
+def test_a_layer_too_large_for_dense_storage_is_sparse(monkeypatch):
+    monkeypatch.setattr(auto, "LARGEST", 30)
+    assert auto.able(network(), CPU) == [["sparse"], ["masked", "sparse"]]
+    assert auto.uniform(auto.able(network(), CPU)) == {"masked": ["sparse", "masked"], "sparse": ["sparse", "sparse"]}
+
+
+@pytest.mark.parametrize(("triton", "kinds"), [(True, ["masked", "sparse"]), (False, ["masked"])])
+def test_what_has_no_kernel_on_a_gpu_is_masked(triton, kinds, monkeypatch):
     monkeypatch.setattr(sparse_traits, "find_spec", lambda name: triton or None)
-    monkeypatch.setattr(auto, "measure", lambda *_: {"masked": 1.0, "sparse": 0.5})
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "card")
-    gpu, cache = torch.device("cuda", 0), tmp_path / "backend.json"
-    assert auto.choose(network(), [50, 10], INPUTS, gpu, cache) == ["masked", linear]
+    able = auto.able(network(), torch.device("cuda", 0))
+    assert able == [["masked"], kinds]
+    assert auto.uniform(able) == {name: ["masked", name] for name in kinds}
 
 
 def test_a_gpu_without_triton_is_told(monkeypatch):

@@ -114,7 +114,7 @@ def test_a_peer_is_timed_where_it_is_installed_and_named_where_not(monkeypatch, 
     made = types.ModuleType("stranger")
     made.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
 
-    def layer(_geometry, weight: torch.Tensor) -> nn.Module | None:
+    def layer(_geometry, weight: torch.Tensor, _bias: None) -> nn.Module | None:
         if weight.dim() > 2:
             return None
         module = nn.Linear(*weight.shape[::-1], bias=False)

@@ -214,7 +214,7 @@ def test_a_copy_of_the_network_is_a_network_alone() -> None:
         ({"method": "dense", "sparsity": 0}, "method=dense has no sparse layer"),
         ({"method": "gmp", "backend": "sparse"}, "backend=sparse"),
         ({"method": "gsee"}, "did you mean gse"),
-        ({"method": "gse", "backend": "auto"}, "backend=auto measures layers"),
+        ({"method": "gse", "backend": "auto"}, "backend=auto times steps of a run"),
         ({"method": "gse", "sparsity": 2}, "sparsity=2"),
         ({"method": "gse", "steps": 0}, "steps=0 must be a whole number"),
         ({"epochs": 3}, "epochs=3 does not apply to a Sparsifier: choose method"),

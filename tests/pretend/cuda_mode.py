@@ -219,6 +219,10 @@ STAND_INS: dict[str, Any] = {
     "memory_allocated": lambda *_: 0,
     "max_memory_allocated": lambda *_: 0,
     "reset_peak_memory_stats": _nothing,
+    "mem_get_info": lambda *_: (1 << 40, 1 << 40),
+    "empty_cache": _nothing,
+    "get_rng_state": lambda *_: torch.get_rng_state(),
+    "set_rng_state": _nothing,
     "manual_seed": _nothing,  # dropout draws from the CPU's generator, which is seeded as well
     "manual_seed_all": _nothing,
     "Stream": Stream,

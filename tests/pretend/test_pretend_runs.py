@@ -6,14 +6,19 @@ Not seen here: autocast (``precision=bf16``), kernels of CUDA's own, their types
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from cuda_mode import pretend
 from pretend_run import SMALL, SOON, Result, advance, begin, noise, numbers, trained
 
+from dstrun.backend import sparse
 from dstrun.cli.help import options
 from dstrun.config.composition import compose
+from dstrun.run import choose
+from dstrun.train.training import Training
 
 __all__ = ["noise"]
 
@@ -59,6 +64,32 @@ def test_less_is_kept_as_on_the_cpu(kind: str) -> None:
 def test_images_with_their_channels_innermost(method: str) -> None:
     given = words("resnet20", method)
     check(trained(given, "cpu", last=True), trained([*given, "precision=tf32"], "cuda"))
+
+
+def test_auto_times_steps_where_it_has_kernels_and_masks_convolutions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DSTRUN_CACHE", str(tmp_path))
+    monkeypatch.setattr(sparse, "find_spec", lambda name: True)
+    monkeypatch.setattr(choose, "ROUNDS", (1, 1))
+    monkeypatch.setattr(choose, "mixed", lambda *_: None)
+    warmed = choose.warmed
+
+    def with_reference(run: Training) -> Training:  # Triton takes no pretended tensors
+        run.graphs = False
+        for layer in run.layers:
+            layer.kernel = "reference"  # type: ignore[attr-defined]
+        return warmed(run)
+
+    monkeypatch.setattr(choose, "warmed", with_reference)
+    given = words("resnet20", "static", "backend=auto")
+    with pretend():
+        run = begin(given, "cuda")
+    *convolutions, linear = [layer.backend for layer in run.layers]
+    assert set(convolutions) == {"masked"}
+    assert f"backend=auto chooses {linear} (a step: {linear} " in capsys.readouterr().err
+    (entry,) = json.loads((tmp_path / "backend.json").read_text()).values()
+    assert entry["seconds"].keys() == {"masked", "sparse"}
 
 
 LAYOUTS = {"gse": True, "dense": True, "gse precision=fp32": False, "gse optimizer=adamw": False, "gmp": False}

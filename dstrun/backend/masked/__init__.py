@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from dstrun.layer.backend import Backend
+from dstrun.system.lazy import torch
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from dstrun.layer.geometry import Layer
