@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dstrun.report.format import Cited, Column, Mean, in_bytes, in_seconds, render, spans
+from dstrun.report.format import Cited, Column, Mean, cell, fixed, in_bytes, in_seconds, render, spans
 from dstrun.system.trouble import ConfigError
 
 COLUMNS = [
@@ -185,3 +185,11 @@ def test_names_are_merged_within_their_group_only() -> None:
         (0, "a"): 2, (1, "a"): 0, (2, "a"): 2, (3, "a"): 0, (0, "b"): 2, (1, "b"): 0, (2, "b"): 2, (3, "b"): 0,
         (0, "c"): 1, (1, "c"): 1, (2, "c"): 1, (3, "c"): 1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.0, 4, "0.0000"), (0.25, 4, "0.2500"), (0.0001, 4, "0.0001"), (6e-6, 4, "6e-06"), (0.0004, 3, "0.0004")],
+)
+def test_a_share_of_next_to_nothing_is_not_zero(value: float, digits: int, text: str) -> None:
+    assert fixed(value, digits) == cell({"x": value}, Column("x", kind="share", digits=digits)) == text
