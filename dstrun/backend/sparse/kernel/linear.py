@@ -1,8 +1,8 @@
 """The sparse products of a linear layer, or of a 1x1 convolution: sums of weighted rows, and products of two rows.
 
 Where the lanes are many, rows lie a power of two apart and tiles of them fall into few sets of the cache: the tiles of
-all rows are then copied side by side before they are used. Rows that do not fit into the cache are read block by block
-(``wide``).
+all rows are then copied side by side before they are used. Rows that do not fit into the cache are read block by block,
+where that pays (``wide``).
 
 Shape letters: A active connections, D targets, S sources, G groups, N lanes.
 """
@@ -43,7 +43,7 @@ def multiply(connections, bias, source, target, sizes, threads):
     """
     first = connections[0]
     targets, lanes = first.shape[0] - 1, sizes[2]
-    if is_wide(source, lanes):
+    if target.itemsize == 4 and is_wide(first, source, lanes):
         multiply_wide(connections, bias, source, target, sizes, threads, BLOCK)
         return
     rows = source.shape[0] // lanes
@@ -95,7 +95,7 @@ def sampled(connections, x, delta, gradient, sizes, threads):
         sizes: (S / G, D / G, N).
         threads: how many work.
     """
-    if is_wide(x, sizes[2]):
+    if is_wide(connections[0], x, sizes[2]):
         sampled_wide(connections, x, delta, gradient, sizes, threads, BLOCK)
     else:
         _dots(connections, x, delta, gradient, sizes, threads)

@@ -37,13 +37,24 @@ def test_blocks_of_rows_give_the_same_bits(
         assert torch.equal(narrow, blocked)
 
 
-def test_layers_are_wide_where_their_rows_exceed_a_block() -> None:
-    """The widths of image classifiers stay as they are; a batch of many items counts by its tile."""
-    assert not wide.is_wide(array(torch.empty(16_384, 128)), 128)
-    assert wide.is_wide(array(torch.empty(40_000, 128)), 128)
-    assert wide.is_wide(array(torch.empty(40_000, 256)), 256)
-    assert not wide.is_wide(array(torch.empty(768, 8192)), 8192)
-    assert not wide.is_wide(array(torch.empty(40_000, 128, dtype=torch.bfloat16)), 128)
+@pytest.mark.parametrize(
+    ("rows", "samples", "degree", "dtype", "found"),
+    [
+        (16_384, 128, 128, torch.float32, False),  # the widths of image classifiers stay as they are
+        (40_000, 128, 128, torch.float32, True),
+        (40_000, 128, 128, torch.bfloat16, False),
+        (70_000, 128, 128, torch.bfloat16, True),
+        (40_000, 200, 128, torch.float32, True),
+        (40_000, 128, 7, torch.float32, False),
+        (400_000, 32, 128, torch.float32, False),
+        (768, 8192, 128, torch.float32, False),  # many items count by their tile
+    ],
+)
+def test_layers_are_wide_where_blocks_pay(
+    rows: int, samples: int, degree: int, dtype: torch.dtype, found: bool
+) -> None:
+    first = array(torch.arange(101) * degree)
+    assert wide.is_wide(first, array(torch.empty(rows * samples, dtype=dtype)), samples) == found
 
 
 @pytest.mark.parametrize(
