@@ -36,8 +36,8 @@ class Topology:
         """Draw ``count`` connections uniformly among all, exactly."""
         size = math.prod(shape)
         if 2 * count <= size:
-            return cls(shape, draw_distinct(size, count, generator).sort().values)
-        excluded = draw_distinct(size, size - count, generator).sort().values
+            return cls(shape, draw_sorted(size, count, generator))
+        excluded = draw_sorted(size, size - count, generator)
         return cls(shape, inactive(excluded, torch.arange(count)))
 
     @property
@@ -149,6 +149,34 @@ def draw_distinct(size: int, count: int, generator: torch.Generator) -> Tensor:
         fresh = torch.randint(size, (missing + missing // 8 + 8,), generator=generator)
         drawn = first_of_each(torch.cat([drawn, fresh]))
     return drawn[:count]
+
+
+def draw_sorted(size: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw as ``draw_distinct`` does at most half of all, but return them sorted: faster, and in a third of the memory.
+
+    Of what is drawn, the next as many as are missing are taken at a time: these are never too many.
+    """
+    known = late = np.empty(0, np.int64)
+    while (missing := count - known.size - late.size) > 0:
+        fresh = torch.randint(size, (missing + missing // 8 + 8,), generator=generator).numpy()
+        while (missing := count - known.size - late.size) > 0 and fresh.size:
+            part, fresh = fresh[:missing], fresh[missing:]
+            part.sort()
+            if known.size == 0:
+                known = part[_changes(part)]
+                continue
+            new = ~contains(torch.from_numpy(known), torch.from_numpy(part)).numpy()
+            late = np.concatenate([late, part[new]])
+            late.sort(kind="stable")  # merges the two
+            late = late[_changes(late)]
+    return merged(*map(torch.from_numpy, (known, late)))
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+    """Return where sorted values differ from the one before."""
+    first = np.ones(values.size, bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
 
 
 def first_of_each(codes: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ from typing import Any, Literal
 from dstrun.config.option import nearest
 from dstrun.system import safe
 from dstrun.system.trouble import ConfigError
-from dstrun.system.wording import in_bytes, in_seconds
+from dstrun.system.wording import fixed, in_bytes, in_seconds
 
 FORMATS = ("md", "csv", "json", "latex", "html")
-Kind = Literal["text", "number", "percent", "bytes", "seconds", "flops", "x", "progress", "mean", "signed"]
+Kind = Literal["text", "number", "percent", "bytes", "seconds", "flops", "x", "progress", "mean", "signed", "share"]
 
 
 @dataclass(frozen=True)
@@ -309,6 +309,8 @@ def cell(row: dict[str, Any], column: Column) -> str:
         return str(value)
     if column.kind == "number":
         return str(value) if isinstance(value, int) else f"{value:.{column.digits}f}"
+    if column.kind == "share":
+        return fixed(value, column.digits)
     if column.kind == "signed":
         return f"{value:+.{column.digits}f}"
     if column.kind == "percent":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from dstrun.report.format import Column, in_bytes, in_seconds
@@ -10,14 +11,14 @@ from dstrun.report.format import render as render_rows
 from dstrun.report.terminal import Block, text
 from dstrun.report.unpruned import not_prunable
 from dstrun.system.progress import human
-from dstrun.system.wording import counted
+from dstrun.system.wording import counted, fixed
 
 LAYERS = [
     Column("name", "layer"),
     Column("shape", "shape"),
     Column("connections", "connections", "number", 0),
     Column("active", "active", "number", 0),
-    Column("density", "density", "number", 4),
+    Column("density", "density", "share", 4),
     Column("macs", "dense MACs", "number", 0),
     Column("active_macs", "active MACs", "number", 0),
 ]
@@ -55,6 +56,11 @@ def blocks(plan: dict[str, Any]) -> list[Block | str]:
     return [*found, *memory_blocks(plan["memory"]), *(fit_blocks(plan["fit"]) if "fit" in plan else [])]
 
 
+def _sparsity(value: float) -> str:
+    """Format a sparsity so that it is not 1 where connections are left."""
+    return f"{value:.{4 if value == 1 else max(4, -math.floor(math.log10(1 - value)))}f}"
+
+
 def layer_blocks(layers: list[dict[str, Any]]) -> list[Block | str]:
     """Format the layers; neighbors that differ in nothing but the name share a row, from the first to the last."""
     rows: list[dict[str, Any]] = []
@@ -76,18 +82,19 @@ def totals(plan: dict[str, Any]) -> str:
     parameters, flops = plan["parameters"], plan["flops"]
     lines = [
         f"parameters  {parameters['active']:,} active of {parameters['dense']:,}; "
-        f"prunable {parameters['prunable']:,} at sparsity {parameters['sparsity']:.4f}",
-        f"inference   {human(flops['inference'])} FLOPs per image, {flops['inference_x_dense']:.4f} x dense"
+        f"prunable {parameters['prunable']:,} at sparsity {_sparsity(parameters['sparsity'])}",
+        f"inference   {human(flops['inference'])} FLOPs per image, {fixed(flops['inference_x_dense'], 4)} x dense"
         + (f"; attention products besides: {human(flops['attention_inference'])}"
            if flops["attention_inference"] else ""),
         f"training    {human(flops['train'])} FLOPs in {counted(flops['steps'], 'step')} with "
         f"{counted(flops['updates'], 'update')}, "
-        f"{flops['train_x_dense']:.4f} x dense; this backend executes {flops['executed_x_dense']:.4f} x dense",
+        f"{fixed(flops['train_x_dense'], 4)} x dense; "
+        f"this backend executes {fixed(flops['executed_x_dense'], 4)} x dense",
     ]  # fmt: skip
     if "train_x_dense_paper" in flops:
         lines.append(
             f"            by the paper's formula with an update every {flops['paper_interval_steps']:,} steps: "
-            f"{flops['train_x_dense_paper']:.4f} x dense"
+            f"{fixed(flops['train_x_dense_paper'], 4)} x dense"
         )
     lines += [f"{name:<12}{said}" for name, said in plan["rules"].items()]
     lines += not_prunable(plan["not_prunable"], parameters["dense"], flops["inference"] / flops["inference_x_dense"])

@@ -9,7 +9,7 @@ from dstrun.layer.backend import AUTO, described, is_dense, names
 from dstrun.report.unpruned import not_prunable
 from dstrun.run.blueprint import Blueprint
 from dstrun.system.progress import say
-from dstrun.system.wording import counted
+from dstrun.system.wording import counted, fixed
 from dstrun.train.device import device_name
 from dstrun.train.training import Training
 
@@ -39,10 +39,12 @@ def introduce(blueprint: Blueprint, name: str, training: Training, resumed: int,
         f"{config['precision']}, {shown}"
     )
     active, sizes = training.active(), training.sizes
-    densities = [a / s for a, s in zip(active, sizes, strict=True)] or [1.0]
+    percents = [100 * a / s for a, s in zip(active, sizes, strict=True)] or [100.0]
+    share = cost.forward(active) / cost.forward()
     say(
-        f"  {sum(active):,} of {sum(sizes):,} connections active, layers {min(densities):.2%} to {max(densities):.2%}; "
-        f"{cost.forward(active) / cost.forward():.3f} x dense FLOPs per image; {_storage(config['backend'], training)}"
+        f"  {sum(active):,} of {sum(sizes):,} connections active, "
+        f"layers {fixed(min(percents), 2)}% to {fixed(max(percents), 2)}%; "
+        f"{fixed(share, 3)} x dense FLOPs per image; {_storage(config['backend'], training)}"
     )
     if config["init"] is not None:
         say(f"  starts from {config['init']}")

@@ -27,13 +27,13 @@ from dstrun.run.assemble import assemble
 from dstrun.run.blueprint import Blueprint
 from dstrun.run.introduce import introduce
 from dstrun.run.sync import densities
-from dstrun.system.heap import keep_freed
+from dstrun.system.heap import HUGE, keep_freed, largest_block
 from dstrun.system.progress import Progress, human, muted, say
 from dstrun.system.ranks import Ranks
 from dstrun.system.safe import put, readable, without_secrets
 from dstrun.system.trouble import ConfigError, sentence, why
 from dstrun.system.whole import write_atomic
-from dstrun.system.wording import counted, in_bytes, in_seconds
+from dstrun.system.wording import counted, fixed, in_bytes, in_seconds
 from dstrun.tracker.page import history, page, summary
 from dstrun.tracker.protocol import Trackers
 from dstrun.train import checkpoint, distributed
@@ -113,8 +113,9 @@ def _run(experiment: Experiment, folder: RunFolder, stop: Stop, device: torch.de
             folder.mend_rows(done, lambda: checkpoint.rows(folder.checkpoint))
         return Outcome("done", folder, done, "already done")
     trackers = Trackers(config if ranks.leads else {"tracker": []})
-    keep_freed()
     blueprint = Blueprint(experiment)
+    if largest_block([layer.shape for layer in blueprint.built.layers], config["batch_size"]) < HUGE:
+        keep_freed()
     training = assemble(experiment, device, checkpoint.backends(folder.checkpoint), ranks, blueprint)
     if training.criterion is not None:
         loss.check(training.criterion, experiment.choices["loss"], blueprint.dataset.classes, device)
@@ -274,9 +275,9 @@ def report(outcome: Outcome) -> int:
         peak = in_bytes(memory["peak_bytes"]) if memory["peak_bytes"] else "not measured"
         text = (
             f"top-1 {record['accuracy']['top1']:.2f} % on {record['accuracy']['split']}, final epoch{note}\n"
-            f"FLOPs {human(flops['train'])} to train ({flops['train_x_dense']:.3f} x dense), "
-            f"{human(flops['inference'])} per image ({flops['inference_x_dense']:.3f} x dense), "
-            f"executed {flops['executed_x_dense']:.3f} x dense\n"
+            f"FLOPs {human(flops['train'])} to train ({fixed(flops['train_x_dense'], 3)} x dense), "
+            f"{human(flops['inference'])} per image ({fixed(flops['inference_x_dense'], 3)} x dense), "
+            f"executed {fixed(flops['executed_x_dense'], 3)} x dense\n"
             f"peak memory {peak}, {in_seconds(record['seconds']['train'])} of training, "
             f"{counted(record['updates'], 'topology update')}\n"
             f"record {path / 'record.json'}"

@@ -75,3 +75,8 @@ def _wrapped(line: str, width: int, hanging: Callable[[str], int]) -> str:
 def deeper(line: str) -> int:
     """Return the indentation of what continues a sentence: two more columns."""
     return len(line) - len(line.lstrip()) + 2
+
+
+def fixed(value: float, digits: int) -> str:
+    """Format with so many decimals, or with two significant digits where these would show next to nothing."""
+    return f"{value:.{digits}f}" if value == 0 or abs(value) >= 10.0**-digits else f"{value:.2g}"

@@ -11,6 +11,7 @@ from dstrun.layer.topology import (
     Topology,
     contains,
     draw_distinct,
+    draw_sorted,
     first_of_each,
     inactive,
     merged,
@@ -98,6 +99,14 @@ def test_inactive_names_the_free_positions_in_order(size, blocked, order):
 def test_contains(known, query):
     found = contains(torch.tensor(sorted(known), dtype=torch.int64), torch.tensor(query, dtype=torch.int64))
     assert found.tolist() == [q in known for q in query]
+
+
+@given(size=st.integers(2, 3000), share=st.floats(0, 0.5), seed=st.integers(0, 9))
+@settings(deadline=None)
+def test_sorted_draws_are_the_same_connections(size, share, seed):
+    count = int(share * size)
+    found = draw_sorted(size, count, seeded(seed))
+    assert torch.equal(found, draw_distinct(size, count, seeded(seed)).sort().values)
 
 
 @given(codes=st.lists(st.integers(0, 12)))

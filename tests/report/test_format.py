@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dstrun.report.format import Cited, Column, Mean, in_bytes, in_seconds, render, spans
+from dstrun.report.format import Cited, Column, Mean, cell, fixed, in_bytes, in_seconds, render, spans
 from dstrun.system.trouble import ConfigError
 
 COLUMNS = [
@@ -203,3 +203,11 @@ def test_names_are_merged_within_their_group_only() -> None:
 def test_factors_of_a_column_have_as_many_decimals(values: list[float | None], shown: list[str], fmt: str) -> None:
     text = render([{"share": value} for value in values], [Column("share", kind="x")], fmt)
     assert re.findall(r"(?<=[> ])(?:[\d.]+x|-)(?=[< ])", text) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.0, 4, "0.0000"), (0.25, 4, "0.2500"), (0.0001, 4, "0.0001"), (6e-6, 4, "6e-06"), (0.0004, 3, "0.0004")],
+)
+def test_a_share_of_next_to_nothing_is_not_zero(value: float, digits: int, text: str) -> None:
+    assert fixed(value, digits) == cell({"x": value}, Column("x", kind="share", digits=digits)) == text

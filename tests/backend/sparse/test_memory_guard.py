@@ -147,12 +147,12 @@ print(layer.count, high() - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("count", [1_000_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
 def test_a_layer_of_10_to_the_12_connections(count, tmp_path):
-    """120 bytes an active connection while it is drawn and sorted, and 100 MB for its inputs and outputs."""
+    """60 bytes an active connection while it is drawn and sorted, and 100 MB for its inputs and outputs."""
     (tmp_path / "huge.py").write_text(HUGE.format(count=count))
     done = fork_server.run([sys.executable, str(tmp_path / "huge.py")], capture_output=True, text=True, check=True)
     found, high = map(int, done.stdout.split())
     assert found == count
-    assert high < 120 * count + 100e6
+    assert high < 60 * count + 100e6
 
 
 def test_nearly_full_topologies_need_little_more_than_their_positions():

@@ -1,7 +1,8 @@
 """The sparse products of a linear layer, or of a 1x1 convolution: sums of weighted rows, and products of two rows.
 
 Where the lanes are many, rows lie a power of two apart and tiles of them fall into few sets of the cache: the tiles of
-all rows are then copied side by side before they are used.
+all rows are then copied side by side before they are used. Rows that do not fit into the cache are read block by block,
+where that pays (``wide``).
 
 Shape letters: A active connections, D targets, S sources, G groups, N lanes.
 """
@@ -25,6 +26,7 @@ from dstrun.backend.sparse.kernel.simd import (
     zero64,
     zero128,
 )
+from dstrun.backend.sparse.kernel.wide import BLOCK, is_wide, multiply_wide, sampled_wide, share
 from dstrun.system.compiled import compiled
 
 LANES = 1024
@@ -52,6 +54,9 @@ def multiply(connections, bias, source, target, sizes, threads):
     """
     first = connections[0]
     targets, lanes = first.shape[0] - 1, sizes[2]
+    if target.itemsize == 4 and is_wide(first, source, lanes):
+        multiply_wide(connections, bias, source, target, sizes, threads, BLOCK)
+        return
     rows = source.shape[0] // lanes
     copied = lanes // 128 if lanes >= LANES and rows <= ROWS and first[targets] >= REUSE * rows else 0
     if copied:
@@ -77,7 +82,7 @@ def _rest(connections, bias, source, target, sizes, chunks, begin):
     """Compute the lanes from ``begin`` on, without copies; targets are shared out among threads."""
     first, lanes = connections[0], sizes[2]
     for chunk in prange(chunks):
-        part, at = _share(first, chunk, chunks), begin
+        part, at = share(first, chunk, chunks), begin
         while lanes - at >= 128:
             _part(zero128(), (at, lanes), (at, 128), part, connections, bias, source, target, sizes)
             at += 128
@@ -89,7 +94,7 @@ def _rest(connections, bias, source, target, sizes, chunks, begin):
             at += 16
 
 
-@compiled(parallel=True)
+@compiled()
 def sampled(connections, x, delta, gradient, sizes, threads):
     """Sum the products of output gradients with inputs, for every connection.
 
@@ -101,13 +106,21 @@ def sampled(connections, x, delta, gradient, sizes, threads):
         sizes: (S / G, D / G, N).
         threads: how many work.
     """
+    if is_wide(connections[0], x, sizes[2]):
+        sampled_wide(connections, x, delta, gradient, sizes, threads, BLOCK)
+    else:
+        _dots(connections, x, delta, gradient, sizes, threads)
+
+
+@compiled(parallel=True)
+def _dots(connections, x, delta, gradient, sizes, threads):
     first, lanes = connections[0], sizes[2]
     rows = x.shape[0] // lanes
     copies = lanes >= LANES and rows <= ROWS and first[-1] >= REUSE * rows * threads
     chunks = threads if copies else 4 * threads
     gradient[:] = 0
     for chunk in prange(chunks):
-        part, at = _share(first, chunk, chunks), 0
+        part, at = share(first, chunk, chunks), 0
         panel = aligned(rows * 128 if copies else 0)
         while lanes - at >= 128:
             if copies:
@@ -122,16 +135,6 @@ def sampled(connections, x, delta, gradient, sizes, threads):
         while lanes > at:
             _products(zero16(), (at, lanes), (at, min(16, lanes - at)), part, connections, x, delta, gradient, sizes)
             at += 16
-
-
-@compiled()
-def _share(first, chunk, chunks):
-    """Return the targets of one of several chunks of about as many connections."""
-    targets = first.shape[0] - 1
-    share = first[targets] / chunks
-    start = np.searchsorted(first[:targets], np.int64(share * chunk)) if chunk else 0
-    end = np.searchsorted(first[:targets], np.int64(share * (chunk + 1))) if chunk + 1 < chunks else targets
-    return start, end
 
 
 @compiled()

@@ -57,7 +57,7 @@ def _splat(builder: Any, kind: ir.VectorType, scalar: Any) -> Any:
     return builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), zeros)
 
 
-def _address(context: Any, builder: Any, array: types.Array, value: Any, index: Any, kind: ir.VectorType) -> Any:
+def _address(context: Any, builder: Any, array: types.Array, value: Any, index: Any, kind: ir.Type) -> Any:
     data = context.make_array(array)(context, builder, value).data
     return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
 
@@ -164,6 +164,25 @@ def write(_typing, array, index, count, tile):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, tile), generate
+
+
+@intrinsic
+def prefetch(_typing, array, index, like):
+    """Ask for the lines of ``array[index : index + lanes]``, a tile like ``like``: it is read soon."""
+
+    def generate(context, builder, signature, args):
+        storage = _storage(signature.args[0], like)
+        byte, number = ir.IntType(8), ir.IntType(32)
+        address = _address(context, builder, signature.args[0], args[0], args[1], byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        size = like.lanes * (4 if storage.element == ir.FloatType() else 2)
+        for line in range(0, size, 64):
+            here = builder.gep(address, [ir.Constant(ir.IntType(64), line)])
+            builder.call(function, [here, *(ir.Constant(number, hint) for hint in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, like), generate
 
 
 @intrinsic
