@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dstrun.layer.interface import SparseLayer
-from dstrun.layer.topology import contains, without
+from dstrun.layer.topology import contains, ordered, without
 from dstrun.method.update import LayerUpdate
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def exchange(layer: SparseLayer, pruned: Tensor, grown: Tensor, candidates: int)
         grown: positions that are inactive without those.
         candidates: how many were scored.
     """
-    pruned, grown = pruned.sort().values, grown.sort().values
+    pruned, grown = ordered(pruned), ordered(grown)
     went, came = without(pruned, grown), without(grown, pruned)
     layer.rewire(went, came)
     return LayerUpdate.of(layer, went.numel(), came.numel(), candidates)

@@ -42,6 +42,18 @@ def batch_innermost(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
+def batch_outermost(x: Tensor) -> Tensor:
+    """Return a contiguous tensor (N, C, H, W) of one (C, H, W, N): what PyTorch's convolutions would make of it."""
+    samples = x.shape[-1]
+    if x.numel() == 0 or not works(x) or not x.is_contiguous():
+        return x.permute(3, 0, 1, 2).contiguous()
+    y = x.new_empty((samples, *x.shape[:3]))
+    rows = x.numel() // samples
+    threads()
+    transpose_planes(array(x), array(y), (1, rows, samples), (0, samples, 0, rows))
+    return y
+
+
 @compiled(parallel=True)
 def transpose_planes(source, target, sizes, strides):
     """Transpose every plane of R rows and K columns.
