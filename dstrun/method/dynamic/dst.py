@@ -170,23 +170,25 @@ class Rewiring(Procedure):
 
     def _rank_for_pruning(self, step: int) -> list[Ranking]:
         """Choose each pool's K worst active connections; the best of every layer is never pruned."""
-        places, ranked = [], []
-        for pool in self.pools:
-            layers = [self.layers[index] for index in pool]
-            active = sum(layer.count for layer in layers)
-            replaced = self._fraction(step) * active
-            wanted = math.ceil(replaced) if self.rounding == "ceil" else math.floor(replaced)
-            wanted = min(wanted, active - len(layers))
-            scores, best, before = [], [], 0
-            for index, layer in zip(pool, layers, strict=True):
-                scores.append(self.setting.prune.score(layer, self._stream("prune", step, index)))
-                best.append(scores[-1].argmax() + before)
-                before += layer.count
-            joined = _joined(scores)
-            places.append(chosen(joined, wanted, torch.stack(best), low=True))
-            ranked.append(joined[places[-1]])
-        found = zip(self.pools, fetched(places), ranked, strict=True)
-        return [Ranking.of_pool(at, self._positions(pool), scores) for pool, at, scores in found]
+        worst, scores = zip(*(self._worst(step, pool) for pool in self.pools), strict=True)
+        found = zip(self.pools, fetched(worst), scores, strict=True)
+        return [Ranking.of_pool(places, self._positions(pool), kept) for pool, places, kept in found]
+
+    def _worst(self, step: int, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return which of a pool's connections are the worst, and their scores: (K,) each."""
+        layers = [self.layers[index] for index in pool]
+        active = sum(layer.count for layer in layers)
+        replaced = self._fraction(step) * active
+        wanted = math.ceil(replaced) if self.rounding == "ceil" else math.floor(replaced)
+        wanted = min(wanted, active - len(layers))
+        parts, best, before = [], [], 0
+        for index, layer in zip(pool, layers, strict=True):
+            parts.append(self.setting.prune.score(layer, self._stream("prune", step, index)))
+            best.append(parts[-1].argmax() + before)
+            before += layer.count
+        scores = _joined(parts)
+        places = chosen(scores, wanted, torch.stack(best), low=True)
+        return places, scores[places]
 
     def _positions(self, pool: Sequence[int]) -> list[Tensor]:
         return [self.layers[index].topology.positions for index in pool]
@@ -218,8 +220,8 @@ class Rewiring(Procedure):
             grown = Ranking.of_pool(places, [positions[index] for index in pool])
             pruned = pruned.first(len(grown))  # fewer than wanted where candidates run out
             for place, index in enumerate(pool):
-                out, new = pruned.of(place), grown.of(place)
-                changes[index] = exchange(self.layers[index], out, new, proposals[index].drawn)
+                out, new, new_only = pruned.of(place), grown.of(place), not self.setting.grow.regrow
+                changes[index] = exchange(self.layers[index], out, new, proposals[index].drawn, disjoint=new_only)
         self.pruned = []
         return Update(step, cost, replaces, samples, [changes[index] for index in range(len(self.layers))])
 
