@@ -23,11 +23,13 @@ from typing import Any
 
 import torch
 
+from dstrun.backend.sparse.layer import Linear
 from dstrun.grow.gse import GSE
 from dstrun.layer.geometry import LinearGeometry
 from dstrun.layer.growth import GrowthContext, best
 from dstrun.layer.topology import Topology
 from dstrun.method.dynamic.dst import Rewiring
+from dstrun.method.dynamic.exchange import exchange
 from dstrun.prune.magnitude import Magnitude
 from dstrun.schedule.constant import Constant
 from dstrun.subset.draw import draw
@@ -53,7 +55,9 @@ def parts(n: int, density: float, fraction: float) -> dict[str, Callable[[], Any
     topology = Topology.random((n, n), active, generator)
     asked = GrowthContext(LinearGeometry((n, n)), active, topology.positions, round(fraction * active), generator)
     weights = torch.randn(active, generator=generator)
-    layer = SimpleNamespace(topology=topology, values=lambda: weights)
+    layer = Linear(LinearGeometry((n, n)), topology, weights)
+    layer.optimizer = torch.optim.SGD([layer.weight], momentum=0.9)
+    layer.optimizer.state[layer.weight]["momentum_buffer"] = torch.zeros_like(weights)
     schedule = Constant(fraction=fraction, end=1, interval_steps=1)
     setting: Any = SimpleNamespace(
         layers=[layer], schedule=schedule, scope="layer", total_steps=10, prune=Magnitude(), grow=GSE(subset=Uniform())
@@ -63,15 +67,21 @@ def parts(n: int, density: float, fraction: float) -> dict[str, Callable[[], Any
     f, g = torch.rand(1, n, generator=generator), torch.rand(n, generator=generator)
     candidates = draw(f, g, asked, active, exact=True)
     scores = torch.rand(candidates.numel(), generator=generator)
-    grown = best(scores, candidates, asked).positions
-    pruned = rewiring._rank_for_pruning(1)[0].position[: grown.numel()]
+    grown = best(scores, candidates, asked).kept
+    changes = [(rewiring._rank_for_pruning(1)[0].position[: grown.numel()], grown)]
+
+    def rewire() -> None:
+        out, come = changes.pop()
+        exchange(layer, out, come, candidates.numel())
+        changes.append((come, out))
+
     return {
         "draw, uniform f and g": lambda: draw(torch.ones(1, n), torch.ones(n), asked, active, exact=True),
         "draw, random f and g": lambda: draw(f, g, asked, active, exact=True),
         "draw, random f and g, sampling=single": lambda: draw(f, g, asked, active, exact=False),
         "best candidates": lambda: best(scores, candidates, asked),
         "ranking for pruning": lambda: rewiring._rank_for_pruning(1),
-        "rewired": lambda: topology.rewired(pruned, grown),
+        "rewiring": rewire,
     }
 
 

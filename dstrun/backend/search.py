@@ -6,7 +6,7 @@ Shape letters: M candidates, N connections of the dense layer.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -110,31 +110,39 @@ def best_by_gradient(
     return best(criterion.score(gradient, positions, context), positions, context, finite)
 
 
-def best_of_all(criterion: GrowCriterion, context: GrowthContext) -> Proposal:
-    """Score every free connection by its gradient in the context's pass, some outputs at a time."""
+def best_of_all(criterion: GrowCriterion, context: GrowthContext, gradient: Callable[[int, int], Tensor]) -> Proposal:
+    """Score every free connection by its gradient in the context's pass, some outputs at a time.
+
+    Args:
+        criterion: that scores.
+        context: of the layer.
+        gradient: gives the dense gradient of the outputs from one to another, over the batch.
+    """
     inputs = context.size // context.geometry.shape[0]
     assert context.x is not None
     blocked = sent(context.blocked, context.x.device)
     found, finite = Proposal(blocked[:0], blocked[:0].float(), 0), []
-    for first, last in _blocks(context.geometry, inputs):
-        found = _best_of_block(criterion, context, blocked, (first, last), found)
+    for outputs in _blocks(context.geometry, inputs):
+        found = _best_of_block(criterion, context, gradient(*outputs).flatten(), outputs[0] * inputs, found)
         finite.append(found.finite)
     return dataclasses.replace(found, drawn=context.free, finite=torch.stack(finite).all())
 
 
 def _best_of_block(
-    criterion: GrowCriterion, context: GrowthContext, blocked: Tensor, outputs: tuple[int, int], found: Proposal
+    criterion: GrowCriterion, context: GrowthContext, gradient: Tensor, first: int, found: Proposal
 ) -> Proposal:
-    """Score the free connections of some outputs, and keep the best of these and of those found before."""
-    inputs = context.size // context.geometry.shape[0]
-    gradient = context.weight_gradient(*outputs).flatten()
+    """Score the free connections from ``first`` on by their gradient; keep the best of them and those found before."""
+    from dstrun.layer import lists
+
     finite = gradient.isfinite().all()
-    free = torch.ones(gradient.numel(), dtype=torch.bool, device=gradient.device)
-    start, end = torch.searchsorted(context.blocked, torch.tensor(outputs) * inputs).tolist()
-    free.index_fill_(0, blocked[start:end] - outputs[0] * inputs, False)
-    gradient, positions = gradient[free], free.nonzero().flatten().add_(outputs[0] * inputs)
+    start, end = torch.searchsorted(context.blocked, torch.tensor([first, first + gradient.numel()])).tolist()
+    count = gradient.numel() - (end - start)
+    free = torch.empty(count, dtype=torch.int64)
+    lists.gaps(context.blocked[start:end].numpy(), first, free.numpy())
+    free = sent(free, gradient.device)
+    gradient, positions = gradient[free], free.add_(first)
     scores = criterion.score(gradient, positions, context)
-    scores, positions = torch.cat([found.scores.to(scores), scores]), torch.cat([found.positions, positions])
+    scores, positions = torch.cat([found.kept_scores.to(scores), scores]), torch.cat([found.kept, positions])
     return best(scores, positions, context, finite)
 
 

@@ -119,13 +119,17 @@ class ConvGeometry:
         Returns:
             (last - first, C / groups, kh, kw).
         """
+        return self.gradient_of(x, delta[:, first:last], first)
+
+    def gradient_of(self, x: Tensor, delta: Tensor, first: int) -> Tensor:
+        """Return the dense gradient of the outputs from ``first`` on that ``delta`` (B, ...) is of: as above."""
         from torch.nn.grad import conv2d_weight
 
-        channels, outputs = self.shape[1], self.shape[0] // self.groups
-        group, groups = first // outputs, max(1, (last - first) // outputs)
+        channels, outputs, count = self.shape[1], self.shape[0] // self.groups, delta.shape[1]
+        group, groups = first // outputs, max(1, count // outputs)
         part = x[:, group * channels : (group + groups) * channels].to(delta.dtype)
         steps: Any = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}  # typed as int there
-        return conv2d_weight(part, (last - first, *self.shape[1:]), delta[:, first:last], groups=groups, **steps)
+        return conv2d_weight(part, (count, *self.shape[1:]), delta, groups=groups, **steps)
 
 
 @dataclass(frozen=True)

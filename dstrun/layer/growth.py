@@ -6,10 +6,11 @@ Shape letters: A active connections, M candidates, N connections of the dense la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dstrun.layer.geometry import Geometry, exact
-from dstrun.layer.selection import highest
+from dstrun.layer.selection import chosen, highest
 from dstrun.system.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -109,23 +110,38 @@ class GrowthContext:
 
 @dataclass(frozen=True)
 class Proposal:
-    """Candidates of one layer, the highest score first.
+    """Candidates of one layer.
 
     Attributes:
-        positions: (M,) int64, none of them blocked; where the scores are.
-        scores: (M,) float, descending.
+        kept: (M,) int64, none of them blocked, in an order in which those of equal score come as they were named;
+            where the scores are.
+        kept_scores: (M,) float, in that order.
         drawn: how many candidates were scored to find these; their gradients are what growth costs.
         finite: whether all gradients looked at were; ``None`` where none was.
     """
 
-    positions: Tensor
-    scores: Tensor
+    kept: Tensor
+    kept_scores: Tensor
     drawn: int
     finite: Tensor | None = None
 
+    @property
+    def positions(self) -> Tensor:
+        """The candidates, the highest score first: (M,)."""
+        return self.kept[self._order]
+
+    @property
+    def scores(self) -> Tensor:
+        """Their scores, descending: (M,)."""
+        return self.kept_scores[self._order]
+
+    @cached_property
+    def _order(self) -> Tensor:
+        return highest(self.kept_scores, self.kept_scores.numel())
+
 
 def best(scores: Tensor, positions: Tensor | None, context: GrowthContext, finite: Tensor | None = None) -> Proposal:
-    """Keep the ``limit`` highest scores; equal ones in the order in which the candidates come.
+    """Keep the ``limit`` highest scores; of equal ones those that come first among the candidates.
 
     Args:
         scores: (M,) of the candidates.
@@ -137,9 +153,11 @@ def best(scores: Tensor, positions: Tensor | None, context: GrowthContext, finit
     drawn = context.free if positions is None else scores.numel()
     count = min(context.limit, drawn)
     if positions is None:
-        top = highest(scores, count, context.blocked)
+        top = chosen(scores, count, context.blocked)
         return Proposal(top, scores[top], drawn, finite)
-    top = highest(scores, count)
+    if count == drawn:
+        return Proposal(positions, scores, drawn, finite)
+    top = chosen(scores, count)
     return Proposal(positions[top], scores[top], drawn, finite)
 
 

@@ -22,7 +22,7 @@ INDEX = 0xFFFFFFFF
 """The lower half of a key."""
 
 BLOCK = 1 << 18
-"""Scores that are looked at together, so that what they need besides stays in a cache."""
+"""Scores that one thread looks at together."""
 
 
 def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tensor:
@@ -36,11 +36,37 @@ def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tenso
     Returns:
         (K,) int64, where the scores are.
     """
-    exact = scores.dtype != torch.float64 and scores.numel() <= 1 << 32
-    if scores.device.type == "cpu" and exact:
-        kept = _lowest_keys(scores.detach(), count, excluded)
-        return torch.from_numpy((kept & np.uint64(INDEX)).astype(np.int64))
-    order = scores.detach().nan_to_num(-math.inf, math.inf, -math.inf).sort(descending=True, stable=True).indices
+    return _ordered(scores, count, excluded, low=False)
+
+
+def lowest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tensor:
+    """Return the indices of the ``count`` lowest scores, lowest first; else as ``highest``."""
+    return _ordered(scores, count, excluded, low=True)
+
+
+def chosen(scores: Tensor, count: int, excluded: Tensor | None = None, low: bool = False) -> Tensor:
+    """Return the same indices as ``highest``, or ``lowest``, in an order in which equal scores come by index.
+
+    On a CPU it is ascending, and nothing is sorted.
+    """
+    if not _is_compiled(scores):
+        return _ordered(scores, count, excluded, low)
+    if count == scores.numel():
+        return torch.arange(count)
+    from dstrun.layer.radix import chosen as choose
+
+    out = torch.empty(0, dtype=torch.int64) if excluded is None else excluded.cpu()
+    numbers = scores.detach().float().contiguous().numpy()
+    return torch.from_numpy(choose(numbers, count, out.numpy(), low, torch.get_num_threads(), BLOCK))
+
+
+def _ordered(scores: Tensor, count: int, excluded: Tensor | None, low: bool) -> Tensor:
+    if _is_compiled(scores):
+        kept = chosen(scores, count, excluded, low)
+        keys = _keys(scores.detach()[kept].float().numpy(), kept.numpy(), low)
+        return torch.from_numpy((np.sort(keys) & np.uint64(INDEX)).astype(np.int64))
+    scores = (-scores if low else scores).detach().nan_to_num(-math.inf, math.inf, -math.inf)
+    order = scores.sort(descending=True, stable=True).indices
     if excluded is not None:
         out = torch.zeros(order.shape, dtype=torch.uint8, device=order.device)
         out.index_fill_(0, sent(excluded, order.device), 1)
@@ -48,9 +74,9 @@ def highest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tenso
     return order[:count]
 
 
-def lowest(scores: Tensor, count: int, excluded: Tensor | None = None) -> Tensor:
-    """Return the indices of the ``count`` lowest scores, lowest first; else as ``highest``."""
-    return highest(-scores, count, excluded)
+def _is_compiled(scores: Tensor) -> bool:
+    """Return whether compiled code ranks them: on a CPU, as 32 bits."""
+    return scores.device.type == "cpu" and scores.dtype != torch.float64 and scores.numel() <= 1 << 32
 
 
 def owners(order: Tensor, sizes: Sequence[int]) -> tuple[Tensor, list[int]]:
@@ -67,32 +93,9 @@ def owners(order: Tensor, sizes: Sequence[int]) -> tuple[Tensor, list[int]]:
     return torch.searchsorted(ends, order, right=True), [0, *ends.tolist()][:-1]
 
 
-def _lowest_keys(scores: Tensor, count: int, excluded: Tensor | None) -> NDArray[np.uint64]:
-    """Return the ``count`` lowest keys, sorted, in memory of the order of ``count``."""
-    out = np.empty(0, np.int64) if excluded is None else excluded.cpu().numpy()
-    kept, waiting, bound = np.empty(0, np.uint64), [], None
-    for start in range(0, scores.numel() if count else 0, BLOCK):
-        waiting.append(_keys(scores[start : start + BLOCK].float().numpy(), start, out, bound))
-        if sum(map(len, waiting)) > max(count, BLOCK):
-            kept, waiting = _first(np.concatenate([kept, *waiting]), count), []
-            bound = scores[int(kept.max() & np.uint64(INDEX))].float().nan_to_num(-math.inf, math.inf, -math.inf).item()
-    return np.sort(_first(np.concatenate([kept, *waiting]), count))
-
-
-def _keys(block: NDArray[np.float32], start: int, out: NDArray[np.int64], bound: float | None) -> NDArray[np.uint64]:
-    """Return keys that ascend as scores descend and indices ascend; only of scores above a bound, where there is one.
-
-    Where ``count`` scores before this block are no lower than the bound, those equal to it come too late.
-    """
-    worthy = np.ones(block.size, bool) if bound is None else block > bound
-    first, last = np.searchsorted(out, (start, start + block.size))
-    worthy[out[first:last] - start] = False
-    at = np.flatnonzero(worthy)
-    scores = block[at]
+def _keys(scores: NDArray[np.float32], at: NDArray[np.int64], low: bool) -> NDArray[np.uint64]:
+    """Return keys of scores and their indices that ascend as scores descend, or, ``low``, ascend, and then indices."""
+    scores = -scores if low else scores
     bits = (np.where(np.isnan(scores), np.float32(-np.inf), scores) + np.float32(0)).view(np.uint32)
     falling = np.where(bits >> np.uint32(31), bits, bits ^ np.uint32(0x7FFFFFFF))
-    return (falling.astype(np.uint64) << np.uint64(32)) | (at + start).astype(np.uint64)
-
-
-def _first(keys: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
-    return np.partition(keys, count - 1)[:count] if 0 < count < keys.size else keys
+    return (falling.astype(np.uint64) << np.uint64(32)) | at.astype(np.uint64)

@@ -18,6 +18,12 @@ from dstrun.system.lazy import np, torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+NONSENSE = (
+    "a pruned connection was not active, or was named twice",
+    "a grown connection was already active, or was named twice",
+)
+"""What is said of positions that cannot be pruned and grown."""
+
 
 @dataclass(frozen=True)
 class Topology:
@@ -74,13 +80,21 @@ class Topology:
         Raises:
             ValueError: a pruned position is not active, a grown one already is, or one is named twice.
         """
-        positions, grown = without(self.positions, prune), grow.sort().values
-        if positions.numel() != self.count - prune.numel():
-            raise ValueError("a pruned connection was not active, or was named twice")
-        positions = merged(positions, grown)
-        if bool((positions[1:] == positions[:-1]).any()):
-            raise ValueError("a grown connection was already active, or was named twice")
+        from dstrun.layer import lists
+
+        positions = torch.empty(max(0, self.count - prune.numel() + grow.numel()), dtype=torch.int64)
+        given = self.positions, ordered(prune), ordered(grow), positions
+        wrong = lists.exchange(*(tensor.numpy() for tensor in given))
+        if wrong:
+            raise ValueError(NONSENSE[wrong - 1])
         return Topology(self.shape, positions)
+
+
+def ordered(positions: Tensor) -> Tensor:
+    """Sort positions; where they are, the same tensor."""
+    from dstrun.layer.lists import rises
+
+    return positions if rises(positions.numpy()) else positions.sort().values
 
 
 def contains(sorted_positions: Tensor, query: Tensor) -> Tensor:
@@ -93,27 +107,29 @@ def contains(sorted_positions: Tensor, query: Tensor) -> Tensor:
 
 def without(sorted_positions: Tensor, dropped: Tensor) -> Tensor:
     """Leave out those of the sorted positions that are among ``dropped``, which may be in any order."""
-    if sorted_positions.numel() == 0:
-        return sorted_positions
-    known, out = sorted_positions.numpy(), np.sort(dropped.numpy())
-    at = np.searchsorted(known, out)
-    at[at == known.size] = 0
-    stays = np.ones(known.size, bool)
-    stays[at[known[at] == out]] = False
-    return torch.from_numpy(known[stays])
+    from dstrun.layer import lists
+
+    left = torch.empty_like(sorted_positions)
+    return left[: lists.without(sorted_positions.numpy(), ordered(dropped).numpy(), left.numpy())]
 
 
 def others(sorted_positions: Tensor, named: Tensor) -> Tensor:
     """Return where the sorted positions (A,) are that are not named (M,), which are all among them: (A - M,)."""
-    return (~contains(named.sort().values, sorted_positions)).nonzero().flatten()
+    from dstrun.layer import lists
+
+    places = torch.empty(sorted_positions.numel() - named.numel(), dtype=torch.int64)
+    lists.others(sorted_positions.numpy(), ordered(named).numpy(), places.numpy())
+    return places
 
 
 def merged(one: Tensor, other: Tensor) -> Tensor:
     """Merge two sorted tensors of positions."""
+    from dstrun.layer import lists
+
     if one.numel() == 0 or other.numel() == 0:
         return other if one.numel() == 0 else one
-    both = torch.cat([one, other])
-    both.numpy().sort(kind="stable")  # finds the two sorted stretches and merges them
+    both = one.new_empty(one.numel() + other.numel())
+    lists.merge(one.numpy(), other.numpy(), both.numpy())
     return both
 
 

@@ -7,8 +7,6 @@ Shape letters: O outputs (rows), I inputs of a row, G groups, T taken positions,
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,12 +15,10 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dstrun.system.compiled import compiled
+from dstrun.system.parts import SMALL, in_parts
 
 CHUNKS = 8
 """Parts of the rows for each thread; each has one bitmap."""
-
-SMALL = 100_000
-"""Arrivals and taken positions below which starting threads costs more than they save."""
 
 SCAN = 8
 """Words of a bitmap that are scanned in the time that sorting one more column takes."""
@@ -247,14 +243,7 @@ class Arrivals:
 
     def _share(self, work: Callable[..., None], *arguments: Any) -> None:
         """Do the work of all rows, in parts that threads take in turn."""
-        rows, parts = self.counts.size, CHUNKS * self.threads if self.threads > 1 else 1
-        bounds = [rows * part // parts for part in range(parts + 1)]
-        if parts == 1:
-            work(0, rows, *arguments)
-            return
-        with ThreadPoolExecutor(self.threads) as pool:
-            for done in [pool.submit(work, *pair, *arguments) for pair in pairwise(bounds)]:
-                done.result()
+        in_parts(work, self.counts.size, self.threads, *arguments, chunks=CHUNKS)
 
 
 def _offsets(lengths: Ints) -> Ints:

@@ -22,12 +22,16 @@ class Explored:
     def __init__(self, topology: Topology, per_output: int) -> None:
         self.size = topology.size
         self.every = _prime(-(-self.size // max(topology.count // 4, SMALLEST)), per_output)
-        self.positions = self._followed(topology.positions).to(number_type(self.size))
+        self.positions = self._followed(topology.positions)
 
     def add(self, positions: Tensor) -> None:
-        """Note positions that are active now."""
-        new = self._followed(positions).to(self.positions.dtype)
-        self.positions = torch.unique(torch.cat([self.positions.to(new.device), new]))
+        """Note positions that are active now; sorted, on the CPU."""
+        from dstrun.layer.lists import union
+
+        known, new = self.positions.cpu(), self._followed(positions)
+        both = known.new_empty(known.numel() + new.numel())
+        count = union(known.numpy(), new.numpy(), both.numpy())
+        self.positions = both if count == both.numel() else both[:count].clone()
 
     def state(self) -> dict[str, Tensor]:
         """Return what a checkpoint needs: the sample, and m, which depends on A at the start."""
@@ -42,7 +46,11 @@ class Explored:
         return self.positions.numel() / -(-self.size // self.every)
 
     def _followed(self, positions: Tensor) -> Tensor:
-        return positions[positions % self.every == 0]
+        """Return those of some positions that are followed, in their order."""
+        from dstrun.layer.lists import multiples
+
+        found = torch.empty(positions.shape, dtype=number_type(self.size))
+        return found[: multiples(positions.numpy(), self.every, found.numpy())].clone()
 
 
 def _prime(least: int, per_output: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dstrun.backend.sparse.affine import features
 from dstrun.backend.sparse.deferred import Deferred
 from dstrun.backend.sparse.kernel.call import fits
-from dstrun.backend.sparse.kernel.layout import features_innermost
+from dstrun.backend.sparse.kernel.layout import batch_outermost
 from dstrun.backend.sparse.normalization import features_outermost
 
 
@@ -32,7 +32,7 @@ class _SideBySide(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return features_innermost(features(x))[:, 0, 0].t().reshape(x.shape)
+        return batch_outermost(features(x)).view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ Shape letters: A active connections, M candidates, O outputs, I inputs of one ou
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -23,15 +23,16 @@ from dstrun.backend.sparse.deferred import Deferred
 from dstrun.backend.sparse.explored import Explored
 from dstrun.backend.sparse.heads import Unflatten
 from dstrun.backend.sparse.kernel import Kernel
+from dstrun.backend.sparse.kernel.layout import batch_outermost
 from dstrun.backend.sparse.normalization import BatchNorm2d, LayerNorm
 from dstrun.backend.sparse.pattern import Pattern, rows_of
 from dstrun.backend.sparse.pooling import MaxPool2d
 from dstrun.backend.sparse.product import Product
-from dstrun.layer.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, geometry
+from dstrun.layer.geometry import Conv1dGeometry, ConvGeometry, Geometry, Layer, LinearGeometry, geometry
 from dstrun.layer.growth import GrowthContext, GrowthRequest
 from dstrun.layer.initial import Initial, home, initial
 from dstrun.layer.interface import SparseLayer, carry, prunable, sharing, single
-from dstrun.layer.topology import Topology, others
+from dstrun.layer.topology import Topology, ordered
 from dstrun.system.ranks import ALONE, Passes, Ranks
 from dstrun.system.transfer import sent
 
@@ -113,20 +114,14 @@ class Sparse(Proposes, nn.Module):
 
     def rewire(self, prune: Tensor, grow: Tensor) -> None:
         """Replace connections in topology, weights and optimizer state; grown weights and their state start at 0."""
-        old, prune, grow = self.topology, prune.cpu(), grow.cpu()
-        new = old.rewired(prune, grow)
-        device = self.weight.device
-        kept, place = sent(others(old.positions, prune), device), sent(others(new.positions, grow), device)
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.new_zeros(new.count).index_put_((place,), tensor[kept])
-
-        carry(self, grow.numel() > 0, moved)
-        self.weight.data = moved(self.weight.data)
+        prune, grow = ordered(prune.cpu()), ordered(grow.cpu())
+        moves = self.pattern.rewire(prune, grow)
+        carry(self, grow.numel() > 0, moves.moved)
+        before, self.weight.data = self.count, moves.moved(self.weight.data)
         self.weight.grad = None
-        self.pattern.set(new)
+        self.pattern.become(moves)
         self.ever.add(grow)
-        if new.count != old.count:
+        if self.count != before:
             self.ranks.reshaped()
 
     def explored(self) -> float:
@@ -203,14 +198,12 @@ class Sparse(Proposes, nn.Module):
             self._search = None
         positions = search.candidates
         if positions is None and self.passes.count == 1:
-            self._found = best_of_all(criterion, context)
+            self._found = best_of_all(criterion, context, self._dense_gradient(context, x, delta))
             return
         if positions is None:
             gradient = search.add(dense_gradient(context))
         else:
-            if not bool((positions[1:] > positions[:-1]).all()):  # a criterion may name them in any order
-                positions = positions.sort().values
-            positions = sent(positions, x.device)
+            positions = sent(ordered(positions), x.device)  # a criterion may name them in any order
             rows, inputs = rows_of(positions, self.geometry.shape[0], self.pattern.per_output)
             gradient = search.add(kernel.weight_gradient(self.convolution, rows, inputs, x, delta))
         if self.passes.last:
@@ -219,6 +212,21 @@ class Sparse(Proposes, nn.Module):
     def _seen(self, tensor: Tensor) -> Tensor:
         """View what kernels see in the logical shape."""
         raise NotImplementedError
+
+    def _dense_gradient(self, context: GrowthContext, x: Tensor, delta: Tensor) -> Callable[[int, int], Tensor]:
+        """Return a function that gives the dense gradient of the outputs from one to another.
+
+        A convolution's input is put into PyTorch's order once, and the output gradient of these outputs alone.
+        """
+        if isinstance(self.geometry, LinearGeometry):
+            return context.weight_gradient
+        x = batch_outermost(x)
+
+        def gradient(first: int, last: int) -> Tensor:
+            part = batch_outermost(delta[first:last])
+            return context.ranks.average(self.convolution.gradient_of(x, part, first))
+
+        return gradient
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         loaded, inputs = state_dict.get(f"{prefix}weight"), state_dict.get(f"{prefix}pattern.inputs")

@@ -11,17 +11,43 @@ T taps of a kernel (kh kw; 1 for a linear layer). An input i of an output is ``c
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dstrun.layer.geometry import Geometry
-from dstrun.layer.topology import Topology, number_type
+from dstrun.layer.topology import Topology, number_type, ordered, others
 from dstrun.system.transfer import sent
 
 KEPT = ("columns", "outputs", "order")
 """Buffers of what ``Pattern.by_input`` returns, where it is kept."""
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Positions after an update, and where each connection comes from.
+
+    Attributes:
+        rows: (O + 1,) as in ``Pattern``.
+        inputs: (B,) likewise.
+        source: (B,) the number of each before, -1 where it is new; with ``place``, the numbers of those that stay.
+        place: their numbers now, in the same order.
+    """
+
+    rows: Tensor
+    inputs: Tensor
+    source: Tensor
+    place: Tensor | None = None
+
+    def moved(self, tensor: Tensor) -> Tensor:
+        """Return the numbers of a tensor of the old connections, (A,), for the new ones, (B,): 0 for those grown."""
+        if self.place is not None:
+            return tensor.new_zeros(self.inputs.shape).index_put_((self.place,), tensor[self.source])
+        from dstrun.backend.sparse.kernel.rewire import moved
+
+        return moved(tensor, self.source)
 
 
 class Pattern(nn.Module):
@@ -65,6 +91,32 @@ class Pattern(nn.Module):
         self.rows, self.inputs = rows_of(sent(topology.positions, self.rows.device), self.shape[0], self.per_output)
         self._keep()
 
+    def rewire(self, prune: Tensor, grow: Tensor) -> Moves:
+        """Return the positions with some replaced, and where each connection was before; ``become`` stores them.
+
+        Args:
+            prune: active positions, on the CPU.
+            grow: inactive positions, on the CPU.
+
+        Raises:
+            ValueError: as ``Topology.rewired`` does.
+        """
+        device = self.rows.device
+        if device.type == "cpu":
+            from dstrun.backend.sparse.kernel.rewire import rewire
+
+            return Moves(*rewire(self.rows, self.inputs, self.per_output, ordered(prune), ordered(grow)))
+        old = self.topology()
+        new = old.rewired(prune, grow)
+        kept, place = sent(others(old.positions, prune), device), sent(others(new.positions, grow), device)
+        rows, inputs = rows_of(sent(new.positions, device), self.shape[0], self.per_output)
+        return Moves(rows, inputs, kept, place)
+
+    def become(self, moves: Moves) -> None:
+        """Store the positions that ``rewire`` gave."""
+        self.rows, self.inputs = moves.rows, moves.inputs
+        self._keep()
+
     def by_input(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the connections sorted by input channel, and by output among those of one channel.
 
@@ -89,6 +141,10 @@ class Pattern(nn.Module):
 
     def topology(self) -> Topology:
         """Return the positions as a topology."""
+        if self.rows.device.type == "cpu":
+            from dstrun.backend.sparse.kernel.rewire import flat
+
+            return Topology(self.shape, flat(self.rows, self.inputs, self.per_output))
         counts = self.rows.long().diff()
         first = torch.arange(self.shape[0], device=counts.device) * self.per_output
         positions = first.repeat_interleave(counts, output_size=self.count)
@@ -130,6 +186,13 @@ class Pattern(nn.Module):
 
 def rows_of(positions: Tensor, outputs: int, per_output: int) -> tuple[Tensor, Tensor]:
     """Split sorted flat positions (M,) into ``rows`` (O + 1,) and ``inputs`` (M,), of the smallest types."""
+    if positions.device.type == "cpu":
+        from dstrun.backend.sparse.kernel.rewire import split
+
+        rows = torch.empty(outputs + 1, dtype=number_type(positions.numel()))
+        inputs = torch.empty(positions.shape, dtype=index_type(per_output))
+        split(positions, per_output, rows, inputs)
+        return rows, inputs
     ends = torch.arange(outputs + 1, device=positions.device) * per_output
     rows = torch.searchsorted(positions, ends)
     inputs = (positions % per_output).to(index_type(per_output))

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from dstrun.backend.sparse.deferred import Deferred
 from dstrun.backend.sparse.kernel import kernel_for
-from dstrun.backend.sparse.kernel.layout import batch_innermost, features_innermost
+from dstrun.backend.sparse.kernel.layout import batch_innermost, batch_outermost
 
 
 class Product(torch.autograd.Function):
@@ -54,7 +54,7 @@ class Product(torch.autograd.Function):
             if ctx.affine is not None:
                 dx = ctx.affine.logical(dx, kept.shape)
             elif ctx.turned:  # as the input lay: what made it works so
-                dx = features_innermost(dx)
+                dx = batch_outermost(dx).permute(1, 2, 3, 0)
         if ctx.needs_input_grad[2]:
             db = delta.sum((1, 2, 3), dtype=torch.float64 if delta.dtype == torch.float64 else torch.float32)
         return dx, dw, db, None

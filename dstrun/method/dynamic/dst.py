@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from dstrun.config.option import AtLeast, OneOf, option
 from dstrun.layer.criterion import Cost
 from dstrun.layer.growth import GrowthRequest, Proposal, propose
-from dstrun.layer.selection import highest, lowest, owners
-from dstrun.layer.topology import without
+from dstrun.layer.selection import chosen
+from dstrun.layer.topology import ordered, without
 from dstrun.method.dynamic.exchange import exchange
 from dstrun.method.interface import Method
 from dstrun.method.procedure import Procedure, Setting
@@ -23,7 +24,7 @@ from dstrun.method.update import LayerUpdate, Update
 from dstrun.schedule import update_steps
 from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
-from dstrun.system.transfer import fetched
+from dstrun.system.transfer import fetched, sent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,27 +71,51 @@ class DST(Method):
 
 @dataclass(frozen=True)
 class Ranking:
-    """Connections of a pool in order: ``owner[r]`` is the layer (index in the pool) of the r-th, at ``position[r]``."""
+    """Connections of a pool that are to go or to come, layer after layer.
 
-    owner: Tensor
+    Attributes:
+        position: of each; on the CPU.
+        starts: where those of each layer begin, and where the last end.
+        scores: of those that are to go; the lowest go first, and of equal ones those that come first.
+    """
+
     position: Tensor
+    starts: list[int]
+    scores: Tensor | None = None
 
     @classmethod
-    def of_pool(cls, order: Tensor, positions: Sequence[Tensor]) -> Ranking:
-        """Name what an order of a pool's entries, layer after layer, puts first; ``positions`` are each layer's."""
-        owner, starts = owners(order, [part.numel() for part in positions])
-        position = torch.empty_like(order)
-        for index, (part, start) in enumerate(zip(positions, starts, strict=True)):
-            own = owner == index
-            position[own] = part[order[own] - start]
-        return cls(owner, position)
+    def of_pool(cls, places: Tensor, positions: Sequence[Tensor], scores: Tensor | None = None) -> Ranking:
+        """Name connections of a pool.
+
+        Args:
+            places: which of the pool's entries, layer after layer; on the CPU.
+            positions: of each layer's entries; on the CPU.
+            scores: of those at ``places``, in an order in which equal ones come as the entries do.
+        """
+        if len(positions) == 1:
+            return cls(positions[0][places], [0, places.numel()], scores)
+        if scores is not None and ordered(places) is not places:
+            places, order = places.sort()
+            scores = scores[sent(order, scores.device)]
+        places, ends = ordered(places), torch.tensor([0, *(part.numel() for part in positions)]).cumsum(0)
+        starts = torch.searchsorted(places, ends).tolist()
+        parts = zip(positions, pairwise(starts), ends.tolist(), strict=False)
+        return cls(torch.cat([part[places[one:other] - end] for part, (one, other), end in parts]), starts, scores)
 
     def __len__(self) -> int:
-        return self.owner.numel()
+        return self.position.numel()
 
-    def of(self, index: int, first: int) -> Tensor:
-        """Return one layer's positions among the ``first`` ranked."""
-        return self.position[:first][self.owner[:first] == index]
+    def first(self, count: int) -> Ranking:
+        """Return the ``count`` of lowest scores."""
+        if count == len(self):
+            return self
+        assert self.scores is not None
+        places = ordered(fetched([chosen(self.scores, count, low=True)])[0])
+        return Ranking(self.position[places], torch.searchsorted(places, torch.tensor(self.starts)).tolist())
+
+    def of(self, index: int) -> Tensor:
+        """Return one layer's positions."""
+        return self.position[self.starts[index] : self.starts[index + 1]]
 
 
 class Rewiring(Procedure):
@@ -144,24 +169,29 @@ class Rewiring(Procedure):
         return generator(self.setting.seed, what, step, index)
 
     def _rank_for_pruning(self, step: int) -> list[Ranking]:
-        """Rank each pool's K worst active connections, worst first; the best of every layer is never pruned."""
-        orders = []
-        for pool in self.pools:
-            layers = [self.layers[index] for index in pool]
-            active = sum(layer.topology.count for layer in layers)
-            replaced = self._fraction(step) * active
-            wanted = math.ceil(replaced) if self.rounding == "ceil" else math.floor(replaced)
-            wanted = min(wanted, active - len(layers))
-            scores, best, before = [], [], 0
-            for index, layer in zip(pool, layers, strict=True):
-                scores.append(self.setting.prune.score(layer, self._stream("prune", step, index)))
-                best.append(scores[-1].argmax() + before)
-                before += layer.topology.count
-            orders.append(lowest(_joined(scores), wanted, torch.stack(best)))
-        return [self._ranking(pool, order) for pool, order in zip(self.pools, fetched(orders), strict=True)]
+        """Choose each pool's K worst active connections; the best of every layer is never pruned."""
+        worst, scores = zip(*(self._worst(step, pool) for pool in self.pools), strict=True)
+        found = zip(self.pools, fetched(worst), scores, strict=True)
+        return [Ranking.of_pool(places, self._positions(pool), kept) for pool, places, kept in found]
 
-    def _ranking(self, pool: Sequence[int], order: Tensor) -> Ranking:
-        return Ranking.of_pool(order, [self.layers[index].topology.positions for index in pool])
+    def _worst(self, step: int, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return which of a pool's connections are the worst, and their scores: (K,) each."""
+        layers = [self.layers[index] for index in pool]
+        active = sum(layer.count for layer in layers)
+        replaced = self._fraction(step) * active
+        wanted = math.ceil(replaced) if self.rounding == "ceil" else math.floor(replaced)
+        wanted = min(wanted, active - len(layers))
+        parts, best, before = [], [], 0
+        for index, layer in zip(pool, layers, strict=True):
+            parts.append(self.setting.prune.score(layer, self._stream("prune", step, index)))
+            best.append(parts[-1].argmax() + before)
+            before += layer.count
+        scores = _joined(parts)
+        places = chosen(scores, wanted, torch.stack(best), low=True)
+        return places, scores[places]
+
+    def _positions(self, pool: Sequence[int]) -> list[Tensor]:
+        return [self.layers[index].topology.positions for index in pool]
 
     def _request(self, step: int, index: int) -> GrowthRequest:
         """Return what is requested of a layer: as many candidates as its pool loses."""
@@ -170,7 +200,7 @@ class Rewiring(Procedure):
         )
         blocked = None
         if self.setting.grow.regrow:
-            blocked = without(self.layers[index].topology.positions, ranking.of(place, len(ranking)))
+            blocked = without(self.layers[index].topology.positions, ranking.of(place))
         return GrowthRequest(self.setting.grow, len(ranking), self._stream("grow", step, index), blocked)
 
     def _update(self, step: int, proposals: Sequence[Proposal], samples: int = 0) -> Update:
@@ -183,15 +213,15 @@ class Rewiring(Procedure):
             pairs = zip(self.layers, proposals, strict=True)
             same = [LayerUpdate.of(layer, candidates=proposal.drawn) for layer, proposal in pairs]
             return Update(step, cost, replaces, samples, same, skipped=True)
-        positions, scored = fetched([p.positions for p in proposals]), fetched([p.scores for p in proposals])
+        positions, scored = fetched([p.kept for p in proposals]), fetched([p.kept_scores for p in proposals])
         for pool, pruned in zip(self.pools, self.pruned, strict=True):
-            scores = [scored[index] for index in pool]
-            order = highest(_joined(scores), len(pruned))
-            grown = Ranking.of_pool(order, [positions[index] for index in pool])
-            replaced = len(grown)  # fewer than wanted where candidates run out: then as many fewer are pruned
+            scores = _joined([scored[index] for index in pool])
+            places = chosen(scores, min(len(pruned), scores.numel()))
+            grown = Ranking.of_pool(places, [positions[index] for index in pool])
+            pruned = pruned.first(len(grown))  # fewer than wanted where candidates run out
             for place, index in enumerate(pool):
-                out, new = pruned.of(place, replaced), grown.of(place, replaced)
-                changes[index] = exchange(self.layers[index], out, new, proposals[index].drawn)
+                out, new, new_only = pruned.of(place), grown.of(place), not self.setting.grow.regrow
+                changes[index] = exchange(self.layers[index], out, new, proposals[index].drawn, disjoint=new_only)
         self.pruned = []
         return Update(step, cost, replaces, samples, [changes[index] for index in range(len(self.layers))])
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dstrun.layer.interface import SparseLayer
-from dstrun.layer.topology import contains, without
+from dstrun.layer.topology import contains, ordered, without
 from dstrun.method.update import LayerUpdate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def exchange(layer: SparseLayer, pruned: Tensor, grown: Tensor, candidates: int) -> LayerUpdate:
+def exchange(layer: SparseLayer, pruned: Tensor, grown: Tensor, candidates: int, disjoint: bool = False) -> LayerUpdate:
     """Rewire one layer; a connection that is among both keeps its value and momentum.
 
     Args:
@@ -20,9 +20,11 @@ def exchange(layer: SparseLayer, pruned: Tensor, grown: Tensor, candidates: int)
         pruned: active positions.
         grown: positions that are inactive without those.
         candidates: how many were scored.
+        disjoint: whether it is known that none is among both.
     """
-    pruned, grown = pruned.sort().values, grown.sort().values
-    went, came = without(pruned, grown), without(grown, pruned)
+    went, came = ordered(pruned), ordered(grown)
+    if not disjoint:
+        went, came = without(went, came), without(came, went)
     layer.rewire(went, came)
     return LayerUpdate.of(layer, went.numel(), came.numel(), candidates)
 

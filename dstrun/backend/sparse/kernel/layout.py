@@ -42,15 +42,16 @@ def batch_innermost(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
-def features_innermost(x: Tensor) -> Tensor:
-    """Return (D, 1, 1, L), contiguous, as it lies for PyTorch's own functions: the features of an item side by side."""
-    size, lanes = x.shape[0], x.numel() // x.shape[0]
-    if not works(x):
-        return x.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0)
-    y = x.new_empty((lanes, 1, 1, size))
+def batch_outermost(x: Tensor) -> Tensor:
+    """Return a contiguous tensor (N, C, H, W) of one (C, H, W, N): what PyTorch's convolutions would make of it."""
+    samples = x.shape[-1]
+    if x.numel() == 0 or not works(x) or not x.is_contiguous():
+        return x.permute(3, 0, 1, 2).contiguous()
+    y = x.new_empty((samples, *x.shape[:3]))
+    rows = x.numel() // samples
     threads()
-    transpose_planes(array(x), array(y), (1, size, lanes), (0, lanes, 0, size))
-    return y.permute(3, 1, 2, 0)
+    transpose_planes(array(x), array(y), (1, rows, samples), (0, samples, 0, rows))
+    return y
 
 
 @compiled(parallel=True)

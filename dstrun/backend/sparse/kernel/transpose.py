@@ -13,6 +13,7 @@ from numba import prange
 from torch import Tensor
 
 from dstrun.system.compiled import compiled
+from dstrun.system.parts import SMALL, each, spans
 
 
 def transpose(
@@ -43,7 +44,13 @@ def transpose(
         return columns.to(types[0]), codes.to(types[1]), order.to(types[2])
     columns = torch.zeros(channels + 1, dtype=types[0])
     codes, order = (torch.empty(count, dtype=dtype) for dtype in types[1:])
-    _transpose(rows.numpy(), inputs.numpy(), taps, *sizes, columns.numpy(), codes.numpy(), order.numpy())
+    workers = torch.get_num_threads() if count > SMALL else 1
+    parts, place = spans(outputs, min(workers, outputs)), np.zeros((min(workers, outputs), channels), np.int64)
+    lists = rows.numpy(), inputs.numpy(), taps, *sizes
+    calls = [(*part, *lists, own) for part, own in zip(parts, place, strict=True)]
+    each(_count, calls, workers)
+    _begin(place, columns.numpy())
+    each(_transpose, [(*call, codes.numpy(), order.numpy()) for call in calls], workers)
     return columns, codes, order
 
 
@@ -73,17 +80,33 @@ def by_sorting(
 
 
 @compiled()
-def _transpose(rows, inputs, taps, channels, outputs, columns, codes, order):
-    place = np.zeros(columns.shape[0], np.int64)
+def _count(begin, end, rows, inputs, taps, channels, outputs, place):
+    """Count the connections of some outputs in each channel: (C,)."""
     channel = np.arange(channels * taps) // taps  # of an input: two divisions a connection would take most of the time
-    for o in range(rows.shape[0] - 1):
+    for o in range(begin, end):
         first = o // outputs * channels
         for k in range(rows[o], rows[o + 1]):
-            place[first + channel[inputs[k]] + 1] += 1
-    for c in range(place.shape[0] - 1):
-        place[c + 1] += place[c]
-        columns[c + 1] = place[c + 1]
-    for o in range(rows.shape[0] - 1):
+            place[first + channel[inputs[k]]] += 1
+
+
+@compiled()
+def _begin(place, columns):
+    """Turn the counts of each part, (parts, C), into where it begins in each channel; and channels, (C + 1,)."""
+    at = 0
+    for c in range(place.shape[1]):
+        columns[c] = at
+        for part in range(place.shape[0]):
+            count = place[part, c]
+            place[part, c] = at
+            at += count
+    columns[place.shape[1]] = at
+
+
+@compiled()
+def _transpose(begin, end, rows, inputs, taps, channels, outputs, place, codes, order):
+    """Put the connections of some outputs in their places."""
+    channel = np.arange(channels * taps) // taps
+    for o in range(begin, end):
         first, code = o // outputs * channels, o % outputs * taps
         for k in range(rows[o], rows[o + 1]):
             c = channel[inputs[k]]
