@@ -110,14 +110,18 @@ def best_by_gradient(
     return best(criterion.score(gradient, positions, context), positions, context, finite)
 
 
-def best_of_all(criterion: GrowCriterion, context: GrowthContext, gradient: Callable[[int, int], Tensor]) -> Proposal:
+def best_of_all(
+    criterion: GrowCriterion, context: GrowthContext, gradient: Callable[[int, int], Tensor] | None = None
+) -> Proposal:
     """Score every free connection by its gradient in the context's pass, some outputs at a time.
 
     Args:
         criterion: that scores.
         context: of the layer.
-        gradient: gives the dense gradient of the outputs from one to another, over the batch.
+        gradient: gives the dense gradient of the outputs from one to another, over the batch; the context's own by
+            default.
     """
+    gradient = gradient or context.weight_gradient
     inputs = context.size // context.geometry.shape[0]
     assert context.x is not None
     blocked = sent(context.blocked, context.x.device)

@@ -27,13 +27,14 @@ from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError
 from dstrun.train.training import Training
 
-EPOCHS = 10_000
-"""So long a run that its learning rate and its share of replaced connections stay what they are at the start."""
+STEPS, IMAGES = 20_000, 50_000
+"""So long a run, on the images of CIFAR-10, that its learning rate and its share of replaced connections stay."""
 
 
 def words(settings: Step, sparsity: float, device: str) -> dict[str, list[str]]:
     """Return the overrides of the run behind each implementation."""
-    common = [f"model={settings.model}", "dataset=cifar10", f"batch_size={settings.batch}", f"epochs={EPOCHS}"]
+    epochs = -(-STEPS * settings.batch // IMAGES)
+    common = [f"model={settings.model}", "dataset=cifar10", f"batch_size={settings.batch}", f"epochs={epochs}"]
     common += [f"device={device}", "wandb=disabled"]
     if settings.threads is not None:
         common.append(f"threads={settings.threads}")
@@ -72,7 +73,7 @@ def start_peer(peer: Peer, overrides: list[str], device: torch.device) -> Passes
     theirs = {id(weight) for layer in layers for weight in layer.parameters()}
     ours = [weight for weight in training.model.parameters() if id(weight) not in theirs]
     weights = [weight for layer in layers for weight in layer.parameters()]
-    options: dict[str, Any] = {"lr": training.rate.lr_at(0, EPOCHS), "foreach": False}  # which has no sparse matrices
+    options: dict[str, Any] = {"lr": training.rate.lr_at(0, STEPS), "foreach": False}  # which has no sparse matrices
     optimizers = [torch.optim.SGD(weights, **options)]
     optimizers += [torch.optim.SGD(ours, **options, momentum=0.9)] if ours else []
     numbers = count()

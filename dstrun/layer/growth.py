@@ -155,8 +155,6 @@ def best(scores: Tensor, positions: Tensor | None, context: GrowthContext, finit
     if positions is None:
         top = chosen(scores, count, context.blocked)
         return Proposal(top, scores[top], drawn, finite)
-    if count == drawn:
-        return Proposal(positions, scores, drawn, finite)
     top = chosen(scores, count)
     return Proposal(positions[top], scores[top], drawn, finite)
 

@@ -153,8 +153,9 @@ class Attention(nn.Module):
 
 def attend(qkv: Tensor) -> Tensor:
     """Compute softmax(q k' / sqrt(64)) v of every head: (B, T, 3, H, 64), queries first, to (B, T, H 64)."""
-    q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    q, k, v = qkv.unbind(2)
+    found = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return found.transpose(1, 2).flatten(2)
 
 
 def sincos_positions(grid: tuple[int, int], features: int) -> Tensor:

@@ -181,10 +181,10 @@ def _scores_drawn_with_a_cpu_generator(run: Training, patch: pytest.MonkeyPatch)
 
 
 def _ranked_by_numpy(run: Training, patch: pytest.MonkeyPatch) -> None:
-    def lowest(scores: Tensor, count: int, excluded: Tensor) -> Tensor:
+    def chosen(scores: Tensor, count: int, *_: Any, **__: Any) -> Tensor:
         return torch.from_numpy(np.argsort(scores.numpy())[:count])
 
-    patch.setattr("dstrun.method.dynamic.dst.lowest", lowest)
+    patch.setattr("dstrun.method.dynamic.dst.chosen", chosen)
 
 
 def _losses_read(run: Training, patch: pytest.MonkeyPatch) -> None:

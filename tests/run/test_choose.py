@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ TINY += ["batch_size=16", "epochs=2", "wandb=disabled", "device=cpu"]
 MIX = ["masked", "sparse", "masked"]
 
 
+@cache
 def blueprint(*words: str) -> Blueprint:
     composed = compose([*TINY, *words])
     return Blueprint(NoiseExperiment(composed.config, composed.choices))

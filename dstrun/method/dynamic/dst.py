@@ -24,7 +24,7 @@ from dstrun.method.update import LayerUpdate, Update
 from dstrun.schedule import update_steps
 from dstrun.system.lazy import torch
 from dstrun.system.stream import generator
-from dstrun.system.transfer import fetched, sent
+from dstrun.system.transfer import fetched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ class Ranking:
     Attributes:
         position: of each; on the CPU.
         starts: where those of each layer begin, and where the last end.
-        scores: of those that are to go; the lowest go first, and of equal ones those that come first.
+        scores: of those that are to go, on the CPU; the lowest go first, and of equal ones those that come first.
     """
 
     position: Tensor
@@ -96,7 +96,7 @@ class Ranking:
             return cls(positions[0][places], [0, places.numel()], scores)
         if scores is not None and ordered(places) is not places:
             places, order = places.sort()
-            scores = scores[sent(order, scores.device)]
+            scores = scores[order]
         places, ends = ordered(places), torch.tensor([0, *(part.numel() for part in positions)]).cumsum(0)
         starts = torch.searchsorted(places, ends).tolist()
         parts = zip(positions, pairwise(starts), ends.tolist(), strict=False)
@@ -110,7 +110,7 @@ class Ranking:
         if count == len(self):
             return self
         assert self.scores is not None
-        places = ordered(fetched([chosen(self.scores, count, low=True)])[0])
+        places = ordered(chosen(self.scores, count, low=True))
         return Ranking(self.position[places], torch.searchsorted(places, torch.tensor(self.starts)).tolist())
 
     def of(self, index: int) -> Tensor:
@@ -175,7 +175,7 @@ class Rewiring(Procedure):
         return [Ranking.of_pool(places, self._positions(pool), kept) for pool, places, kept in found]
 
     def _worst(self, step: int, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return which of a pool's connections are the worst, and their scores: (K,) each."""
+        """Return which of a pool's connections are the worst, and scores that rank them, on the CPU: (K,) each."""
         layers = [self.layers[index] for index in pool]
         active = sum(layer.count for layer in layers)
         replaced = self._fraction(step) * active
@@ -188,7 +188,9 @@ class Rewiring(Procedure):
             before += layer.count
         scores = _joined(parts)
         places = chosen(scores, wanted, torch.stack(best), low=True)
-        return places, scores[places]
+        if scores.device.type == "cpu":
+            return places, scores[places]
+        return places, torch.arange(places.numel(), dtype=torch.float64)  # the worst come first, and none are fetched
 
     def _positions(self, pool: Sequence[int]) -> list[Tensor]:
         return [self.layers[index].topology.positions for index in pool]
