@@ -28,11 +28,11 @@ from dstrun.backend.sparse.kernel.simd import (
 )
 from dstrun.system.compiled import compiled
 
-BLOCK = 1 << 24
-"""Bytes of a block at most: it shares the third cache of 32 MB with what streams through it."""
+BLOCK = 1 << 23
+"""Bytes of a block, or up to three times as many: it shares the third cache of 32 MB with what streams through it."""
 
-RUN = 4
-"""Connections of a target in a block, on average, that pay for loading and storing its tile."""
+ENOUGH, RUN = 32, 6
+"""Connections of a target in a block, on average, from which on smaller blocks gain nothing more; and at least."""
 
 AHEAD = 4
 """A row is asked for so many connections before it is used."""
@@ -42,16 +42,17 @@ AHEAD = 4
 def blocks_of(size, connections, targets, block):
     """Return in how many blocks rows are read: 1 where targets have too few connections in a block.
 
-    Blocks of half the size are a little faster where targets have enough connections.
+    Every block loads and stores all targets: of twice the size, it is slower to read and saves half of that.
 
     Args:
         size: bytes of all rows.
         connections: A.
         targets: D.
-        block: bytes of a block at most.
+        block: bytes of a block.
     """
-    least, most = -(-size // block), connections // (RUN * max(targets, 1))
-    return min(2 * least, most) if least <= most else 1
+    each = connections / max(targets, 1)
+    wanted = min(-(-size // block), max(-(-size // (2 * block)), int(each / ENOUGH)), int(each / RUN))
+    return max(1, wanted) if wanted >= size // (3 * block) else 1
 
 
 @compiled()
@@ -61,7 +62,7 @@ def is_wide(first, source, lanes):
     Without blocks, asking for rows ahead gains nothing, and narrow tiles take 1.7 times as long.
     """
     size, targets = source.size // max(lanes, 1) * 128 * source.itemsize, first.shape[0] - 1
-    return lanes >= 128 and size > BLOCK and blocks_of(size, first[targets], targets, BLOCK) > 1
+    return lanes >= 128 and size > 2 * BLOCK and blocks_of(size, first[targets], targets, BLOCK) > 1
 
 
 @compiled()

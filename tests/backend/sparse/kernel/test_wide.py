@@ -58,8 +58,9 @@ def test_layers_are_wide_where_blocks_pay(
 
 
 @pytest.mark.parametrize(
-    ("size", "degree", "blocks"), [(1 << 25, 128, 4), (1 << 28, 128, 32), (1 << 29, 128, 32), (1 << 29, 100, 1)]
+    ("size", "degree", "blocks"),
+    [(1 << 25, 128, 4), (1 << 28, 128, 16), (1 << 29, 128, 21), (1 << 29, 100, 1), (1000, 2, 1)],
 )
 def test_blocks_are_few_enough_for_the_connections_of_a_target(size: int, degree: int, blocks: int) -> None:
-    assert wide.blocks_of(size, 1000 * degree, 1000, 1 << 24) == blocks
-    assert wide.blocks_of(size, 0, 0, 1 << 24) == 1
+    assert wide.blocks_of(size, 1000 * degree, 1000, 1 << 23) == blocks
+    assert wide.blocks_of(size, 0, 0, 1 << 23) == 1
