@@ -43,6 +43,7 @@ class Bench:
         monkeypatch.setattr(rule, "warmed", lambda training: training)
         monkeypatch.setattr(rule, "turn", lambda training: self.seconds["_".join(training.backends[:2])])
         monkeypatch.setattr(rule, "mixed", lambda *_: MIX)
+        monkeypatch.setattr(rule.gc, "collect", int)  # nothing was built, and a test process holds much
 
     def build(self, _blueprint: Blueprint, _data: Any, backends: list[str]) -> Any:
         self.built.append(backends)
