@@ -132,7 +132,7 @@ def _timed(
 
 
 def warmed(training: Training) -> Training:
-    """Take the first steps of a candidate, which compile kernels and claim memory; the memory of one is measured."""
+    """Run the first steps of a candidate, which compile kernels and claim memory; the memory of one is measured."""
     training.model.train()
     training.prepare()
     turn(training, 0.0)
@@ -144,7 +144,7 @@ def warmed(training: Training) -> Training:
 
 
 def turn(training: Training, least: float = TURN) -> float:
-    """Take ordinary steps, one at least, until ``least`` seconds are over; returns the median seconds of one."""
+    """Run ordinary steps, one at least, until ``least`` seconds are over; return the median seconds of one."""
     updates = training.procedure.updates_at
     step = next((s for s in range(1, training.total_steps + 1) if not updates(s)), 1)
     taken: list[float] = []
@@ -162,7 +162,7 @@ def turn(training: Training, least: float = TURN) -> float:
 def compare(
     turns: Mapping[str, Callable[[], float]], clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Take turns until one is clearly the fastest, or for some rounds; returns seconds of each, one a round.
+    """Time candidates in turns until one is clearly the fastest, or for some rounds: seconds of each, one a round.
 
     Args:
         turns: each returns the seconds of one step.

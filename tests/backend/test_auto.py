@@ -51,7 +51,7 @@ def test_conversions_are_timed_both_ways():
 
 
 def timed(monkeypatch, turned):
-    """Let the convolution be faster masked, by 1, the linear layer sparse, by 2, and a conversion take ``turned``."""
+    """Make the convolution faster masked, by 1, the linear layer sparse, by 2; a conversion takes ``turned``."""
     asked = []
 
     def measure(module, count, shape, device, backends, first):

@@ -27,6 +27,11 @@ def features(x: Tensor) -> Tensor:
     return x.movedim(-1, 0).reshape(x.shape[-1], 1, 1, -1)
 
 
+def items(x: Tensor, lead: torch.Size) -> Tensor:
+    """View (D, 1, 1, all others) as (..., D): ``features`` undone."""
+    return x.reshape(x.shape[0], *lead).movedim(0, -1)
+
+
 class Affine(NamedTuple):
     """A normalization by the statistics of a batch, and whether ReLU follows.
 
@@ -120,7 +125,7 @@ class FeatureAffine(NamedTuple):
     @staticmethod
     def logical(x: Tensor, shape: torch.Size) -> Tensor:
         """View what kernels give as what was normalized."""
-        return x.reshape(shape[-1], *shape[:-1]).movedim(0, -1)
+        return items(x, shape[:-1])
 
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Compute the result for x (..., D), batch-innermost."""

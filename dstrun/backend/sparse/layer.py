@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dstrun.backend.dropout import Dropout
 from dstrun.backend.search import Proposes, Search, best_by_gradient, best_of_all, dense_gradient
-from dstrun.backend.sparse.affine import features
+from dstrun.backend.sparse.affine import features, items
 from dstrun.backend.sparse.deferred import Deferred
 from dstrun.backend.sparse.explored import Explored
 from dstrun.backend.sparse.heads import Unflatten
@@ -245,9 +245,7 @@ class Linear(Sparse):
         """Map (..., I) to (..., O)."""
         deferred = x.source() if isinstance(x, Deferred) else None
         x = x if deferred is None else deferred.x
-        lead = x.shape[:-1]
-        y = self._apply_kernels(features(x), deferred)
-        return y.reshape(y.shape[0], *lead).movedim(0, -1)
+        return items(self._apply_kernels(features(x), deferred), x.shape[:-1])
 
     def _dense(self) -> nn.Linear:
         out, features = self.geometry.shape

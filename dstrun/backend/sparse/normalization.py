@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from dstrun.backend.sparse.affine import Affine, FeatureAffine, features, stored
+from dstrun.backend.sparse.affine import Affine, FeatureAffine, features, items, stored
 from dstrun.backend.sparse.deferred import Deferred
 from dstrun.backend.sparse.kernel.call import array, fits, hollow, threads
 from dstrun.backend.sparse.kernel.layout import batch_innermost
@@ -77,7 +77,7 @@ def _turned(gradient: Tensor) -> Tensor:
     """
     if features_outermost(gradient):
         return gradient
-    return batch_innermost(features(gradient)).reshape(gradient.movedim(-1, 0).shape).movedim(0, -1)
+    return items(batch_innermost(features(gradient)), gradient.shape[:-1])
 
 
 def normalized_features(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
