@@ -19,6 +19,9 @@ from dstrun.backend.sparse.kernel.simd import (
     add_scaled,
     aligned,
     fill,
+    goes_past,
+    prefetch,
+    put,
     read,
     total,
     write,
@@ -26,6 +29,7 @@ from dstrun.backend.sparse.kernel.simd import (
     zero128,
 )
 from dstrun.backend.sparse.kernel.turns import begin, next_task
+from dstrun.backend.sparse.kernel.wide import AHEAD
 from dstrun.system.compiled import compiled
 
 TILE, NARROW = 128, 16
@@ -102,6 +106,7 @@ def _center(zero, part, x, size, epsilon, panel, inverse):
     one, share = np.float32(1), np.float32(1 / size)
     plain = zero
     for d in range(size):
+        prefetch(x, min(d + AHEAD, size - 1) * lanes + at, zero)
         tile = read(x, d * lanes + at, count, zero)
         plain = add_scaled(plain, one, tile)
         write(panel, d * width, width, tile)
@@ -121,9 +126,10 @@ def _normalize(zero, part, x, weight, bias, epsilon, y, panel, inverse):
     """Normalize one tile."""
     lanes, at, count, width = part
     scale = _center(zero, part, x, weight.shape[0], epsilon, panel, inverse)
+    past = count == TILE and goes_past(y, lanes)
     for d in range(weight.shape[0]):
         tile = add_product(zero, read(panel, d * width, width, zero), scale)
-        write(y, d * lanes + at, count, add_scaled(fill(bias[d], zero), weight[d], tile))
+        put(y, d * lanes + at, count, add_scaled(fill(bias[d], zero), weight[d], tile), past)
 
 
 @compiled()
@@ -135,6 +141,7 @@ def _return(zero, part, x, weight, epsilon, delta, dx, sums, panels, inverse):
     plain, weighted = zero, zero
     for d in range(size):
         normal = add_product(zero, read(panel, d * width, width, zero), scale)
+        prefetch(delta, min(d + AHEAD, size - 1) * lanes + at, zero)
         push = read(delta, d * lanes + at, count, zero)
         sums[0][d] += total(add_product(zero, push, normal))
         sums[1][d] += total(push)
@@ -142,9 +149,9 @@ def _return(zero, part, x, weight, epsilon, delta, dx, sums, panels, inverse):
         plain, weighted = add_scaled(plain, np.float32(1), push), add_product(weighted, push, normal)
         write(panel, d * width, width, normal)
         write(pushes, d * width, width, push)
-    share = np.float32(-1 / size)
+    share, past = np.float32(-1 / size), count == TILE and goes_past(dx, lanes)
     plain, weighted = add_scaled(zero, share, plain), add_scaled(zero, share, weighted)
     for d in range(size):
         push = add_scaled(read(pushes, d * width, width, zero), np.float32(1), plain)
         push = add_product(push, read(panel, d * width, width, zero), weighted)
-        write(dx, d * lanes + at, count, add_product(zero, push, scale))
+        put(dx, d * lanes + at, count, add_product(zero, push, scale), past)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dstrun.backend.sparse.kernel.call import array, threads, works
-from dstrun.backend.sparse.kernel.simd import transpose16
+from dstrun.backend.sparse.kernel.simd import goes_past, transpose16
 from dstrun.system.compiled import compiled
 
 ROWS, COLUMNS = 256, 64
@@ -67,20 +67,25 @@ def transpose_planes(source, target, sizes, strides):
     """
     planes, rows, columns = sizes
     down, across = (rows + ROWS - 1) // ROWS, (columns + COLUMNS - 1) // COLUMNS
+    past = target.itemsize == 4 and goes_past(target, strides[2]) and goes_past(target, strides[3])
     for task in prange(planes * down * across):
         plane, top, left = task // (down * across), task // across % down * ROWS, task % across * COLUMNS
-        _block(source, target, plane, (top, min(rows, top + ROWS)), (left, min(columns, left + COLUMNS)), strides)
+        _block(source, target, plane, (top, min(rows, top + ROWS)), (left, min(columns, left + COLUMNS)), strides, past)
 
 
 @compiled()
-def _block(source, target, plane, rows, columns, strides):
+def _block(source, target, plane, rows, columns, strides, past):
     """Transpose some rows and columns of a plane."""
     source_plane, stride, target_plane, pitch = strides
     base, to = plane * source_plane, plane * target_plane
     for column in range(columns[0], columns[1], 16):
         for row in range(rows[0], rows[1], 16):
             if rows[1] - row >= 16 and columns[1] - column >= 16:
-                transpose16(source, base + row * stride + column, stride, target, to + column * pitch + row, pitch)
+                begin, end = base + row * stride + column, to + column * pitch + row
+                if past:
+                    transpose16(source, begin, stride, target, end, pitch, True)
+                else:
+                    transpose16(source, begin, stride, target, end, pitch, False)
                 continue
             for r in range(row, min(rows[1], row + 16)):
                 for k in range(column, min(columns[1], column + 16)):

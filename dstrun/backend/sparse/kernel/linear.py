@@ -1,8 +1,9 @@
 """The sparse products of a linear layer, or of a 1x1 convolution: sums of weighted rows, and products of two rows.
 
 Where the lanes are many, rows lie a power of two apart and tiles of them fall into few sets of the cache: the tiles of
-all rows are then copied side by side before they are used. Rows that do not fit into the cache are read block by block,
-where that pays (``wide``).
+all rows are then copied side by side before they are used. The processor does not foresee such short pieces of distant
+rows, so they are asked for before they are read, and large outputs are written past the caches. Rows that do not fit
+into the cache are read block by block, where that pays (``wide``).
 
 Shape letters: A active connections, D targets, S sources, G groups, N lanes.
 """
@@ -19,6 +20,9 @@ from dstrun.backend.sparse.kernel.simd import (
     add_scaled,
     aligned,
     fill,
+    goes_past,
+    prefetch,
+    put,
     read,
     total,
     write,
@@ -26,7 +30,7 @@ from dstrun.backend.sparse.kernel.simd import (
     zero64,
     zero128,
 )
-from dstrun.backend.sparse.kernel.wide import BLOCK, is_wide, multiply_wide, sampled_wide, share
+from dstrun.backend.sparse.kernel.wide import AHEAD, BLOCK, is_wide, multiply_wide, sampled_wide, share
 from dstrun.system.compiled import compiled
 
 LANES = 1024
@@ -70,11 +74,12 @@ def _tiles(connections, bias, source, target, sizes, workers):
     """Compute the lanes that fill whole tiles, from copies; tiles are shared out among threads."""
     targets, lanes = connections[0].shape[0] - 1, sizes[2]
     rows = source.shape[0] // lanes
+    past = goes_past(target, lanes)
     for worker in prange(workers):
         panel = aligned(rows * 128)
         for at in range(worker * 128, lanes - 127, workers * 128):
             _copy(source, lanes, at, panel)
-            _part(zero128(), (0, 128), (at, 128), (0, targets), connections, bias, panel, target, sizes)
+            _part(zero128(), (0, 128), (at, 128), (0, targets), connections, bias, panel, target, sizes, past)
 
 
 @compiled(parallel=True)
@@ -84,13 +89,15 @@ def _rest(connections, bias, source, target, sizes, chunks, begin):
     for chunk in prange(chunks):
         part, at = share(first, chunk, chunks), begin
         while lanes - at >= 128:
-            _part(zero128(), (at, lanes), (at, 128), part, connections, bias, source, target, sizes)
+            _part(zero128(), (at, lanes), (at, 128), part, connections, bias, source, target, sizes, False)
             at += 128
         while lanes - at >= 64:
-            _part(zero64(), (at, lanes), (at, 64), part, connections, bias, source, target, sizes)
+            _part(zero64(), (at, lanes), (at, 64), part, connections, bias, source, target, sizes, False)
             at += 64
         while lanes > at:
-            _part(zero16(), (at, lanes), (at, min(16, lanes - at)), part, connections, bias, source, target, sizes)
+            _part(
+                zero16(), (at, lanes), (at, min(16, lanes - at)), part, connections, bias, source, target, sizes, False
+            )
             at += 16
 
 
@@ -140,7 +147,9 @@ def _dots(connections, x, delta, gradient, sizes, threads):
 @compiled()
 def _copy(source, lanes, at, panel):
     """Put the tiles of all rows at one lane side by side."""
-    for row in range(panel.shape[0] // 128):
+    rows = panel.shape[0] // 128
+    for row in range(rows):
+        prefetch(source, min(row + AHEAD, rows - 1) * lanes + at, zero128())
         write(panel, row * 128, 128, read(source, row * lanes + at, 128, zero128()))
 
 
@@ -152,6 +161,7 @@ def _products(zero, origin, lanes, part, connections, x, delta, gradient, sizes)
     begin, stride = origin
     for o in range(part[0], part[1]):
         base = o // sizes[1] * sizes[0]
+        prefetch(delta, min(o + AHEAD, part[1] - 1) * sizes[2] + at, zero)
         tile = read(delta, o * sizes[2] + at, count, zero)
         for k in range(first[o], first[o + 1]):
             row = read(x, begin + (base + codes[k]) * stride, count, zero)
@@ -159,8 +169,11 @@ def _products(zero, origin, lanes, part, connections, x, delta, gradient, sizes)
 
 
 @compiled()
-def _part(zero, origin, lanes, part, connections, bias, source, target, sizes):
-    """Fill one tile of lanes, the first and how many, of some targets from a source that begins and steps so."""
+def _part(zero, origin, lanes, part, connections, bias, source, target, sizes, past):
+    """Fill one tile of lanes, the first and how many, of some targets from a source that begins and steps so.
+
+    ``past`` writes it past the caches: a whole tile, on whole cache lines.
+    """
     first, codes, weight = connections
     at, count = lanes
     begin, stride = origin
@@ -169,4 +182,4 @@ def _part(zero, origin, lanes, part, connections, bias, source, target, sizes):
         tile = fill(bias[d] if bias.shape[0] else np.float32(0), zero)
         for k in range(first[d], first[d + 1]):
             tile = add_scaled(tile, weight[k], read(source, begin + (base + codes[k]) * stride, count, zero))
-        write(target, d * sizes[2] + at, count, tile)
+        put(target, d * sizes[2] + at, count, tile, past)

@@ -22,6 +22,12 @@ from dstrun.system.compiled import compiled
 LANES = (128, 64, 16)
 """The tiles that kernels use: 128 lanes are eight registers of 512 bits, or sixteen of 256."""
 
+LINE = 64
+"""Bytes of a cache line."""
+
+PAST = 1 << 22
+"""Arrays of more bytes are written past the caches: they would not stay there until they are read."""
+
 NARROW = LANES[-1]
 """Tiles of this many lanes may be filled in part, which takes the lanes that are left over."""
 
@@ -166,6 +172,26 @@ def write(_typing, array, index, count, tile):
     return types.void(array, types.intp, types.intp, tile), generate
 
 
+def _past(builder: Any, store: Any) -> None:
+    """Make a store write past the caches."""
+    store.align = LINE
+    store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+
+
+@intrinsic
+def write_past(_typing, array, index, tile):
+    """Store a tile at ``array[index : index + lanes]`` past the caches; it must begin and end with a cache line."""
+
+    def generate(context, builder, signature, args):
+        storage = _storage(signature.args[0], tile)
+        address = _address(context, builder, signature.args[0], args[0], args[1], storage)
+        store = builder.store(_narrow(builder, args[2], storage), address)
+        _past(builder, store)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, tile), generate
+
+
 @intrinsic
 def prefetch(_typing, array, index, like):
     """Ask for the lines of ``array[index : index + lanes]``, a tile like ``like``: it is read soon."""
@@ -177,7 +203,7 @@ def prefetch(_typing, array, index, like):
         kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), number, number, number])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         size = like.lanes * (4 if storage.element == ir.FloatType() else 2)
-        for line in range(0, size, 64):
+        for line in range(0, size, LINE):
             here = builder.gep(address, [ir.Constant(ir.IntType(64), line)])
             builder.call(function, [here, *(ir.Constant(number, hint) for hint in (0, 3, 1))])
         return context.get_dummy_value()
@@ -297,9 +323,12 @@ def equal(_typing, one, two, tile):
     return tile(one, two, tile), generate
 
 
-@intrinsic
-def transpose16(_typing, source, at, stride, target, to, pitch):
-    """Write the transpose of 16 x 16 elements, whose rows are ``stride`` apart, to rows that are ``pitch`` apart."""
+@intrinsic(prefer_literal=True)
+def transpose16(_typing, source, at, stride, target, to, pitch, past):
+    """Write the transpose of 16 x 16 elements, whose rows are ``stride`` apart, to rows that are ``pitch`` apart.
+
+    ``past`` is a literal: whether to write past the caches, where every row written is a whole cache line.
+    """
 
     def generate(context, builder, signature, args):
         array = signature.args[0]
@@ -318,15 +347,37 @@ def transpose16(_typing, source, at, stride, target, to, pitch):
         for _ in range(4):
             rows = [builder.shuffle_vector(rows[i], rows[i + 8], half) for i in range(8) for half in halves]
         for row in range(16):
-            builder.store(rows[row], address(args[3], args[4], args[5], row)).align = 2
+            store = builder.store(rows[row], address(args[3], args[4], args[5], row))
+            store.align = 2
+            if past.literal_value:
+                _past(builder, store)
         return context.get_dummy_value()
 
-    return types.void(source, types.intp, types.intp, source, types.intp, types.intp), generate
+    return types.void(source, types.intp, types.intp, source, types.intp, types.intp, past), generate
+
+
+@compiled()
+def goes_past(array, step):
+    """Return whether ``put`` may write an array past the caches.
+
+    It is large, and begins where a cache line does, as each ``step`` numbers of it do.
+    """
+    large = array.size * array.itemsize > PAST
+    return large and array.ctypes.data % LINE == 0 and step * array.itemsize % LINE == 0
+
+
+@compiled()
+def put(array, index, count, tile, past):
+    """Do as ``write``, or, with whole tiles, as ``write_past``."""
+    if past:
+        write_past(array, index, tile)
+    else:
+        write(array, index, count, tile)
 
 
 @compiled()
 def aligned(size):
     """Return ``size`` float32 that begin where a cache line does."""
-    room = np.empty(size + 16, np.float32)
-    start = -(room.ctypes.data // 4) % 16
+    room = np.empty(size + LINE // 4, np.float32)
+    start = -(room.ctypes.data // 4) % (LINE // 4)
     return room[start : start + size]
