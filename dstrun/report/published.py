@@ -1,6 +1,6 @@
 """Published results to compare with: ``results/published.csv``, and users' files with the same columns.
 
-``results/README.md`` says what a column means, and which published number belongs to which run. What a row says of the
+``docs/published.md`` says what a column means, and which published number belongs to which run. What a row says of the
 network and the method decides whether it does; what it says of the training (``training``) is held against the run's.
 """
 

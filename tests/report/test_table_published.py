@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from report_fixture import write
-from training_fixture import configured, heddes
+from training_fixture import EVERY, configured, heddes, record_as
 
 from dstrun.report import load, table
 from dstrun.report.published import Footnote, references
@@ -114,6 +114,21 @@ def test_programs_are_told_in_what_the_trainings_differ(folder: Path) -> None:
             assert row["published_unknown"] == ""
             assert bool(row["published_difference"]) == (name == AS)
             assert float(row["published"]) == 85.51
+
+
+@pytest.mark.parametrize(("values", "within"), [((84.0, 85.0, 87.0), True), ((84.0, 84.1, 84.2), False)])
+def test_an_interval_contains_a_published_number_or_not(
+    values: tuple[float, ...], within: bool, tmp_path: Path
+) -> None:
+    for seed, value in enumerate(values):
+        write(tmp_path, record_as("set", ["protocol=heddes2024", *EVERY["set"]], seed=seed, top1=value))
+    made = table.build(load.runs(tmp_path), options=Options(published=references(), interval=True))
+    (cell,) = made.cells
+    assert cell["published"] == 85.51
+    assert cell["published_within"] is within
+    assert f"| {'yes' if within else 'no'} " in made.render()
+    assert built(tmp_path).cells[0]["published_within"] is None
+    assert "in interval" not in built(tmp_path).render()
 
 
 def test_a_cell_without_a_published_number_has_no_training(folder: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ UNFINISHED = "†"
 UNMET = "‡"
 """The mark of a cell whose runs have another sparsity than was asked for."""
 CITED = (
-    "published", "published_std", "published_difference", "published_training", "published_differs",
-    "published_unknown", "source",
+    "published", "published_std", "published_difference", "published_within", "published_training",
+    "published_differs", "published_unknown", "source",
 )  # fmt: skip
 """What programs are told of a published number."""
 
@@ -177,9 +177,9 @@ class Part:
         }
 
     def _published(self, line: dict[str, Any], raw: dict[str, Any], row: Row, column: Key, at: int) -> None:
-        """Set a published number, and how far ours is above it, beside a cell.
+        """Set a published number, how far ours is above it, and whether our interval contains it, beside a cell.
 
-        How far is said only where all of the training is known and the same: else it would be told of both.
+        The last two are said only where all of the training is known and the same: else they would be told of both.
         """
         if self.options.published is None:
             return
@@ -190,11 +190,14 @@ class Part:
         run, mean = row.cells[column][0], raw["mean"]
         training = found.training(run)
         apart = None if training.sign or mean is None else mean - found.value
+        interval = raw.get("interval")
+        within = None if apart is None or interval is None else abs(apart) <= interval
         said = (training.word, ", ".join(training.differs), ", ".join(training.open))
-        raw |= dict(zip(CITED, (found.value, found.std, apart, *said, found.cite), strict=True))
+        raw |= dict(zip(CITED, (found.value, found.std, apart, within, *said, found.cite), strict=True))
         mark = self.footnotes.setdefault(found.footnote(run), _letters(len(self.footnotes)))
         self.signs.add(training.sign)
         line |= {f"{column}{at}p": Cited(found.value, mark, training.sign), f"{column}{at}d": apart}
+        line[f"{column}{at}w"] = None if within is None else "yes" if within else "no"
 
     def _named(self, row: Row) -> dict[str, Any]:
         """Return the values of a row's fields by name; what else sets it apart stands with the last of the choices."""
@@ -239,6 +242,8 @@ class Part:
                     made.append(Column(f"{key}p", "published", "number", digits, above=texts))
                     if any(line.get(f"{key}d") is not None for line in self.lines):
                         made.append(Column(f"{key}d", "difference", "signed", digits, above=texts))
+                    if any(line.get(f"{key}w") is not None for line in self.lines):
+                        made.append(Column(f"{key}w", "in interval", above=texts))
         return heads + made
 
     def runs(self) -> list[dict[str, Any]]:
