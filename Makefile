@@ -7,7 +7,7 @@ DEMO = results/demo
 DSTRUN_BROWSER ?= .browser
 
 .DEFAULT_GOAL := help
-.PHONY: help setup slurm browser demo docs test test-all lint check bench gpu-kit clean
+.PHONY: help setup slurm browser demo docs evidence test test-all lint check bench gpu-kit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ demo: setup ## train a run and a small sweep on the digits, print the table, dra
 
 docs: setup ## build the documentation website in build/site
 	$(BIN)/mkdocs build --strict --quiet
+
+evidence: setup ## make all tables and figures of the results again from their records; fail if one differs
+	$(BIN)/python benchmarks/evidence.py
 
 # Hundreds of processes import the same modules: without files of bytecode each of them would compile these anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -32,8 +32,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-COMMENT = re.compile(r"<!-- dstrun (table|plot) ([^>]*?) -->\n(?:(.*?)<!-- end -->)?", re.DOTALL)
-"""A command, and for tables what it printed."""
+COMMENT = re.compile(r"<!-- dstrun (table|plan|plot) ([^>]*?) -->\n(?:((?:(?!<!-- ).)*)<!-- end -->)?", re.DOTALL)
+"""A command, and for tables what it printed: up to the end that comes before the next command."""
 
 WIDTH = 100
 
@@ -70,7 +70,9 @@ def found(document: Path) -> Iterator[Made]:
     """Yield the tables and figures of a document in order."""
     for match in COMMENT.finditer(document.read_text()):
         verb, words, kept = match.groups()
-        span = match.span(3) if verb == "table" else match.span()
+        if verb != "plot" and kept is None:
+            sys.exit(f"{document.name}: no <!-- end --> after dstrun {verb} {words}")
+        span = match.span() if verb == "plot" else match.span(3)
         yield Made(document, [verb, *shlex.split(words)], kept or "", span)
 
 

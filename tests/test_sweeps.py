@@ -261,6 +261,17 @@ def test_a_users_own_file_runs_and_is_planned(dstrun, tmp_path: Path) -> None:
     assert [(row["model"], row["runs"]) for row in planned] == [("mlp", 6), ("all", 6)]
     records = [json.loads(path.read_text()) for path in tmp_path.glob("results/mine/*/record.json")]
     assert planned[-1]["flops"] == 2 * sum(r["flops"]["train"] for r in records)
+    each = json.loads(dstrun("plan", "--config-dir", "my", "-cn", "mine", "--runs", "--format", "json").stdout)
+    assert [(row["method"], row["sparsity"], row["runs"]) for row in each] == [
+        ("dense", "", 2), ("set", "0.5", 2), ("set", "0.8", 2),
+    ]  # fmt: skip
+    trained = {(r["label"], r["config"]["sparsity"]): r["flops"] for r in records}
+    for row in each:
+        flops = trained[row["method"], float(row["sparsity"] or 0)]
+        assert [row[key] for key in ("train", "train_x_dense", "inference_x_dense")] == [
+            flops[key] for key in ("train", "train_x_dense", "inference_x_dense")
+        ]
+    assert "name its file with -cn" in dstrun("plan", "model=mlp", "--runs", check=False).stderr
     wrong = dstrun("--config-dir", "my", "-cn", "min", check=False)
     assert wrong.returncode == 2
     assert "-cn min is not known: choose accuracy, " in wrong.stderr

@@ -30,6 +30,13 @@ SWEEP = [
     Column("flops", "FLOPs to train", "flops"),
 ]
 
+RUNS = [
+    Column("runs", "runs", "number", 0),
+    Column("train", "FLOPs to train", "flops"),
+    Column("train_x_dense", "train x dense", "x", 4),
+    Column("inference_x_dense", "inference x dense", "x", 4),
+]
+"""Columns of the runs of a sweep, after those of the words in which they differ."""
 
 PHASES = {"prepare": "scoring before training", "step": "a step", "update": "a topology update"}
 PARTS = {
@@ -54,6 +61,12 @@ def blocks(plan: dict[str, Any]) -> list[Block | str]:
     """Format a plan: layers, totals, memory."""
     found: list[Block | str] = [*layer_blocks(plan["layers"]), totals(plan), plan["flops"]["convention"]]
     return [*found, *memory_blocks(plan["memory"]), *(fit_blocks(plan["fit"]) if "fit" in plan else [])]
+
+
+def runs_block(rows: list[dict[str, Any]]) -> Block:
+    """Lay out the runs of a sweep (``plan_runs``)."""
+    shared = {column.key for column in RUNS}
+    return Block(rows, [*(Column(key, head=True) for key in rows[0] if key not in shared), *RUNS])
 
 
 def _sparsity(value: float) -> str:

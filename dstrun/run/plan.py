@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch._subclasses.fake_tensor import (
@@ -110,22 +110,47 @@ def rules(experiment: Experiment) -> dict[str, str]:
 def plan_sweep(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     """Count the FLOPs to train the runs of a sweep: a row for each network and data set, and one for all.
 
-    Runs that differ in their seed alone are counted once.
-
     Raises:
         ConfigError: parts that do not fit together.
     """
-    alike: dict[str, list[Experiment]] = {}
-    for experiment in experiments:
-        alike.setdefault(json.dumps({**experiment.config, "seed": None}), []).append(experiment)
     rows: dict[tuple[str | None, ...], dict[str, Any]] = {}
-    for run, *others in alike.values():
+    for run, *others in _but_for_the_seed(experiments):
         flops = plan_flops(Blueprint(run))["train"]
         for where in ((run.choices["model"], run.choices["dataset"]), ("all", "all")):
             row = rows.setdefault(where, {"model": where[0], "dataset": where[1], "runs": 0, "flops": 0})
             row["runs"] += 1 + len(others)
             row["flops"] += flops * (1 + len(others))
     return sorted(rows.values(), key=lambda row: row["model"] == "all")
+
+
+def plan_runs(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+    """Count the FLOPs of the runs of a sweep: a row for all seeds of one, with the words in which the runs differ.
+
+    Raises:
+        ConfigError: parts that do not fit together.
+    """
+    parts = [*_but_for_the_seed(experiments)]
+    words = [
+        # a protocol is that of the method, whose word is another one
+        dict(word.removesuffix(f"/{run.choices['method']}").partition("=")[::2] for word in run.command)
+        for run, *_ in parts
+    ]
+    keys = [key for key in dict.fromkeys(key for said in words for key in said) if key != "seed"]
+    varying = [key for key in keys if len({said.get(key) for said in words}) > 1]
+    rows = []
+    for said, alike in zip(words, parts, strict=True):
+        flops = plan_flops(Blueprint(alike[0]))
+        row = {key: said.get(key, "") for key in varying} | {"runs": len(alike)}
+        rows.append(row | {key: flops[key] for key in ("train", "train_x_dense", "inference_x_dense")})
+    return rows
+
+
+def _but_for_the_seed(experiments: Sequence[Experiment]) -> Iterable[list[Experiment]]:
+    """Return the runs of a sweep in lists of those that differ in their seed alone, and so cost the same."""
+    alike: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        alike.setdefault(json.dumps({**experiment.config, "seed": None}), []).append(experiment)
+    return alike.values()
 
 
 def plan_flops(blueprint: Blueprint) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def main(words: list[str]) -> int:
         action="store_true",
         help="time a few steps on noise, and estimate the hours of the run on this machine",
     )
+    made.add_argument("--runs", action="store_true", help="of a sweep, the FLOPs of every run, seeds together")
     made.add_argument("-cn", "--config-name", metavar="NAME", help="a sweep file: FLOPs of all its runs")
     made.add_argument(
         "-cd", "--config-dir", metavar="DIR", action="append", default=[],
@@ -50,11 +51,13 @@ def main(words: list[str]) -> int:
         from dstrun.report import plan
 
         with doing(f"counting the FLOPs of {counted(len(experiments), 'run')}"):
-            from dstrun.run.plan import plan_sweep
+            from dstrun.run.plan import plan_runs, plan_sweep
 
-            rows = plan_sweep(experiments)
-        show([Block(rows, plan.SWEEP)], arguments.format)
+            rows = plan_runs(experiments) if arguments.runs else plan_sweep(experiments)
+        show([plan.runs_block(rows) if arguments.runs else Block(rows, plan.SWEEP)], arguments.format)
         return 0
+    if arguments.runs:
+        raise ConfigError("--runs lists the runs of a sweep: name its file with -cn")
     check_single(overrides)
     experiment = compose(overrides, directories, name)
     from dstrun.report.plan import blocks, render
