@@ -63,7 +63,8 @@ class Made:
 def documents() -> list[Path]:
     """List the Markdown files in Git with such comments."""
     listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [ROOT / name for name in listed.splitlines() if COMMENT.search((ROOT / name).read_text())]
+    files = [ROOT / name for name in listed.splitlines()]
+    return [file for file in files if file.exists() and COMMENT.search(file.read_text())]
 
 
 def found(document: Path) -> Iterator[Made]:

@@ -130,11 +130,11 @@ def plan_runs(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
         ConfigError: parts that do not fit together.
     """
     parts = [*_but_for_the_seed(experiments)]
-    words = [
+    words: list[dict[str, str]] = []
+    for run, *_ in parts:
         # a protocol is that of the method, whose word is another one
-        dict(word.removesuffix(f"/{run.choices['method']}").partition("=")[::2] for word in run.command)
-        for run, *_ in parts
-    ]
+        pairs = (word.removesuffix(f"/{run.choices['method']}").partition("=") for word in run.command)
+        words.append({key: value for key, _, value in pairs})
     keys = [key for key in dict.fromkeys(key for said in words for key in said) if key != "seed"]
     varying = [key for key in keys if len({said.get(key) for said in words}) > 1]
     rows = []
