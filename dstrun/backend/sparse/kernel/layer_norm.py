@@ -23,6 +23,7 @@ from dstrun.backend.sparse.kernel.simd import (
     prefetch,
     put,
     read,
+    settle,
     total,
     write,
     zero16,
@@ -64,6 +65,7 @@ def layer_normalize(x, weight, bias, epsilon, y, threads):
                     part = lanes, start, min(NARROW, lanes - start), NARROW
                     _normalize(zero16(), part, x, weight, bias, epsilon, y, panel, inverse)
             task = next_task(taken, thread, tasks)
+        settle()
 
 
 @compiled(parallel=True)
@@ -97,6 +99,7 @@ def layer_normalize_backward(x, weight, epsilon, delta, dx, partial, threads):
                         part = lanes, start, min(NARROW, lanes - start), NARROW
                         _return(zero16(), part, x, weight, epsilon, delta, dx, sums, panels, inverse)
             task = next_task(taken, thread, PARTS)
+        settle()
 
 
 @compiled()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dstrun.backend.sparse.kernel.call import array, threads, works
-from dstrun.backend.sparse.kernel.simd import goes_past, transpose16
+from dstrun.backend.sparse.kernel.simd import goes_past, settle, transpose16
 from dstrun.system.compiled import compiled
 
 ROWS, COLUMNS = 256, 64
@@ -71,6 +71,8 @@ def transpose_planes(source, target, sizes, strides):
     for task in prange(planes * down * across):
         plane, top, left = task // (down * across), task // across % down * ROWS, task % across * COLUMNS
         _block(source, target, plane, (top, min(rows, top + ROWS)), (left, min(columns, left + COLUMNS)), strides, past)
+        if past:
+            settle()
 
 
 @compiled()

@@ -24,6 +24,7 @@ from dstrun.backend.sparse.kernel.simd import (
     prefetch,
     put,
     read,
+    settle,
     total,
     write,
     zero16,
@@ -80,6 +81,7 @@ def _tiles(connections, bias, source, target, sizes, workers):
         for at in range(worker * 128, lanes - 127, workers * 128):
             _copy(source, lanes, at, panel)
             _part(zero128(), (0, 128), (at, 128), (0, targets), connections, bias, panel, target, sizes, past)
+        settle()
 
 
 @compiled(parallel=True)

@@ -180,7 +180,10 @@ def _past(builder: Any, store: Any) -> None:
 
 @intrinsic
 def write_past(_typing, array, index, tile):
-    """Store a tile at ``array[index : index + lanes]`` past the caches; it must begin and end with a cache line."""
+    """Store a tile at ``array[index : index + lanes]`` past the caches; it must begin and end with a cache line.
+
+    Such stores are not ordered with those that follow: ``settle`` before other threads read.
+    """
 
     def generate(context, builder, signature, args):
         storage = _storage(signature.args[0], tile)
@@ -356,6 +359,17 @@ def transpose16(_typing, source, at, stride, target, to, pitch, past):
     return types.void(source, types.intp, types.intp, source, types.intp, types.intp, past), generate
 
 
+@intrinsic
+def settle(_typing):
+    """Order what a thread has written past the caches before whatever it does next: others may read it then."""
+
+    def generate(context, builder, _signature, _args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 @compiled()
 def goes_past(array, step):
     """Return whether ``put`` may write an array past the caches.
@@ -368,7 +382,7 @@ def goes_past(array, step):
 
 @compiled()
 def put(array, index, count, tile, past):
-    """Do as ``write``, or, with whole tiles, as ``write_past``."""
+    """Do as ``write``, or, with whole tiles, as ``write_past``, after which a thread has to ``settle``."""
     if past:
         write_past(array, index, tile)
     else:
