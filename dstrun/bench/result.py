@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ CASE = {
 
 TIMES = ["implementation", "pass", "rounds", "median", "q1", "q3", "x_median", "x_q1", "x_q3"]
 REST = ["bytes", "resident_bytes", "note", "device", "threads", "torch", "processor"]
+TEXT = {"bench", "layer", "implementation", "pass", "model", "network", "allocation", "note"}
+TEXT |= {"device", "torch", "processor"}
+"""The columns that are no numbers."""
 
 
 def columns(bench: str) -> list[Column]:
@@ -39,6 +43,46 @@ def write(bench: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
         out.write_text(render(rows, columns(bench), "csv") + "\n")
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written: {why(error)}") from error
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Read the rows of a file that ``dstrun bench`` has written.
+
+    Raises:
+        ConfigError: it is not there, or no such file.
+    """
+    try:
+        with file.open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {getattr(error, 'strerror', error)}") from error
+    if any(row.get("bench") not in CASE for row in rows):
+        raise ConfigError(f"{file} is not a file of dstrun bench: no column bench with one of {', '.join(CASE)}")
+    try:
+        return [{key: _value(key, text) for key, text in row.items()} for row in rows]
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged: {error}") from error
+
+
+def measured(files: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Read the rows of one bench, from a file or several.
+
+    Raises:
+        ConfigError: a file is none of ``dstrun bench``, or they are of several benches.
+    """
+    if not files or any(Path(file).suffix != ".csv" for file in files):
+        raise ConfigError("files that dstrun bench has written end in .csv, as results/bench/kernel.csv")
+    rows = [row for file in files for row in read(Path(file).expanduser())]
+    if len(kinds := {row["bench"] for row in rows}) > 1:
+        raise ConfigError(f"one bench at a time: these files are of {', '.join(sorted(kinds))}")
+    return rows
+
+
+def _value(key: str, text: str) -> Any:
+    if key in TEXT:
+        return text
+    number = float(text) if text else None
+    return int(number) if number is not None and number.is_integer() else number
 
 
 def machine(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:

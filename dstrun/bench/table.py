@@ -21,16 +21,16 @@ def kernel(found: Rows) -> Table:
     others = list(dict.fromkeys(row["implementation"] for row in found))
     others = [name for name in others if name != "sparse" and not name.startswith("dense")]
     shown = []
-    for case, rows in _cases("kernel", found):
+    for case, rows in cases("kernel", found):
         ours = {row["pass"]: row for row in rows if row["implementation"] == "sparse"}
         dense = better_dense(rows)
         sums = {row["implementation"]: row for row in rows if row["pass"] == "sum"}
         shown.append(
             {
                 "layer": case["layer"],
-                "sparsity": f"{100 * case['sparsity']:g}%",
-                **{key: _ms(row) for key, row in ours.items()},
-                "dense": _ms(dense),
+                "sparsity": percent(case["sparsity"]),
+                **{key: milliseconds(row) for key, row in ours.items()},
+                "dense": milliseconds(dense),
                 "layout": dense["implementation"].removeprefix("dense").strip() or "contiguous",
                 "dense / sparse": ratio(dense),
                 **{f"{name} / sparse": ratio(sums.get(name)) for name in others},
@@ -53,13 +53,13 @@ def better_dense(rows: Rows) -> dict[str, Any]:
 def step(found: Rows) -> Table:
     """Show the seconds and the peak of ordinary steps and of updates side by side."""
     shown = []
-    for case, rows in _cases("step", found):
+    for case, rows in cases("step", found):
         for name in dict.fromkeys(row["implementation"] for row in rows):
-            line: dict[str, Any] = {**case, "sparsity": f"{100 * case['sparsity']:g}%", "implementation": name}
+            line: dict[str, Any] = {**case, "sparsity": percent(case["sparsity"]), "implementation": name}
             for row in rows:
                 if row["implementation"] == name and row["pass"] in ("step", "update"):
                     key = row["pass"]
-                    line |= {key: _ms(row), f"{key} peak": row["bytes"], f"{key} ratio": ratio(row)}
+                    line |= {key: milliseconds(row), f"{key} peak": row["bytes"], f"{key} ratio": ratio(row)}
             shown.append(line)
     columns = [Column("model"), Column("sparsity"), Column("implementation")]
     for key in ("step", "update"):
@@ -73,11 +73,15 @@ def scaling(found: Rows) -> Table:
     """Show time and memory by width, and below with which power of it they grow."""
     names = list(dict.fromkeys(row["implementation"] for row in found))
     shown, remarks = [], []
-    for case, rows in _cases("scaling", found):
+    for case, rows in cases("scaling", found):
         line: dict[str, Any] = dict(case)
         for row in rows:
             name = row["implementation"]
-            line |= {f"{name} ms": _ms(row), f"{name} bytes": row["bytes"], f"{name} resident": row["resident_bytes"]}
+            line |= {
+                f"{name} ms": milliseconds(row),
+                f"{name} bytes": row["bytes"],
+                f"{name} resident": row["resident_bytes"],
+            }
             if row.get("note"):
                 remarks.append(f"{name}, n={case['n']}: {row['note']}")
         shown.append(line)
@@ -98,10 +102,10 @@ def infer(found: Rows) -> Table:
     """Show the milliseconds of a pass, and the others' over ours."""
     names = list(dict.fromkeys(row["implementation"] for row in found))
     shown = []
-    for case, rows in _cases("infer", found):
-        line: dict[str, Any] = {**case, "sparsity": f"{100 * case['sparsity']:g}%"}
+    for case, rows in cases("infer", found):
+        line: dict[str, Any] = {**case, "sparsity": percent(case["sparsity"])}
         for row in rows:
-            line |= {row["implementation"]: _ms(row), f"{row['implementation']} / sparse": ratio(row)}
+            line |= {row["implementation"]: milliseconds(row), f"{row['implementation']} / sparse": ratio(row)}
         shown.append(line)
     columns = [Column("network"), Column("batch", kind="number", digits=0), Column("sparsity")]
     columns += [Column(name, f"{name} ms", "number", 3) for name in names]
@@ -114,7 +118,7 @@ def machine(found: Rows) -> Table:
     """Show gigabytes per second by size, and the multiply-adds in a note."""
     shown = [
         {"kilobytes": case["kilobytes"], **{row["implementation"]: rate(row) for row in rows}}
-        for case, rows in _cases("machine", found)
+        for case, rows in cases("machine", found)
         if case["kilobytes"]
     ]
     columns = [Column("kilobytes", "kB per thread", "number", 0)]
@@ -164,11 +168,17 @@ def ratio(row: dict[str, Any] | None) -> str | None:
     return f"{middle}x [{low}-{high}]"
 
 
-def _ms(row: dict[str, Any]) -> float | None:
+def percent(sparsity: float) -> str:
+    """Format a sparsity, ``98%``."""
+    return f"{100 * sparsity:g}%"
+
+
+def milliseconds(row: dict[str, Any]) -> float | None:
+    """Return the median of a row; None where nothing was timed."""
     return None if row.get("median") is None else 1000 * row["median"]
 
 
-def _cases(bench: str, found: Rows) -> Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def cases(bench: str, found: Rows) -> Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Group the rows by what they were measured on, in their order."""
     cases: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in found:

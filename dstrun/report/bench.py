@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from dstrun.report.figure.asked import name as shown
 from dstrun.report.figure.canvas import PAGE_INCHES, blank, save
 from dstrun.report.style import HATCHES, HUES, LINES, MARKERS, NEUTRAL, PALE
-from dstrun.system.trouble import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,42 +42,6 @@ LEVEL = 6
 """So many names of implementations fit side by side below a panel."""
 FORMATS = ("dense", "torch coo", "torch csr", "sparse")
 """What is drawn over sparsity and width: ways to store a weight, of which ``masked`` is none."""
-TEXT = (
-    "bench",
-    "layer",
-    "implementation",
-    "pass",
-    "model",
-    "network",
-    "allocation",
-    "note",
-    "device",
-    "torch",
-    "processor",
-)
-
-
-def read(file: Path) -> list[Row]:
-    """Read the rows of a file that ``dstrun bench`` has written.
-
-    Raises:
-        ConfigError: it is not there, or no such file.
-    """
-    try:
-        with file.open(newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {getattr(error, 'strerror', error)}") from error
-    if any(row.get("bench") not in FIGURES for row in rows):
-        raise ConfigError(f"{file} is not a file of dstrun bench: no column bench with one of {', '.join(FIGURES)}")
-    try:
-        return [{key: _value(key, text) for key, text in row.items()} for row in rows]
-    except ValueError as error:
-        raise ConfigError(f"{file} is damaged: {error}") from error
-
-
-def _value(key: str, text: str) -> Any:
-    return text if key in TEXT else float(text) if text else None
 
 
 def plot(rows: Sequence[Row], *out: Path) -> Path | None:

@@ -7,7 +7,7 @@ import pytest
 from bench_fixture import infer_rows, kernel_rows, machine_rows, scaling_rows, step_rows
 
 from dstrun.backend import auto
-from dstrun.bench import result, table
+from dstrun.bench import result, summary, table
 from dstrun.report.format import render
 from dstrun.system.trouble import ConfigError
 
@@ -31,6 +31,42 @@ def test_kernel_compares_with_the_better_dense_layout() -> None:
     text = render(shown, columns)
     assert "| R56-s3    | 90%      |       2.00 |" in text
     assert "torch csr / sparse" in text.splitlines()[0]
+
+
+def test_a_short_kernel_table_has_a_column_a_sparsity() -> None:
+    shown, columns, _ = summary.kernel(kernel_rows())
+    assert [column.key for column in columns] == ["layer", "format", "90%", "99.5%"]
+    assert shown[0] == {
+        "layer": "ResNet-56, stage 3 (R56-s3)", "format": "dense", "90%": "3.0x [3.0-3.0]", "99.5%": "6.0x [6.0-6.0]"
+    }  # fmt: skip
+    linear = {row["format"]: row["90%"] for row in shown if row["layer"] == "4,096 to 4,096"}
+    assert linear == {"dense": "2.5x [2.5-2.5]", "torch coo": "2.0x [2.0-2.0]", "torch csr": "1.5x [1.5-1.5]"}
+
+
+def test_a_short_step_table_puts_masked_beside_sparse() -> None:
+    (line,), columns, notes = summary.step(step_rows())
+    masked, sparse = (
+        next(row for row in step_rows() if (row["implementation"], row["pass"]) == (name, "step"))
+        for name in ("masked gse", "sparse gse")
+    )
+    assert (line["masked"], line["sparse"]) == (1000 * masked["median"], 1000 * sparse["median"])
+    assert (line["masked peak"], line["sparse peak"]) == (masked["bytes"], sparse["bytes"])
+    assert line["ratio"] == table.ratio(masked)
+    assert "batch 128" in notes[0]
+    alone = [row for row in step_rows() if row["implementation"] != "masked gse"]
+    assert summary.step(alone)[0][0]["ratio"] is None
+
+
+def test_a_short_scaling_table_says_where_an_implementation_ends() -> None:
+    shown, columns, notes = summary.scaling(scaling_rows())
+    assert [column.heading for column in columns][:3] == ["n", "masked", "masked holds"]
+    assert shown[-1]["masked median"] is None
+    assert shown[-1]["sparse median"] > 0
+    assert any(note.startswith("masked: time ~ n^2.00") and "n=4096 not tried: too large" in note for note in notes)
+
+
+def test_every_bench_has_a_short_table() -> None:
+    assert summary.SUMMARIES.keys() == table.TABLES.keys() == result.CASE.keys()
 
 
 def test_infer_compares_with_both_dense_ones() -> None:
@@ -100,6 +136,16 @@ def test_file_has_one_row_a_measurement(bench: str, tmp_path: Path) -> None:
     for found, row in zip(read, rows, strict=True):
         assert set(row) <= set(found)
         assert found == {key: "" if row.get(key) is None else str(row[key]) for key in found}
+
+
+@pytest.mark.parametrize("bench", ROWS)
+def test_what_was_written_is_read(bench: str, tmp_path: Path) -> None:
+    file, rows = tmp_path / "rows.csv", ROWS[bench]()
+    result.write(bench, rows, file)
+    found = result.measured([file, str(file)])
+    assert found[: len(rows)] == found[len(rows) :]
+    for read, row in zip(found, rows, strict=False):
+        assert {key: read[key] for key in row} == {key: value for key, value in row.items()}
 
 
 def test_a_file_that_cannot_be_written_is_said() -> None:

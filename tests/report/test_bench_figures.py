@@ -30,7 +30,7 @@ def written(name: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_file_becomes_a_figure(name: str, tmp_path: Path) -> None:
-    rows = bench.read(written(name, tmp_path))
+    rows = result.read(written(name, tmp_path))
     first, again = ([tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"] for name in ("first", "again"))
     assert bench.plot(rows, *first) == first[0]
     bench.plot(rows, *again)
@@ -44,7 +44,7 @@ def test_a_file_becomes_a_figure(name: str, tmp_path: Path) -> None:
 
 def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
     with sheet():
-        figure = bench.draw_kernel(bench.read(written("kernel", tmp_path)))
+        figure = bench.draw_kernel(result.read(written("kernel", tmp_path)))
     assert [axis.get_title() for axis in figure.axes] == ["convolutions", "linear"]
     for axis, label, ratios in zip(
         figure.axes, ("ResNet-56, stage 3 (R56-s3)", "4,096 to 4,096"), ([3.0, 6.0], [2.5, 5.0]), strict=True
@@ -57,7 +57,7 @@ def test_kernel_has_a_line_a_layer_in_two_panels(tmp_path: Path) -> None:
 
 def test_linear_has_times_over_sparsity_and_over_width(tmp_path: Path) -> None:
     with sheet():
-        figure = bench.draw_kernel(bench.read(written("linear", tmp_path)))
+        figure = bench.draw_kernel(result.read(written("linear", tmp_path)))
     titles = ["width 1,024", "width 4,096", "90% sparse", "99% sparse"]
     assert [axis.get_title() for axis in figure.axes] == [*titles, "", "", "", ""]
     for place, axis in enumerate(figure.axes):
@@ -112,7 +112,7 @@ def test_lines_are_told_apart_without_color() -> None:
 
 def test_scaling_has_time_and_memory(tmp_path: Path) -> None:
     with sheet():
-        figure = bench.draw_scaling(bench.read(written("scaling", tmp_path)))
+        figure = bench.draw_scaling(result.read(written("scaling", tmp_path)))
     time, memory = figure.axes
     handles, labels = time.get_legend_handles_labels()
     assert labels == ["masked", "sparse"]
@@ -124,7 +124,7 @@ def test_scaling_has_time_and_memory(tmp_path: Path) -> None:
 
 def test_step_has_bars_for_steps_and_updates(tmp_path: Path) -> None:
     with sheet():
-        figure = bench.draw_step(bench.read(written("step", tmp_path)))
+        figure = bench.draw_step(result.read(written("step", tmp_path)))
     heights = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert heights == pytest.approx([300, 200, 200, 450, 450])
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["Dense", "masked\nGSE", "sparse\nGSE"]
@@ -144,19 +144,40 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "other.csv"
     file.write_text(text)
     if not text:
-        assert bench.plot(bench.read(file), tmp_path / "no.png") is None
+        assert bench.plot(result.read(file), tmp_path / "no.png") is None
         return
     with pytest.raises(ConfigError, match=re.escape(REFUSED[text])):
-        bench.read(file)
+        result.read(file)
 
 
 def test_command_line_draws(dstrun, tmp_path: Path) -> None:
     written("kernel", tmp_path)
     assert dstrun("plot", "bench", "kernel.csv").stdout == "bench-kernel.png\n"
-    assert dstrun("plot", "bench", check=False).returncode == 2
-    assert dstrun("plot", "bench", "absent.csv", check=False).returncode == 2
     (tmp_path / "empty.csv").write_text("bench\n")
-    assert dstrun("plot", "bench", "empty.csv", check=False).returncode == 3
+    for verb in ("plot bench", "table"):
+        assert dstrun(*verb.split(), "absent.csv", check=False).returncode == 2
+        assert dstrun(*verb.split(), "kernel.csv", "results", check=False).returncode == 2
+        assert dstrun(*verb.split(), "empty.csv", check=False).returncode == 3
+    assert dstrun("plot", "bench", check=False).returncode == 2
+
+
+def test_command_line_shows_a_table(dstrun, tmp_path: Path) -> None:
+    written("step", tmp_path)
+    written("scaling", tmp_path)
+    short, whole = (dstrun("table", "step.csv", *more).stdout for more in ([], ["--runs"]))
+    assert short.startswith("| model ")
+    assert short.endswith("- A processor, model 1, 2 threads, torch 2.9.0\n")
+    assert "dense" not in short
+    assert "dense" in whole
+    assert dstrun("table", "step.csv", "--format", "csv").stdout.count("\n") == 2
+    for words, why in {
+        ("step.csv", "scaling.csv"): "one bench at a time: these files are of scaling, step",
+        ("step.csv", "--ci"): "--ci makes no sense with files of dstrun bench",
+        ("step.csv", "--preset", "flops"): "--preset makes no sense with files of dstrun bench",
+        ("step.csv", "rows=model"): "end in .csv",
+    }.items():
+        refused = dstrun("table", *words, check=False)
+        assert (refused.returncode, why in refused.stderr) == (2, True), refused.stderr
 
 
 def test_command_line_measures_and_says_what_is_next(dstrun, tmp_path: Path) -> None:
@@ -164,14 +185,14 @@ def test_command_line_measures_and_says_what_is_next(dstrun, tmp_path: Path) -> 
     done = dstrun("bench", "kernel", *words)
     assert done.stdout.startswith("| layer ")
     assert "next: dstrun plot bench results/bench/kernel.csv" in done.stderr
-    rows = bench.read(tmp_path / "results" / "bench" / "kernel.csv")
+    rows = result.read(tmp_path / "results" / "bench" / "kernel.csv")
     assert {row["pass"] for row in rows} == {"forward", "input gradient", "weight gradient", "sum"}
     assert dstrun("plot", "bench", "results/bench/kernel.csv", "--out", "a.pdf").stdout == "a.pdf\n"
 
 
 def test_machine_has_a_line_of_reads_and_one_of_copies(tmp_path: Path) -> None:
     with sheet():
-        (axis,) = bench.draw_machine(bench.read(written("machine", tmp_path))).axes
+        (axis,) = bench.draw_machine(result.read(written("machine", tmp_path))).axes
     lines = {str(line.get_label()): list(line.get_ydata()) for line in axis.get_lines()}
     assert lines == {"read": [400, 200], "copy": [200, 100]}
     assert [text.get_text() for text in axis.get_xticklabels()] == ["16 kB", "4 MB"]

@@ -56,14 +56,11 @@ def main(words: list[str]) -> int:
 
 def plot_bench(files: Sequence[Path], out: Sequence[Path] | None, asked: object = None) -> int:
     """Draw a figure of what ``dstrun bench`` has measured: the rows of one bench, from a file or several."""
+    from dstrun.bench import result
     from dstrun.report import bench
     from dstrun.report.figure import Asked
 
-    if not files or any(file.suffix != ".csv" for file in files):
-        raise ConfigError("plot bench takes files that dstrun bench has written, such as results/bench/kernel.csv")
-    rows = [row for file in files for row in bench.read(file)]
-    if len(kinds := {row["bench"] for row in rows}) > 1:
-        raise ConfigError(f"plot bench draws one bench at a time, and these files are of {', '.join(sorted(kinds))}")
+    rows = result.measured(files)
     out = out or [Path(f"bench-{files[0].stem}.png")]
     asked = asked if isinstance(asked, Asked) else Asked()
     return nothing(files, "measurement") if _save(bench.drawing(rows), out, asked) is None else 0

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 HELP = {40: ("table results --preset memory", "also accuracy, flops, cost")}
 DESCRIPTION = (
     "Show the mean and standard deviation over seeds. Rows, columns and values other than a preset's: rows=method "
-    "cols=model,sparsity value=accuracy.top1; fields are groups, settings, and keys of a record (docs/reports.md)"
+    "cols=model,sparsity value=accuracy.top1; fields are groups, settings, and keys of a record (docs/reports.md). "
+    "FILE.csv of dstrun bench in place of folders: what it has measured, one line a case"
 )
 
 
@@ -51,6 +52,11 @@ def main(words: list[str]) -> int:
     shown = {"caption": arguments.caption, "label": arguments.label, "names": key_names(arguments.names)}
     taken = ("which", "format", "runs", *shown)
     asked = {key: value for key, value in vars(arguments).items() if key not in taken}
+    if any(word.endswith(".csv") for word in arguments.which):
+        for key, value in (asked | shown).items():
+            if value and value != made.get_default(key):
+                raise ConfigError(f"--{key} makes no sense with files of dstrun bench")
+        return of_bench(arguments.which, arguments.format, arguments.runs)
     built = ask(arguments.which, **asked)
     if not built.cells:
         return nothing(of_runs(arguments.which))
@@ -92,6 +98,20 @@ def ask(
         published=references(reference) if published or reference else None,
     )  # fmt: skip
     return build(found_runs(of_runs(which)), preset, options)
+
+
+def of_bench(files: Sequence[str], form: str | None, every: bool = False) -> int:
+    """Make a table of what ``dstrun bench`` has measured: short, or with ``every`` the one that it printed."""
+    from dstrun.bench import result, summary, table
+    from dstrun.report.terminal import Block, show
+
+    rows = result.measured(files)
+    if not rows:
+        return nothing(files, "measurement")
+    shown, columns, notes = (table.TABLES if every else summary.SUMMARIES)[rows[0]["bench"]](rows)
+    said = "\n".join(f"- {note}" for note in [*notes, *dict.fromkeys(table.where([row]) for row in rows)])
+    show([Block(shown, columns), said], form)
+    return 0
 
 
 def of_runs(which: Sequence[str]) -> list[str]:
