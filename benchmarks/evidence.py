@@ -28,6 +28,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +75,16 @@ def found(document: Path) -> Iterator[Made]:
         if verb != "plot" and kept is None:
             sys.exit(f"{document.name}: no <!-- end --> after dstrun {verb} {words}")
         span = match.span() if verb == "plot" else match.span(3)
-        yield Made(document, [verb, *shlex.split(words)], kept or "", span)
+        yield Made(document, [verb, *expanded(words)], kept or "", span)
+
+
+def expanded(words: str) -> list[str]:
+    """Split a command into words, with patterns of files replaced as a shell does."""
+    return [
+        name
+        for word in shlex.split(words)
+        for name in (sorted(glob(word, root_dir=ROOT)) if "*" in word else ()) or (word,)
+    ]
 
 
 def table(words: list[str]) -> str:

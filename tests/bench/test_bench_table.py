@@ -44,7 +44,7 @@ def test_a_short_kernel_table_has_a_column_a_sparsity() -> None:
 
 
 def test_a_short_step_table_puts_masked_beside_sparse() -> None:
-    (line,), columns, notes = summary.step(step_rows())
+    (line,), _, notes = summary.step(step_rows())
     masked, sparse = (
         next(row for row in step_rows() if (row["implementation"], row["pass"]) == (name, "step"))
         for name in ("masked gse", "sparse gse")
