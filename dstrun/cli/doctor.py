@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrun.report.format import Column
+from dstrun.system.free import total_bytes
 
 COLUMNS = [Column("what", "what"), Column("state", "state"), Column("detail", "detail")]
 
@@ -73,8 +74,7 @@ def _gpu() -> tuple[str, str]:
 
 
 def _memory() -> tuple[str, str]:
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return "works", f"{total / 2**30:.1f} GiB, {os.cpu_count()} cores"
+    return "works", f"{total_bytes() / 2**30:.1f} GiB, {os.cpu_count()} cores"
 
 
 def _results() -> tuple[str, str]:
