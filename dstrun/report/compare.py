@@ -34,8 +34,8 @@ class Row:
     """Runs alike in everything but the seed and the columns, by column.
 
     ``name`` is what a reader knows it by: its method's label, or the values of other fields, and the ``suffix`` that
-    says what else sets it apart; ``values`` are those of the fields of rows; ``variant`` counts rows of one label. A
-    figure chooses the ``look``.
+    says what else sets it apart; ``apart`` has all that does, by key; ``values`` are those of the fields of rows;
+    ``variant`` counts rows of one label. A figure chooses the ``look``.
     """
 
     label: str
@@ -46,6 +46,7 @@ class Row:
     unfinished: dict[Any, list[Run]] = field(default_factory=dict)
     values: Key = ()
     suffix: str = ""
+    apart: dict[str, str] = field(default_factory=dict)
     signature: Signature = ()
     look: Look = PLAIN
 
@@ -182,17 +183,21 @@ def _rows(runs: Iterable[Run], layout: Layout) -> Iterator[Row]:
     ranked = sorted(families, key=lambda kind: [f.rank(value) for f, value in zip(kinds, kind, strict=True)])
     for kind in ranked:
         alike = _alike(families[kind].values(), layout.settings)
-        for (suffix, _), part in sorted(alike.items(), key=lambda item: (natural(item[0][0]), item[0][1])):
+        usual = _usual([apart for apart, _ in alike])
+        named = [(_suffix(apart, usual), number, apart, part) for (apart, number), part in alike.items()]
+        for suffix, _, apart, part in sorted(named, key=lambda item: (natural(item[0]), item[1])):
             label = str(part[0].get("label"))
             said = ", ".join(f.text(value) for f, value in zip(kinds, kind, strict=True)) or label
-            yield from _cells(part, layout, Row(label, said + suffix, variants[label], suffix=suffix))
+            yield from _cells(
+                part, layout, Row(label, said + suffix, variants[label], suffix=suffix, apart=dict(apart))
+            )
             variants[label] += 1
 
 
-def _alike(groups: Iterable[list[Run]], settings: set[str]) -> dict[tuple[str, int], list[Run]]:
+def _alike(groups: Iterable[list[Run]], settings: set[str]) -> dict[tuple[Signature, int], list[Run]]:
     """Split groups by configuration; parts of several groups are one where nothing sets them apart but the group.
 
-    The key is the suffix of a name; the number tells those apart that it cannot.
+    The key is what sets a part apart; the number tells those apart that have none.
     """
     parted: list[list[list[Run]]] = []
     for group in groups:
@@ -201,13 +206,13 @@ def _alike(groups: Iterable[list[Run]], settings: set[str]) -> dict[tuple[str, i
             parts.setdefault(signature(run, settings), []).append(run)
         parted.append(list(parts.values()))
     keys = list(dict.fromkeys(key for found in parted for key in differing(found, settings)))
-    joined: dict[tuple[str, int], list[Run]] = {}
+    joined: dict[tuple[Signature, int], list[Run]] = {}
     for runs_of in parted:
-        same: Counter[str] = Counter()
+        same: Counter[Signature] = Counter()
         for alike in runs_of:
-            suffix = _suffix(alike[0], keys)
-            joined.setdefault((suffix, same[suffix]), []).extend(alike)
-            same[suffix] += 1
+            apart = _apart(alike[0], keys)
+            joined.setdefault((apart, same[apart]), []).extend(alike)
+            same[apart] += 1
     return joined
 
 
@@ -301,8 +306,20 @@ def _methods(part: Sequence[Run]) -> set[Any]:
     return {run.get("choices.method") for run in part}
 
 
-def _suffix(run: Run, keys: Sequence[str]) -> str:
-    """Format the values of the keys, ``" (epochs=4)"``; a key the run does not have is left out."""
+def _apart(run: Run, keys: Sequence[str]) -> Signature:
+    """Return the values of the keys; a key the run does not have is left out."""
     values = scalars(run) | run.get("choices", {})
-    said = [f"{key}={values[key]}" for key in keys if values.get(key) is not None]
+    return tuple((key, str(values[key])) for key in keys if values.get(key) is not None)
+
+
+def _usual(parts: Sequence[Signature]) -> Signature:
+    """Return the defaults that names need not say: of top-level settings, where more than two of these differ."""
+    counts = Counter(key for part in parts for key, _ in part if key in identity.TOP)
+    usual = [(key, str(identity.TOP[key])) for key, count in counts.items() if count == len(parts)]
+    return tuple(usual) if len(counts) > 2 else ()
+
+
+def _suffix(apart: Signature, usual: Signature) -> str:
+    """Format what sets a row apart, without the usual, ``" (epochs=4)"``."""
+    said = [f"{key}={value}" for key, value in apart if (key, value) not in usual]
     return f" ({', '.join(said)})" if said else ""

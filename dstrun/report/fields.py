@@ -90,6 +90,11 @@ def resolve(name: str, runs: Sequence[Run], word: str) -> Field:
     raise ConfigError(f"{word}{name} is not a field of these runs{hint.field(name, names(runs))}")
 
 
+def typed(setting: str) -> str:
+    """Return the name that ``resolve`` finds a setting by: ``state`` alone is the state of a run."""
+    return f"config.{setting}" if setting in OF_RUN and setting not in ("sparsity", "seed") else setting
+
+
 def names(runs: Iterable[Run]) -> list[str]:
     """Name the fields of runs, as one may type them: those that all have, and the keys of their records."""
     known = dict.fromkeys(key for run in runs if run.record for key in _keys(run.record))
@@ -137,6 +142,8 @@ def _condition(condition: str, runs: Sequence[Run]) -> tuple[Field, Callable[[An
         raise ConfigError(f"where={condition} is not a condition: write where=FIELD:VALUE,VALUE or where=FIELD>=VALUE")
     name, sign, text = parts.groups()
     field = resolve(name, [run for run in runs if run.record], "where=")
+    if field.key == "state" and sign in (":", "!:") and text in {str(run.get("config.state")) for run in runs}:
+        raise ConfigError(f"where={condition}: state is the state of a run; write where=config.state{sign}{text}")
     return field, _test(condition, sign, text)
 
 

@@ -8,6 +8,7 @@ from report_fixture import record_of, write
 
 from dstrun.report import load
 from dstrun.report.compare import blocks
+from dstrun.report.figure.series import too_many
 
 
 def names(root: Path, *changes: dict[str, Any], label: str = "gse") -> list[str]:
@@ -33,6 +34,18 @@ def test_a_setting_splits_and_is_named(tmp_path: Path) -> None:
     assert names(tmp_path, {"epochs": 8}, {"epochs": 4}, {"epochs": 12}) == [
         "gse (epochs=4)", "gse (epochs=8)", "gse (epochs=12)",
     ]  # fmt: skip
+
+
+def test_defaults_of_many_settings_are_not_named(tmp_path: Path) -> None:
+    found = names(
+        tmp_path, {}, {"activations": "int8"}, {"checkpointing": "block", "state": "int8"}, {"microbatch": 10}
+    )
+    assert found == [
+        "gse", "gse (activations=int8)", "gse (checkpointing=block, state=int8)", "gse (microbatch=10)",
+    ]  # fmt: skip
+    rows = [row for block in blocks(load.runs(tmp_path)) for row in block.rows]
+    assert rows[0].apart == {"activations": "full", "checkpointing": "none", "state": "fp32"}
+    assert "where=config.state:VALUE (fp32, int8)" in too_many(rows)
 
 
 def test_a_nested_setting_splits_and_is_named(tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def test_what_is_no_condition_is_told(sweep: list[load.Run], condition: str, sai
         where(sweep, [condition])
 
 
+def test_the_setting_of_the_optimizer_is_no_state_of_a_run(tmp_path: Path) -> None:
+    for seed, state in enumerate(("fp32", "int8")):
+        write(tmp_path, record_of("gse", 0.98, seed, 87.0, state=state))
+    runs = load.runs(tmp_path)
+    assert len(where(runs, ["state:done"])) == 2
+    assert len(where(runs, ["config.state:int8"])) == 1
+    with pytest.raises(ConfigError, match=r"state is the state of a run; write where=config\.state:int8"):
+        where(runs, ["state:int8"])
+
+
 def test_unfinished_runs_are_known_by_name_and_by_their_configuration(tmp_path: Path) -> None:
     write(tmp_path, record_of("set", 0.9, 0, 90.0))
     write_status(tmp_path, "resnet56-cifar10-gse-s0.98-seed2-77aa01", "failed")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from dstrun.report.compare import Block, Layout, Row, Signature, blocks, pivot, signature
-from dstrun.report.fields import Field
+from dstrun.report.fields import Field, typed
 from dstrun.report.load import Run, natural
 from dstrun.report.style import MOST, looks
 from dstrun.system.trouble import ConfigError
@@ -113,9 +113,9 @@ def too_many(rows: Sequence[Row]) -> str:
     values: dict[str, dict[str, None]] = {}
     for row in rows:
         values.setdefault("method", {})[row.label] = None
-        for key, value in (part.split("=", 1) for part in row.suffix.strip(" ()").split(", ") if "=" in part):
+        for key, value in row.apart.items():
             values.setdefault(key, {})[value] = None
-    split = [f"where={key}:VALUE ({few(list(found))})" for key, found in values.items() if len(found) > 1]
+    split = [f"where={typed(key)}:VALUE ({few(list(found))})" for key, found in values.items() if len(found) > 1]
     return (
         f"{len(rows)} rows are more than a figure can tell apart ({MOST}): choose some, by "
         f"{' or '.join(split) or 'where='}"
