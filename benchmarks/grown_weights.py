@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from shared_adam import Shared
 from torch import Tensor
 
 from dstrun.config.composition import compose
@@ -27,13 +28,6 @@ WORDS = [
     "dataset=digits", "model=mlp", "method=rigl", "optimizer=adamw", "epochs=200", "sparsity=0.9", "batch_size=64",
     "schedule.interval_steps=150", "schedule.end=1", "schedule.fraction=0.3", "threads=1",
 ]  # fmt: skip
-
-
-class Shared(aged.AgedAdam):
-    """Corrects all weights by the steps of the oldest."""
-
-    def before_growth(self, weight: Tensor) -> None:
-        """Count nothing."""
 
 
 @dataclass
