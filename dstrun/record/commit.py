@@ -12,14 +12,15 @@ def commit() -> dict[str, Any]:
     """Return which commit runs: ``$DSTRUN_COMMIT``, for a copy without a repository, or that of the clone."""
     if named := os.environ.get("DSTRUN_COMMIT"):
         return {"git_commit": named, "dirty": None}
+    here = Path(__file__)
 
     def ask(*words: str) -> str:
-        here = Path(__file__).parents[1]
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=here.parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        if ask("ls-files", "--error-unmatch", "run.py") != "run.py":
-            raise FileNotFoundError
+        ask("ls-files", "--error-unmatch", here.name)  # or an installed copy lies within some other repository
         return {"git_commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.CalledProcessError):
         return {"git_commit": None, "dirty": None}
