@@ -41,7 +41,13 @@ FOLLOWED: dict[str, dict[str, str]] = {
 }
 """Settings that were the optimizer's before they had values of their own."""
 
-RENAMED = {("allocation", "er", "flatten", "fan_in"): "er_fan_in"}
+RENAMED = {
+    ("allocation", "er", "flatten", "fan_in"): "er_fan_in",
+    ("dataset", "torchvision", "name", "MNIST"): "mnist",
+    ("dataset", "torchvision", "name", "FashionMNIST"): "fashion_mnist",
+    ("dataset", "torchvision", "name", "KMNIST"): "kmnist",
+    ("dataset", "torchvision", "name", "SVHN"): "svhn",
+}
 """Options by group, old name, and a setting with its value that they now stand for."""
 
 

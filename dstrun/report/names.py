@@ -20,6 +20,7 @@ NAMES = {
     "vgg16_small": "VGG-16 (small)", "vit": "ViT", "vit_s16": "ViT-S/16", "wideresnet": "WideResNet",
     # Data.
     "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "digits": "Digits",
+    "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST", "svhn": "SVHN",
     # Allocations.
     "er_fan_in": "Erdős–Rényi (fan-in)", "er_fan_out": "Erdős–Rényi (fan-out)", "erk": "ERK", "uniform": "Uniform",
     "uniform_all": "Uniform (all layers)",

@@ -202,7 +202,7 @@ REFUSED = {
     "grow=rigl": "choose gradient, gse, random (did you mean method=rigl?)",
     "grow=set": "choose gradient, gse, random (did you mean method=set?)",
     "dataset=CIFAR10": "(did you mean cifar10?)",
-    "dataset=mnist": "(did you mean dataset=torchvision dataset.name=MNIST?)",
+    "dataset=torchvision": "(did you mean mnist?)",
     "model=vgg": "(did you mean vgg16 or vgg16_small or vgg19?)",
     "resnet56": "(did you mean model=resnet56?)",
     "model": "neither a command nor key=value: write model=NAME, of mlp, mobilenet_v1, resnet110, resnet18, ...",

@@ -140,6 +140,16 @@ def test_an_option_that_moved_within_a_version_is_the_same(words: list[str], gro
     assert run_id(old.config, old.choices) == run_id(experiment.config, experiment.choices)
 
 
+@pytest.mark.parametrize(("group", "name"), sorted({key[:2] for key in upgrade.RENAMED}))
+def test_an_option_that_got_another_name_is_the_same(group: str, name: str) -> None:
+    for (_, _, key, value), new in ((key, new) for key, new in upgrade.RENAMED.items() if key[:2] == (group, name)):
+        experiment = compose(["model=mlp", "sparsity=0.9", "method=static", f"{group}={new}"])
+        assert experiment.config[group][key] == value
+        old = {**experiment.choices, group: name}
+        assert upgrade.upgrade(experiment.config, old)
+        assert run_id(experiment.config, old) == run_id(experiment.config, experiment.choices)
+
+
 def test_what_a_lack_meant_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upgrade, "MEANT", {"dstrun.schedule.cosine.Cosine": {"end": 0.25, "unheard_of": 1}})
     monkeypatch.setattr(upgrade, "RENAMED", {("schedule", "cosine", "end", 0.25): "early"})

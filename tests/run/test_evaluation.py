@@ -56,7 +56,7 @@ def test_other_splits_are_other_numbers(trained, capsys):
     ("words", "sentence"),
     [
         (["dataset=cifar10", "dataset.root=here"], "dataset has images of 3x32x32, and the network takes 1x8x8"),
-        (["dataset=torchvision", "dataset.name=KMNIST"], "dataset has images of 1x28x28, and the network takes 1x8x8"),
+        (["dataset=kmnist"], "dataset has images of 1x28x28, and the network takes 1x8x8"),
         (["dataset.limt=3"], "dataset.limt is not a setting of this dataset"),
         (["dataset.validation=-1"], "dataset.validation=-1 must be at least 0"),
         (["dataset=digit"], "dataset=digit is not known"),
