@@ -35,7 +35,7 @@ def step(found: Rows) -> Table:
     """Show time and peak memory of a training step, masked beside sparse."""
     shown = []
     for case, rows in cases("step", found):
-        masked, sparse = ({**_step(rows, name)} for name in (MASKED, SPARSE))
+        masked, sparse = (_step(rows, name) for name in (MASKED, SPARSE))
         shown.append(
             {
                 **case,
