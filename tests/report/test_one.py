@@ -10,7 +10,7 @@ import pytest
 from dstrun.cli.main import main
 from dstrun.report import load, one
 
-METHODS = Path(__file__).parents[2] / "results" / "published" / "vgg16_small-methods"
+METHODS = Path(__file__).parents[2] / "results" / "published" / "vgg16_small-20"
 GSE, RIGL = (next(METHODS.glob(f"*-{name}-*seed0-*")) for name in ("gse", "rigl"))
 
 
@@ -20,8 +20,8 @@ def test_a_run_is_shown_by_its_words_settings_numbers_and_files(capsys: pytest.C
     record = json.loads((GSE / "record.json").read_text())
     assert lines[0] == f"id {record['id']}"
     assert "state done" in lines
-    assert any(line.startswith("command dstrun model=vgg16_small dataset=cifar10 method=gse ") for line in lines)
-    assert "optimizer.lr 0.05" in lines
+    assert any(line.startswith("command dstrun protocol=heddes2024/gse model=vgg16_small ") for line in lines)
+    assert "epochs 20" in lines
     assert "grow gse" in lines
     assert f"top-1 {record['accuracy']['top1']:.2f} %" in lines
     assert any(line.startswith("metrics.csv") for line in lines)
