@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def test_width_has_a_panel_a_count_of_connections(study: Study) -> None:
     figure = study.draw(width)
     (axis,) = figure.axes
     assert axis.get_title() == "ResNet-56, CIFAR-10, 1,000 connections"
-    assert errorbars(axis) == {"gse": ([2, 3], [72, 74])}
+    assert errorbars(axis) == {"gse": ([1, pytest.approx(log2(3))], [72, 74])}
     assert level_of(axis, "dense") == 70
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "2", "3"]
 

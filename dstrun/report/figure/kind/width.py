@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import log2
 from typing import TYPE_CHECKING
 
 from dstrun.report.compare import Row
@@ -44,14 +46,15 @@ def draw(runs: Sequence[Run]) -> Figure | None:
     for axis, (panel, (dense, sparse, widths)) in zip(axes, found.items(), strict=True):
         for row in dense:
             reference(axis, row, accuracies(row.cells[1, 0]))
+        places = {width: log2(width) for width in widths}
+        gap = min(b - a for a, b in pairwise(places.values()))
         for place, row in enumerate(sparse):
-            at = [
-                (width + aside(place, len(sparse)), accuracies(cell)) for (width, _), cell in sorted(row.cells.items())
-            ]
-            points(axis, row, at)
-        axis.set_xticks(widths, [f"{w:g}" for w in widths])
-        axis.set_xlim(widths[0] - 0.3, widths[-1] + 0.3)
-        axis.set_xlabel("width")
+            off = gap * aside(place, len(sparse))
+            points(axis, row, [(places[width] + off, accuracies(cell)) for (width, _), cell in sorted(row.cells.items())])
+        axis.set_xticks([*places.values()], [f"{width:g}" for width in widths])
+        margin = 0.08 * (places[widths[-1]] - places[widths[0]])
+        axis.set_xlim(places[widths[0]] - margin, places[widths[-1]] + margin)
+        axis.set_xlabel("width, log scale")
         title(axis, panel.title)
     finish(figure, names, seeds(drawn))
     return figure
