@@ -50,7 +50,8 @@ def draw(runs: Sequence[Run]) -> Figure | None:
         gap = min(b - a for a, b in pairwise(places.values()))
         for place, row in enumerate(sparse):
             off = gap * aside(place, len(sparse))
-            points(axis, row, [(places[width] + off, accuracies(cell)) for (width, _), cell in sorted(row.cells.items())])
+            cells = sorted(row.cells.items())
+            points(axis, row, [(places[width] + off, accuracies(cell)) for (width, _), cell in cells])
         axis.set_xticks([*places.values()], [f"{width:g}" for width in widths])
         margin = 0.08 * (places[widths[-1]] - places[widths[0]])
         axis.set_xlim(places[widths[0]] - margin, places[widths[-1]] + margin)
