@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dstrun.config.option import expanded
 from dstrun.report.format import Column, render
 from dstrun.system.progress import say
 from dstrun.system.trouble import ConfigError, why
@@ -72,7 +73,7 @@ def measured(files: Sequence[str | Path]) -> list[dict[str, Any]]:
     """
     if not files or any(Path(file).suffix != ".csv" for file in files):
         raise ConfigError("files that dstrun bench has written end in .csv, as results/bench/kernel.csv")
-    rows = [row for file in files for row in read(Path(file).expanduser())]
+    rows = [row for file in files for row in read(Path(expanded(str(file))))]
     if len(kinds := {row["bench"] for row in rows}) > 1:
         raise ConfigError(f"one bench at a time: these files are of {', '.join(sorted(kinds))}")
     return rows

@@ -182,11 +182,11 @@ def test_runs_behind_the_cells(results: Path) -> None:
 
 def test_long_names_are_numbered(tmp_path: Path) -> None:
     for i in (1, 2):
-        changes = {"epochs": 10 * i, "batch_size": 32 * i, "label_smoothing": i / 10, "powerprop": float(i)}
+        changes = {"epochs": 10 * i, "batch_size": 32 * i, "label_smoothing": i / 10, "powerprop": float(i + 1)}
         write(tmp_path, record_of("gse", 0.9, 0, 80.0 + i, **changes), folder=str(i))
     built = table.build(load.runs(tmp_path))
     assert [row[0] for row in body(built)] == ["method", "gse (1)", "gse (2)"]
-    assert "- gse (1): batch_size=32, epochs=10, label_smoothing=0.1, powerprop=1.0" in built.render()
+    assert "- gse (1): batch_size=32, epochs=10, label_smoothing=0.1, powerprop=2.0" in built.render()
     assert built.cells[1]["method"].startswith("gse (batch_size=64")
 
 
