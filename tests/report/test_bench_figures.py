@@ -173,6 +173,8 @@ def test_command_line_shows_a_table(dstrun, tmp_path: Path) -> None:
     for words, why in {
         ("step.csv", "scaling.csv"): "one bench at a time: these files are of scaling, step",
         ("step.csv", "--ci"): "--ci makes no sense with files of dstrun bench",
+        ("step.csv", "--digits", "0"): "--digits makes no sense with files of dstrun bench",
+        ("step.csv", "--names", "papers"): "--names makes no sense with files of dstrun bench",
         ("step.csv", "--preset", "flops"): "--preset makes no sense with files of dstrun bench",
         ("step.csv", "rows=model"): "end in .csv",
     }.items():

@@ -53,8 +53,8 @@ def main(words: list[str]) -> int:
     taken = ("which", "format", "runs", *shown)
     asked = {key: value for key, value in vars(arguments).items() if key not in taken}
     if any(word.endswith(".csv") for word in arguments.which):
-        for key, value in (asked | shown).items():
-            if value and value != made.get_default(key):
+        for key in (*asked, *shown):
+            if getattr(arguments, key) != made.get_default(key):
                 raise ConfigError(f"--{key} makes no sense with files of dstrun bench")
         return of_bench(arguments.which, arguments.format, arguments.runs)
     built = ask(arguments.which, **asked)
